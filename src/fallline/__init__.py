@@ -1,0 +1,32 @@
+"""fallline: first-order optimisers for people who have a gradient.
+
+>>> import numpy as np, fallline as fl
+>>> w = np.array([1.0, -2.0])
+>>> opt = fl.Adam(lr=0.1)
+>>> for _ in range(200):
+...     w = opt.step(w, 2 * w)            # the gradient of |w|²
+>>> bool(abs(w).max() < 1e-2)
+True
+"""
+
+from typing import Any
+
+from fallline import ops, rules
+from fallline.errors import FalllineError, FormulaError, NonFiniteGradient, TornOptimizer
+from fallline.ops import abs, maximum, minimum, root, sign, sqrt, where
+from fallline.optimizer import Optimizer, chain
+from fallline.optimizers import *  # noqa: F403
+from fallline.optimizers import OPTIMIZERS
+from fallline.rules import clip_value, l2, maximize, weight_decay
+from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
+from fallline.settings import by_path
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "race":  # loaded on first use: it needs the extra of that name
+        import importlib
+
+        return importlib.import_module("fallline.race")
+    raise AttributeError(f"module 'fallline' has no attribute {name!r}")

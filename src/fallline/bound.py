@@ -1,0 +1,155 @@
+"""A chain bound to the structure it steps: leaf names, shapes, dtypes, state and step counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline import ops
+from fallline.arrays import dtype_of, filled_like, kind_of
+from fallline.chain import Chain
+from fallline.engines import Kernel, host_engine
+from fallline.settings import resolve
+from fallline.trace import Program
+from fallline.trees import flatten, paths
+
+__all__ = ["Bound"]
+
+
+class Bound:
+    """Leaves by name, shape and dtype, the state of each, and how often each was stepped.
+
+    It is made for the first call and kept once that call has succeeded. Every call is first *prepared*, which checks
+    everything and changes nothing, and then run.
+    """
+
+    def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, grads: Any, engine: str, nonfinite: str,
+                 t: int) -> None:
+        self.chain = chain
+        self.checks_finite = nonfinite != "propagate"
+        leaves, self.treedef = flatten(like)
+        self.paths = paths(self.treedef)
+        kinds = [kind_of(leaf, self.name(k, "parameter" if like is not grads else "gradient"))
+                 for k, leaf in enumerate(leaves)]
+        self.foreign = engine == "eager" or "foreign" in kinds
+        if engine not in ("auto", "eager") and self.foreign:
+            raise TypeError(f'engine={engine!r} runs on arrays in host memory (NumPy, torch CPU tensors). '
+                            f"Got {type(leaves[kinds.index('foreign')]).__name__}: use engine=\"auto\".")
+        self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+        self.dtypes = [dtype_of(leaf) for leaf in leaves]
+        self.counts = [t] * len(leaves)
+        self.disjoint: list[tuple[int, tuple[int, ...]]] = []  # addresses and strides last found not to overlap
+        self.resolve(settings)
+        self._choose_engine(engine, leaves)
+        self.state = {slot: [self._start(start, k, leaf, t) for k, leaf in enumerate(leaves)]
+                      for slot, start in chain.starts().items()}
+
+    def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
+        self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
+        self._wanted = engine
+        if self.foreign:
+            library = type(leaves[0]).__module__.split(".")[0] if leaves else "none"
+            self.engine_note = f"eager: {'asked for' if engine == 'eager' else f'arrays of {library}'}"
+        else:
+            name, why, self._kernel = host_engine(engine)
+            self.engine_note = f"{name}: {why}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_kernels", "_kernel")} | {"disjoint": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._kernels = {}
+        if not self.foreign:
+            self._kernel = host_engine(self._wanted)[2]
+
+    # ---- settings ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, settings: Mapping[str, Any]) -> None:
+        """Take the hyper-parameters' values, leaf by leaf; raises and changes nothing if they do not fit."""
+        powers = {self.chain.source(q, settings) for q in self.chain.stepping.powers}
+        found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes, q in powers)
+                 for q, value in settings.items()}
+        self._given, self._settings = settings, found
+
+    def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
+        """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
+        setting = self._settings[qualified]
+        if isinstance(setting, list):
+            setting = setting[k]
+        if not callable(setting):
+            return setting
+        key = (qualified, id(setting))  # a schedule is asked once for each call
+        if key not in memo:
+            note = f" from its schedule at t={t}"
+            memo[key] = self.chain.hyper[qualified].check(setting(t), self.chain.owner(qualified), note)
+        return memo[key]
+
+    def scalars(self, program: Program, k: int, t: int, memo: dict[Any, Any]) -> tuple[Any, ...]:
+        """The program's scalars for leaf k after t completed steps: floats, and arrays of float64 per coordinate.
+
+        `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation.
+        """
+        values = [self.value(self.chain.source(q, self._given), k, t, memo) for q in program.hyper]
+        key: Any = (self.counts[k], self.dtypes[k], *values)
+        try:
+            return memo[key]
+        except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
+            found = program.evaluate(values, self.counts[k] + 1, float(np.finfo(self.dtypes[k]).tiny))
+        if not any(isinstance(v, np.ndarray) for v in values):
+            memo[key] = found
+        return found
+
+    def _start(self, start: float | str, k: int, leaf: Any, t: int) -> Any:
+        value = self.value(self.chain.source(start, self._given), k, t, {}) if isinstance(start, str) else start
+        if self.foreign:
+            return filled_like(leaf, value)
+        first = ops.flush(np.asarray(value, self.dtypes[k]))
+        if first.ndim or first:
+            return np.array(np.broadcast_to(first, self.shapes[k]))
+        return np.zeros(self.shapes[k], self.dtypes[k])  # pages that need not be filled
+
+    def name(self, k: int, what: str) -> str:
+        """What messages call a leaf: "gradient 'layer1/W'"."""
+        return f"{what} {self.paths[k]!r}" if self.paths[k] else f"the {what}"
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def leaves(self, tree: Any, what: str, *, same_dtype: bool, optional: bool = False) -> list[Any]:
+        """The leaves of a tree, checked against structure, shapes and dtypes; with `optional`, None may stand in."""
+        leaves = self.treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
+                                           "before" if what == "parameter" else "the parameters")
+        for k, leaf in enumerate(leaves):
+            if leaf is None and optional:
+                continue
+            name = self.name(k, what)
+            kind_of(leaf, name)
+            shape = tuple(np.shape(leaf))
+            if shape != self.shapes[k]:
+                raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")
+            if same_dtype and dtype_of(leaf) != self.dtypes[k]:
+                raise TypeError(f"{name} must be {self.dtypes[k]}, as before. Got {dtype_of(leaf)}.")
+        return leaves
+
+    def kernel_for(self, mode: str, program: Program) -> Callable[[np.dtype, tuple[int, ...]], Kernel]:
+        """The kernels of a program ("step" or "update"), kept here: to hash a program costs more than a small step."""
+        def kernel(dtype: np.dtype, columns: tuple[int, ...]) -> Kernel:
+            key = (mode, dtype, columns)
+            if key not in self._kernels:
+                self._kernels[key] = self._kernel(program, dtype, columns)
+            return self._kernels[key]
+        return kernel
+
+    def state_trees(self) -> dict[str, Any]:
+        """The state by slot, as trees of read-only views."""
+        return {slot: self.treedef.unflatten([_read_only(a) for a in leaves]) for slot, leaves in self.state.items()}
+
+
+def _read_only(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
+        return array
+    shown = array.view()
+    shown.flags.writeable = False
+    return shown

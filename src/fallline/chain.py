@@ -1,0 +1,159 @@
+"""Rules in a row: modifiers of the gradient, one rule, modifiers of the increment, with names for all they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from fallline.errors import FormulaError
+from fallline.schema import Hyper, Link, Rule, unknown_setting
+from fallline.trace import INCREMENT, Program, Traced, trace
+
+__all__ = ["Chain"]
+
+_PLACE = {"before": 0, "rule": 1, "after": 2}
+
+
+class Chain:
+    """Rules in order, and the names that their state slots and hyper-parameters have together.
+
+    A hyper-parameter is called "rule.name"; `short` maps the names that mean one thing in the whole chain to it. A
+    hyper-parameter without default is the chain's of that name (`shared`). State slots are called by their own name,
+    or "rule.slot" if several rules have that name.
+
+    Raises FormulaError for anything but modifiers of the gradient, exactly one rule, modifiers of the increment.
+    """
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.rules = tuple(link.rule for link in links)
+        self._check_order()
+        self.names = _distinct([r.name for r in self.rules])
+        self.titles = {name: link.title or name for name, link in zip(self.names, links)}
+        self.rule = next(r for r in self.rules if r.kind == "rule")
+        self.hyper: dict[str, Hyper] = {f"{n}.{h.name}": h for n, r in self._named() for h in r.hyper.values()}
+        self.short = self._short_names()
+        self.slots = self._slot_names()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Chain, ([Link(rule, {}, self.titles[name]) for name, rule in self._named()],)
+
+    def __deepcopy__(self, memo: Any) -> Chain:
+        return self
+
+    def _named(self) -> Iterable[tuple[str, Rule]]:
+        return zip(self.names, self.rules)
+
+    def _check_order(self) -> None:
+        own = [r.name for r in self.rules if r.kind == "rule"]
+        if len(own) != 1:
+            raise FormulaError(f"A chain has exactly one rule. Got {' and '.join(own) or 'none'}"
+                               f"{': two would apply -lr twice and climb. Step them as two optimizers' if own else ''}.")
+        for first, second in zip(self.rules, self.rules[1:]):
+            if _PLACE[first.kind] > _PLACE[second.kind]:
+                wrong, place = (second, "before") if second.kind == "before" else (first, "behind")
+                what = "the gradient" if wrong.kind == "before" else "the increment"
+                raise FormulaError(f"{wrong.name} modifies {what} and must stand {place} the rule {own[0]}: "
+                                   f"chain({', '.join(r.name for r in sorted(self.rules, key=lambda r: _PLACE[r.kind]))}).")
+
+    def _short_names(self) -> dict[str, str]:
+        """Names without "rule." where they mean one value: one rule has it, or others take it from the one that does."""
+        short: dict[str, str] = {}
+        for name in dict.fromkeys(h.name for h in self.hyper.values()):
+            owners = [q for q, h in self.hyper.items() if h.name == name and h.default is not None]
+            owners = owners or [q for q, h in self.hyper.items() if h.name == name]
+            if len(owners) == 1:
+                short[name] = owners[0]
+        return short
+
+    def _slot_names(self) -> dict[tuple[str, str], str]:
+        pairs = [(n, s) for n, r in self._named() for s in r.slots]
+        own = [s for _, s in pairs]
+        return {(n, s): s if own.count(s) == 1 and s not in ("g", "x") else f"{n}.{s}" for n, s in pairs}
+
+    def qualify(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Hyper-parameters given by name or by "rule.name", all by "rule.name"; raises TypeError for unknown names."""
+        unknown_setting(self.title, given, {**self.short, **({} if len(self.rules) == 1 else self.hyper)})
+        return {self.short.get(name, name): value for name, value in given.items()}
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All hyper-parameters by "rule.name", defaults filled in; raises TypeError for what nothing gives a value.
+
+        A hyper-parameter that takes its value from another of the chain is left out (see `source`).
+        """
+        settings = {}
+        for qualified, hyper in self.hyper.items():
+            if qualified in given:
+                settings[qualified] = given[qualified]
+            elif hyper.default is not None:
+                settings[qualified] = hyper.default
+            elif self.short.get(hyper.name, qualified) == qualified:
+                owner = self.owner(qualified)
+                raise TypeError(f"{owner} needs {hyper.name}: it has no default, and no other rule of the chain has one. "
+                                f"Give it: {owner}({hyper.name}=...).")
+        return settings
+
+    def source(self, qualified: str, settings: Mapping[str, Any]) -> str:
+        """The hyper-parameter whose value `qualified` has: its own, or the chain's of that name."""
+        return qualified if qualified in settings else self.short[self.hyper[qualified].name]
+
+    def owner(self, qualified: str) -> str:
+        """What error messages call the rule that a hyper-parameter belongs to: "Adam", "weight_decay"."""
+        return self.titles[qualified.split(".")[0]]
+
+    @property
+    def title(self) -> str:
+        """What error messages call the chain."""
+        names = ", ".join(self.titles.values())
+        return names if len(self.rules) == 1 else f"chain({names})"
+
+    def describe(self, settings: Mapping[str, Any]) -> str:
+        """The chain as it would be written: "Adam(lr=0.001, ...)"."""
+        parts = []
+        for name, rule in self._named():
+            own = [f"{h}={settings[f'{name}.{h}']!r}" for h in rule.hyper if f"{name}.{h}" in settings]
+            parts.append(f"{self.titles[name]}({', '.join(own)})")
+        return parts[0] if len(parts) == 1 else f"chain({', '.join(parts)})"
+
+    def starts(self) -> dict[str, float | str]:
+        """Where each state slot starts: a number or the qualified name of a hyper-parameter."""
+        return {self.slots[n, s]: f"{n}.{start}" if isinstance(start, str) else start
+                for n, r in self._named() for s, start in r.slots.items()}
+
+    @cached_property
+    def stepping(self) -> Program:
+        """The program that advances the parameter."""
+        return trace(self._traced(), "x")
+
+    @cached_property
+    def updating(self) -> Program:
+        """The program that gives the increment."""
+        return trace(self._traced(), INCREMENT)
+
+    def _traced(self) -> list[Traced]:
+        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper}) for n, r in self._named()]
+
+    def only_start(self) -> frozenset[str]:
+        """The hyper-parameters that a state slot starts at and no formula reads."""
+        started = {s for s in self.starts().values() if isinstance(s, str)}
+        return frozenset(started - set(self.stepping.hyper))
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the links; a second one of the same name gets a number."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}{seen[name]}")
+    return tuple(result)
+
+
+def as_link(item: Any) -> Link:
+    """A member of a chain as a link; raises FormulaError for what is no rule."""
+    if isinstance(item, Link):
+        return item
+    if isinstance(item, Rule):
+        return Link(item, {})
+    hint = " Decorate it with fallline.rule, fallline.before or fallline.after." if callable(item) else ""
+    raise FormulaError(f"A chain is made of rules, modifiers and optimizers. Got {item!r}.{hint}")

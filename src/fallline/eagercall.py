@@ -1,0 +1,118 @@
+"""A call on arrays of another library, whole arrays at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline.arrays import detached, filled_like, like
+from fallline.bound import Bound
+from fallline.engines.eager import run_eagerly
+from fallline.ops import namespace
+from fallline.trace import INCREMENT, Program
+
+__all__ = ["EagerCall"]
+
+
+class EagerCall:
+    """One step or update, prepared: everything is checked, nothing is changed until `run`.
+
+    New arrays are computed for all leaves before any is put in place.
+    """
+
+    def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
+                 targets: Sequence[Any] | None, t: int) -> None:
+        self.bound, self._program, self._xs, self._targets, self._t = bound, program, xs, targets, t
+        like_ = gs if xs is None else xs
+        self._gs = [None if g is None else _gradient(g, leaf, bound.dtypes[k]) for k, (g, leaf) in enumerate(zip(gs, like_))]
+        self._into = program.outputs[0][0]
+        if targets is not None:
+            for k, leaf in enumerate(targets):
+                self._check_target(k, leaf)
+        bad = [(bound.paths[k], _bad(g)) for k, g in enumerate(self._gs) if g is not None and bound.checks_finite]
+        self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
+        memo: dict[Any, Any] = {}
+        self._scalars = {} if self.non_finite else {
+            k: bound.scalars(program, k, t, memo) for k, g in enumerate(self._gs) if g is not None}
+
+    def _check_target(self, k: int, leaf: Any) -> None:
+        if self._into == INCREMENT and not _writable(leaf):
+            raise TypeError(f"{self.bound.name(k, 'out')} cannot be written ({type(leaf).__name__}): leave out= away.")
+        if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
+            raise ValueError(f"{self.bound.name(k, 'parameter')} is read-only: pass a copy.")
+
+    def run(self) -> Any:
+        """Compute all new arrays, then put them in place; returns the tree of parameters, or of increments."""
+        bound = self.bound
+        new = {k: self._compute(k) for k, g in enumerate(self._gs) if g is not None}
+        result: list[Any] = []
+        for k in range(len(self._gs)):
+            old = None if self._targets is None else self._targets[k]
+            if k not in new:
+                result.append(old if self._into == "x" or old is None else _put(old, filled_like(old, -0.0)))
+                continue
+            for slot, arrays in bound.state.items():
+                arrays[k] = new[k][slot]
+            bound.counts[k] += 1
+            value = new[k][self._into]
+            result.append(value if old is None else _put(old, value))
+        return bound.treedef.unflatten(result)
+
+    def _compute(self, k: int) -> dict[str, Any]:
+        g = self._gs[k]
+        arrays = {"g": g, **{slot: values[k] for slot, values in self.bound.state.items()}}
+        if "x" in self._program.inputs:
+            assert self._xs is not None
+            arrays["x"] = detached(self._xs[k])
+        scalars = [like(g, s) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in self._scalars[k]]
+        with np.errstate(all="ignore"):
+            return run_eagerly(self._program, arrays, scalars)
+
+    def nothing(self) -> Any:
+        """The increments of a call that was skipped."""
+        zeros = [None if g is None else filled_like(g, -0.0) for g in self._gs]
+        if self._targets is None:
+            return self.bound.treedef.unflatten(zeros)
+        return self.bound.treedef.unflatten(
+            _put(old, filled_like(old, -0.0) if zero is None else zero) for old, zero in zip(self._targets, zeros))
+
+
+def _gradient(g: Any, leaf: Any, dtype: np.dtype) -> Any:
+    """The gradient as an array of the parameter's library and dtype."""
+    g = detached(g)
+    xp = namespace(leaf)
+    if xp is None or xp is np:
+        return np.asarray(g, dtype)
+    if type(g) is not type(detached(leaf)) or g.dtype != leaf.dtype:
+        return xp.astype(g, leaf.dtype) if namespace(g) is xp else like(leaf, np.asarray(g))
+    return g
+
+
+def _bad(g: Any) -> str:
+    xp = namespace(g)
+    if bool(xp.all(xp.isfinite(g))):
+        return ""
+    nan = int(xp.sum(xp.astype(xp.isnan(g), xp.int32))) if xp is not np else int(np.isnan(g).sum())
+    infinite = int(xp.sum(xp.astype(xp.isinf(g), xp.int32))) if xp is not np else int(np.isinf(g).sum())
+    return " and ".join(f"{n:,} {word}" for n, word in ((nan, "NaN"), (infinite, "infinite")) if n)
+
+
+def _writable(leaf: Any) -> bool:
+    from array_api_compat import is_writeable_array
+
+    return not isinstance(leaf, (float, np.generic)) and is_writeable_array(leaf)
+
+
+def _put(old: Any, new: Any) -> Any:
+    """The new values in the old array if it can be written, else the new array."""
+    if isinstance(old, (float, np.generic)):
+        return type(old)(new)
+    if not _writable(old):
+        return new
+    if hasattr(old, "detach"):  # torch: no part of the user's graph, but its version counter moves
+        old.detach().copy_(new)
+    else:
+        old[...] = new
+    return old

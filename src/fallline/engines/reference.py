@@ -1,0 +1,95 @@
+"""The reference engine: a program run by NumPy's ufuncs, tile by tile. Every other engine is checked against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fallline.engines.rows import Kernel, Row
+from fallline.trace import Program
+
+__all__ = ["reference_kernel"]
+
+TILE = 16384  # coordinates; a handful of float32 buffers of this length stay in a second-level cache
+
+_UFUNCS: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative,
+    "sqrt": np.sqrt, "abs": np.abs,
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+}  # fmt: skip
+
+
+def _where(condition: Any, a: Any, b: Any, out: np.ndarray) -> None:
+    np.copyto(out, b)
+    np.copyto(out, a, where=condition)
+
+
+def _choose(condition: Any, a: Any, b: Any, out: np.ndarray) -> None:
+    np.copyto(out, a if condition else b)
+
+
+def _fill(value: Any, out: np.ndarray) -> None:
+    np.copyto(out, value)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {**_UFUNCS, "where": _where, "choose": _choose, "fill": _fill}
+_TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+@lru_cache(maxsize=256)
+def reference_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
+    """The kernel of a program; `columns` are the scalars (by place) that differ by coordinate."""
+    return _Reference(program, dtype, columns)
+
+
+class _Reference:
+    def __init__(self, program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> None:
+        self._program, self._dtype, self._columns = program, dtype, columns
+        self._buffer_of, self._buffer_dtypes = self._assign_buffers()
+
+    def _assign_buffers(self) -> tuple[list[int], list[np.dtype]]:
+        """A buffer for each instruction, used again once its value is read no more (never by its own operands)."""
+        program = self._program
+        first = len(program.inputs) + len(program.scalars)
+        last_use = {v: len(program.code) for _, v in program.outputs}
+        for k, instruction in enumerate(program.code):
+            for v in instruction.operands:
+                last_use[v] = max(last_use.get(v, 0), k)
+        dtypes: list[np.dtype] = []
+        taken: dict[int, int] = {}  # buffer -> the instruction after which it is free
+        assigned = []
+        for k, instruction in enumerate(program.code):
+            dtype = np.dtype(bool) if instruction.op in _TRUTHS else self._dtype
+            free = [b for b, until in taken.items() if until < k and dtypes[b] == dtype]
+            if not free:
+                dtypes.append(dtype)
+            buffer = free[0] if free else len(dtypes) - 1
+            taken[buffer] = last_use.get(first + k, k)
+            assigned.append(buffer)
+        return assigned, dtypes
+
+    def __call__(self, rows: list[Row]) -> None:
+        longest = max((len(row.arrays[0]) for row in rows), default=0)
+        buffers = [np.empty(min(longest, TILE), d) for d in self._buffer_dtypes]
+        with np.errstate(all="ignore"):
+            for row in rows:
+                for start in range(0, len(row.arrays[0]), TILE):
+                    self._tile(row, slice(start, start + TILE), buffers)
+
+    def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
+        program = self._program
+        arrays = dict(zip(program.arrays, (a[part] for a in row.arrays)))
+        n = len(row.arrays[0][part])
+        values: list[Any] = [arrays[name] for name in program.inputs]
+        values += list(row.constants)
+        for place, column in zip(self._columns, row.columns):
+            values[len(program.inputs) + place] = column[part]
+        for instruction, buffer in zip(program.code, self._buffer_of):
+            out = buffers[buffer][:n]
+            _OPERATIONS[instruction.op](*[values[v] for v in instruction.operands], out=out)
+            values.append(out)
+        for name, v in program.outputs:
+            np.copyto(arrays[name], values[v])

@@ -1,0 +1,27 @@
+"""What the host engines run over: rows, each one contiguous run of coordinates with its constants."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Row(NamedTuple):
+    """One contiguous run of coordinates.
+
+    arrays: 1-D, contiguous, aligned, of the computed dtype and of equal length, in the order of `Program.arrays`.
+    constants: the program's scalars in the computed dtype, 1-D; the places of `columns` are not read.
+    columns: the scalars that differ by coordinate, one array each, in the order of the kernel's `columns`.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    constants: np.ndarray
+    columns: tuple[np.ndarray, ...] = ()
+
+
+class Kernel(Protocol):
+    """A program made ready to run on rows of one dtype."""
+
+    def __call__(self, rows: list[Row]) -> None:
+        """Run the program over the rows, in place."""

@@ -1,0 +1,28 @@
+"""The exceptions that fallline raises beyond TypeError and ValueError."""
+
+from __future__ import annotations
+
+__all__ = ["FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer"]
+
+
+class FalllineError(Exception):
+    """Base of fallline's own exceptions."""
+
+
+class FormulaError(FalllineError, TypeError):
+    """A rule or a chain of rules that cannot be what was meant; the message says what to write instead."""
+
+
+class NonFiniteGradient(FalllineError, ValueError):
+    """A gradient holds NaN or infinity. Nothing was changed; `paths` names the leaves."""
+
+    def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.paths = paths
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), (str(self), self.paths)
+
+
+class TornOptimizer(FalllineError, RuntimeError):
+    """A step was interrupted half-way, so parameters and state are of no whole number of steps."""

@@ -1,0 +1,257 @@
+"""The vocabulary of formulas: arithmetic, comparison, and sqrt, abs, sign, maximum, minimum, where, root.
+
+Every word works on numbers, on the symbols of a formula that is being traced, and on arrays of any library.
+On arrays there is nothing here but operations that IEEE 754 rounds exactly (or that only choose), which is why
+engines, machines and chunkings agree to the bit. What is built of others (`maximum`, `root`, ...) is written once,
+below, and traced through, so that no engine has an opinion on it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import operator
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fallline.errors import FormulaError
+
+__all__ = ["abs", "maximum", "minimum", "root", "sign", "sqrt", "tiny", "where"]
+
+VOCABULARY = "+ - * /, comparison, sqrt abs sign maximum minimum where root"
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+class Symbol:
+    """A value of a formula while it is traced: an operation and its operands.
+
+    `array` tells values per coordinate from scalars (functions of hyper-parameters and t alone),
+    `truth` tells the results of comparisons from numbers.
+    """
+
+    __slots__ = ("args", "array", "op", "truth")
+    __hash__ = object.__hash__
+
+    def __init__(self, op: str, args: tuple[Any, ...], *, array: bool, truth: bool = False) -> None:
+        self.op, self.args, self.array, self.truth = op, args, array, truth
+
+    def __repr__(self) -> str:
+        return f"<{'array' if self.array else 'scalar'} {self.op}>"
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Symbol:
+        if method != "__call__" or kwargs or ufunc.__name__ not in _UFUNCS:
+            raise FormulaError(f"np.{ufunc.__name__} is not in the vocabulary of formulas: {VOCABULARY}.")
+        return _UFUNCS[ufunc.__name__](*inputs)
+
+    def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Symbol:
+        if func is np.where and len(args) == 3 and not kwargs:
+            return where(*args)
+        raise FormulaError(f"np.{func.__name__} is not in the vocabulary of formulas: {VOCABULARY}.")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise FormulaError(f"A formula works coordinate by coordinate: .{name} of an array is not known in it. "
+                           f"Its vocabulary is {VOCABULARY}.")
+
+    def __bool__(self) -> NoReturn:
+        raise FormulaError("A formula has no Python `if`, `and`, `or`, `not`, `max` or `min` on its values: "
+                           "write where(condition, a, b), maximum(a, b) or minimum(a, b) of fallline.")
+
+    def __float__(self) -> NoReturn:
+        raise FormulaError("math.* and float() take plain numbers, not the values of a formula: "
+                           "write fallline's sqrt, abs, sign, maximum, minimum or where.")
+
+    __int__ = __index__ = __complex__ = __round__ = __trunc__ = __float__
+
+    def __iter__(self) -> NoReturn:
+        raise FormulaError("A formula works coordinate by coordinate: its values cannot be indexed, iterated or measured.")
+
+    __getitem__ = __len__ = __contains__ = __iter__
+
+
+def _refuse(sign: str) -> Callable[..., NoReturn]:
+    def refused(*_: Any) -> NoReturn:
+        raise FormulaError(f"`{sign}` is not in the vocabulary of formulas: {VOCABULARY}. "
+                           "For conditions write where(condition, a, b).")
+    return refused
+
+
+def per_coordinate(value: Any) -> Symbol:
+    """A value that a formula returned, as a symbol of one number per coordinate."""
+    symbol = _lift(value)
+    if symbol.truth:
+        raise FormulaError("A comparison was returned where a number is due: write where(g > 0, 1, 0).")
+    return symbol if symbol.array else Symbol("fill", (symbol,), array=True)
+
+
+def build(op: str, *operands: Any) -> Symbol:
+    """The symbol of one operation; the operands are symbols and numbers.
+
+    A `where` whose condition is a scalar but whose result is not becomes the operation "choose".
+    """
+    args = tuple(_lift(a) for a in operands)
+    array = any(a.array for a in args)
+    if op == "power" and array:
+        raise FormulaError("A power of an array is not rounded the same on every machine: write g*g for g**2, "
+                           "g*g*g for g**3, sqrt(g) for g**0.5. Powers are for scalars (beta1**t).")
+    if op == "where" and not args[0].truth:
+        raise FormulaError("where(condition, a, b) needs a comparison as its condition, such as g > 0.")
+    if any(a.truth for a in (args[1:] if op == "where" else args)):
+        raise FormulaError("The result of a comparison is no number: write where(g > 0, 1, 0).")
+    if op == "where" and array and not args[0].array:
+        op = "choose"
+    return Symbol(op, args, array=array, truth=op in COMPARISONS)
+
+
+def _lift(a: Any) -> Symbol:
+    if isinstance(a, Symbol):
+        return a
+    if isinstance(a, (int, float, np.integer, np.floating)) and not isinstance(a, builtins.bool):
+        # a float, so that no integer grows without bound; a whole exponent stays exact as one
+        return Symbol("constant", (float(a),), array=False)
+    raise FormulaError(f"A formula combines its arguments and plain numbers. Got {type(a).__name__}; "
+                       "make it a hyper-parameter (after `*` in the signature).")
+
+
+def _operators(op: str) -> tuple[Callable, Callable]:
+    return (lambda a, b: build(op, a, b)), (lambda a, b: build(op, b, a))
+
+
+for _op, _dunder in {"add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "power": "pow"}.items():
+    _forward, _reflected = _operators(_op)
+    setattr(Symbol, f"__{_dunder}__", _forward)
+    setattr(Symbol, f"__r{_dunder}__", _reflected)
+for _op in COMPARISONS:
+    setattr(Symbol, f"__{_op}__", _operators(_op)[0])
+for _dunder, _sign in {"and": "&", "or": "|", "xor": "^", "mod": "%", "floordiv": "//", "matmul": "@"}.items():
+    setattr(Symbol, f"__{_dunder}__", _refuse(_sign))
+    setattr(Symbol, f"__r{_dunder}__", _refuse(_sign))
+Symbol.__invert__ = _refuse("~")  # type: ignore[attr-defined]
+Symbol.__neg__ = lambda a: build("neg", a)  # type: ignore[attr-defined]
+Symbol.__pos__ = lambda a: a  # type: ignore[attr-defined]
+Symbol.__abs__ = lambda a: build("abs", a)  # type: ignore[attr-defined]
+
+
+def namespace(*values: Any) -> Any:
+    """The array namespace of the first value that is an array; None if all are numbers."""
+    for a in values:
+        if isinstance(a, (np.ndarray, np.generic)):
+            return np
+        if not isinstance(a, (int, float)):
+            from array_api_compat import array_namespace
+
+            return array_namespace(a)
+    return None
+
+
+def sqrt(a: Any) -> Any:
+    """Square root; NaN below 0.
+
+    >>> sqrt(9.0)
+    3.0
+    """
+    if isinstance(a, Symbol):
+        return build("sqrt", a)
+    xp = namespace(a)
+    if xp is None:
+        return math.sqrt(a) if a >= 0 else math.nan
+    return xp.sqrt(a)
+
+
+def abs(a: Any) -> Any:
+    """Magnitude.
+
+    >>> abs(-2.0)
+    2.0
+    """
+    return builtins.abs(a)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, else `b`, element by element.
+
+    >>> where(2 > 1, 10.0, 20.0)
+    10.0
+    """
+    if builtins.any(isinstance(v, Symbol) for v in (condition, a, b)):
+        if isinstance(condition, (builtins.bool, np.bool)):
+            return a if condition else b
+        return build("where", condition, a, b)
+    xp = namespace(condition, a, b)
+    if xp is None:
+        return a if condition else b
+    return xp.where(condition, a, b)
+
+
+def tiny(like: Any) -> Any:
+    """The smallest normal number of the dtype that `like` is computed in.
+
+    >>> tiny(1.0)
+    2.2250738585072014e-308
+    """
+    if isinstance(like, Symbol):
+        return Symbol("tiny", (), array=False) if like.array else sys.float_info.min
+    xp = namespace(like)
+    return sys.float_info.min if xp is None else float(xp.finfo(like.dtype).smallest_normal)
+
+
+# ---- built of the words above, once, for every engine ----------------------------------------------------------------
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger; NaN if either is. Of two equal values (+0 and -0) the second.
+
+    >>> maximum(1.0, 2.0)
+    2.0
+    """
+    return where(a > b, a, where(a == a, b, a))
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller; NaN if either is. Of two equal values (+0 and -0) the second.
+
+    >>> minimum(1.0, 2.0)
+    1.0
+    """
+    return where(a < b, a, where(a == a, b, a))
+
+
+def sign(a: Any) -> Any:
+    """1 above 0, -1 below 0, 0 at ±0, NaN at NaN.
+
+    >>> sign(-3.0)
+    -1.0
+    """
+    return where(a > 0, 1.0, where(a < 0, -1.0, where(a == 0, 0.0, a)))
+
+
+def root(v: Any) -> Any:
+    """√max(v, tiny): a square root that can be divided by.
+
+    >>> root(4.0), root(0.0) > 0
+    (2.0, True)
+    """
+    return sqrt(maximum(v, tiny(v)))
+
+
+def flush(v: Any) -> Any:
+    """What a state element is stored as: 0 in place of a subnormal number, which would stick and slow every step."""
+    return where(builtins.abs(v) < tiny(v), 0.0, v)
+
+
+def settle(d: Any) -> Any:
+    """An increment of ±0 as -0, the one number whose addition changes no bit of any other (-0 + 0 is +0)."""
+    return where(d == 0, -0.0, d)
+
+
+_UFUNCS: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "power": operator.pow, "negative": operator.neg, "positive": operator.pos, "absolute": abs, "fabs": abs,
+    "sqrt": sqrt, "sign": sign, "maximum": maximum, "minimum": minimum, "square": lambda a: a * a,
+    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
+    "equal": operator.eq, "not_equal": operator.ne,
+}  # fmt: skip

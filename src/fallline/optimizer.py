@@ -1,0 +1,411 @@
+"""Optimizer: a chain of rules with its hyper-parameters and state; `update` and `step` live here."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fallline.arrays import detached, shaped_like, view
+from fallline.bound import Bound
+from fallline.chain import Chain, as_link
+from fallline.eagercall import EagerCall
+from fallline.engines import ENGINES
+from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
+from fallline.hostcall import HostCall
+from fallline.schema import Link, Rule, unknown_setting
+from fallline.settings import check
+
+__all__ = ["Optimizer", "chain"]
+
+NONFINITE = ("raise", "skip", "propagate")
+
+
+class Optimizer:
+    """A chain of rules with hyper-parameters and state.
+
+    Parameters
+    ----------
+    *links: rules (`fallline.rule`), modifiers and optimizers, in order; see `fallline.chain`.
+    engine: "auto", "reference" (NumPy), "native" (LLVM) or "eager" (arrays of any library).
+    nonfinite: what a gradient with NaN or infinity does: "raise" NonFiniteGradient, "skip" the call (counted in
+        `skipped`), or "propagate" (no check).
+    **hyper: hyper-parameters by name, or by "rule.name" where a name means more than one: a number, a schedule
+        (a function of the number of completed steps), or a tree of these shaped like the parameters.
+
+    Raises TypeError for unknown names (listing the known ones), ValueError for values out of range, FormulaError for a
+    chain that is none.
+
+    >>> import numpy as np, fallline as fl
+    >>> opt = fl.Optimizer(fl.rule(lambda g, *, lr=0.1: -lr * g), lr=0.5)
+    >>> opt.step(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    array([0.5, 1.5])
+    """
+
+    rule: ClassVar[Rule | None] = None
+    __signature__: ClassVar[inspect.Signature]
+    # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
+    __call__: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.rule is not None:
+            cls.__signature__ = _signature(cls.rule)
+            cls.__doc__ = _docstring(cls, cls.rule)
+
+    def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", **hyper: Any) -> None:
+        if self.rule is not None:
+            links = (self._own_link(links, hyper),)
+            hyper = {}
+        for name, value, known in (("engine", engine, ENGINES), ("nonfinite", nonfinite, NONFINITE)):
+            if value not in known:
+                raise ValueError(f"{name} of {type(self).__name__} must be one of {', '.join(map(repr, known))}. Got {value!r}.")
+        flat = [link for item in links for link in _links_of(item)]
+        self._chain = Chain(flat)
+        given = {f"{name}.{key}": value
+                 for name, link in zip(self._chain.names, flat) for key, value in link.settings.items()}
+        given.update(self._chain.qualify(hyper))
+        self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
+        self._refuse_taken_names()
+        self._engine, self._nonfinite = engine, nonfinite
+        self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
+        self._forget()
+
+    def _own_link(self, args: tuple[Any, ...], hyper: Mapping[str, Any]) -> Link:
+        """The link of a named optimizer: lr may be given by position, all else by name."""
+        rule, name = type(self).rule, type(self).__name__
+        assert rule is not None
+        positional = ["lr"] if "lr" in rule.hyper else []
+        if len(args) > len(positional):
+            raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, everything else by name. "
+                            f"Got {len(args)} positional arguments.")
+        settings = dict(hyper)
+        for key, value in zip(positional, args):
+            if key in settings:
+                raise TypeError(f"{key} of {name} was given twice, by position and by name.")
+            settings = {key: value, **settings}
+        unknown_setting(name, settings, rule.hyper)
+        return Link(rule, settings, name)
+
+    def _refuse_taken_names(self) -> None:
+        for name in self._chain.short:
+            if hasattr(Optimizer, name):
+                raise FormulaError(f"{name!r} is a name of Optimizer itself and cannot be a hyper-parameter: choose another.")
+
+    # ---- stepping ----------------------------------------------------------------------------------------------------
+
+    def step(self, params: Any, grads: Any) -> Any:
+        """Step the parameters against the gradients, in place where they can be written.
+
+        Parameters
+        ----------
+        params: a tree of arrays of float32 or float64 (NumPy, torch, JAX, ...) or Python floats.
+        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone.
+
+        Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
+
+        Raises ValueError or TypeError for what does not fit, NonFiniteGradient for NaN and infinity; then nothing was
+        changed.
+
+        >>> import numpy as np, fallline as fl
+        >>> opt, w = fl.SGD(lr=0.1), np.ones(2)
+        >>> opt.step(w, np.array([1.0, -1.0])) is w, w
+        (True, array([0.9, 1.1]))
+        """
+        self._check_whole()
+        bound = self._bind(params, grads)
+        xs = bound.leaves(params, "parameter", same_dtype=True)
+        gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
+        call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, self._t)
+        if self._check_finite(call.non_finite):
+            return params
+        return self._advance(call)
+
+    def update(self, grads: Any, params: Any = None, out: Any = None) -> Any:
+        """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
+
+        Parameters
+        ----------
+        grads: a tree of arrays or Python floats.
+        params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
+        out: a tree of writable arrays to hold the increment.
+
+        Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of zero is -0.0.
+
+        >>> import numpy as np, fallline as fl
+        >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
+        {'W': array([-0.5, -1. ]), 'b': -2.0}
+        """
+        self._check_whole()
+        if params is None and "x" in self._chain.updating.inputs:
+            raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
+        bound = self._bind(grads if params is None else params, grads)
+        gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
+        xs = None if params is None else bound.leaves(params, "parameter", same_dtype=True)
+        outs = None if out is None else bound.leaves(out, "out", same_dtype=True)
+        call = _call(bound)(bound, self._chain.updating, xs, gs, outs, self._t)
+        if self._check_finite(call.non_finite):
+            return call.nothing()
+        return self._advance(call)
+
+    def _bind(self, like: Any, grads: Any) -> Bound:
+        return self._bound or Bound(self._chain, self._settings, like, grads, self._engine, self._nonfinite, self._t)
+
+    def _check_whole(self) -> None:
+        if self._torn:
+            raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state (and the parameters) are "
+                                "of no whole number of steps: call opt.reset() and start from known parameters.")
+
+    def _check_finite(self, bad: Sequence[tuple[str, str]]) -> bool:
+        """Whether to skip the call; raises under nonfinite="raise"."""
+        if not bad:
+            return False
+        if self._nonfinite == "raise":
+            said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
+            raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing was changed. "
+                                    'To go on without such steps: nonfinite="skip".', tuple(path for path, _ in bad))
+        self._skipped += 1
+        return True
+
+    def _advance(self, call: HostCall | EagerCall) -> Any:
+        self._torn = True  # an interrupt from here on leaves it so
+        result = call.run()
+        self._bound = call.bound
+        self._t += 1
+        self._torn = False
+        return result
+
+    # ---- what it knows -----------------------------------------------------------------------------------------------
+
+    @property
+    def t(self) -> int:
+        """Steps taken. Assigning it sets the count of every leaf too."""
+        return self._t
+
+    @t.setter
+    def t(self, value: int) -> None:
+        try:
+            t = operator.index(value)
+        except TypeError:
+            t = -1
+        if not 0 <= t < 2**63 or isinstance(value, bool):
+            raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
+        self._t = t
+        if self._bound:
+            self._bound.counts = [t] * len(self._bound.counts)
+
+    @property
+    def skipped(self) -> int:
+        """Calls left out because a gradient was not finite (nonfinite="skip")."""
+        return self._skipped
+
+    @property
+    def hyper(self) -> MutableMapping[str, Any]:
+        """Hyper-parameters by name, and always by "rule.name"; assigning one takes effect at the next step.
+
+        >>> import fallline as fl
+        >>> opt = fl.Adam(1e-3)
+        >>> opt.hyper["adam.lr"] = 0.01
+        >>> opt.lr
+        0.01
+        """
+        return _Hyper(self)
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The state by slot name ("m", or "rule.m"): read-only live views, each a tree like the parameters.
+
+        Empty before the first step, which is when the shapes are known.
+        """
+        return self._bound.state_trees() if self._bound else {}
+
+    @property
+    def engine(self) -> str:
+        """Which engine runs, and why."""
+        if self._bound:
+            return self._bound.engine_note
+        return f"{self._engine}: " + ("chosen at the first step" if self._engine == "auto" else "asked for")
+
+    @property
+    def nonfinite(self) -> str:
+        """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
+        return self._nonfinite
+
+    def reset(self) -> None:
+        """Forget state and step count; hyper-parameters stay.
+
+        >>> import fallline as fl
+        >>> opt = fl.SGD()
+        >>> _ = opt.step(1.0, 1.0)
+        >>> opt.reset(); opt.t
+        0
+        """
+        self._forget()
+
+    def fresh(self) -> Optimizer:
+        """A copy with the same chain, hyper-parameters and options, and no state.
+
+        >>> import fallline as fl
+        >>> fl.SGD(0.1).fresh()
+        SGD(lr=0.1)
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._settings = dict(self._settings)
+        other._forget()
+        return other
+
+    def __copy__(self) -> Optimizer:
+        return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
+
+    def _forget(self) -> None:
+        self._t = 0
+        self._skipped = 0
+        self._torn = False
+        self._bound: Bound | None = None
+
+    def _checked(self, qualified: str, value: Any) -> Any:
+        return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
+
+    def _get(self, name: str) -> Any:
+        qualified = self._qualified(name)
+        return self._settings[self._chain.source(qualified, self._settings)]
+
+    def _set(self, name: str, value: Any) -> None:
+        qualified = self._chain.source(self._qualified(name), self._settings)
+        if self._bound and qualified in self._chain.only_start():
+            raise ValueError(f"{name} of {self._chain.owner(qualified)} only says where the state starts, and the state has "
+                             "started: call reset() first, or make a new optimizer.")
+        settings = {**self._settings, qualified: self._checked(qualified, value)}
+        if self._bound:
+            self._bound.resolve(settings)
+        self._settings = settings
+
+    def _qualified(self, name: str) -> str:
+        qualified = self._chain.short.get(name, name)
+        if qualified not in self._chain.hyper:
+            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. Known: {', '.join(self._chain.hyper)}.")
+        return qualified
+
+    def __getattr__(self, name: str) -> Any:
+        chain = self.__dict__.get("_chain")
+        if chain is None or name.startswith("_") or name not in chain.short:
+            raise AttributeError(self._unknown(name))
+        return self._get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        elif name in self._chain.short:
+            self._set(name, value)
+        else:
+            raise AttributeError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        chain = self.__dict__.get("_chain")
+        known = ", ".join(chain.short) if chain is not None else ""
+        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known or 'none'}."
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._chain.short})
+
+    def __repr__(self) -> str:
+        options = [f"{k}={v!r}" for k, v, default in
+                   (("engine", self._engine, "auto"), ("nonfinite", self._nonfinite, "raise")) if v != default]
+        text = self._chain.describe(self._settings)
+        inner = text[:-1] + ("" if text.endswith("()") or not options else ", ") + ", ".join(options) + ")"
+        return inner if self.rule is not None or len(self._chain.rules) > 1 else f"Optimizer({inner})"
+
+    def _at(self, formula: Callable[..., Any], params: Any) -> Any:
+        """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
+        bound = self._bound or self._bind(params, params)
+        names = inspect.signature(formula).parameters
+        values = []
+        for k, x in enumerate(bound.leaves(params, "parameter", same_dtype=True)):
+            slots = [bound.state[n][k] for n, p in names.items() if n in bound.state and p.kind is not p.KEYWORD_ONLY]
+            hyper = {n: bound.value(self._chain.short[n], k, self._t, {}) for n, p in names.items() if p.kind is p.KEYWORD_ONLY}
+            if bound.foreign:
+                values.append(formula(detached(x), *slots, **hyper))
+            else:
+                values.append(shaped_like(x, np.asarray(formula(view(x), *slots, **hyper), bound.dtypes[k])))
+        return bound.treedef.unflatten(values)
+
+    def _links(self) -> list[Link]:
+        links = []
+        for name, rule in zip(self._chain.names, self._chain.rules):
+            own = {h: self._settings[f"{name}.{h}"] for h in rule.hyper if f"{name}.{h}" in self._settings}
+            links.append(Link(rule, own, self._chain.titles[name]))
+        return links
+
+
+def _call(bound: Bound) -> type[HostCall] | type[EagerCall]:
+    return EagerCall if bound.foreign else HostCall
+
+
+class _Hyper(MutableMapping[str, Any]):
+    """The live view that `Optimizer.hyper` gives."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def __getitem__(self, name: str) -> Any:
+        return self._optimizer._get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._optimizer._set(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("Hyper-parameters cannot be deleted, only set.")
+
+    def __iter__(self) -> Iterator[str]:
+        chain = self._optimizer._chain
+        short = {qualified: name for name, qualified in chain.short.items()}
+        return (short.get(q, q) for q in chain.hyper if q in self._optimizer._settings)
+
+    def __len__(self) -> int:
+        return len(self._optimizer._settings)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise") -> Optimizer:
+    """Modifiers of the gradient, exactly one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
+
+    An optimizer among the links lends its rules and hyper-parameters; it is left alone itself.
+
+    Raises FormulaError for any other order, or if there is not exactly one rule.
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.1), fl.weight_decay(0.01))
+    chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
+    """
+    return Optimizer(*links, engine=engine, nonfinite=nonfinite)
+
+
+def _links_of(item: Any) -> list[Link]:
+    if isinstance(item, type) and issubclass(item, Optimizer):
+        item = item()
+    return item._links() if isinstance(item, Optimizer) else [as_link(item)]
+
+
+def _signature(rule: Rule) -> inspect.Signature:
+    """A named optimizer's signature, from its rule: lr by position or name, everything else by name."""
+    kind = inspect.Parameter
+    own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY, default=h.default)
+           for h in rule.hyper.values()]
+    options = [kind("engine", kind.KEYWORD_ONLY, default="auto"), kind("nonfinite", kind.KEYWORD_ONLY, default="raise")]
+    return inspect.Signature([*own, *options])
+
+
+def _docstring(cls: type, rule: Rule) -> str:
+    hyper = "\n".join(f"{h.name}: {h.range.text}, default {h.default:g}" for h in rule.hyper.values())
+    slots = "\n".join(f"{slot}: starts at {start}" for slot, start in rule.slots.items())
+    example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
+    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
+            f"State, per coordinate\n---------------------\n{slots or 'none'}\n\n"
+            f"For engine and nonfinite, and what may stand in a number's place, see `Optimizer`.\n\n{example}")

@@ -1,0 +1,79 @@
+"""The optimisers by name, in the order of rules.py. A name is a rule with a class; nothing is restated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fallline import rules
+from fallline.optimizer import Optimizer
+
+__all__ = ["OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "Momentum", "NadaMax", "Nadam", "Nesterov",
+           "RMSProp"]  # fmt: skip
+
+
+class SGD(Optimizer):
+    rule = rules.sgd
+
+
+class Momentum(Optimizer):
+    rule = rules.momentum
+
+    def lookahead(self, params: Any) -> Any:
+        """params + momentum·velocity, a new tree: the point at which Nesterov's method takes the gradient.
+
+        >>> import fallline as fl
+        >>> opt = fl.Momentum(lr=1.0, momentum=0.5)
+        >>> w = opt.step(0.0, 1.0)
+        >>> w, opt.lookahead(w)
+        (-1.0, -1.5)
+        """
+        return self._at(rules.looked_ahead, params)
+
+
+class Nesterov(Optimizer):
+    rule = rules.nesterov
+
+    def rest(self, params: Any) -> Any:
+        """θ, a new tree, given the looked-ahead point that `step` updates: the point to report.
+
+        >>> import fallline as fl
+        >>> opt = fl.Nesterov(lr=1.0, momentum=0.5)
+        >>> w = opt.step(0.0, 1.0)
+        >>> w, opt.rest(w)
+        (-1.5, -1.0)
+        """
+        return self._at(rules.at_rest, params)
+
+
+class AdaGrad(Optimizer):
+    rule = rules.adagrad
+
+
+class RMSProp(Optimizer):
+    rule = rules.rmsprop
+
+
+class AdaDelta(Optimizer):
+    rule = rules.adadelta
+
+
+class Adam(Optimizer):
+    rule = rules.adam
+
+
+class AdaMax(Optimizer):
+    rule = rules.adamax
+
+
+class Nadam(Optimizer):
+    rule = rules.nadam
+
+
+class NadaMax(Optimizer):
+    rule = rules.nadamax
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name: value for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+}

@@ -1,0 +1,209 @@
+"""Every rule, in order of increasing complexity.
+
+Symbols: g gradient, x parameter, d increment, t step number from 1; `velocity`; `m` first moment; `v` second moment;
+`u` infinity norm. All operations are element by element. Textbooks add ε to a denominator at every step; here, as in
+the article these come from, the accumulator starts at ε and the division is by √v, which `root` keeps from being 0.
+ε fades as gradients come in (v ≥ β²ᵗε), so it is not the same protection; for small gradients set eps=0.
+
+Each formula reads as its source prints it. How fast it runs is the engines' business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fallline.ops import abs, maximum, minimum, root, sqrt, tiny
+from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
+
+# ---- rules: gradient -> increment ------------------------------------------------------------------------------------
+
+
+@rule
+def sgd(g, *, lr: NonNegative = 1e-3):
+    """Stochastic gradient descent: a step against the gradient.
+
+    Of the mini-batch kind: g is the mean of the gradients of the batch's samples. Where g comes from
+    (backpropagation, an adjoint, a simulator) is the caller's business.
+
+    Source: Robbins & Monro 1951, A stochastic approximation method.
+    """
+    return -lr*g
+
+
+@rule
+def momentum(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9):
+    """Momentum: a ball of mass 1 that rolls down the loss surface against viscous drag.
+
+    Its change of momentum in unit time is the force on it: gravity along the slope, -lr·g, and drag -μ·velocity,
+    with momentum = 1 - μ. Unrolled, velocity = -lr·Σ momentum^(t-i)·gᵢ, so under a constant gradient it tends to
+    -lr·g/(1 - momentum). Another convention averages instead, v ← α·v + (1-α)·g; it starts at 0 and is biased
+    towards it, which is why the Adam family corrects.
+
+    Source: Polyak 1964, Some methods of speeding up the convergence of iteration methods.
+    """
+    velocity = momentum*velocity - lr*g
+    return velocity, velocity
+
+
+@rule
+def nesterov(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9):
+    """Nesterov's accelerated gradient: Momentum with the gradient taken at the looked-ahead point.
+
+    The array that `step` updates is that point, φ = θ + momentum·velocity, so an ordinary loop (gradient at the
+    array, then `step`) is Nesterov's method, exactly for constant momentum; `rest(params)` returns θ. From
+    θ = φ - momentum·velocity and θ ← θ + velocity follows Δφ = momentum·velocity - lr·g.
+
+    Source: Nesterov 1983; Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
+    """
+    velocity = momentum*velocity - lr*g
+    return momentum*velocity - lr*g, velocity
+
+
+@rule
+def adagrad(g, v="eps", *, lr: NonNegative = 1e-3, eps: NonNegative = 1e-8):
+    """AdaGrad: each coordinate at a rate divided by the root of the sum of its squared gradients.
+
+    That sum only grows: it speeds up at first and slows for ever after; good on convex problems.
+
+    Source: Duchi, Hazan & Singer 2011, Adaptive subgradient methods for online learning and stochastic optimization.
+    """
+    v = v + g*g
+    return -lr*g/root(v), v
+
+
+@rule
+def rmsprop(g, v="eps", *, lr: NonNegative = 1e-3, rho: Fraction = 0.999, eps: NonNegative = 1e-8):
+    """RMSProp: AdaGrad with a sum that forgets exponentially.
+
+    Unrolled, v = (1-rho)·Σ rho^(t-i)·gᵢ² + rhoᵗ·eps: old gradients stop counting, which suits losses that are not
+    convex. v is not corrected for its start, so the first step is 31.6·lr at rho 0.999.
+
+    Source: Tieleman & Hinton 2012, Neural networks for machine learning, lecture 6.5.
+    """
+    v = rho*v + (1 - rho)*g*g
+    return -lr*g/root(v), v
+
+
+@rule
+def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8):
+    """AdaDelta: the ratio of accumulated increments to accumulated gradients gives the rate its units, so it has no lr.
+
+    In this form an increment is proportional to √eps, so eps is in effect a learning rate squared, and d has no floor:
+    with N(0, 1) gradients, rho 0.95 and eps 1e-6 the rms step is 6e-4 after 1,000 steps and 1e-11 after 10,000, where
+    Zeiler's form (eps added each time) stays at 3.4e-3. At rho 0.999, eps 1e-8 it is mild: 2.9e-3 against 3.1e-3 after
+    10,000. After long runs of zero gradients (a few hundred at rho 0.9) a coordinate hardly moves again.
+
+    Source: Zeiler 2012, ADADELTA: an adaptive learning rate method, arXiv 1212.5701.
+    """
+    v = rho*v + (1 - rho)*g*g
+    step = -sqrt(d)/root(v)*g
+    return step, v, rho*d + (1 - rho)*step*step
+
+
+@rule
+def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+         eps: NonNegative = 1e-8):
+    """Adam (adaptive moment estimation): Momentum and RMSProp combined, both corrected for their start at 0.
+
+    Dividing m by 1-beta1ᵗ and v by 1-beta2ᵗ removes the bias; the two corrections fold into the one scalar
+    lr·√(1-beta2ᵗ)/(1-beta1ᵗ) and fade as t grows. eps stands inside the root and is not corrected: at step t it acts
+    on |g| like √(beta2ᵗ·eps/(1-beta2ᵗ)), 3.2e-3 at t = 1 and 7.6e-5 at t = 1000. Against the textbook form a constant
+    g = 1e-2 gets 95 % of the first step; g = 1e-6 covers 0.8 % of the distance in 1,000 steps. For small gradients
+    set eps=0.
+
+    Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 1 and the remark below it.
+    """
+    m = beta1*m + (1 - beta1)*g
+    v = beta2*v + (1 - beta2)*g*g
+    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(v), m, v
+
+
+@rule
+def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999):
+    """AdaMax: Adam with the infinity norm of past gradients in place of their 2-norm.
+
+    Unrolled, Adam's v is a weighted 2-norm of all gradients of a coordinate; with p in place of 2 and p → ∞ it becomes
+    u = max over i of beta2^(t-i)·|gᵢ|, the simple and stable member of that family. It is a maximum, not an average,
+    and needs no correction.
+
+    Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 2.
+    """
+    m = beta1*m + (1 - beta1)*g
+    u = maximum(beta2*u, abs(g))
+    return -lr/(1 - beta1**t)*m/maximum(u, tiny(u)), m, u
+
+
+@rule
+def nadam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+          eps: NonNegative = 1e-8):
+    """Nadam: Adam with Nesterov's look-ahead.
+
+    In m̂ = (beta1·mₜ₋₁ + (1-beta1)·g)/(1-beta1ᵗ) the old moment mₜ₋₁ is replaced by the new one, mₜ.
+    Its first step is 1.9·lr.
+
+    Source: Dozat 2016, Incorporating Nesterov momentum into Adam (OpenReview OM0jvwB8jIp57ZJjtNEZ), with one β₁ for
+    all t and 1-β₁ᵗ⁺¹ ≈ 1-β₁ᵗ, as Ruder's overview prints it.
+    """
+    m = beta1*m + (1 - beta1)*g
+    v = beta2*v + (1 - beta2)*g*g
+    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/root(v), m, v
+
+
+@rule
+def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999):
+    """NadaMax: Nadam's step on AdaMax's norm.
+
+    AdaMax divides m̂ = m/(1-beta1ᵗ) by u, the infinity norm of past gradients. Putting Nesterov's look-ahead into m̂ as
+    Nadam does, beta1·mₜ + (1-beta1)·g in place of mₜ = beta1·mₜ₋₁ + (1-beta1)·g, gives this step. No paper prints it.
+
+    Source: Kingma & Ba 2015, algorithm 2, with the substitution of Dozat 2016.
+    """
+    m = beta1*m + (1 - beta1)*g
+    u = maximum(beta2*u, abs(g))
+    return -lr/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/maximum(u, tiny(u)), m, u
+
+
+# ---- modifiers of the gradient ---------------------------------------------------------------------------------------
+
+
+@before
+def maximize(g):
+    """Climb instead of descending: the gradient with its sign reversed."""
+    return -g
+
+
+@before
+def l2(g, x, *, rate: NonNegative = 1e-2):
+    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; for decay that they leave alone see weight_decay."""
+    return g + rate*x
+
+
+@before
+def clip_value(g, *, limit: NonNegative = 1.0):
+    """Keep every coordinate of the gradient within [-limit, limit]."""
+    return minimum(maximum(g, -limit), limit)
+
+
+# ---- modifiers of the increment --------------------------------------------------------------------------------------
+
+
+@after
+def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
+    """Decay that the rule does not see: the parameter shrinks by lr·rate of itself, with the chain's lr.
+
+    Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
+    """
+    return d - lr*rate*x
+
+
+# ---- points other than the one that is stepped -----------------------------------------------------------------------
+
+
+def looked_ahead(x: Any, velocity: Any, *, momentum: Any) -> Any:
+    """Where Momentum is heading: the point at which Nesterov takes the gradient."""
+    return x + momentum*velocity
+
+
+def at_rest(x: Any, velocity: Any, *, momentum: Any) -> Any:
+    """Nesterov's θ, given the looked-ahead point x that `step` updates."""
+    return x - momentum*velocity

@@ -1,0 +1,253 @@
+"""A rule's signature is its whole schema: `rule`, `before` and `after` read it, and nothing restates it.
+
+>>> @rule
+... def signed(g, *, lr: NonNegative = 1e-3):
+...     return -lr * sign(g)
+>>> signed
+<rule signed(g, *, lr=0.001)>
+>>> signed(lr=0.1)                                # a link of a chain: the rule with its settings
+signed(lr=0.1)
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, get_args, get_origin
+
+from fallline.errors import FormulaError
+from fallline.ops import sign  # noqa: F401  (the doctest above)
+
+__all__ = ["Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before", "rule"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values a hyper-parameter may take; `text` completes the sentence "lr of Adam must be ..."."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+NonNegative = Annotated[float, Range("≥ 0", lambda v: v >= 0)]
+Positive = Annotated[float, Range("> 0", lambda v: v > 0)]
+Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
+Real = Range("a finite number", lambda v: True)
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """A hyper-parameter of a rule: its name, default (None where the chain or the caller must give it) and range."""
+
+    name: str
+    default: float | None
+    range: Range
+
+    def check(self, value: Any, owner: str, note: str = "") -> float:
+        """`value` as a float, or a ValueError or TypeError that says what it must be."""
+        number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+            raise TypeError(f"{self.name} of {owner} must be a number {self._text}, a schedule (a function of the number "
+                            f"of completed steps) or a tree of these. Got {_brief(value)}{note}.")
+        if not math.isfinite(number) or not self.range.holds(float(number)):
+            raise ValueError(f"{self.name} of {owner} must be {self.range.text}"
+                             f"{'' if math.isfinite(number) else ' and finite'}. Got {number!r}{note}.")
+        return float(number)
+
+    @property
+    def _text(self) -> str:
+        return "" if self.range is Real else self.range.text
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{type(value).__name__}"
+
+
+KINDS = {
+    "rule": ("g", "x", "t"),  # gradient -> increment
+    "before": ("g", "x", "t"),  # gradient -> gradient
+    "after": ("d", "x", "t"),  # increment -> increment
+}
+_MEANING = {"g": "the gradient", "d": "the increment", "x": "the parameter", "t": "the step number from 1"}
+_RETURNS = {"rule": "the increment", "before": "the gradient", "after": "the increment"}
+
+
+class Rule:
+    """A formula and the schema read off its signature.
+
+    Calling a rule with settings gives a link for `fallline.chain`; `rule.formula` is the function itself.
+
+    Attributes
+    ----------
+    name, kind: the function's name; "rule", "before" or "after".
+    given: the arguments that the engine supplies, of g, d, x, t.
+    slots: state slots in order, each with its start (a number or the name of a hyper-parameter).
+    hyper: hyper-parameters by name.
+    """
+
+    def __init__(self, formula: Callable[..., Any], kind: str) -> None:
+        if not callable(formula):
+            raise FormulaError(f"A {kind} is a function of g, ... Got {_brief(formula)}.")
+        self.formula = formula
+        self.kind = kind
+        name = getattr(formula, "__name__", "rule")
+        self.name: str = "rule" if name == "<lambda>" else name
+        self.__doc__ = inspect.getdoc(formula)
+        self.__name__ = self.name
+        self.__module__ = getattr(formula, "__module__", __name__)
+        self.__wrapped__ = formula
+        self.given: tuple[str, ...] = ()
+        self.slots: dict[str, float | str] = {}
+        self.hyper: dict[str, Hyper] = {}
+        self._read_signature()
+
+    def _read_signature(self) -> None:
+        given = []
+        for p in self._parameters():
+            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                self._refuse(f"`{p}` leaves the schema open: name every state slot and every hyper-parameter")
+            elif p.kind is p.KEYWORD_ONLY:
+                self.hyper[p.name] = self._hyper(p)
+            elif p.default is p.empty:
+                if p.name not in KINDS[self.kind]:
+                    known = ", ".join(f"{n} ({_MEANING[n]})" for n in KINDS[self.kind])
+                    self._refuse(f"unknown argument `{p.name}`. Without a default it must be one of {known}; "
+                                 f"a state slot needs its start (`{p.name}=0`), a hyper-parameter stands after `*`")
+                given.append(p.name)
+            else:
+                if p.name in KINDS[self.kind]:
+                    self._refuse(f"`{p.name}` is {_MEANING[p.name]} and takes no default; give the state slot another name")
+                self.slots[p.name] = p.default
+        self.given = tuple(given)
+        for name, start in self.slots.items():
+            self._check_start(name, start)
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        try:
+            return list(inspect.signature(self.formula, eval_str=True).parameters.values())
+        except NameError as error:
+            self._refuse(f"an annotation cannot be read ({error})")
+
+    def _hyper(self, p: inspect.Parameter) -> Hyper:
+        found = [r for r in get_args(p.annotation) if isinstance(r, Range)] if get_origin(p.annotation) is Annotated else []
+        hyper = Hyper(p.name, None, found[0] if found else Real)
+        if p.default is p.empty:
+            return hyper
+        return Hyper(p.name, hyper.check(p.default, f"{self.name}'s signature"), hyper.range)
+
+    def _check_start(self, name: str, start: Any) -> None:
+        number = isinstance(start, (int, float)) and not isinstance(start, bool) and math.isfinite(start)
+        if not number and not (isinstance(start, str) and start in self.hyper):
+            self._refuse(f"state slot `{name}` must start at a finite number or at the name of a hyper-parameter "
+                         f"({', '.join(self.hyper) or 'there is none'}). Got {start!r}")
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise FormulaError(f"Signature of {self.kind} {self.name}: {why}.")
+
+    def split(self, result: Any) -> tuple[Any, tuple[Any, ...]]:
+        """What the formula returned, as its value and the new state in the order of the signature."""
+        values = result if isinstance(result, tuple) else (result,)
+        if len(values) != 1 + len(self.slots):
+            wanted = ", ".join([_RETURNS[self.kind], *self.slots])
+            raise FormulaError(f"{self.name} must return {wanted} ({1 + len(self.slots)} "
+                               f"value{'s' if self.slots else ''}): its signature has {len(self.slots)} state slots. "
+                               f"Got {len(values)}.")
+        return values[0], values[1:]
+
+    def __call__(self, *args: Any, **settings: Any) -> Link:
+        own = [h.name for h in self.hyper.values() if h.default is not None]
+        if len(args) > len(own):
+            raise TypeError(f"{self.name} takes at most {len(own)} settings by position ({', '.join(own)}). Got {len(args)}. "
+                            f"To evaluate the formula itself, call {self.name}.formula.")
+        for name, value in zip(own, args):
+            if name in settings:
+                raise TypeError(f"{name} of {self.name} was given twice, by position and by name.")
+            settings[name] = value
+        unknown_setting(self.name, settings, self.hyper)
+        return Link(self, settings)
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        # A rule of a module travels by name, as functions do. (Its formula could not: that name means the rule.)
+        if self.__module__ != "__main__" and getattr(sys.modules.get(self.__module__), self.name, None) is self:
+            return self.name
+        return Rule, (self.formula, self.kind)
+
+    def __deepcopy__(self, memo: Any) -> Rule:
+        return self
+
+    def __repr__(self) -> str:
+        slots = [f"{n}={s!r}" for n, s in self.slots.items()]
+        hyper = [h.name if h.default is None else f"{h.name}={h.default!r}" for h in self.hyper.values()]
+        return f"<{self.kind} {self.name}({', '.join([*self.given, *slots, *(['*'] if hyper else []), *hyper])})>"
+
+
+def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any) -> None:
+    """Refuse settings that are not known, listing those that are."""
+    for name in settings:
+        if name not in known:
+            raise TypeError(f"{owner} has no hyper-parameter {name!r}. Known: {', '.join(known) or 'none'}.")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A rule with the settings given for it, ready to stand in a chain; `title` is what messages call it."""
+
+    rule: Rule
+    settings: Mapping[str, Any]
+    title: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.rule.name}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
+
+
+def rule(formula: Callable[..., Any]) -> Rule:
+    """Make a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` a rule: it returns Δθ and the new state.
+
+    Positional arguments without default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
+    number from 1. Positional arguments with a default are state slots, one array each, shaped like the parameter; the
+    default is where they start: a number or the name of a hyper-parameter. What stands after `*` are
+    hyper-parameters; annotate them with `NonNegative`, `Positive` or `Fraction` to have their range checked.
+
+    Raises FormulaError for a signature that says something else.
+
+    >>> rule(lambda g, *, lr=0.1: -lr * g)
+    <rule rule(g, *, lr=0.1)>
+    """
+    return Rule(formula, "rule")
+
+
+def before(formula: Callable[..., Any]) -> Rule:
+    """Make a function `(g, [x], [t], slot=start, ..., *, hyper)` a modifier of the gradient, to stand before the rule.
+
+    >>> @before
+    ... def halve(g):
+    ...     return g / 2
+    >>> halve
+    <before halve(g)>
+    """
+    return Rule(formula, "before")
+
+
+def after(formula: Callable[..., Any]) -> Rule:
+    """Make a function `(d, [x], [t], slot=start, ..., *, hyper)` a modifier of the increment `d`, to stand behind the rule.
+
+    A hyper-parameter without default is the chain's of that name.
+
+    >>> @after
+    ... def shrink(d, x, *, lr, rate=0.01):
+    ...     return d - lr * rate * x
+    >>> shrink
+    <after shrink(d, x, *, lr, rate=0.01)>
+    """
+    return Rule(formula, "after")
+
+
+def summary(rule: Rule) -> str:
+    """The first paragraph of a rule's docstring, in one line."""
+    return " ".join(textwrap.dedent(rule.__doc__ or "").split("\n\n")[0].split())

@@ -1,0 +1,112 @@
+"""Values of hyper-parameters: a number, a schedule, or a tree of these by leaf, by path or by coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fallline.schema import Hyper
+from fallline.trees import Treedef, flatten, paths
+
+__all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
+
+Setting = Any  # float | Callable[[int], float] | np.ndarray (per coordinate)
+
+
+@dataclass(frozen=True)
+class ByPath:
+    """A setting that differs by leaf: a function of the leaf's path, such as "layer1/W"."""
+
+    function: Callable[[str], Any]
+
+    def __repr__(self) -> str:
+        return f"by_path({getattr(self.function, '__name__', self.function)})"
+
+
+def by_path(function: Callable[[str], Any]) -> ByPath:
+    """A hyper-parameter's value by the path of the leaf.
+
+    `function` gets the path ("layer1/W"; "" for a single array) and returns a number, a schedule or an array shaped
+    like the leaf.
+
+    >>> import fallline as fl
+    >>> fl.Adam(lr=by_path(lambda path: 0.0 if path.endswith("b") else 0.01)).lr
+    by_path(<lambda>)
+    """
+    if not callable(function):
+        raise TypeError(f"by_path needs a function of the leaf's path. Got {function!r}.")
+    return ByPath(function)
+
+
+def check(hyper: Hyper, value: Any, owner: str) -> Any:
+    """`value` if every number in it is in range (numbers as floats); schedules are checked when they are called."""
+    if isinstance(value, (dict, list, tuple)):
+        leaves, treedef = flatten(value)
+        return treedef.unflatten([check(hyper, leaf, owner) for leaf in leaves])
+    return _check_leaf(hyper, value, owner)
+
+
+def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
+    if isinstance(value, ByPath) or (callable(value) and not hasattr(value, "parameters")):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return _check_array(hyper, value, owner)
+    torch_like = type(value).__module__.split(".")[0] == "torch" and getattr(value, "ndim", 1)
+    if torch_like or hasattr(value, "__next__") or hasattr(value, "parameters"):
+        raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
+                        f"Got {type(value).__name__}: pass parameters to step: opt.step(params, grads).")
+    return hyper.check(value, owner)
+
+
+def _check_array(hyper: Hyper, value: np.ndarray, owner: str) -> np.ndarray:
+    if value.dtype.kind not in "fiu":
+        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. Got {value.dtype}.")
+    array = value.astype(np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
+    array.flags.writeable = False
+    if array.size:
+        for extreme in (array.min(), array.max()):
+            hyper.check(extreme, owner, " among the values per coordinate")
+    return array
+
+
+def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequence[tuple[int, ...]],
+            powers: bool) -> Setting | list[Setting]:
+    """The setting of every leaf: one for all, or a list in the order of the leaves.
+
+    `powers`: whether a formula raises this hyper-parameter to a power, which excludes values per coordinate.
+    """
+    if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
+        return value
+    names = paths(treedef)
+    settings = _by_leaf(hyper, value, owner, treedef, names)
+    for k, setting in enumerate(settings):
+        if isinstance(setting, np.ndarray):
+            if setting.shape != shapes[k]:
+                raise ValueError(f"{hyper.name} of {owner}, one per coordinate, must have the shape {shapes[k]} of "
+                                 f"{names[k] or 'the parameter'}. Got {setting.shape}.")
+            if powers:
+                raise TypeError(f"{hyper.name} of {owner} is raised to a power in the formula and cannot differ by "
+                                "coordinate: give one number for each leaf.")
+    return settings
+
+
+def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list[str]) -> list[Setting]:
+    if isinstance(value, ByPath):
+        return [check(hyper, value.function(name), f"{owner} at {name!r}") for name in names]
+    if isinstance(value, np.ndarray) and len(names) == 1:
+        return [value]
+    if treedef.spec is not None and not isinstance(value, np.ndarray):
+        import optree
+
+        try:
+            spread = optree.broadcast_prefix(value, treedef.unflatten(range(len(names))))
+        except ValueError:
+            pass
+        else:
+            return [v.function(name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
+    got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r}"
+    raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
+                     f"({', '.join(repr(n) for n in names[:5])}{' ...' if len(names) > 5 else ''}). Got {got}.")

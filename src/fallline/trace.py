@@ -1,0 +1,233 @@
+"""Trace a chain of rules into a straight-line program.
+
+The formulas are called once, with symbols; no source code is read, so closures, lambdas and helper functions work.
+What depends on hyper-parameters and t alone becomes the program's *scalars*: one compiled function, run once per step in
+float64. The rest becomes *code*: operations over arrays, in order, each value computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fallline.errors import FormulaError
+from fallline.ops import Symbol, flush, per_coordinate, settle
+from fallline.schema import Rule
+
+__all__ = ["INCREMENT", "Instruction", "Program", "Traced", "trace"]
+
+
+INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A rule as it stands in a chain: its state slots and hyper-parameters by the names they have there."""
+
+    rule: Rule
+    slots: Mapping[str, str]
+    hyper: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One operation over arrays; `operands` are indices into the program's values."""
+
+    op: str
+    operands: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced chain.
+
+    Its values are numbered: first the `inputs` (arrays, by name), then the `scalars` (each given by the
+    hyper-parameters it depends on), then the results of `code`. `outputs` says which value goes into which array:
+    "x" the new parameter or INCREMENT, then the state.
+
+    `source` computes the scalars from t, tiny and the hyper-parameters named by `hyper`; `powers` are those that the
+    formulas raise to a power.
+    """
+
+    inputs: tuple[str, ...]
+    scalars: tuple[frozenset[str], ...]
+    code: tuple[Instruction, ...]
+    outputs: tuple[tuple[str, int], ...]
+    source: str = field(repr=False)
+    hyper: tuple[str, ...]
+    powers: frozenset[str]
+
+    @cached_property
+    def arrays(self) -> tuple[str, ...]:
+        """The names of all arrays the program touches: its inputs, then the outputs that are no inputs."""
+        return self.inputs + tuple(name for name, _ in self.outputs if name not in self.inputs)
+
+    @cached_property
+    def _fast(self) -> Callable[..., tuple]:
+        return _compile(self.source, {"sqrt": math.sqrt, "abs": abs, "where": _choose})
+
+    @cached_property
+    def _careful(self) -> Callable[..., tuple]:
+        return _compile(self.source, {"sqrt": np.sqrt, "abs": np.abs, "where": np.where})
+
+    def evaluate(self, hyper: Sequence[Any], t: int, tiny: float) -> tuple[Any, ...]:
+        """The scalars at step t, in float64, for hyper-parameters in the order of `hyper` (numbers, or float64 arrays).
+
+        Scalars follow IEEE (1/0 is inf, √-1 is NaN): what Python answers with an exception is computed by NumPy.
+        """
+        if not any(isinstance(h, np.ndarray) for h in hyper):
+            try:
+                return self._fast(t, tiny, *hyper)
+            except (ArithmeticError, ValueError):
+                hyper = [np.float64(h) for h in hyper]
+        with np.errstate(all="ignore"):
+            return self._careful(np.float64(t), tiny, *hyper)
+
+
+def _choose(condition: bool, a: float, b: float) -> float:
+    return a if condition else b
+
+
+def _compile(source: str, words: dict[str, Any]) -> Callable[..., tuple]:
+    scope: dict[str, Any] = {**words, "power": power, "inf": math.inf, "nan": math.nan}
+    exec(compile(source, "<scalars of a formula>", "exec"), scope)
+    return scope["scalars"]
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """base**exponent; by repeated squaring if the exponent is whole, so that no two machines differ.
+
+    >>> power(0.5, 3), power(2.0, -1)
+    (0.125, 0.5)
+    """
+    if exponent != exponent or exponent in (math.inf, -math.inf) or exponent != int(exponent):
+        with np.errstate(all="ignore"):
+            return np.float64(base) ** np.float64(exponent)
+    n = abs(int(exponent))
+    result, square = 1.0, base * 1.0
+    while n:
+        if n & 1:
+            result = result * square
+        n >>= 1
+        if n:
+            square = square * square
+    return np.float64(1.0) / result if exponent < 0 else result
+
+
+def trace(chain: Sequence[Traced], into: str) -> Program:
+    """The program of a chain; `into` is "x" (advance the parameter) or INCREMENT (give it).
+
+    Raises FormulaError, naming what to write instead, for a formula outside the vocabulary.
+    """
+    names = ["g", "x", "t", *(q for link in chain for q in link.slots.values())]
+    symbols = {name: Symbol("input", (name,), array=True) for name in names}
+    symbols["t"] = Symbol("t", (), array=False)
+    state: dict[str, Any] = {}
+    value = symbols["g"]
+    for link in chain:
+        value = _call(link, value, symbols, state)
+    increment = settle(value)
+    outputs = {into: symbols["x"] + increment if into == "x" else increment}
+    outputs |= {name: flush(new) for name, new in state.items()}
+    return _Linearised(outputs).program()
+
+
+def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str, Any]) -> Any:
+    """Apply one rule of the chain to the gradient or increment so far."""
+    rule = link.rule
+    given = [value if name in ("g", "d") else symbols[name] for name in rule.given]
+    slots = [symbols[link.slots[name]] for name in rule.slots]
+    hyper = {name: Symbol("hyper", (qualified,), array=False) for name, qualified in link.hyper.items()}
+    try:
+        result, new = rule.split(rule.formula(*given, *slots, **hyper))
+        result, new = per_coordinate(result), [per_coordinate(v) for v in new]
+        state.update(zip(link.slots.values(), new))
+    except FormulaError as error:
+        raise FormulaError(f"In {rule.kind} {rule.name}: {error}") from None
+    return result
+
+
+class _Linearised:
+    """Symbols put in order: equal ones once, scalars apart from code."""
+
+    def __init__(self, outputs: Mapping[str, Symbol]) -> None:
+        self._numbers: dict[tuple, int] = {}  # what a symbol computes -> its number
+        self._of: dict[int, int] = {}  # id of a symbol -> its number
+        self._symbols: list[Symbol] = []
+        self._operands: list[tuple[int, ...]] = []
+        self._hyper: list[frozenset[str]] = []  # the hyper-parameters each depends on
+        self._roots = {name: self._number(symbol) for name, symbol in outputs.items()}
+
+    def _number(self, root: Symbol) -> int:
+        stack = [root]
+        while stack:  # no recursion: a formula may be a long sum
+            symbol = stack[-1]
+            missing = [a for a in symbol.args if isinstance(a, Symbol) and id(a) not in self._of]
+            if missing:
+                stack.extend(missing)
+            else:
+                self._add(stack.pop())
+        return self._of[id(root)]
+
+    def _add(self, symbol: Symbol) -> None:
+        operands = tuple(self._of[id(a)] for a in symbol.args if isinstance(a, Symbol))
+        key = (symbol.op, operands or tuple(map(repr, symbol.args)))
+        if key not in self._numbers:
+            self._numbers[key] = len(self._symbols)
+            self._symbols.append(symbol)
+            self._operands.append(operands)
+            own = symbol.args if symbol.op == "hyper" else ()
+            self._hyper.append(frozenset(own).union(*(self._hyper[o] for o in operands)))
+        self._of[id(symbol)] = self._numbers[key]
+
+    def program(self) -> Program:
+        inputs = [k for k, s in enumerate(self._symbols) if s.op == "input"]
+        arrays = [k for k, s in enumerate(self._symbols) if s.array and s.op != "input"]
+        scalars = list(dict.fromkeys(o for k in arrays for o in self._operands[k] if not self._symbols[o].array))
+        index = {k: n for n, k in enumerate([*inputs, *scalars, *arrays])}
+        source, hyper = self._scalar_source(scalars)
+        return Program(
+            inputs=tuple(self._symbols[k].args[0] for k in inputs),
+            scalars=tuple(self._hyper[k] for k in scalars),
+            code=tuple(Instruction(self._symbols[k].op, tuple(index[o] for o in self._operands[k])) for k in arrays),
+            outputs=tuple((name, index[k]) for name, k in self._roots.items()),
+            source=source,
+            hyper=hyper,
+            powers=frozenset().union(*(self._hyper[k] for k, s in enumerate(self._symbols) if s.op == "power")),
+        )
+
+    def _scalar_source(self, wanted: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+        """The scalars as the source of one Python function; each value is computed once."""
+        lines: list[str] = []
+        hyper: list[str] = []
+        for k, symbol in enumerate(self._symbols):
+            if symbol.op == "hyper":
+                lines.append(f"s{k} = h{len(hyper)}  # {symbol.args[0]}")
+                hyper.append(symbol.args[0])
+            elif not symbol.array:
+                lines.append(f"s{k} = {_expression(symbol, self._operands[k])}")
+        lines.append(f"return ({''.join(f's{k}, ' for k in wanted)})")
+        head = f"def scalars({', '.join(['t', 'tiny', *(f'h{k}' for k in range(len(hyper)))])}):"
+        return "\n    ".join([head, *lines]) + "\n", tuple(hyper)
+
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/",
+          "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}  # fmt: skip
+
+
+def _expression(symbol: Symbol, operands: tuple[int, ...]) -> str:
+    names = [f"s{k}" for k in operands]
+    if symbol.op == "constant":
+        return repr(symbol.args[0])
+    if symbol.op in ("t", "tiny"):
+        return symbol.op
+    if symbol.op == "neg":
+        return f"-{names[0]}"
+    if symbol.op in _INFIX:
+        return f"{names[0]} {_INFIX[symbol.op]} {names[1]}"
+    return f"{symbol.op}({', '.join(names)})"

@@ -1,0 +1,112 @@
+"""Trees of arrays: nested dicts, lists, tuples, namedtuples, through optree.
+
+A single array or number is a tree of one leaf and needs no optree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Treedef", "copy", "flatten", "paths"]
+
+
+class Treedef:
+    """The structure of a tree; that of a single leaf if `spec` is None."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, spec: Any = None) -> None:
+        self.spec = spec
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Treedef) and self.spec == other.spec
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def unflatten(self, leaves: Any) -> Any:
+        """The tree of this structure with these leaves."""
+        leaves = list(leaves)
+        return leaves[0] if self.spec is None else self.spec.unflatten(leaves)
+
+    def flatten_like(self, tree: Any, what: str, than: str) -> list[Any]:
+        """The leaves of another tree of this structure, in its order; None may stand in a leaf's place.
+
+        Raises ValueError, saying which leaves `what` has or lacks against `than`, if the structure is another.
+        """
+        if self.spec is None:
+            if tree is None or is_leaf(tree):
+                return [tree]
+        else:
+            try:
+                return self.spec.flatten_up_to(tree)
+            except (ValueError, TypeError):
+                pass
+        raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree)}.")
+
+    def _difference(self, tree: Any) -> str:
+        ours, theirs = paths(self), [] if tree is None else paths(flatten(tree)[1])
+        missing = [p for p in ours if p not in theirs]
+        extra = [p for p in theirs if p not in ours]
+        said = [f"{word} {', '.join(map(_named, some[:5]))}{' ...' if len(some) > 5 else ''}"
+                for word, some in (("missing", missing), ("unexpected", extra)) if some]
+        return "; ".join(said) or f"got a {type(tree).__name__}"
+
+
+def _named(path: str) -> str:
+    return repr(path) if path else "a single array"
+
+
+def is_leaf(tree: Any) -> bool:
+    """Whether a tree is a single leaf, told without optree: a number, or anything that has a dtype."""
+    return isinstance(tree, (np.ndarray, float, int, complex)) or hasattr(tree, "dtype")
+
+
+def flatten(tree: Any) -> tuple[list[Any], Treedef]:
+    """The leaves of a tree and its structure. Dicts are taken in the order of their sorted keys.
+
+    >>> leaves, treedef = flatten({"b": 1.0, "W": 2.0})
+    >>> leaves, treedef.unflatten([0.0, 1.0])
+    ([2.0, 1.0], {'b': 1.0, 'W': 0.0})
+    """
+    if is_leaf(tree):
+        return [tree], Treedef()
+    import optree
+
+    leaves, spec = optree.tree_flatten(tree)
+    return leaves, Treedef(spec)
+
+
+def paths(treedef: Treedef) -> list[str]:
+    """The name of each leaf, such as "layer1/W"; "" for a single leaf.
+
+    >>> paths(flatten({"layer1": {"W": 0.0, "b": 0.0}})[1])
+    ['layer1/W', 'layer1/b']
+    """
+    if treedef.spec is None:
+        return [""]
+    return ["/".join(map(str, path)) for path in treedef.spec.paths()]
+
+
+def copy(tree: Any) -> Any:
+    """A tree with copies of the arrays that can be written; what cannot be changed is shared.
+
+    >>> import numpy as np
+    >>> w = {"W": np.zeros(2)}
+    >>> copy(w)["W"] is w["W"]
+    False
+    """
+    leaves, treedef = flatten(tree)
+    return treedef.unflatten([_copy_leaf(leaf) for leaf in leaves])
+
+
+def _copy_leaf(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return leaf.copy()
+    clone = getattr(leaf, "clone", None)  # torch
+    if clone is not None:
+        return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+    duplicate: Callable[[], Any] | None = getattr(leaf, "copy", None)  # CuPy, JAX (where it costs little)
+    return duplicate() if duplicate is not None else leaf
