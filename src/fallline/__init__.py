@@ -12,15 +12,70 @@ True
 from typing import Any
 
 from fallline import ops, rules
+from fallline.descend import descend
 from fallline.errors import FalllineError, FormulaError, NonFiniteGradient, TornOptimizer
+from fallline.minimize import minimize
 from fallline.ops import abs, maximum, minimum, root, sign, sqrt, where
 from fallline.optimizer import Optimizer, chain
-from fallline.optimizers import *  # noqa: F403
-from fallline.optimizers import OPTIMIZERS
+from fallline.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    AdaMax,
+    Momentum,
+    Nadam,
+    NadaMax,
+    Nesterov,
+    RMSProp,
+)
 from fallline.rules import clip_value, l2, maximize, weight_decay
 from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
 from fallline.settings import by_path
 
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "AdaDelta",
+    "AdaGrad",
+    "AdaMax",
+    "Adam",
+    "FalllineError",
+    "FormulaError",
+    "Fraction",
+    "Momentum",
+    "NadaMax",
+    "Nadam",
+    "Nesterov",
+    "NonFiniteGradient",
+    "NonNegative",
+    "Optimizer",
+    "Positive",
+    "RMSProp",
+    "TornOptimizer",
+    "abs",
+    "after",
+    "before",
+    "by_path",
+    "chain",
+    "clip_value",
+    "descend",
+    "l2",
+    "maximize",
+    "maximum",
+    "minimize",
+    "minimum",
+    "ops",
+    "race",
+    "root",
+    "rule",
+    "rules",
+    "sign",
+    "sqrt",
+    "weight_decay",
+    "where",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 

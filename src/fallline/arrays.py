@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def kind_of(leaf: Any, what: str) -> str:
     """
     if isinstance(leaf, np.ndarray):
         if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"{what} is a masked array, whose mask a step would ignore: pass {what}.filled(0) or .data.")
+            raise TypeError(f"{what} is a masked array; a step would ignore the mask: pass .filled(0) or .data of it.")
         _check_dtype(leaf.dtype, what)
         return "numpy"
     if isinstance(leaf, (float, np.floating)):
@@ -91,8 +91,8 @@ def _check_dtype(dtype: np.dtype, what: str) -> None:
 
 def _check_name(name: str, what: str) -> None:
     if name not in ("float32", "float64"):
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}"
-                        f"{': convert it, for instance by .astype(float)' if name.startswith(('int', 'uint', 'bool')) else ''}.")
+        whole = name.startswith(("int", "uint", "bool"))
+        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{': convert it, .astype(float)' if whole else ''}.")
 
 
 def view(leaf: Any) -> np.ndarray:
@@ -170,7 +170,7 @@ def _share(a: np.ndarray, b: np.ndarray) -> bool:
     if a.flags.c_contiguous and b.flags.c_contiguous:
         return a.size > 0 and b.size > 0
     try:
-        return bool(np.shares_memory(a, b, max_work=100_000))
+        return bool(np.shares_memory(a, b, max_work=cast(Any, 100_000)))
     except np.exceptions.TooHardError:
         return True  # rather refuse two arrays that may be disjoint than tear one
 
@@ -182,7 +182,7 @@ def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
     """
     for array, name in zip(arrays, names):
         if self_overlapping(array):
-            raise ValueError(f"{name} overlaps itself (several indices share one element, as in a broadcast view): pass a copy.")
+            raise ValueError(f"{name} overlaps itself (indices share an element, as in a broadcast view): pass a copy.")
     ranges = sorted((*byte_range(a), k) for k, a in enumerate(arrays))
     open_: list[tuple[int, int, int]] = []
     for low, high, k in ranges:

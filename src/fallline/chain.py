@@ -47,17 +47,18 @@ class Chain:
     def _check_order(self) -> None:
         own = [r.name for r in self.rules if r.kind == "rule"]
         if len(own) != 1:
-            raise FormulaError(f"A chain has exactly one rule. Got {' and '.join(own) or 'none'}"
-                               f"{': two would apply -lr twice and climb. Step them as two optimizers' if own else ''}.")
+            why = ": two would apply -lr twice and climb. Step them as two optimizers" if own else ""
+            raise FormulaError(f"A chain has exactly one rule. Got {' and '.join(own) or 'none'}{why}.")
         for first, second in zip(self.rules, self.rules[1:]):
             if _PLACE[first.kind] > _PLACE[second.kind]:
                 wrong, place = (second, "before") if second.kind == "before" else (first, "behind")
                 what = "the gradient" if wrong.kind == "before" else "the increment"
+                right = ", ".join(r.name for r in sorted(self.rules, key=lambda r: _PLACE[r.kind]))
                 raise FormulaError(f"{wrong.name} modifies {what} and must stand {place} the rule {own[0]}: "
-                                   f"chain({', '.join(r.name for r in sorted(self.rules, key=lambda r: _PLACE[r.kind]))}).")
+                                   f"chain({right}).")
 
     def _short_names(self) -> dict[str, str]:
-        """Names without "rule." where they mean one value: one rule has it, or others take it from the one that does."""
+        """Names without "rule." where they mean one value: that of the one rule that has it, for others too."""
         short: dict[str, str] = {}
         for name in dict.fromkeys(h.name for h in self.hyper.values()):
             owners = [q for q, h in self.hyper.items() if h.name == name and h.default is not None]
@@ -89,8 +90,8 @@ class Chain:
                 settings[qualified] = hyper.default
             elif self.short.get(hyper.name, qualified) == qualified:
                 owner = self.owner(qualified)
-                raise TypeError(f"{owner} needs {hyper.name}: it has no default, and no other rule of the chain has one. "
-                                f"Give it: {owner}({hyper.name}=...).")
+                raise TypeError(f"{owner} needs {hyper.name}: it has no default, and no other rule of the chain has "
+                                f"one. Give it: {owner}({hyper.name}=...).")
         return settings
 
     def source(self, qualified: str, settings: Mapping[str, Any]) -> str:
@@ -131,7 +132,8 @@ class Chain:
         return trace(self._traced(), INCREMENT)
 
     def _traced(self) -> list[Traced]:
-        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper}) for n, r in self._named()]
+        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper})
+                for n, r in self._named()]
 
     def only_start(self) -> frozenset[str]:
         """The hyper-parameters that a state slot starts at and no formula reads."""

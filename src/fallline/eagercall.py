@@ -25,8 +25,8 @@ class EagerCall:
     def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
                  targets: Sequence[Any] | None, t: int) -> None:
         self.bound, self._program, self._xs, self._targets, self._t = bound, program, xs, targets, t
-        like_ = gs if xs is None else xs
-        self._gs = [None if g is None else _gradient(g, leaf, bound.dtypes[k]) for k, (g, leaf) in enumerate(zip(gs, like_))]
+        self._gs = [None if g is None else _gradient(g, leaf, dtype)
+                    for g, leaf, dtype in zip(gs, gs if xs is None else xs, bound.dtypes)]
         self._into = program.outputs[0][0]
         if targets is not None:
             for k, leaf in enumerate(targets):

@@ -13,7 +13,7 @@ class FormulaError(FalllineError, TypeError):
     """A rule or a chain of rules that cannot be what was meant; the message says what to write instead."""
 
 
-class NonFiniteGradient(FalllineError, ValueError):
+class NonFiniteGradient(FalllineError, ValueError):  # noqa: N818  the name of the interface
     """A gradient holds NaN or infinity. Nothing was changed; `paths` names the leaves."""
 
     def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
@@ -24,5 +24,5 @@ class NonFiniteGradient(FalllineError, ValueError):
         return type(self), (str(self), self.paths)
 
 
-class TornOptimizer(FalllineError, RuntimeError):
+class TornOptimizer(FalllineError, RuntimeError):  # noqa: N818
     """A step was interrupted half-way, so parameters and state are of no whole number of steps."""

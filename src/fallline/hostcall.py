@@ -67,7 +67,8 @@ class HostCall:
         return [(self.bound.paths[k], kinds) for k, g in self._g.items() if (kinds := non_finite(g))]
 
     def _prepare(self, t: int) -> list[Leaf]:
-        bound, program, memo = self.bound, self._program, {}
+        bound, program = self.bound, self._program
+        memo: dict[Any, Any] = {}
         scalars = {k: bound.scalars(program, k, t, memo) for k in self._live}
         self._out = {k: self._destination(k) for k in self._live}
         state = {k: {slot: arrays[k] for slot, arrays in bound.state.items()} for k in self._live}

@@ -1,4 +1,4 @@
-"""Run a program over leaves in host memory: contiguous leaves as they lie, any other layout through contiguous buffers."""
+"""Run a program over leaves in host memory: contiguous ones as they lie, any other layout through buffers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _run_strided(program: Program, leaf: Leaf, kernel: Kernel) -> None:
     arrays = [leaf.arrays[name] for name in program.arrays] + list(leaf.columns.values())
     access = [["readwrite" if name in program.inputs else "writeonly"] if name in written else ["readonly"]
               for name in program.arrays] + [["readonly"]] * len(leaf.columns)
-    parts = np.nditer(
+    parts = np.nditer(  # type: ignore[call-overload]  # the stubs do not know "contig"
         arrays,
         flags=["external_loop", "buffered", "delay_bufalloc"],
         op_flags=[[*a, "contig", "aligned", "nbo"] for a in access],

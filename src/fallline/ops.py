@@ -41,6 +41,18 @@ class Symbol:
     def __repr__(self) -> str:
         return f"<{'array' if self.array else 'scalar'} {self.op}>"
 
+    def __neg__(self) -> Symbol:
+        return build("neg", self)
+
+    def __pos__(self) -> Symbol:
+        return self
+
+    def __abs__(self) -> Symbol:
+        return build("abs", self)
+
+    def __invert__(self) -> NoReturn:
+        raise FormulaError(f"`~` is not in the vocabulary of formulas: {VOCABULARY}. Turn the comparison round.")
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Symbol:
         if method != "__call__" or kwargs or ufunc.__name__ not in _UFUNCS:
             raise FormulaError(f"np.{ufunc.__name__} is not in the vocabulary of formulas: {VOCABULARY}.")
@@ -68,7 +80,7 @@ class Symbol:
     __int__ = __index__ = __complex__ = __round__ = __trunc__ = __float__
 
     def __iter__(self) -> NoReturn:
-        raise FormulaError("A formula works coordinate by coordinate: its values cannot be indexed, iterated or measured.")
+        raise FormulaError("A formula works coordinate by coordinate: its values have no length, items or indices.")
 
     __getitem__ = __len__ = __contains__ = __iter__
 
@@ -130,10 +142,7 @@ for _op in COMPARISONS:
 for _dunder, _sign in {"and": "&", "or": "|", "xor": "^", "mod": "%", "floordiv": "//", "matmul": "@"}.items():
     setattr(Symbol, f"__{_dunder}__", _refuse(_sign))
     setattr(Symbol, f"__r{_dunder}__", _refuse(_sign))
-Symbol.__invert__ = _refuse("~")  # type: ignore[attr-defined]
-Symbol.__neg__ = lambda a: build("neg", a)  # type: ignore[attr-defined]
-Symbol.__pos__ = lambda a: a  # type: ignore[attr-defined]
-Symbol.__abs__ = lambda a: build("abs", a)  # type: ignore[attr-defined]
+Symbol.__invert__ = _refuse("~")
 
 
 def namespace(*values: Any) -> Any:

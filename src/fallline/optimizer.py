@@ -50,6 +50,7 @@ class Optimizer:
     __signature__: ClassVar[inspect.Signature]
     # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
     __call__: Callable[..., Any]
+    _bound: Bound | None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -63,7 +64,8 @@ class Optimizer:
             hyper = {}
         for name, value, known in (("engine", engine, ENGINES), ("nonfinite", nonfinite, NONFINITE)):
             if value not in known:
-                raise ValueError(f"{name} of {type(self).__name__} must be one of {', '.join(map(repr, known))}. Got {value!r}.")
+                raise ValueError(f"{name} of {type(self).__name__} must be one of {', '.join(map(repr, known))}. "
+                                 f"Got {value!r}.")
         flat = [link for item in links for link in _links_of(item)]
         self._chain = Chain(flat)
         given = {f"{name}.{key}": value
@@ -81,7 +83,7 @@ class Optimizer:
         assert rule is not None
         positional = ["lr"] if "lr" in rule.hyper else []
         if len(args) > len(positional):
-            raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, everything else by name. "
+            raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, all else by name. "
                             f"Got {len(args)} positional arguments.")
         settings = dict(hyper)
         for key, value in zip(positional, args):
@@ -94,7 +96,7 @@ class Optimizer:
     def _refuse_taken_names(self) -> None:
         for name in self._chain.short:
             if hasattr(Optimizer, name):
-                raise FormulaError(f"{name!r} is a name of Optimizer itself and cannot be a hyper-parameter: choose another.")
+                raise FormulaError(f"{name!r} is a name of Optimizer itself and no hyper-parameter's: choose another.")
 
     # ---- stepping ----------------------------------------------------------------------------------------------------
 
@@ -134,7 +136,7 @@ class Optimizer:
         params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
         out: a tree of writable arrays to hold the increment.
 
-        Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of zero is -0.0.
+        Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
 
         >>> import numpy as np, fallline as fl
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
@@ -157,7 +159,7 @@ class Optimizer:
 
     def _check_whole(self) -> None:
         if self._torn:
-            raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state (and the parameters) are "
+            raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
                                 "of no whole number of steps: call opt.reset() and start from known parameters.")
 
     def _check_finite(self, bad: Sequence[tuple[str, str]]) -> bool:
@@ -166,8 +168,8 @@ class Optimizer:
             return False
         if self._nonfinite == "raise":
             said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
-            raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing was changed. "
-                                    'To go on without such steps: nonfinite="skip".', tuple(path for path, _ in bad))
+            raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing changed; "
+                                    'nonfinite="skip" goes on without such steps.', tuple(path for path, _ in bad))
         self._skipped += 1
         return True
 
@@ -266,7 +268,7 @@ class Optimizer:
         self._t = 0
         self._skipped = 0
         self._torn = False
-        self._bound: Bound | None = None
+        self._bound = None
 
     def _checked(self, qualified: str, value: Any) -> Any:
         return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
@@ -278,8 +280,8 @@ class Optimizer:
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)
         if self._bound and qualified in self._chain.only_start():
-            raise ValueError(f"{name} of {self._chain.owner(qualified)} only says where the state starts, and the state has "
-                             "started: call reset() first, or make a new optimizer.")
+            raise ValueError(f"{name} of {self._chain.owner(qualified)} only says where the state starts, and that "
+                             "has started: call reset() first, or make a new optimizer.")
         settings = {**self._settings, qualified: self._checked(qualified, value)}
         if self._bound:
             self._bound.resolve(settings)
@@ -288,7 +290,8 @@ class Optimizer:
     def _qualified(self, name: str) -> str:
         qualified = self._chain.short.get(name, name)
         if qualified not in self._chain.hyper:
-            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. Known: {', '.join(self._chain.hyper)}.")
+            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. "
+                           f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
         return qualified
 
     def __getattr__(self, name: str) -> Any:
@@ -323,11 +326,12 @@ class Optimizer:
     def _at(self, formula: Callable[..., Any], params: Any) -> Any:
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
         bound = self._bound or self._bind(params, params)
-        names = inspect.signature(formula).parameters
+        arguments = list(inspect.signature(formula).parameters.values())[1:]
         values = []
         for k, x in enumerate(bound.leaves(params, "parameter", same_dtype=True)):
-            slots = [bound.state[n][k] for n, p in names.items() if n in bound.state and p.kind is not p.KEYWORD_ONLY]
-            hyper = {n: bound.value(self._chain.short[n], k, self._t, {}) for n, p in names.items() if p.kind is p.KEYWORD_ONLY}
+            slots = [bound.state[p.name][k] for p in arguments if p.kind is not p.KEYWORD_ONLY]
+            hyper = {p.name: bound.value(self._chain.short[p.name], k, self._t, {})
+                     for p in arguments if p.kind is p.KEYWORD_ONLY}
             if bound.foreign:
                 values.append(formula(detached(x), *slots, **hyper))
             else:
@@ -374,7 +378,7 @@ class _Hyper(MutableMapping[str, Any]):
 
 
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise") -> Optimizer:
-    """Modifiers of the gradient, exactly one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
+    """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
 
     An optimizer among the links lends its rules and hyper-parameters; it is left alone itself.
 

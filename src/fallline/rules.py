@@ -174,7 +174,7 @@ def maximize(g):
 
 @before
 def l2(g, x, *, rate: NonNegative = 1e-2):
-    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; for decay that they leave alone see weight_decay."""
+    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; weight_decay is the decay they leave alone."""
     return g + rate*x
 
 

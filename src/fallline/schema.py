@@ -52,16 +52,13 @@ class Hyper:
         """`value` as a float, or a ValueError or TypeError that says what it must be."""
         number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            raise TypeError(f"{self.name} of {owner} must be a number {self._text}, a schedule (a function of the number "
-                            f"of completed steps) or a tree of these. Got {_brief(value)}{note}.")
+            text = "a number" if self.range is Real else f"a number {self.range.text}"
+            raise TypeError(f"{self.name} of {owner} must be {text}, a schedule (a function of the number of completed "
+                            f"steps) or a tree of these. Got {_brief(value)}{note}.")
         if not math.isfinite(number) or not self.range.holds(float(number)):
             raise ValueError(f"{self.name} of {owner} must be {self.range.text}"
                              f"{'' if math.isfinite(number) else ' and finite'}. Got {number!r}{note}.")
         return float(number)
-
-    @property
-    def _text(self) -> str:
-        return "" if self.range is Real else self.range.text
 
 
 def _brief(value: Any) -> str:
@@ -122,7 +119,7 @@ class Rule:
                 given.append(p.name)
             else:
                 if p.name in KINDS[self.kind]:
-                    self._refuse(f"`{p.name}` is {_MEANING[p.name]} and takes no default; give the state slot another name")
+                    self._refuse(f"`{p.name}` is {_MEANING[p.name]} and takes no default: give the slot another name")
                 self.slots[p.name] = p.default
         self.given = tuple(given)
         for name, start in self.slots.items():
@@ -135,7 +132,8 @@ class Rule:
             self._refuse(f"an annotation cannot be read ({error})")
 
     def _hyper(self, p: inspect.Parameter) -> Hyper:
-        found = [r for r in get_args(p.annotation) if isinstance(r, Range)] if get_origin(p.annotation) is Annotated else []
+        extras = get_args(p.annotation) if get_origin(p.annotation) is Annotated else ()
+        found = [extra for extra in extras if isinstance(extra, Range)]
         hyper = Hyper(p.name, None, found[0] if found else Real)
         if p.default is p.empty:
             return hyper
@@ -163,8 +161,8 @@ class Rule:
     def __call__(self, *args: Any, **settings: Any) -> Link:
         own = [h.name for h in self.hyper.values() if h.default is not None]
         if len(args) > len(own):
-            raise TypeError(f"{self.name} takes at most {len(own)} settings by position ({', '.join(own)}). Got {len(args)}. "
-                            f"To evaluate the formula itself, call {self.name}.formula.")
+            raise TypeError(f"{self.name} takes at most {len(own)} settings by position ({', '.join(own)}). "
+                            f"Got {len(args)}. To evaluate the formula itself, call {self.name}.formula.")
         for name, value in zip(own, args):
             if name in settings:
                 raise TypeError(f"{name} of {self.name} was given twice, by position and by name.")
@@ -235,7 +233,7 @@ def before(formula: Callable[..., Any]) -> Rule:
 
 
 def after(formula: Callable[..., Any]) -> Rule:
-    """Make a function `(d, [x], [t], slot=start, ..., *, hyper)` a modifier of the increment `d`, to stand behind the rule.
+    """Make a function `(d, [x], [t], slot=start, ..., *, hyper)` a modifier of the increment, to stand behind the rule.
 
     A hyper-parameter without default is the chain's of that name.
 

@@ -54,7 +54,7 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
         return value
     if isinstance(value, np.ndarray) and value.ndim:
         return _check_array(hyper, value, owner)
-    torch_like = type(value).__module__.split(".")[0] == "torch" and getattr(value, "ndim", 1)
+    torch_like = type(value).__module__.split(".")[0] == "torch" and bool(getattr(value, "ndim", 1))
     if torch_like or hasattr(value, "__next__") or hasattr(value, "parameters"):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {type(value).__name__}: pass parameters to step: opt.step(params, grads).")

@@ -1,8 +1,8 @@
 """Trace a chain of rules into a straight-line program.
 
 The formulas are called once, with symbols; no source code is read, so closures, lambdas and helper functions work.
-What depends on hyper-parameters and t alone becomes the program's *scalars*: one compiled function, run once per step in
-float64. The rest becomes *code*: operations over arrays, in order, each value computed once.
+What depends on hyper-parameters and t alone becomes the program's *scalars*: one compiled function, run once per step
+in float64. The rest becomes *code*: operations over arrays, in order, each value computed once.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def power(base: Any, exponent: Any) -> Any:
         n >>= 1
         if n:
             square = square * square
-    return np.float64(1.0) / result if exponent < 0 else result
+    return 1.0 / result if exponent < 0 else result
 
 
 def trace(chain: Sequence[Traced], into: str) -> Program:
@@ -145,8 +145,8 @@ def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str,
     hyper = {name: Symbol("hyper", (qualified,), array=False) for name, qualified in link.hyper.items()}
     try:
         result, new = rule.split(rule.formula(*given, *slots, **hyper))
-        result, new = per_coordinate(result), [per_coordinate(v) for v in new]
-        state.update(zip(link.slots.values(), new))
+        result = per_coordinate(result)
+        state.update(zip(link.slots.values(), map(per_coordinate, new)))
     except FormulaError as error:
         raise FormulaError(f"In {rule.kind} {rule.name}: {error}") from None
     return result
@@ -176,7 +176,7 @@ class _Linearised:
 
     def _add(self, symbol: Symbol) -> None:
         operands = tuple(self._of[id(a)] for a in symbol.args if isinstance(a, Symbol))
-        key = (symbol.op, operands or tuple(map(repr, symbol.args)))
+        key: tuple[Any, ...] = (symbol.op, operands or tuple(map(str, symbol.args)))
         if key not in self._numbers:
             self._numbers[key] = len(self._symbols)
             self._symbols.append(symbol)

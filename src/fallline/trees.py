@@ -105,8 +105,7 @@ def copy(tree: Any) -> Any:
 def _copy_leaf(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf.copy()
-    clone = getattr(leaf, "clone", None)  # torch
-    if clone is not None:
+    if hasattr(leaf, "detach"):  # torch
         return leaf.detach().clone().requires_grad_(leaf.requires_grad)
     duplicate: Callable[[], Any] | None = getattr(leaf, "copy", None)  # CuPy, JAX (where it costs little)
     return duplicate() if duplicate is not None else leaf

@@ -28,7 +28,7 @@ def host_engine(wanted: str) -> tuple[str, str, Callable[..., Kernel]]:
 
         return "native", "asked for" if wanted == "native" else "arrays in host memory", native_kernel
     if wanted == "native":
-        raise ImportError(f'engine="native" needs llvmlite ({missing}): pip install llvmlite, or leave the engine to "auto".')
+        raise ImportError(f'engine="native" needs llvmlite ({missing}): pip install llvmlite, or say engine="auto".')
     _warn_once(missing)
     return "reference", f"llvmlite is missing: {missing}", host_engine("reference")[2]
 

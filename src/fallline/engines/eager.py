@@ -6,7 +6,7 @@ It promises closeness, not bits: libraries differ in the last place of a square 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fallline.ops import namespace
@@ -14,7 +14,7 @@ from fallline.trace import Program
 
 __all__ = ["run_eagerly"]
 
-_OPERATORS = {
+_OPERATORS: dict[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
     "abs": abs, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq,
     "ne": operator.ne, "choose": lambda condition, a, b: a if condition else b,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,7 +25,7 @@ _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
-@lru_cache(maxsize=None)  # kernels are never disposed: a fork while one is being compiled must not meet one being freed
+@cache  # kernels are never disposed: a fork while one is being compiled must not meet one being freed
 def native_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
     """The kernel of a program; `columns` are the scalars (by place) that differ by coordinate."""
     return _Native(_Compiler.shared().compile(kernel_ir(program, dtype, columns)))
