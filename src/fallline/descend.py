@@ -1,0 +1,276 @@
+"""The loop: evaluate, step, repeat; `minimize` walks the same way with stopping rules of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+
+from fallline import _progress, trees
+from fallline.errors import NonFiniteGradient
+from fallline.optimizer import Optimizer
+
+__all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "remedy", "stops"]
+
+
+class Status(Enum):
+    """Why `descend` stopped; the values are the messages, to be filled with the run's numbers."""
+
+    STEPS = "took all {steps} steps: raise steps if the values still fall"
+    TARGET = "reached the target {target:.6g} with value {value:.6g} after {t} steps: lower target to go on"
+    PATIENCE = "no value below {best:.6g} in the last {patience} steps: lower {rate} to go deeper, or raise patience"
+    CALLBACK = "the callback raised StopIteration after {t} steps"
+    DIVERGED = "diverged after {t} steps: {trouble}; lower {rate}, or clip the gradient with fallline.clip_value"
+
+
+@dataclass(slots=True)
+class Point:
+    """One evaluation: the number of steps before it, the parameters (live, not a copy), their value and gradient."""
+
+    t: int
+    params: Any
+    value: float
+    grad: Any
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What `descend` returns.
+
+    Attributes
+    ----------
+    params: the last parameters, a tree like those given.
+    values: float64, the value found before each step. Where target, patience, the callback or divergence ended the
+        run, no step followed the last value and it is that of `params`.
+    t: the optimizer's step count at the end.
+    status: a `Status`; `message` is its sentence with the numbers filled in.
+    """
+
+    params: Any
+    values: np.ndarray
+    t: int
+    status: Status = field(repr=False)  # the message has it
+    message: str
+
+
+class Walk:
+    """Iterate for one `Point` per evaluation; the step from it is taken when the next is asked for.
+
+    `params` is where the walk stands; `error` is what ended it early, if anything did.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[Any, int], tuple[float, Any]],
+        params: Any,
+        advance: Callable[[Any, Any], Any],
+        steps: Iterable[int],
+    ) -> None:
+        self.evaluate = evaluate
+        self.params = params
+        self.advance = advance
+        self.steps = steps
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Generator[Point, None, None]:
+        for t in self.steps:
+            try:
+                value, grad = self.evaluate(self.params, t)
+            except OverflowError as error:  # Python's arithmetic raises where IEEE 754 says infinity
+                self.error = error
+                yield Point(t, self.params, math.inf, None)
+                return
+            yield Point(t, self.params, value, grad)
+            try:
+                self.params = self.advance(self.params, grad)
+            except NonFiniteGradient as error:
+                self.error = error
+                return
+
+
+def descend(
+    value_and_grad: Callable[..., tuple[Any, Any]],
+    params: Any,
+    optimizer: Optimizer,
+    *,
+    batches: Sequence[Any] | Callable[[int], Any] | None = None,
+    steps: int,
+    target: float | None = None,
+    patience: int | None = None,
+    callback: Callable[[Point], Any] | None = None,
+    progress: bool | Literal["auto"] = "auto",
+) -> Descent:
+    """Take `steps` steps down the gradient, over mini-batches if given, and say why it stopped.
+
+    Parameters
+    ----------
+    value_and_grad: `value_and_grad(params, batch)`, without batches `value_and_grad(params)`; returns the value (a
+        number or a 0-d array of any library) and the gradient, a tree like `params`.
+    params: an array or a tree of arrays of NumPy, torch, JAX...; copied, so the caller's are left alone.
+    optimizer: advanced by the run; call again with it and the result's `params` to go on where it stopped.
+    batches: a sequence, taken in order and over again, or a function of the step number, which counts from 0 for a
+        fresh optimizer and goes on from `optimizer.t` for one that has stepped before.
+    steps: how many evaluations and steps at most.
+    target: stop at the first value that is no greater.
+    patience: stop when so many values in a row bring no new best one.
+    callback: called with each `Point` (t, params, value, grad) before the step from it; raise StopIteration to stop.
+        Its arrays are live: copy what is to be kept.
+    progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True wherever rich can; False
+        never.
+
+    A value or gradient that is not finite ends the run as diverged, and so do parameters that are not finite at its
+    end, or an OverflowError in value_and_grad. An optimizer with `nonfinite="skip"` goes on: it is diverged only if
+    the last value or the parameters are not finite. One with `"propagate"` does not look at gradients.
+
+    Raises
+    ------
+    TypeError, ValueError: an argument, or what value_and_grad returned, is not as described. A KeyboardInterrupt and
+    any other exception of value_and_grad or callback passes through; the optimizer then has advanced so far.
+
+    >>> import fallline as fl
+    >>> run = fl.descend(lambda w: (w @ w, 2 * w), np.array([3.0, 4.0]), fl.SGD(lr=0.25), steps=100, target=1e-6)
+    >>> run.status.name, run.t, len(run.values)
+    ('TARGET', 13, 14)
+    >>> run.message
+    'reached the target 1e-06 with value 3.72529e-07 after 13 steps: lower target to go on'
+    """
+    steps = _whole(steps, "steps", least=0)
+    patience = None if patience is None else _whole(patience, "patience", least=1)
+    target = None if target is None else number(target, "target of descend must be a number")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). Got {optimizer!r}.")
+    start = optimizer.t
+    walk = Walk(_evaluator(value_and_grad, batches), trees.copy(params), optimizer.step, range(start, start + steps))
+    values: list[float] = []
+    with contextlib.closing(_progress.watched(walk, steps) if _progress.wanted(progress) else iter(walk)) as points:
+        status = _follow(points, values, target, patience, callback, optimizer.nonfinite == "skip")
+    trouble = _trouble(walk, values)
+    status = status if trouble is None else Status.DIVERGED
+    found = np.array(values, dtype=np.float64)
+    message = status.value.format(
+        steps=steps,
+        t=optimizer.t,
+        target=target,
+        patience=patience,
+        value=values[-1] if values else math.nan,
+        best=np.fmin.reduce(found, initial=math.inf),
+        rate=remedy(optimizer),
+        trouble=trouble,
+    )
+    return Descent(walk.params, found, optimizer.t, status, message)
+
+
+def _follow(
+    points: Iterator[Point],
+    values: list[float],
+    target: float | None,
+    patience: int | None,
+    callback: Callable[[Point], Any] | None,
+    past_nonfinite: bool,
+) -> Status:
+    best, best_at = math.inf, 0
+    for point in points:
+        value = point.value
+        values.append(value)
+        if not math.isfinite(value) and not past_nonfinite:
+            return Status.DIVERGED
+        if callback is not None and stops(callback, point):
+            return Status.CALLBACK
+        if target is not None and value <= target:
+            return Status.TARGET
+        if value < best:
+            best, best_at = value, len(values)
+        elif patience is not None and len(values) - best_at >= patience:
+            return Status.PATIENCE
+    return Status.STEPS
+
+
+def _evaluator(value_and_grad: Callable[..., Any], batches: Any) -> Callable[[Any, int], tuple[float, Any]]:
+    if batches is None:
+        return lambda params, t: _pair(value_and_grad(params))
+    batch = _batch_at(batches)
+    return lambda params, t: _pair(value_and_grad(params, batch(t)))
+
+
+def _batch_at(batches: Any) -> Callable[[int], Any]:
+    if callable(batches):
+        return batches
+    if isinstance(batches, Mapping) or not hasattr(batches, "__getitem__") or not hasattr(batches, "__len__"):
+        raise TypeError(
+            "batches of descend must be a sequence or a function of the step number. "
+            f"Got {type(batches).__name__}: use list(...), or `lambda step: ...`."
+        )
+    if not len(batches):
+        raise ValueError("batches of descend must hold at least one batch. Got an empty sequence.")
+    return lambda t: batches[t % len(batches)]
+
+
+def _pair(result: Any) -> tuple[float, Any]:
+    try:
+        value, grad = result
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"value_and_grad of descend must return a pair (value, gradient). Got {type(result).__name__}."
+        ) from None
+    return number(value, "value_and_grad of descend must return (value, gradient), the value a real number"), grad
+
+
+def _trouble(walk: Walk, values: list[float]) -> str | None:
+    """What is not finite at the end of a run, as the end of a sentence; None where all is."""
+    if isinstance(walk.error, NonFiniteGradient):
+        leaves = ", ".join(path for path in walk.error.paths[:5] if path)
+        return "the gradient is not finite" + (f" in {leaves}" if leaves else "")
+    if walk.error is not None:
+        return f"{type(walk.error).__name__} ({walk.error})"
+    if values and not math.isfinite(values[-1]):
+        return f"the value is {values[-1]}"
+    # x - x is NaN exactly where x is not finite, in every array library.
+    with np.errstate(all="ignore"):
+        finite = all(bool(((leaf - leaf) == 0).all()) for leaf in map(_array, trees.flatten(walk.params)[0]))
+    return None if finite else "the parameters are not finite"
+
+
+def _array(leaf: Any) -> Any:
+    return np.float64(leaf) if isinstance(leaf, (int, float)) else leaf
+
+
+def _whole(value: Any, name: str, *, least: int) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} of descend must be a whole number ≥ {least}. Got {value!r}.") from None
+    if whole < least:
+        raise ValueError(f"{name} of descend must be a whole number ≥ {least}. Got {value!r}.")
+    return whole
+
+
+def number(value: Any, demand: str) -> float:
+    """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
+    if isinstance(value, float):
+        return float(value)
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if not isinstance(value, (int, float, np.floating)):
+        shape = getattr(value, "shape", None)
+        raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")
+    return float(value)
+
+
+def stops(callback: Callable[..., Any], *args: Any, **named: Any) -> bool:
+    """Call it; whether it asks to stop."""
+    try:
+        callback(*args, **named)
+    except StopIteration:
+        return True
+    return False
+
+
+def remedy(optimizer: Optimizer) -> str:
+    """The hyper-parameter that sets the length of the steps: lr, or for AdaDelta eps."""
+    return next((name for name in ("lr", "eps") if name in optimizer.hyper), "the step size")

@@ -1,0 +1,302 @@
+"""SciPy's face of the loop: `minimize`, and every optimizer as a method of `scipy.optimize.minimize`."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fallline import trees
+from fallline._objective import Objective, objective
+from fallline._scipy import Box, Options, box_of, clip, largest, projected, start
+from fallline.descend import Point, Walk, remedy, stops
+from fallline.optimizer import Optimizer
+from fallline.optimizers import OPTIMIZERS, Adam
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+__all__ = ["Status", "minimize"]
+
+
+class Status(Enum):
+    """Why `minimize` stopped; the values are the messages, to be filled with the run's numbers."""
+
+    GTOL = "converged: the gradient norm {norm:.3g} is within gtol ({gtol:g}); lower gtol for more digits"
+    FTOL = "converged: the value changed by no more than ftol ({ftol:g}), gradient norm {norm:.3g}; lower ftol to go on"
+    XTOL = "converged: the step was no longer than xtol ({xtol:g}), gradient norm {norm:.3g}; lower xtol to go on"
+    MAXITER = "stopped at maxiter ({maxiter}) with gradient norm {norm:.3g}: raise {rate} or maxiter"
+    CALLBACK = "`callback` raised `StopIteration` after {nit} steps, with gradient norm {norm:.3g}"
+    DIVERGED = "diverged after {nit} steps: {trouble}; lower {rate}, or start nearer"
+    START = "cannot start: {trouble} at x0; choose an x0 where fun and its gradient are finite"
+
+    @property
+    def code(self) -> int:
+        """SciPy's integer: 0 is success, 99 what SciPy itself uses for a callback that stops."""
+        return {"MAXITER": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """An evaluated point, with the max-norm of its projected gradient; its arrays are never changed again."""
+
+    x: Any
+    fun: float
+    jac: Any
+    norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    status: Status
+    nit: int
+    best: _Trial
+    last: _Trial
+
+
+def minimize(
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Any = (),
+    method: Optimizer | type[Optimizer] | str | None = None,
+    jac: Callable[..., Any] | bool | str | None = None,
+    bounds: Any = None,
+    callback: Callable[..., Any] | None = None,
+    tol: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    hess: None = None,
+    hessp: None = None,
+    constraints: Any = (),
+) -> OptimizeResult:
+    """Minimise fun(x, *args) by a first-order optimizer, with the conventions of `scipy.optimize.minimize`.
+
+    Parameters
+    ----------
+    fun: returns a number, or with `jac=True` the pair (value, gradient).
+    x0: a number, list of numbers or array (fun gets a float array, at least 1-D), or a tree of these (fun gets such
+        a tree). Floating dtypes stay, whole numbers become float64. Never changed.
+    method: an optimizer, which is copied and starts fresh; a class such as `fallline.Nadam` or its name in any case,
+        with the defaults of its class; None is `Adam(lr=1e-2)`.
+    jac: a function that returns the gradient, in the form of x; True; None or "2-point", "3-point", "cs": finite
+        differences by SciPy, None being "2-point".
+    bounds: `scipy.optimize.Bounds` or (lower, upper) pairs, None for no bound, over the raveled leaves in order and
+        in their dtype. x0 and every step are projected into them.
+    callback: `callback(xk)` or `callback(intermediate_result)` (told by that name; it has x and fun), after each
+        step; raise StopIteration to stop.
+    tol: gtol, where the options have none.
+    options: maxiter (10,000): steps at most. gtol (1e-5): stop where max|g| ≤ gtol, g being the projected gradient
+        x - clip(x - gradient). ftol (off): stop where |f - f'| / max(|f|, |f'|, 1) ≤ ftol, f' being the value one
+        step before. xtol (off): stop where max|x - x'| / max(max|x|, max|x'|, 1) ≤ xtol. disp: print a summary.
+        return_all: keep every x in `allvecs`. finite_diff_rel_step: as in SciPy, for finite differences. An option of
+        None has its default.
+    hess, hessp, constraints: refused; they are here for the error that says so.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult with x, the best point evaluated, its fun and jac; x_last and fun_last, the last one
+    (under noise the best value is luck); nit, nfev, njev, success, status (0 converged, 1 maxiter, 2 diverged, 3 x0
+    not finite, 99 callback) and message. A run that diverges ends with its status, x being the best finite point; an
+    OverflowError in fun counts as divergence.
+
+    Raises
+    ------
+    TypeError, ValueError: an argument, or what fun or jac returned, is not as described; lists the known options or
+    methods where one is unknown.
+
+    >>> import fallline as fl
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> result = fl.minimize(rosen, [-1.0, 2.0], jac=rosen_der, method=fl.Adam(lr=0.05))
+    >>> result.success, result.x.round(3)
+    (True, array([1., 1.]))
+    >>> fl.minimize(lambda x: abs(x - 3).sum(), 0, method="sgd", options={"maxiter": 100}).message
+    'stopped at maxiter (100) with gradient norm 1: raise lr or maxiter'
+    """
+    _refuse({"hess": hess, "hessp": hessp, "constraints": constraints})
+    optimizer = _optimizer(method)
+    settings = Options.read(options, tol)
+    x = start(x0)
+    box = box_of(bounds, x)
+    clip(x, box)
+    function = objective(fun, jac, args, box, settings.finite_diff_rel_step)
+    walk = Walk(function, x, _projected_step(optimizer, box), itertools.count())
+    path: deque[Any] = deque(maxlen=None if settings.return_all else 0)
+    outcome = _search(walk, settings, box, _reporter(callback), path)
+    result = _result(outcome, walk, function, settings, remedy(optimizer))
+    if settings.return_all:
+        result.allvecs = list(path)
+    if settings.disp:
+        _display(result)
+    return result
+
+
+def _search(walk: Walk, settings: Options, box: Box, stops_at: Callable[[_Trial], bool], path: deque[Any]) -> _Outcome:
+    best = last = None
+    for point in walk:
+        trial = _trial(point, box)
+        path.append(trial.x)
+        if not (math.isfinite(trial.fun) and math.isfinite(trial.norm)):
+            return _Outcome(Status.DIVERGED if best else Status.START, point.t, best or trial, trial)
+        best = trial if best is None or trial.fun <= best.fun else best
+        status = Status.CALLBACK if last and stops_at(trial) else _reached(settings, last, trial, point.t)
+        if status is not None:
+            return _Outcome(status, point.t, best, trial)
+        last = trial
+    raise AssertionError("a walk of minimize goes on until it is stopped")
+
+
+def _trial(point: Point, box: Box) -> _Trial:
+    if point.grad is None:
+        leaves, treedef = trees.flatten(point.params)
+        unknown = treedef.unflatten([np.full_like(leaf, math.nan) for leaf in leaves])
+        return _Trial(point.params, point.value, unknown, math.nan)
+    norm = largest(trees.flatten(point.grad)[0])
+    if box and math.isfinite(norm):  # the projection would hide an infinity
+        norm = largest(projected(point.params, point.grad, box))
+    return _Trial(point.params, point.value, point.grad, norm)
+
+
+def _reached(settings: Options, last: _Trial | None, trial: _Trial, nit: int) -> Status | None:
+    if trial.norm <= settings.gtol:
+        return Status.GTOL
+    if last is not None and settings.ftol is not None and _change(last, trial) <= settings.ftol:
+        return Status.FTOL
+    if last is not None and settings.xtol is not None and _step(last, trial) <= settings.xtol:
+        return Status.XTOL
+    return Status.MAXITER if nit >= settings.maxiter else None
+
+
+def _change(last: _Trial, trial: _Trial) -> float:
+    return abs(trial.fun - last.fun) / max(abs(trial.fun), abs(last.fun), 1.0)
+
+
+def _step(last: _Trial, trial: _Trial) -> float:
+    new, old = trees.flatten(trial.x)[0], trees.flatten(last.x)[0]
+    with np.errstate(over="ignore"):  # from -1e308 to 1e308
+        return largest([a - b for a, b in zip(new, old)]) / max(largest(new), largest(old), 1.0)
+
+
+def _projected_step(optimizer: Optimizer, box: Box) -> Callable[[Any, Any], Any]:
+    def advance(x: Any, grad: Any) -> Any:
+        x = optimizer.step(trees.copy(x), grad)
+        clip(x, box)
+        return x
+
+    return advance
+
+
+def _optimizer(method: Any) -> Optimizer:
+    if method is None:
+        return Adam(lr=1e-2)
+    if isinstance(method, Optimizer):
+        return method.fresh()
+    if isinstance(method, type) and issubclass(method, Optimizer):
+        return method()
+    if isinstance(method, str):
+        for name, optimizer in OPTIMIZERS.items():
+            if name.lower() == method.lower():
+                return optimizer()
+        raise ValueError(f"Unknown method {method!r} of minimize. Known methods: {', '.join(OPTIMIZERS)}.")
+    raise TypeError(
+        f"method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class or a name. Got {method!r}."
+    )
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, (tuple, list, dict)) and not value):
+            raise ValueError(
+                f"minimize takes no {name}: first-order optimizers use the gradient and know bounds only. "
+                f"Remove {name}, or choose a method of SciPy that uses it, such as trust-constr."
+            )
+
+
+def _reporter(callback: Callable[..., Any] | None) -> Callable[[_Trial], bool]:
+    """What tells the callback of a trial, in the form that SciPy reads off its signature; whether it asks to stop."""
+    from scipy.optimize import OptimizeResult
+
+    if callback is None:
+        return lambda trial: False
+    try:
+        names = set(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):  # some built-in functions have none
+        names = set()
+    if names == {"intermediate_result"}:
+        return lambda trial: stops(callback, intermediate_result=OptimizeResult(x=trees.copy(trial.x), fun=trial.fun))
+    return lambda trial: stops(callback, trees.copy(trial.x))
+
+
+def _result(outcome: _Outcome, walk: Walk, function: Objective, settings: Options, rate: str) -> OptimizeResult:
+    from scipy.optimize import OptimizeResult
+
+    best, last = outcome.best, outcome.last
+    message = outcome.status.value.format(
+        norm=last.norm,
+        nit=outcome.nit,
+        rate=rate,
+        trouble=_trouble(walk, last),
+        gtol=settings.gtol,
+        ftol=settings.ftol,
+        xtol=settings.xtol,
+        maxiter=settings.maxiter,
+    )
+    return OptimizeResult(
+        x=best.x,
+        fun=best.fun,
+        jac=best.jac,
+        nit=outcome.nit,
+        nfev=function.nfev,
+        njev=function.njev,
+        status=outcome.status.code,
+        success=outcome.status.code == 0,
+        message=message,
+        x_last=last.x,
+        fun_last=last.fun,
+    )
+
+
+def _trouble(walk: Walk, last: _Trial) -> str:
+    if walk.error is not None:
+        return f"{type(walk.error).__name__} ({walk.error})"
+    if not all(np.isfinite(leaf).all() for leaf in trees.flatten(last.x)[0]):
+        return "x is not finite"
+    return f"the value is {last.fun}" if not math.isfinite(last.fun) else "the gradient is not finite"
+
+
+def _display(result: OptimizeResult) -> None:
+    print(result.message)
+    print(f"         Current function value: {result.fun:f}")
+    print(f"         Iterations: {result.nit:d}")
+    print(f"         Function evaluations: {result.nfev:d}")
+    print(f"         Gradient evaluations: {result.njev:d}")
+
+
+def _as_scipy_method(
+    optimizer: Optimizer,
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Any = (),
+    jac: Any = None,
+    hess: Any = None,
+    hessp: Any = None,
+    bounds: Any = None,
+    constraints: Any = (),
+    callback: Callable[..., Any] | None = None,
+    tol: float | None = None,
+    **options: Any,
+) -> OptimizeResult:
+    """Run as `scipy.optimize.minimize(fun, x0, method=optimizer)`: what SciPy hands to a callable method."""
+    return minimize(
+        fun, x0, args, optimizer, jac, bounds, callback, tol, options, hess=hess, hessp=hessp, constraints=constraints
+    )
+
+
+# Attached here because the optimizer stands above `minimize` in the layers and may not import it.
+Optimizer.__call__ = _as_scipy_method
