@@ -2,7 +2,6 @@
 
 import math
 import os
-import pty
 import subprocess
 import sys
 import textwrap
@@ -323,7 +322,7 @@ def in_a_pipe(progress):
 
 def in_a_terminal(progress):
     """stdout of the run, and what reached the terminal that its stderr is."""
-    ours, theirs = pty.openpty()
+    ours, theirs = need("pty").openpty()
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT.format(progress=progress)],

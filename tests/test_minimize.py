@@ -343,6 +343,15 @@ def test_the_path_is_that_of_the_optimizer(name):
     assert optimizer.t == 10
 
 
+def test_scipys_basin_hopping_takes_an_optimizer_as_its_local_method():
+    def fun(x):
+        return float(np.sum(x**2 + 3 * (1 - np.cos(3 * x))))
+
+    kwargs = {"method": fl.Adam(lr=0.05), "jac": lambda x: 2 * x + 9 * np.sin(3 * x)}
+    result = scipy.optimize.basinhopping(fun, [2.2, -2.2], niter=20, stepsize=2.0, minimizer_kwargs=kwargs, rng=1)
+    np.testing.assert_allclose(result.x, 0, atol=1e-4)
+
+
 def test_the_default_method_is_adam_at_a_rate_of_a_hundredth():
     options = {"maxiter": 10}
     expected = fl.minimize(bowl, START, jac=bowl_der, method=fl.Adam(lr=1e-2), options=options)
@@ -537,6 +546,12 @@ def test_a_namedtuple_of_numbers_is_a_tree():
     result = fl.minimize(lambda p: float((p.x - 1) ** 2 + (p.y + 1) ** 2), Point(0.0, 0), method=fl.Adam(lr=0.1))
     assert type(result.x) is Point
     assert (result.x.x, result.x.y) == (pytest.approx(1, abs=1e-4), pytest.approx(-1, abs=1e-4))
+
+
+def test_a_list_of_unequal_lists_is_a_tree_of_arrays():
+    result = fl.minimize(lambda p: float((p[0] ** 2).sum() + (p[1] ** 2).sum()), [[1, 2], [3]], method=fl.Adam(lr=0.1))
+    assert [leaf.shape for leaf in result.x] == [(2,), (1,)]
+    assert result.success
 
 
 def test_arrays_keep_their_shape_and_floating_dtype():

@@ -136,19 +136,17 @@ def _limits(bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
 def clip(x: Any, box: Box) -> None:
     """Project x into the box, in place."""
     for leaf, (low, high) in zip(trees.flatten(x)[0], box):
-        np.clip(leaf, low, high, out=leaf)
+        np.minimum(np.maximum(leaf, low, out=leaf), high, out=leaf)
 
 
 def projected(x: Any, grad: Any, box: Box) -> list[np.ndarray]:
     """x - clip(x - g): the gradient, but for what the bounds forbid; free of that form's cancellation."""
     leaves, grads = trees.flatten(x)[0], trees.flatten(grad)[0]
-    if not box:
-        return grads
     with np.errstate(over="ignore"):  # the distance between -1e308 and 1e308
-        return [np.clip(g, leaf - high, leaf - low) for leaf, g, (low, high) in zip(leaves, grads, box)]
+        return [np.minimum(np.maximum(g, leaf - high), leaf - low) for leaf, g, (low, high) in zip(leaves, grads, box)]
 
 
 def largest(leaves: Sequence[np.ndarray]) -> float:
     """The max-norm over all leaves; NaN if any element is."""
-    # np.max, because Python's max loses a NaN that is not the first.
-    return float(np.max([np.abs(leaf).max(initial=0.0) for leaf in leaves], initial=0.0))
+    norms = [float(np.abs(leaf).max(initial=0.0)) for leaf in leaves]
+    return math.nan if any(map(math.isnan, norms)) else max(norms, default=0.0)

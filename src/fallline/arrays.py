@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["byte_range", "check_disjoint", "detached", "dtype_of", "filled_like", "is_direct", "kind_of", "like",
-           "mark_changed", "non_finite", "overlapping", "self_overlapping", "shaped_like", "view"]  # fmt: skip
+__all__ = [
+    "address", "byte_range", "check_disjoint", "detached", "dtype_name", "dtype_of", "filled_like",
+    "is_direct", "is_foreign", "is_number", "kind_of", "like", "mark_changed", "non_finite", "overlapping",
+    "self_overlapping", "shaped_like", "view",
+]  # fmt: skip
 
 SUPPORTED = "float32 or float64"
 
@@ -53,7 +57,7 @@ def _torch_kind(torch: Any, leaf: Any, what: str) -> str:
 def dtype_of(leaf: Any) -> np.dtype:
     """The dtype of a leaf of any kind, in native byte order."""
     if isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf.dtype.newbyteorder("=")
+        return np.dtype(leaf.dtype.type)
     return np.dtype(np.float64) if isinstance(leaf, float) else np.dtype(dtype_name(leaf))
 
 
@@ -97,8 +101,10 @@ def _check_name(name: str, what: str) -> None:
 
 def view(leaf: Any) -> np.ndarray:
     """A leaf in host memory as a plain ndarray that shares its memory (a number: a copy)."""
+    if type(leaf) is np.ndarray:
+        return leaf
     if isinstance(leaf, np.ndarray):
-        return leaf.view(np.ndarray) if type(leaf) is not np.ndarray else leaf
+        return leaf.view(np.ndarray)
     if isinstance(leaf, (float, np.floating)):
         return np.array(leaf)
     return leaf.detach().resolve_conj().resolve_neg().numpy()
@@ -122,14 +128,27 @@ def shaped_like(leaf: Any, array: np.ndarray) -> Any:
 
 def mark_changed(leaf: Any) -> None:
     """Tell torch that a tensor was written, so that autograd notices a stale saved value."""
+    if isinstance(leaf, np.ndarray):
+        return
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(leaf, torch.Tensor):
         torch.autograd.graph.increment_version(leaf)
 
 
+def is_number(leaf: Any) -> bool:
+    """Whether a leaf is a Python float or NumPy scalar, which cannot be written."""
+    return isinstance(leaf, (float, np.floating))
+
+
+def is_foreign(leaf: Any) -> bool:
+    """Whether a leaf is an array of a library that does not share its memory with NumPy."""
+    return not isinstance(leaf, (np.ndarray, float, np.floating)) and type(leaf).__module__.split(".")[0] != "torch"
+
+
 def is_direct(array: np.ndarray) -> bool:
     """Whether a kernel can run on the array's memory as it lies."""
-    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned and array.dtype.isnative
 
 
 def non_finite(array: Any) -> str:
@@ -149,9 +168,28 @@ def non_finite(array: Any) -> str:
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
+# The data pointer is the first member of NumPy's public array struct, behind the object's header. Reading it there
+# costs a tenth of `array.ctypes.data`; it is read anew for every call, as arrays can be resized.
+_HEADER = object.__basicsize__
+
+
+def _read_pointer(array: np.ndarray) -> int:
+    return ctypes.c_void_p.from_address(id(array) + _HEADER).value or 0
+
+
+def _ask_numpy(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+_PROBE = np.arange(2.0)
+_READABLE = sys.implementation.name == "cpython" and _read_pointer(_PROBE) == _PROBE.ctypes.data
+address: Callable[[np.ndarray], int] = _read_pointer if _READABLE else _ask_numpy
+"""Where an array's first element lies."""
+
+
 def byte_range(array: np.ndarray) -> tuple[int, int]:
     """The addresses of an array's first byte and of the byte behind its last."""
-    start = array.ctypes.data
+    start = address(array)
     if array.flags.c_contiguous:
         return start, start + array.nbytes
     from numpy.lib.array_utils import byte_bounds
@@ -161,7 +199,7 @@ def byte_range(array: np.ndarray) -> tuple[int, int]:
 
 
 def overlapping(array: np.ndarray, others: Sequence[tuple[int, int, np.ndarray]]) -> bool:
-    """Whether an array shares an element with one of `others` (byte range and array, sorted by range)."""
+    """Whether an array shares an element with one of `others` (byte range and array)."""
     low, high = byte_range(array)
     return any(start < high and low < stop and _share(array, other) for start, stop, other in others)
 
@@ -190,7 +228,7 @@ def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
         for _, _, other in open_:
             if _share(arrays[k], arrays[other]):
                 first, second = sorted((k, other))
-                same = arrays[k].ctypes.data == arrays[other].ctypes.data and arrays[k].size == arrays[other].size
+                same = address(arrays[k]) == address(arrays[other]) and arrays[k].size == arrays[other].size
                 raise ValueError(f"{names[first]} and {names[second]} "
                                  f"{'are the same memory' if same else 'overlap in memory'}: a step would apply twice. "
                                  "Pass each parameter once.")

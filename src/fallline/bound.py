@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import dtype_of, filled_like, kind_of
+from fallline.arrays import byte_range, dtype_of, filled_like, kind_of
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.settings import resolve
@@ -43,8 +43,9 @@ class Bound:
         self.disjoint: list[tuple[int, tuple[int, ...]]] = []  # addresses and strides last found not to overlap
         self.resolve(settings)
         self._choose_engine(engine, leaves)
-        self.state = {slot: [self._start(start, k, leaf, t) for k, leaf in enumerate(leaves)]
-                      for slot, start in chain.starts().items()}
+        self.state: dict[str, list[Any]] = {slot: [self._start(start, k, leaf, t) for k, leaf in enumerate(leaves)]
+                                            for slot, start in chain.starts().items()}
+        self.state_ranges = [] if self.foreign else self._ranges()
 
     def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
@@ -56,12 +57,18 @@ class Bound:
             name, why, self._kernel = host_engine(engine)
             self.engine_note = f"{name}: {why}"
 
+    def _ranges(self) -> list[tuple[int, int, np.ndarray]]:
+        """Where the state lies, with its arrays."""
+        return [(*byte_range(a), a) for leaves in self.state.values() for a in leaves if a.size]
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_kernels", "_kernel")} | {"disjoint": []}
+        here_only = ("_kernels", "_kernel", "state_ranges")  # of this process and this memory
+        return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._kernels = {}
+        self.state_ranges = [] if self.foreign else self._ranges()
         if not self.foreign:
             self._kernel = host_engine(self._wanted)[2]
 
@@ -72,7 +79,7 @@ class Bound:
         powers = {self.chain.source(q, settings) for q in self.chain.stepping.powers}
         found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes, q in powers)
                  for q, value in settings.items()}
-        self._given, self._settings = settings, found
+        self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
 
     def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
@@ -92,7 +99,7 @@ class Bound:
 
         `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation.
         """
-        values = [self.value(self.chain.source(q, self._given), k, t, memo) for q in program.hyper]
+        values = [s if type(s := self._settings[q]) is float else self.value(q, k, t, memo) for q in program.hyper]
         key: Any = (self.counts[k], self.dtypes[k], *values)
         try:
             return memo[key]
@@ -103,7 +110,7 @@ class Bound:
         return found
 
     def _start(self, start: float | str, k: int, leaf: Any, t: int) -> Any:
-        value = self.value(self.chain.source(start, self._given), k, t, {}) if isinstance(start, str) else start
+        value = self.value(start, k, t, {}) if isinstance(start, str) else start
         if self.foreign:
             return filled_like(leaf, value)
         first = ops.flush(np.asarray(value, self.dtypes[k]))
@@ -122,6 +129,8 @@ class Bound:
         leaves = self.treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
                                            "before" if what == "parameter" else "the parameters")
         for k, leaf in enumerate(leaves):
+            if type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]:
+                continue  # the common case, at the cost of a small step
             if leaf is None and optional:
                 continue
             name = self.name(k, what)

@@ -299,4 +299,4 @@ def _as_scipy_method(
 
 
 # Attached here because the optimizer stands above `minimize` in the layers and may not import it.
-Optimizer.__call__ = _as_scipy_method
+Optimizer.__call__ = _as_scipy_method  # type: ignore[method-assign]

@@ -142,7 +142,6 @@ for _op in COMPARISONS:
 for _dunder, _sign in {"and": "&", "or": "|", "xor": "^", "mod": "%", "floordiv": "//", "matmul": "@"}.items():
     setattr(Symbol, f"__{_dunder}__", _refuse(_sign))
     setattr(Symbol, f"__r{_dunder}__", _refuse(_sign))
-Symbol.__invert__ = _refuse("~")
 
 
 def namespace(*values: Any) -> Any:

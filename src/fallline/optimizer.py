@@ -122,7 +122,7 @@ class Optimizer:
         bound = self._bind(params, grads)
         xs = bound.leaves(params, "parameter", same_dtype=True)
         gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
-        call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, self._t)
+        call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, params, self._t)
         if self._check_finite(call.non_finite):
             return params
         return self._advance(call)
@@ -149,7 +149,7 @@ class Optimizer:
         gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
         xs = None if params is None else bound.leaves(params, "parameter", same_dtype=True)
         outs = None if out is None else bound.leaves(out, "out", same_dtype=True)
-        call = _call(bound)(bound, self._chain.updating, xs, gs, outs, self._t)
+        call = _call(bound)(bound, self._chain.updating, xs, gs, outs, out, self._t)
         if self._check_finite(call.non_finite):
             return call.nothing()
         return self._advance(call)
@@ -320,8 +320,9 @@ class Optimizer:
         options = [f"{k}={v!r}" for k, v, default in
                    (("engine", self._engine, "auto"), ("nonfinite", self._nonfinite, "raise")) if v != default]
         text = self._chain.describe(self._settings)
-        inner = text[:-1] + ("" if text.endswith("()") or not options else ", ") + ", ".join(options) + ")"
-        return inner if self.rule is not None or len(self._chain.rules) > 1 else f"Optimizer({inner})"
+        if self.rule is None and len(self._chain.rules) == 1:
+            text = f"Optimizer({text})"
+        return ", ".join([text[:-1], *options]).replace("(, ", "(") + ")"
 
     def _at(self, formula: Callable[..., Any], params: Any) -> Any:
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""

@@ -154,8 +154,8 @@ class Rule:
         if len(values) != 1 + len(self.slots):
             wanted = ", ".join([_RETURNS[self.kind], *self.slots])
             raise FormulaError(f"{self.name} must return {wanted} ({1 + len(self.slots)} "
-                               f"value{'s' if self.slots else ''}): its signature has {len(self.slots)} state slots. "
-                               f"Got {len(values)}.")
+                               f"value{'s' if self.slots else ''}): its signature has {len(self.slots)} "
+                               f"state slot{'' if len(self.slots) == 1 else 's'}. Got {len(values)}.")
         return values[0], values[1:]
 
     def __call__(self, *args: Any, **settings: Any) -> Link:

@@ -107,6 +107,8 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
             pass
         else:
             return [v.function(name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
+    several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
+    where = several if treedef.spec is not None else "a single array"
     got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r}"
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
-                     f"({', '.join(repr(n) for n in names[:5])}{' ...' if len(names) > 5 else ''}). Got {got}.")
+                     f"({where}). Got {got}.")

@@ -47,11 +47,13 @@ class Treedef:
         raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree)}.")
 
     def _difference(self, tree: Any) -> str:
+        if self.spec is None:
+            return f"a single array. Got a {type(tree).__name__}"
         ours, theirs = paths(self), [] if tree is None else paths(flatten(tree)[1])
         missing = [p for p in ours if p not in theirs]
         extra = [p for p in theirs if p not in ours]
         said = [f"{word} {', '.join(map(_named, some[:5]))}{' ...' if len(some) > 5 else ''}"
-                for word, some in (("missing", missing), ("unexpected", extra)) if some]
+                for word, some in (("missing", missing), ("unexpected", extra)) if some and tree is not None]
         return "; ".join(said) or f"got a {type(tree).__name__}"
 
 

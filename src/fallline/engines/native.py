@@ -15,6 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
+from fallline.arrays import address
 from fallline.engines.rows import Kernel, Row
 from fallline.trace import Instruction, Program
 
@@ -38,12 +39,11 @@ class _Native:
 
     def __call__(self, rows: list[Row]) -> None:
         table = np.array([
-            [len(row.arrays[0]), *(a.ctypes.data for a in row.arrays), *(c.ctypes.data for c in row.columns),
-             row.constants.ctypes.data]
+            [row.arrays[0].size, *map(address, row.arrays), *map(address, row.columns), address(row.constants)]
             for row in rows
         ], np.int64)  # fmt: skip
         if len(rows):
-            self._call(table.ctypes.data, len(rows))
+            self._call(address(table), len(rows))
 
 
 class _Compiler:

@@ -72,12 +72,14 @@ class _Reference:
         return assigned, dtypes
 
     def __call__(self, rows: list[Row]) -> None:
-        longest = max((len(row.arrays[0]) for row in rows), default=0)
+        longest = max((row.arrays[0].size for row in rows), default=0)
         buffers = [np.empty(min(longest, TILE), d) for d in self._buffer_dtypes]
         with np.errstate(all="ignore"):
             for row in rows:
-                for start in range(0, len(row.arrays[0]), TILE):
-                    self._tile(row, slice(start, start + TILE), buffers)
+                flat = Row(tuple(a.reshape(-1) for a in row.arrays), row.constants,
+                           tuple(c.reshape(-1) for c in row.columns))
+                for start in range(0, flat.arrays[0].size, TILE):
+                    self._tile(flat, slice(start, start + TILE), buffers)
 
     def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
         program = self._program

@@ -10,7 +10,7 @@ import numpy as np
 class Row(NamedTuple):
     """One contiguous run of coordinates.
 
-    arrays: 1-D, contiguous, aligned, of the computed dtype and of equal length, in the order of `Program.arrays`.
+    arrays: C-contiguous, aligned, of the computed dtype and of equal size, in the order of `Program.arrays`.
     constants: the program's scalars in the computed dtype, 1-D; the places of `columns` are not read.
     columns: the scalars that differ by coordinate, one array each, in the order of the kernel's `columns`.
     """
