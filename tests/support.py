@@ -1,0 +1,55 @@
+"""What the generic tests share: the tables they loop over, small trees, and pictures of objects to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fallline as fl
+from reference_formulas import SLOTS
+
+NAMES = list(fl.OPTIMIZERS)
+WITH_STATE = [name for name in NAMES if SLOTS[name]]
+WITH_RATE = [name for name in NAMES if "lr" in fl.OPTIMIZERS[name]().hyper]
+WITH_EPS = [name for name in NAMES if "eps" in fl.OPTIMIZERS[name]().hyper]
+WITH_EPS_ZERO = [name for name in WITH_EPS if name != "AdaDelta"]
+WITH_POWERS_OF_T = ["Adam", "AdaMax", "Nadam", "NadaMax"]
+
+every_optimiser = pytest.mark.parametrize("name", NAMES)
+every_engine = pytest.mark.parametrize("engine", ["reference", "native"])
+every_dtype = pytest.mark.parametrize("dtype", [np.dtype("float64"), np.dtype("float32")], ids=str)
+
+
+def build(name, engine="auto", **keywords):
+    return fl.OPTIMIZERS[name](engine=engine, **keywords)
+
+
+def a_tree(seed, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return {"a": rng.standard_normal(4).astype(dtype), "b": rng.standard_normal((2, 3)).astype(dtype)}
+
+
+def frozen(value):
+    """A deep, bitwise picture of nested dicts, lists, arrays and numbers."""
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [frozen(item) for item in value]
+    if isinstance(value, (np.ndarray, float)):
+        array = np.asarray(value)
+        return array.dtype.str, array.shape, array.tolist() if array.dtype == object else array.tobytes()
+    return value
+
+
+def same_bits(a, b):
+    return frozen(a) == frozen(b)
+
+
+def memory_of(opt):
+    """A picture of all that an optimiser remembers between steps."""
+    return opt.t, {slot: frozen(tree) for slot, tree in opt.state.items()}
+
+
+def picture(opt, w):
+    """Everything that a refused call must leave as it was."""
+    return memory_of(opt), opt.skipped, frozen(w)

@@ -1,0 +1,363 @@
+"""What cannot be done right is refused by name, before anything has changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fallline as fl
+from support import (
+    NAMES,
+    WITH_EPS,
+    a_tree,
+    build,
+    every_dtype,
+    every_engine,
+    every_optimiser,
+    frozen,
+    memory_of,
+    picture,
+    same_bits,
+)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def overlapping():
+    base = np.random.default_rng(4).standard_normal(7)
+    return {"a": base[:4], "b": base[1:].reshape(2, 3)}
+
+
+def with_value(array, value):
+    array = array.copy()
+    array[1, 2] = value
+    return array
+
+
+# What a call brings in place of a good tree w or gradient g: the errors allowed, and what the message must name.
+BAD_PARAMETERS = {
+    "integers": (lambda w: w | {"b": np.arange(6).reshape(2, 3)}, r"\bb\b.*int64"),
+    "booleans": (lambda w: w | {"b": np.ones((2, 3), bool)}, r"\bb\b.*bool"),
+    "strings": (lambda w: w | {"b": "weights"}, r"\bb\b.*str"),
+    "objects": (lambda w: w | {"b": np.full((2, 3), None)}, r"\bb\b.*object"),
+    "a read-only array": (lambda w: w | {"b": read_only(w["b"])}, r"\bb\b.*read-only"),
+    "a masked array": (lambda w: w | {"b": np.ma.masked_array(w["b"].copy(), w["b"] > 0)}, r"\bb\b.*[Mm]asked"),
+    "overlapping arrays": (lambda w: overlapping(), r"\ba\b.*\bb\b.*(overlap|memory)|overlap.*\ba\b.*\bb\b"),
+}
+BAD_GRADIENTS = {
+    "integers": (lambda g: g | {"b": np.ones((2, 3), np.int64)}, r"\bb\b.*int64"),
+    "booleans": (lambda g: g | {"b": np.ones((2, 3), bool)}, r"\bb\b.*bool"),
+    "complex numbers": (lambda g: g | {"b": g["b"] * 1j}, r"\bb\b.*complex"),
+    "strings": (lambda g: g | {"b": "downhill"}, r"\bb\b.*str"),
+    "objects": (lambda g: g | {"b": np.full((2, 3), None)}, r"\bb\b.*object"),
+    "a masked array": (lambda g: g | {"b": np.ma.masked_array(g["b"], g["b"] > 0)}, r"\bb\b.*[Mm]asked"),
+    "NaN": (lambda g: g | {"b": with_value(g["b"], np.nan)}, r"\bb\b"),
+    "infinity": (lambda g: g | {"b": with_value(g["b"], np.inf)}, r"\bb\b"),
+    "minus infinity": (lambda g: g | {"b": with_value(g["b"], -np.inf)}, r"\bb\b"),
+}
+BAD_GRADIENT_SHAPES = {
+    "a transposed gradient": (
+        lambda g: g | {"b": g["b"].T.copy()},
+        r"\bb\b.*\(2, 3\).*\(3, 2\)|\bb\b.*\(3, 2\).*\(2, 3\)",
+    ),
+    "a gradient that would broadcast": (lambda g: g | {"b": g["b"][:1]}, r"\bb\b.*\(1, 3\)"),
+    "a flat gradient": (lambda g: g | {"b": g["b"].ravel()}, r"\bb\b.*\(6,\)"),
+    "a 0-d gradient": (lambda g: g | {"b": np.array(1.0)}, r"\bb\b.*\(\)"),
+    "a leaf too few": (lambda g: {"a": g["a"]}, "b"),
+    "a leaf too many": (lambda g: g | {"c": np.ones(1)}, "c"),
+    "a list for a dict": (lambda g: [g["a"], g["b"]], "structure"),
+    "a subtree for a leaf": (lambda g: g | {"b": [g["b"]]}, r"\bb\b"),
+    "an array for a tree": (lambda g: g["a"], "structure"),
+}
+OTHER_PARAMETERS = {  # good in themselves, but not what this optimiser has stepped before
+    "another shape": (lambda w: w | {"b": np.ones((3, 2))}, r"\bb\b.*(\(3, 2\).*\(2, 3\)|\(2, 3\).*\(3, 2\))"),
+    "another dtype": (lambda w: w | {"b": w["b"].astype(np.float32)}, r"\bb\b.*float(32.*float64|64.*float32)"),
+    "a leaf fewer": (lambda w: {"a": w["a"]}, "b"),
+    "a leaf more": (lambda w: w | {"c": np.ones(2)}, "c"),
+    "a renamed leaf": (lambda w: {"a": w["a"], "z": w["b"]}, "z|b"),
+    "another structure": (lambda w: [w["a"], w["b"]], "structure"),
+    "a float for an array": (lambda w: w | {"a": 1.0}, r"\ba\b"),
+}
+
+
+def same_shapes(w):
+    """A good gradient for whatever parameters came."""
+    if isinstance(w, dict):
+        return {key: same_shapes(leaf) for key, leaf in w.items()}
+    if isinstance(w, list):
+        return [same_shapes(leaf) for leaf in w]
+    return 1.0 if isinstance(w, float) else np.ones_like(w)
+
+
+def assert_refused(call, message, opt, w):
+    """`call` must raise in one clear line and leave everything as it was."""
+    before = picture(opt, w)
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        call()
+    assert picture(opt, w) == before
+    assert "\n" not in str(caught.value)
+
+
+def walk_together(opt, w, twin, v, seeds):
+    """Good steps: where one has refused something before, it goes on like its twin, which never saw it."""
+    for seed in seeds:
+        opt.step(w, a_tree(seed))
+        twin.step(v, a_tree(seed))
+    assert same_bits(w, v)
+    assert memory_of(opt) == memory_of(twin)
+
+
+@every_optimiser
+@every_engine
+@pytest.mark.parametrize("kind", list(BAD_PARAMETERS))
+def test_parameters_that_cannot_be_stepped_are_refused(name, engine, kind):
+    spoil, message = BAD_PARAMETERS[kind]
+    opt, twin, w, v = build(name, engine), build(name, engine), a_tree(0), a_tree(0)
+    for seeds in ((1, 2), (3,)):
+        bad = spoil(w)
+        before = frozen(bad)
+        assert_refused(lambda bad=bad: opt.step(bad, a_tree(10)), message, opt, w)
+        assert frozen(bad) == before
+        walk_together(opt, w, twin, v, seeds)
+
+
+@every_optimiser
+@every_engine
+@pytest.mark.parametrize("kind", list(BAD_GRADIENTS))
+def test_gradients_of_the_wrong_kind_are_refused(name, engine, kind):
+    spoil, message = BAD_GRADIENTS[kind]
+    opt, twin, w, v, bad = build(name, engine), build(name, engine), a_tree(0), a_tree(0), spoil(a_tree(10))
+    for seeds in ((1, 2), (3,)):
+        assert_refused(lambda: opt.step(w, bad), message, opt, w)
+        assert_refused(lambda: opt.update(bad), message, opt, w)
+        walk_together(opt, w, twin, v, seeds)
+
+
+@every_optimiser
+@every_engine
+@pytest.mark.parametrize("kind", list(BAD_GRADIENT_SHAPES))
+def test_gradients_that_do_not_fit_are_refused(name, engine, kind):
+    spoil, message = BAD_GRADIENT_SHAPES[kind]
+    opt, twin, w, v, bad = build(name, engine), build(name, engine), a_tree(0), a_tree(0), spoil(a_tree(10))
+    assert_refused(lambda: opt.step(w, bad), message, opt, w)
+    walk_together(opt, w, twin, v, (1, 2))
+    assert_refused(lambda: opt.step(w, bad), message, opt, w)
+    assert_refused(lambda: opt.update(bad), message, opt, w)
+    walk_together(opt, w, twin, v, (3,))
+
+
+@every_optimiser
+@every_engine
+@pytest.mark.parametrize("kind", list(OTHER_PARAMETERS))
+def test_parameters_unlike_those_before_are_refused(name, engine, kind):
+    change, message = OTHER_PARAMETERS[kind]
+    opt, twin, w, v = build(name, engine), build(name, engine), a_tree(0), a_tree(0)
+    walk_together(opt, w, twin, v, (1, 2))
+    other = change(w)
+    before = frozen(other)
+    assert_refused(lambda: opt.step(other, same_shapes(other)), message, opt, w)
+    assert frozen(other) == before
+    walk_together(opt, w, twin, v, (3,))
+
+
+@every_optimiser
+@every_engine
+@pytest.mark.parametrize("steps", [0, 2])
+def test_the_same_array_twice_is_refused(name, engine, steps):
+    opt = build(name, engine)
+    apart, g = [np.ones(3), np.ones(3)], [np.ones(3), np.full(3, 2.0)]
+    for _ in range(steps):
+        opt.step(apart, g)
+    w = np.ones(3)
+    before = picture(opt, w)
+    with pytest.raises(ValueError, match=r"\b0\b.*\b1\b"):
+        opt.step([w, w], g)
+    assert picture(opt, w) == before
+
+
+@every_engine
+@pytest.mark.parametrize(
+    "views",
+    [
+        lambda base: [base[:5], base[4:9]],
+        lambda base: [base[4:9], base[:5]],
+        lambda base: [base[:5], base[4::-1]],
+        lambda base: [base[:9:2], base[1:6]],
+        lambda base: [base[:5], base[2:3]],
+    ],
+)
+def test_views_that_share_an_element_are_refused(engine, views):
+    base = np.random.default_rng(0).standard_normal(10)
+    before, opt = base.copy(), fl.SGD(engine=engine)
+    w = views(base)
+    with pytest.raises(ValueError, match=r"overlap|memory"):
+        opt.step(w, [np.ones_like(leaf) for leaf in w])
+    np.testing.assert_array_equal(base, before)
+    assert opt.t == 0
+
+
+@every_engine
+def test_an_array_that_overlaps_itself_is_refused(engine):
+    w = np.lib.stride_tricks.as_strided(np.ones(3), shape=(4, 3), strides=(0, 8))
+    opt = fl.SGD(engine=engine)
+    with pytest.raises(ValueError, match=r"overlap|memory|itself"):
+        opt.step(w, np.ones((4, 3)))
+    np.testing.assert_array_equal(w, np.ones((4, 3)))
+    assert opt.t == 0
+
+
+@every_engine
+def test_a_gradient_that_overflows_when_it_is_cast_counts_as_not_finite(engine):
+    opt = fl.Adam(engine=engine)
+    w = a_tree(0, np.float32)
+    before = picture(opt, w)
+    with pytest.raises(fl.NonFiniteGradient, match=r"\bb\b"):
+        opt.step(w, {"a": np.ones(4), "b": np.full((2, 3), 1e300)})
+    assert picture(opt, w) == before
+
+
+@every_optimiser
+@every_engine
+@every_dtype
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_propagate_lets_a_non_finite_gradient_through_at_its_own_coordinate(name, engine, dtype, bad):
+    opt, twin = build(name, engine, nonfinite="propagate"), build(name, engine)
+    w, v = np.ones(5, dtype), np.ones(5, dtype)
+    poisoned = np.array([1.0, -1.0, bad, 2.0, 0.0], dtype)
+    with np.errstate(all="ignore"):
+        opt.step(w, poisoned)
+    twin.step(v, np.nan_to_num(poisoned, nan=0.0, posinf=0.0, neginf=0.0))
+    assert opt.t == 1
+    assert opt.skipped == 0
+    assert not np.isfinite(w[2])
+    assert same_bits(np.delete(w, 2), np.delete(v, 2))
+
+
+def test_a_non_finite_gradient_error_is_a_value_error_of_the_library():
+    assert issubclass(fl.NonFiniteGradient, ValueError)
+
+
+# ------------------------------------------------------------------------------------------ hyper-parameters
+
+OUT_OF_RANGE = {
+    "lr": (-1.0, float("nan")),
+    "eps": (-1e-8, float("nan")),
+    "momentum": (-0.1, 1.0, float("nan")),
+    "rho": (-0.1, 1.0, float("nan")),
+    "beta1": (-0.1, 1.0, float("nan")),
+    "beta2": (-0.1, 1.0, float("nan")),
+}
+RANGE_CASES = [
+    (name, key, value)
+    for name in NAMES
+    for key in fl.OPTIMIZERS[name]().hyper
+    for value in OUT_OF_RANGE[key] + ((0.0,) if (name, key) == ("AdaDelta", "eps") else ())
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), RANGE_CASES)
+def test_a_setting_out_of_its_range_is_refused_with_range_and_value(name, key, value):
+    message = rf"{key}.* must be .*Got {value}"
+    with pytest.raises(ValueError, match=message):
+        fl.OPTIMIZERS[name](**{key: value})
+    opt = fl.OPTIMIZERS[name]()
+    kept = getattr(opt, key)
+    with pytest.raises(ValueError, match=message):
+        setattr(opt, key, value)
+    assert getattr(opt, key) == kept
+
+
+@pytest.mark.parametrize(("name", "key"), sorted({case[:2] for case in RANGE_CASES}))
+@pytest.mark.parametrize("value", ["0.5", None, 1j, object()], ids=["str", "None", "complex", "object"])
+def test_a_setting_that_is_no_number_is_refused(name, key, value):
+    with pytest.raises(TypeError, match=key):
+        fl.OPTIMIZERS[name](**{key: value})
+    opt = fl.OPTIMIZERS[name]()
+    with pytest.raises(TypeError, match=key):
+        setattr(opt, key, value)
+
+
+@every_optimiser
+def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(name):
+    known = list(fl.OPTIMIZERS[name]().hyper)
+    with pytest.raises(TypeError, match="learning_rate") as caught:
+        fl.OPTIMIZERS[name](learning_rate=0.1)
+    assert all(key in str(caught.value) for key in known)
+
+
+@every_optimiser
+def test_an_unknown_attribute_is_refused_and_the_known_ones_are_listed(name):
+    opt = fl.OPTIMIZERS[name]()
+    known = list(opt.hyper)
+    with pytest.raises(AttributeError, match="learning_rate") as caught:
+        opt.learning_rate = 0.1
+    assert all(key in str(caught.value) for key in known)
+    with pytest.raises(AttributeError, match="learning_rate") as caught:
+        _ = opt.learning_rate
+    assert all(key in str(caught.value) for key in known)
+
+
+@pytest.mark.parametrize(("option", "value"), [("nonfinite", "ignore"), ("engine", "gpu")])
+@every_optimiser
+def test_an_unknown_option_value_is_refused(name, option, value):
+    with pytest.raises(ValueError, match=f"{option}.*{value}"):
+        fl.OPTIMIZERS[name](**{option: value})
+
+
+@every_optimiser
+@pytest.mark.parametrize("given", ["generator", "list of arrays", "array", "dict"])
+def test_parameters_given_to_the_constructor_get_the_remedy(name, given):
+    arrays = [np.ones(2), np.ones(3)]
+    value = {
+        "generator": (array for array in arrays),
+        "list of arrays": arrays,
+        "array": arrays[0],
+        "dict": {"W": arrays[0]},
+    }[given]
+    if name == "AdaDelta" or given == "generator":
+        with pytest.raises(TypeError, match=r"opt\.step\(params, grads\)"):
+            fl.OPTIMIZERS[name](value)
+    else:
+        # these might be settings, one per leaf or coordinate: refused at the latest when they fit no parameter
+        with pytest.raises((TypeError, ValueError)):
+            fl.OPTIMIZERS[name](value).step({"x": np.ones(5)}, {"x": np.ones(5)})
+
+
+@pytest.mark.parametrize("name", WITH_EPS)
+@every_engine
+def test_a_setting_that_only_starts_the_state_is_refused_once_it_has_started(name, engine):
+    opt = build(name, engine)
+    opt.eps = 0.5
+    opt.update(np.ones(2))
+    before = memory_of(opt)
+    with pytest.raises((ValueError, AttributeError), match=r"eps.*reset"):
+        opt.eps = 0.25
+    assert opt.eps == 0.5
+    assert memory_of(opt) == before
+    opt.reset()
+    opt.eps = 0.25
+    wanted = build(name, engine, eps=0.25).update(np.ones(2))
+    assert same_bits(opt.update(np.ones(2)), wanted)
+
+
+@pytest.mark.parametrize("t", [-1, 1.5, "3", None, float("nan")])
+def test_a_step_count_must_be_a_whole_number(t):
+    opt = fl.Adam()
+    opt.update(np.ones(2))
+    with pytest.raises((TypeError, ValueError), match=r"\bt\b"):
+        opt.t = t
+    assert opt.t == 1
+
+
+@every_engine
+def test_a_chain_that_reads_the_parameters_asks_for_them(engine):
+    opt = fl.Optimizer(fl.chain(fl.Adam(), fl.weight_decay(0.01)), engine=engine)
+    with pytest.raises((TypeError, ValueError), match="params"):
+        opt.update(np.ones(3))
+    assert opt.t == 0
+    opt.update(np.ones(3), params=np.ones(3))
+    assert opt.t == 1
