@@ -11,6 +11,7 @@ import scipy.optimize
 from scipy.optimize import Bounds, rosen, rosen_der
 
 import fallline as fl
+from conftest import need
 from fallline.minimize import Status
 
 CENTRE = np.array([1.0, -2.0, 0.5])
@@ -575,6 +576,29 @@ def test_finite_differences_agree_with_the_gradient_in_each_leafs_precision(jac)
     np.testing.assert_allclose(result.jac["b"], 3 * x0["b"] ** 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax.numpy"])
+def test_finite_differences_suit_the_precision_that_fun_computes_in(library):
+    xp = need(library) if library != "numpy" else np
+
+    def fun(x):
+        return (xp.asarray(x, dtype=xp.float32) ** 2).sum()
+
+    result = fl.minimize(fun, [1.0, -2.0], options={"maxiter": 0})
+    np.testing.assert_allclose(result.jac, [2, -4], rtol=5e-3)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_x0_fun_and_jac_may_come_from_another_library(library):
+    xp = need(library)
+    x0 = xp.asarray([1.0, -2.0], dtype=xp.float32)
+    result = fl.minimize(
+        lambda x: (xp.asarray(x) ** 2).sum(), x0, jac=lambda x: 2 * xp.asarray(x), method=fl.Adam(lr=0.1)
+    )
+    assert result.success
+    assert (type(result.x), result.x.dtype, type(result.jac)) == (np.ndarray, np.float32, np.ndarray)
+    np.testing.assert_array_equal(np.asarray(x0), [1.0, -2.0])
+
+
 def test_finite_diff_rel_step_is_passed_on():
     x0 = np.array([2.0, 4.0, 8.0])
     for rel_step in (1e-3, [1e-3, 1e-2, 1e-1]):
@@ -623,6 +647,9 @@ REFUSED = [
     ({"fun": lambda x: 1j}, TypeError, "fun of minimize must return one real number. Got complex"),
     ({"fun": 3}, TypeError, "fun of minimize must be a function of x. Got int"),
     ({"x0": [1j]}, TypeError, "x0 of minimize must be real numbers"),
+    ({"x0": None}, TypeError, "x0 of minimize must be real numbers or a tree of arrays of them. Got None"),
+    ({"x0": {}}, TypeError, "Got {}"),
+    ({"options": ["maxiter"]}, TypeError, "options of minimize must be a dict. Got list"),
     ({"x0": "abc"}, TypeError, "x0 of minimize must be real numbers"),
     ({"x0": np.ma.array([1.0, 2.0], mask=[0, 1])}, TypeError, "Got MaskedArray"),
     ({"x0": {"a": np.array([True])}}, TypeError, "of dtype bool"),

@@ -99,7 +99,7 @@ class Differences(Objective):
         self.rel_step = rel_step
 
     def _evaluate(self, x: Any) -> tuple[float, Any]:
-        fx = _scalar(self._call(x))  # not a float yet: SciPy's step depends on the precision of fun
+        fx = _scalar(self._call(x))
         value = _value(fx)
         if not math.isfinite(value):
             return value, None
@@ -147,13 +147,13 @@ class Differences(Objective):
 
 
 def _scalar(raw: Any) -> Any:
-    """What fun returned without its array, in its own precision."""
+    """What fun returned, out of its array and in its own precision, which is what SciPy's steps depend on."""
     if isinstance(raw, (float, np.floating)):
         return raw
-    try:
-        return (raw if hasattr(raw, "item") else np.asarray(raw)).item()
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"fun of minimize must return one real number. Got {_shown(raw)}.") from None
+    array = np.asarray(raw.detach() if hasattr(raw, "detach") else raw)  # torch
+    if array.size != 1:
+        raise ValueError(f"fun of minimize must return one real number. Got {_shown(raw)}.")
+    return array.reshape(())[()]
 
 
 def _value(scalar: Any) -> float:

@@ -33,6 +33,8 @@ class Options:
     @classmethod
     def read(cls, options: Mapping[str, Any] | None, tol: float | None) -> Options:
         """The options given, `tol` standing for gtol where that is not among them."""
+        if options is not None and not isinstance(options, Mapping):
+            raise TypeError(f"options of minimize must be a dict. Got {type(options).__name__}.")
         given = {name: value for name, value in (options or {}).items() if value is not None}
         known = [field.name for field in fields(cls)]
         for name in given:
@@ -65,7 +67,10 @@ def start(x0: Any) -> Any:
         return np.atleast_1d(_floats(x0))
     import optree
 
-    return optree.tree_map(_floats, x0, is_leaf=_is_numbers)
+    leaves, spec = optree.tree_flatten(x0, is_leaf=_is_numbers)
+    if not leaves:
+        raise TypeError(f"x0 of minimize must be real numbers or a tree of arrays of them. Got {x0!r}.")
+    return spec.unflatten(map(_floats, leaves))
 
 
 def _is_numbers(node: Any) -> bool:
@@ -86,7 +91,7 @@ def _shape(node: Any) -> tuple[int, ...] | None:
 def _floats(leaf: Any) -> np.ndarray:
     """A new array; floating dtypes stay, whole numbers become float64."""
     try:
-        array = np.array(leaf)
+        array = np.asarray(leaf)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"x0 of minimize must be real numbers or a tree of arrays of them: {error}") from None
     if array.dtype.kind not in "iuf" or isinstance(leaf, np.ma.MaskedArray):
@@ -94,7 +99,7 @@ def _floats(leaf: Any) -> np.ndarray:
             "x0 of minimize must be real numbers or a tree of arrays of them. "
             f"Got {type(leaf).__name__} of dtype {array.dtype}."
         )
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+    return array.astype(array.dtype if array.dtype.kind == "f" else np.float64)  # a copy in any case
 
 
 def box_of(bounds: Any, x: Any) -> Box:
