@@ -1,0 +1,96 @@
+"""Where arrays lie in memory, and whether they share any of it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+__all__ = ["address", "byte_range", "check_disjoint", "is_direct", "overlapping", "self_overlapping"]
+
+def is_direct(array: np.ndarray) -> bool:
+    """Whether a kernel can run on the array's memory as it lies."""
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned and array.dtype.isnative
+
+
+# The data pointer is the first member of NumPy's public array struct, behind the object's header. Reading it there
+# costs a tenth of `array.ctypes.data`; it is read anew for every call, as arrays can be resized.
+_HEADER = object.__basicsize__
+
+
+def _read_pointer(array: np.ndarray) -> int:
+    return ctypes.c_void_p.from_address(id(array) + _HEADER).value or 0
+
+
+def _ask_numpy(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+_PROBE = np.arange(2.0)
+_READABLE = sys.implementation.name == "cpython" and _read_pointer(_PROBE) == _PROBE.ctypes.data
+address: Callable[[np.ndarray], int] = _read_pointer if _READABLE else _ask_numpy
+"""Where an array's first element lies."""
+
+
+def byte_range(array: np.ndarray) -> tuple[int, int]:
+    """The addresses of an array's first byte and of the byte behind its last."""
+    start = address(array)
+    if array.flags.c_contiguous:
+        return start, start + array.nbytes
+    from numpy.lib.array_utils import byte_bounds
+
+    low, high = byte_bounds(array)
+    return int(low), int(high)
+
+
+def overlapping(array: np.ndarray, others: Sequence[tuple[int, int, np.ndarray]]) -> bool:
+    """Whether an array shares an element with one of `others` (byte range and array)."""
+    low, high = byte_range(array)
+    return any(start < high and low < stop and _share(array, other) for start, stop, other in others)
+
+
+def _share(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.flags.c_contiguous and b.flags.c_contiguous:
+        return a.size > 0 and b.size > 0
+    try:
+        return bool(np.shares_memory(a, b, max_work=cast(Any, 100_000)))
+    except np.exceptions.TooHardError:
+        return True  # rather refuse two arrays that may be disjoint than tear one
+
+
+def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Refuse arrays that share an element, with each other or within one array.
+
+    `w[:, 0]` and `w[:, 1]` share none, though their byte ranges overlap.
+    """
+    for array, name in zip(arrays, names):
+        if self_overlapping(array):
+            raise ValueError(f"{name} overlaps itself (indices share an element, as in a broadcast view): pass a copy.")
+    ranges = sorted((*byte_range(a), k) for k, a in enumerate(arrays))
+    open_: list[tuple[int, int, int]] = []
+    for low, high, k in ranges:
+        open_ = [r for r in open_ if r[1] > low]
+        for _, _, other in open_:
+            if _share(arrays[k], arrays[other]):
+                first, second = sorted((k, other))
+                same = address(arrays[k]) == address(arrays[other]) and arrays[k].size == arrays[other].size
+                raise ValueError(f"{names[first]} and {names[second]} "
+                                 f"{'are the same memory' if same else 'overlap in memory'}: a step would apply twice. "
+                                 "Pass each parameter once.")
+        open_.append((low, high, k))
+
+
+def self_overlapping(array: np.ndarray) -> bool:
+    """Whether two indices of one array may mean the same element."""
+    if array.flags.c_contiguous or array.size == 0:
+        return False
+    reach = array.itemsize
+    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape) if n > 1):
+        if stride < reach:
+            return True
+        reach += stride * (length - 1)
+    return False

@@ -1,0 +1,44 @@
+"""The layer order: every module imports only from those above it."""
+
+import ast
+from pathlib import Path
+
+import fallline
+
+ORDER = [
+    "errors", "ops", "schema", "rules", "trace", "memory",
+    "engines.rows", "engines.reference", "engines.native", "engines.eager", "engines",
+    "trees", "arrays", "settings", "chain", "bound", "hoststep", "hostcall", "eagercall", "optimizer", "optimizers",
+    "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
+]  # fmt: skip
+ROOT = Path(fallline.__file__).parent
+
+
+def _layer(module: str) -> int:
+    name = module.removeprefix("fallline").removeprefix(".")
+    return ORDER.index("race" if name.split(".")[0] == "race" else name) if name else -1
+
+
+def _imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            paths = [ROOT.parent / name.replace(".", "/") for name in whole]
+            modules = [n for n, p in zip(whole, paths) if p.is_dir() or p.with_suffix(".py").exists()]
+            yield from modules or [node.module]
+
+
+def test_every_module_imports_only_from_the_layers_above_it():
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+        if module in ("fallline", "fallline.__main__"):
+            continue
+        for imported in _imports(path):
+            inside = imported.split(".")[0] == "fallline" and imported != "fallline"
+            same = imported.startswith("fallline.race") and module.startswith("fallline.race")
+            if inside and not same and _layer(imported) >= _layer(module):
+                wrong.append(f"{module} imports {imported}")
+    assert not wrong
