@@ -1,0 +1,201 @@
+"""Reference and native engine agree to the bit, parameters and state, for every rule; the eager engine is close."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fallline as fl
+from fallline.engines.reference import TILE
+from fallline.hoststep import BUFFER
+
+DTYPES = [np.dtype("float32"), np.dtype("float64")]
+MODIFIED = {
+    "decayed": lambda **o: fl.chain(fl.l2(0.1), fl.clip_value(0.5), fl.Adam(0.1), fl.weight_decay(0.1), **o),
+    "climbing": lambda **o: fl.chain(fl.maximize(), fl.NadaMax(0.1), **o),
+}
+EVERYTHING = {**{name: cls for name, cls in fl.OPTIMIZERS.items()}, **MODIFIED}
+
+every_chain = pytest.mark.parametrize("name", EVERYTHING)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def bits(array):
+    """An array to the bit, every NaN counted as the same value."""
+    a = np.array(array)
+    a[np.isnan(a)] = np.nan
+    return a.tobytes()
+
+
+def both(name, **options):
+    return [EVERYTHING[name](engine=engine, **options) for engine in ("reference", "native")]
+
+
+def assert_same_bits(name, w, gradients, **options):
+    """Step both engines over the gradients and compare increments, parameters and state after each step."""
+    opts = both(name, **options)
+    updaters = both(name, **options)
+    ws = [w.copy(), w.copy()]
+    for step, g in enumerate(gradients):
+        increments = [bits(u.update(g, params=w)) for u in updaters]
+        for o, own in zip(opts, ws):
+            assert o.step(own, g) is own
+        assert increments[0] == increments[1], f"increment, step {step + 1}"
+        assert bits(ws[0]) == bits(ws[1]), f"parameters, step {step + 1}"
+        for slot in opts[0].state:
+            assert bits(opts[0].state[slot]) == bits(opts[1].state[slot]), f"{slot}, step {step + 1}"
+    return opts, ws
+
+
+@st.composite
+def runs(draw, dtype):
+    """A parameter and some gradients of one shape, with every kind of number."""
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9))
+    elements = st.one_of(
+        st.floats(width=dtype.itemsize * 8),
+        st.sampled_from([0.0, -0.0, 1e-40, -1e-310, np.nan, np.inf, -np.inf, 1e20, float(np.finfo(dtype).tiny)]).map(
+            lambda v: float(dtype.type(v))),
+    )
+    array = hnp.arrays(dtype, shape, elements=elements)
+    return draw(array), draw(st.lists(array, min_size=1, max_size=7))
+
+
+@every_chain
+@every_dtype
+def test_engines_agree_to_the_bit_on_any_numbers_and_shapes(name, dtype):
+    @quick
+    @given(runs(dtype))
+    def check(run):
+        with np.errstate(all="ignore"):
+            assert_same_bits(name, *run, nonfinite="propagate")
+
+    check()
+
+
+@every_chain
+@every_dtype
+@pytest.mark.parametrize("length", [1, 7, 255, TILE - 1, TILE, TILE + 1, 2 * TILE + 13])
+def test_engines_agree_to_the_bit_at_every_length_around_a_tile(name, dtype, length):
+    rng = np.random.default_rng(length)
+    gradients = [(rng.standard_normal(length) * 10.0 ** rng.integers(-12, 12, length)).astype(dtype) for _ in range(4)]
+    assert_same_bits(name, rng.standard_normal(length).astype(dtype), gradients)
+
+
+@every_chain
+@every_dtype
+def test_engines_agree_to_the_bit_through_long_runs_that_underflow(name, dtype):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(101).astype(dtype)
+    start = [rng.standard_normal(101).astype(dtype) * dtype.type(1e-15) for _ in range(3)]
+    assert_same_bits(name, w, start + [np.zeros(101, dtype)] * 300)
+
+
+@every_chain
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_a_strided_leaf_gets_the_bits_of_a_contiguous_one_and_its_neighbours_keep_theirs(name, engine):
+    rng = np.random.default_rng(1)
+    for n in (5, BUFFER + 3):
+        canvas = rng.standard_normal((n, 4)).astype(np.float32)
+        before, w, strided = canvas.copy(), canvas[:, 1].copy(), canvas[:, 1]
+        plain, other = EVERYTHING[name](engine=engine), EVERYTHING[name](engine=engine)
+        for _ in range(3):
+            g = rng.standard_normal((n, 2)).astype(np.float32)
+            plain.step(w, g[:, 0].copy())
+            other.step(strided, g[:, 0])
+        assert bits(strided) == bits(w)
+        assert np.array_equal(canvas[:, [0, 2, 3]], before[:, [0, 2, 3]])
+
+
+@every_chain
+def test_one_array_or_many_get_the_same_bits(name):
+    rng = np.random.default_rng(2)
+    whole = rng.standard_normal(1000)
+    parts = {f"part{k}": p.copy() for k, p in enumerate(np.split(whole, [1, 8, 500]))}
+    a, b = EVERYTHING[name](), EVERYTHING[name]()
+    for _ in range(5):
+        g = rng.standard_normal(1000)
+        a.step(whole, g)
+        b.step(parts, dict(zip(parts, np.split(g, [1, 8, 500]))))
+    assert bits(whole) == bits(np.concatenate(list(parts.values())))
+
+
+@every_chain
+def test_step_is_the_increment_of_update_added_to_the_bit(name):
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal(50)
+    a[:5] = [0.0, -0.0, 1e-310, -1e-310, 1.0]
+    b = a.copy()
+    stepping, updating = EVERYTHING[name](), EVERYTHING[name]()
+    for _ in range(6):
+        g = rng.standard_normal(50)
+        g[:2] = 0
+        stepping.step(a, g)
+        b += updating.update(g, params=b)
+        assert bits(a) == bits(b)
+
+
+@every_chain
+@every_dtype
+def test_the_eager_engine_is_close_to_the_reference(name, dtype):
+    rng = np.random.default_rng(4)
+    w = rng.standard_normal((4, 5)).astype(dtype)
+    v = w.copy()
+    eager, reference = EVERYTHING[name](engine="eager"), EVERYTHING[name](engine="reference")
+    for _ in range(20):
+        g = rng.standard_normal((4, 5)).astype(dtype)
+        assert eager.step(w, g) is w
+        reference.step(v, g)
+    np.testing.assert_allclose(w, v, rtol=100 * np.finfo(dtype).eps)
+    assert eager.engine.startswith("eager")
+
+
+@every_dtype
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_settings_per_coordinate_give_each_coordinate_what_the_number_would(dtype, engine):
+    rng = np.random.default_rng(5)
+    rates = np.array([0.1, 0.01, 0.0])
+    w = rng.standard_normal(3).astype(dtype)
+    singles = [w[k : k + 1].copy() for k in range(3)]
+    opt = fl.Adam(lr=rates, engine=engine)
+    opts = [fl.Adam(lr=float(r), engine=engine) for r in rates]
+    for _ in range(5):
+        g = rng.standard_normal(3).astype(dtype)
+        opt.step(w, g)
+        for k in range(3):
+            opts[k].step(singles[k], g[k : k + 1])
+    assert bits(w) == bits(np.concatenate(singles))
+
+
+def test_scalars_follow_ieee_where_python_would_raise():
+    divided = fl.rule(lambda g, t, *, lr=1.0: -lr / (t - 1) * g)
+    rooted = fl.rule(lambda g, t, *, lr=1.0: fl.sqrt(0.5 - t) * g)
+    for engine in ("reference", "native", "eager"):
+        opt = fl.Optimizer(divided, engine=engine)
+        assert opt.step(np.zeros(1), np.ones(1)) == -np.inf
+        assert opt.step(np.zeros(1), np.ones(1)) == -1.0
+        assert np.isnan(fl.Optimizer(rooted, engine=engine).step(np.zeros(1), np.ones(1)))
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
+def test_a_where_on_a_scalar_condition_chooses_by_the_step(engine):
+    @fl.rule
+    def halting(g, t, *, lr=1.0):
+        return fl.where(t > 2, -0.5*lr*g, -lr*g)
+
+    opt = fl.Optimizer(halting, engine=engine)
+    w = np.zeros(2)
+    for expected in (-1.0, -2.0, -2.5):
+        opt.step(w, np.ones(2))
+        assert w.tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
+def test_a_rule_may_return_plain_numbers(engine):
+    constant = fl.rule(lambda g, last=0.0: (-0.25, 7.0))
+    opt = fl.Optimizer(constant, engine=engine)
+    w = np.ones(3)
+    opt.step(w, np.ones(3))
+    assert w.tolist() == [0.75] * 3
+    assert np.asarray(opt.state["last"]).tolist() == [7.0] * 3
