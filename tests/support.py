@@ -53,3 +53,21 @@ def memory_of(opt):
 def picture(opt, w):
     """Everything that a refused call must leave as it was."""
     return memory_of(opt), opt.skipped, frozen(w)
+
+
+def assert_refused(call, message, opt, w):
+    """`call` must raise in one clear line and leave everything as it was."""
+    before = picture(opt, w)
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        call()
+    assert picture(opt, w) == before
+    assert "\n" not in str(caught.value)
+
+
+def walk_together(opt, w, twin, v, seeds):
+    """Good steps: where one has refused something before, it goes on like its twin, which never saw it."""
+    for seed in seeds:
+        opt.step(w, a_tree(seed))
+        twin.step(v, a_tree(seed))
+    assert same_bits(w, v)
+    assert memory_of(opt) == memory_of(twin)

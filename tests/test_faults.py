@@ -318,12 +318,14 @@ def test_24_the_type_of_a_setting_does_not_change_the_dtype(name, engine, dtype,
 
 @every_optimiser
 @every_engine
-def test_24_a_gradient_of_another_float_precision_is_cast_to_the_parameters(name, engine):
+@pytest.mark.parametrize("other", [np.float64, np.float16, np.longdouble])
+def test_24_a_gradient_of_another_float_precision_is_cast_to_the_parameters(name, engine, other):
     opt, plain = build(name, engine), build(name, engine)
     w, v = a_tree(0, np.float32), a_tree(0, np.float32)
     for seed in range(1, 4):
-        opt.step(w, a_tree(seed, np.float64))
-        plain.step(v, {key: leaf.astype(np.float32) for key, leaf in a_tree(seed).items()})
+        g = a_tree(seed, other)
+        opt.step(w, g)
+        plain.step(v, {key: leaf.astype(np.float32) for key, leaf in g.items()})
     assert same_bits(w, v)
 
 
