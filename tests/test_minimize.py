@@ -417,6 +417,9 @@ def test_x_is_the_best_point_and_x_last_the_last():
     assert result.fun == min(values)
     np.testing.assert_array_equal(result.x_last, x[-1])
     assert result.fun_last == values[-1] > result.fun
+    assert result.status == 1
+    assert result.message.startswith("stopped at maxiter (5) above the value at x0")
+    assert result.message.endswith(": lower lr")
 
 
 @pytest.mark.parametrize("status", Status)

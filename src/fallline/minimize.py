@@ -33,6 +33,7 @@ class Status(Enum):
     FTOL = "converged: the value changed by no more than ftol ({ftol:g}), gradient norm {norm:.3g}; lower ftol to go on"
     XTOL = "converged: the step was no longer than xtol ({xtol:g}), gradient norm {norm:.3g}; lower xtol to go on"
     MAXITER = "stopped at maxiter ({maxiter}) with gradient norm {norm:.3g}: raise {rate} or maxiter"
+    ROSE = "stopped at maxiter ({maxiter}) above the value at x0, with gradient norm {norm:.3g}: lower {rate}"
     CALLBACK = "`callback` raised `StopIteration` after {nit} steps, with gradient norm {norm:.3g}"
     DIVERGED = "diverged after {nit} steps: {trouble}; lower {rate}, or start nearer"
     START = "cannot start: {trouble} at x0; choose an x0 where fun and its gradient are finite"
@@ -40,7 +41,7 @@ class Status(Enum):
     @property
     def code(self) -> int:
         """SciPy's integer: 0 is success, 99 what SciPy itself uses for a callback that stops."""
-        return {"MAXITER": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
+        return {"MAXITER": 1, "ROSE": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +139,17 @@ def minimize(
 
 
 def _search(walk: Walk, settings: Options, box: Box, stops_at: Callable[[_Trial], bool], path: deque[Any]) -> _Outcome:
-    best = last = None
+    first = best = last = None
     for point in walk:
         trial = _trial(point, box)
         path.append(trial.x)
         if not (math.isfinite(trial.fun) and math.isfinite(trial.norm)):
             return _Outcome(Status.DIVERGED if best else Status.START, point.t, best or trial, trial)
+        first = first or trial
         best = trial if best is None or trial.fun <= best.fun else best
-        status = Status.CALLBACK if last and stops_at(trial) else _reached(settings, last, trial, point.t)
+        status = Status.CALLBACK if last and stops_at(trial) else _reached(settings, last, trial)
+        if status is None and point.t >= settings.maxiter:
+            status = Status.ROSE if trial.fun > first.fun else Status.MAXITER
         if status is not None:
             return _Outcome(status, point.t, best, trial)
         last = trial
@@ -163,14 +167,14 @@ def _trial(point: Point, box: Box) -> _Trial:
     return _Trial(point.params, point.value, point.grad, norm)
 
 
-def _reached(settings: Options, last: _Trial | None, trial: _Trial, nit: int) -> Status | None:
+def _reached(settings: Options, last: _Trial | None, trial: _Trial) -> Status | None:
     if trial.norm <= settings.gtol:
         return Status.GTOL
     if last is not None and settings.ftol is not None and _change(last, trial) <= settings.ftol:
         return Status.FTOL
     if last is not None and settings.xtol is not None and _step(last, trial) <= settings.xtol:
         return Status.XTOL
-    return Status.MAXITER if nit >= settings.maxiter else None
+    return None
 
 
 def _change(last: _Trial, trial: _Trial) -> float:
