@@ -1,0 +1,81 @@
+"""The race: which optimiser, at which rate, for this problem.
+
+>>> import numpy as np
+>>> import fallline as fl
+>>> bowl = fl.race.Problem(np.array([3.0, 1.0]), lambda x: (float(x @ x), 2 * x), name="bowl")
+>>> result = fl.race.run(bowl, optimizers=["SGD", fl.Adam], steps=50, jobs=1, surfaces=())
+>>> result.answer
+'Best here: SGD at lr 0.3.'
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+_NEEDED = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "plotly": "plotly", "scipy": "scipy"}
+_NEEDED |= {"sklearn": "scikit-learn", "threadpoolctl": "threadpoolctl"}
+_missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
+if _missing:
+    raise ImportError(f'The race needs {", ".join(_missing)}: pip install "fallline[race]"')
+
+from fallline.race.document import document  # noqa: E402
+from fallline.race.load import OptimizerSource, ProblemSource  # noqa: E402
+from fallline.race.problem import Problem  # noqa: E402
+from fallline.race.progress import Progress  # noqa: E402
+from fallline.race.protocol import REPEATS, STEPS, Race, Settings  # noqa: E402
+from fallline.race.result import Result  # noqa: E402
+from fallline.race.surfaces import SURFACES  # noqa: E402
+from fallline.race.terminal import show  # noqa: E402
+
+__all__ = ["Interrupted", "Problem", "Result", "run", "show"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The race was interrupted; `result` holds what had finished."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__("the race was interrupted")
+        self.result = result
+
+
+def run(
+    problem: ProblemSource = "digits",
+    optimizers: Sequence[OptimizerSource] | None = None,
+    *,
+    steps: int = STEPS,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    jobs: int = -1,
+    surfaces: Sequence[str] = tuple(SURFACES),
+) -> Result:
+    """Tune each optimiser on `problem`, run it on fresh seeds, and say which differences are clear.
+
+    Parameters
+    ----------
+    problem: a `Problem`, a function of the seed that returns one, the name of one of the race's own (digits,
+        rosenbrock, beale, saddle, bowl, himmelblau), "package.module:name" or "file.py:name".
+    optimizers: names, Optimizer classes, Optimizers, rules or "module:rule"; None for the ten. What is tuned is `lr`;
+        where there is none, the first hyper-parameter that is not a fraction.
+    steps: how many steps each run takes.
+    repeats: how many fresh seeds are reported; tuning takes 3 of its own.
+    seed: determines every run; results are the same bits for the same seed whatever `jobs`.
+    jobs: processes; -1 for one per processor. `joblib.parallel_config` chooses another back end.
+    surfaces: which of the pictures of two variables to draw; () for none.
+
+    Raises
+    ------
+    ValueError, TypeError: an argument is not as described, or the gradient does not match finite differences.
+    Interrupted: a KeyboardInterrupt came; its `result` holds what had finished.
+    """
+    return finish(Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces))))
+
+
+def finish(race: Race) -> Result:
+    """Run a prepared race; raises Interrupted with what had finished."""
+    try:
+        with Progress() as progress:
+            race.go(progress)
+    except KeyboardInterrupt:
+        raise Interrupted(Result(document(race))) from None
+    return Result(document(race))

@@ -1,0 +1,85 @@
+"""The command `fallline race`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import fallline
+from fallline import race as races
+from fallline.race.load import PROBLEMS
+from fallline.race.protocol import REPEATS, STEPS, Race, Settings
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fallline {fallline.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """First-order optimisers: which one, at which rate, for this problem."""
+
+
+@app.command()
+def race(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json and report.html.")] = Path("race"),
+    problem: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(PROBLEMS)}; or your own as package.module:name or file.py:name, where name is a "
+            "fallline.race.Problem or a function of the seed that returns one.",
+        ),
+    ] = "digits",
+    optimizers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Names with commas between, also module:rule.", show_default="the ten"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Fresh seeds to report.")] = REPEATS,
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps of each run.")] = STEPS,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes; -1 is one per processor.")] = -1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Determines every run.")] = 0,
+) -> None:
+    """Race optimisers on a problem, and say which differences are clear.
+
+    Tunes each one's rate, runs it on fresh seeds, prints a table, best first, and writes a report.
+    """
+    names = None if optimizers is None else [name.strip() for name in optimizers.split(",") if name.strip()]
+    if out.exists() and not out.is_dir():
+        _fail(f"--out must be a folder. {out} is a file.")
+    prepared = _prepared(problem, names, partial(Settings, steps, repeats, seed, jobs))
+    try:
+        result, code = races.finish(prepared), 0
+    except races.Interrupted as interrupt:
+        result, code = interrupt.result, INTERRUPTED
+    races.show(result)
+    print(f"Report: {result.save(out)}")
+    raise typer.Exit(code)
+
+
+def _prepared(problem: str, optimizers: list[str] | None, settings: Callable[[], Settings]) -> Race:
+    """The race with all its arguments checked, and the gradient too; what is wrong with them is one line."""
+    try:
+        return Race(problem, optimizers, settings())
+    except (ValueError, TypeError) as error:
+        _fail(" ".join(str(error).split()))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"fallline: {message}", file=sys.stderr)
+    raise SystemExit(USAGE_ERROR)

@@ -1,0 +1,133 @@
+"""From what a user names, problems and optimisers by name, module or file, to the objects themselves."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fallline
+from fallline.optimizer import Optimizer
+from fallline.race.digits import digits
+from fallline.race.problem import Problem
+from fallline.race.surfaces import SURFACES, near_start
+from fallline.schema import Rule
+
+ProblemSource = str | Problem | Callable[[int], Problem]
+OptimizerSource = Any  # a name, "module:rule", a class, an Optimizer, a rule
+
+PROBLEMS: dict[str, Callable[[int], Problem]] = {
+    "digits": digits,
+    **{name: partial(near_start, name) for name in SURFACES},
+}
+
+
+def problem_at(source: ProblemSource, seed: int) -> Problem:
+    """The problem that `source` stands for, at one seed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        No such name, module or file, or something else than a Problem came of it.
+    """
+    made = find_problem(source) if isinstance(source, str) else source
+    if isinstance(made, Problem):
+        return made
+    if not callable(made):
+        raise TypeError(f"problem must be a Problem, a function of the seed or a name. Got {made!r}.")
+    problem = made(seed)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"{_name_of(made)}(seed) must return a fallline.race.Problem. Got {type(problem).__name__}.")
+    return problem
+
+
+def find_problem(source: str) -> Problem | Callable[[int], Problem]:
+    """The problem of the race by that name, or what "module:name" or "file.py:name" leads to."""
+    if source in PROBLEMS:
+        return PROBLEMS[source]
+    if ":" not in source:
+        known = ", ".join(PROBLEMS)
+        raise ValueError(f"problem must be one of {known}, or package.module:name, or file.py:name. Got {source!r}.")
+    return _import(source, "problem")
+
+
+def find_optimizer(source: OptimizerSource) -> Optimizer:
+    """A fresh optimizer for a name, "module:rule", a class, an Optimizer or a rule."""
+    if isinstance(source, str):
+        source = _by_name(source)
+    if isinstance(source, Optimizer):
+        return source.fresh()
+    if isinstance(source, type) and issubclass(source, Optimizer):
+        return source()
+    if isinstance(source, Rule):
+        return Optimizer(source)
+    raise TypeError(f"optimizers must be names, Optimizer classes, Optimizers or rules. Got {source!r}.")
+
+
+def _by_name(name: str) -> Any:
+    known = {class_name.lower(): cls for class_name, cls in fallline.OPTIMIZERS.items()}
+    if name.lower() in known:
+        return known[name.lower()]
+    if ":" in name:
+        return _import(name, "optimizers")
+    raise ValueError(f"optimizers must be among {', '.join(fallline.OPTIMIZERS)}, or module:rule. Got {name!r}.")
+
+
+def _import(source: str, what: str) -> Any:
+    """The object behind "package.module:name" or "path/file.py:name", found from the current directory."""
+    module_name, _, name = source.rpartition(":")
+    module = _file(os.path.abspath(module_name)) if module_name.endswith(".py") else _module(module_name, what)
+    if not hasattr(module, name):
+        public = ", ".join(sorted(n for n in vars(module) if not n.startswith("_") and not _imported(module, n)))
+        raise ValueError(f"{module_name} has no {name!r}. It has: {public or 'nothing public'}.")
+    return getattr(module, name)
+
+
+def _imported(module: ModuleType, name: str) -> bool:
+    thing = getattr(module, name)
+    return inspect.ismodule(thing) or getattr(thing, "__module__", module.__name__) != module.__name__
+
+
+def _module(name: str, what: str) -> ModuleType:
+    _make_importable(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only the module asked for: one that it fails to import is the user's error, and its own message says so.
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise ValueError(f"{what} names the module {name!r}, which is not importable from here.") from None
+        raise
+
+
+@lru_cache
+def _file(path: str) -> ModuleType:
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file {path}.")
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} cannot be loaded as Python.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles look their module up by name; a module that is there already keeps its place.
+    sys.modules.setdefault(name, module)
+    _make_importable(os.getcwd())
+    _make_importable(str(Path(path).parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _make_importable(folder: str) -> None:
+    """Let `folder` be searched for modules, and leave it so: what a problem imports late is found too."""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _name_of(thing: Any) -> str:
+    return getattr(thing, "__qualname__", repr(thing))

@@ -1,0 +1,172 @@
+"""The race itself: tune on a few seeds, report only fresh ones, time serially at the end."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fallline.race.contender import Contender, contenders
+from fallline.race.grid import Grid, best_rate
+from fallline.race.load import OptimizerSource, ProblemSource, problem_at
+from fallline.race.problem import Problem, check_gradient
+from fallline.race.progress import Progress
+from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, spread
+from fallline.race.surfaces import SURFACES
+from fallline.race.timing import Timing, timing
+
+STEPS = 450
+REPEATS = 10
+TUNING_REPEATS = 3
+MARKS = 60
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, checked; the seeds of both parts are drawn from the one given and never overlap."""
+
+    steps: int = STEPS
+    repeats: int = REPEATS
+    seed: int = 0
+    jobs: int = -1
+    surfaces: tuple[str, ...] = tuple(SURFACES)
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("repeats", 1), ("seed", 0)):
+            _check_whole(name, getattr(self, name), least)
+        if _check_whole("jobs", self.jobs, None) == 0:
+            raise ValueError("jobs must not be 0: give a number of processes, or -1 for one per processor.")
+        for name in self.surfaces:
+            if name not in SURFACES:
+                raise ValueError(f"surfaces must be among {', '.join(SURFACES)}. Got {name!r}.")
+
+    def seeds(self) -> tuple[list[int], list[int]]:
+        """Tuning seeds and fresh seeds; more repeats add fresh seeds and change none."""
+        drawn = np.random.SeedSequence(self.seed).generate_state(TUNING_REPEATS + self.repeats)
+        return [int(s) for s in drawn[:TUNING_REPEATS]], [int(s) for s in drawn[TUNING_REPEATS:]]
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """The steps at which the full training loss is taken: the start, the end, and evenly between."""
+        return tuple(sorted({round(i * self.steps / MARKS) for i in range(MARKS + 1)}))
+
+
+@dataclass
+class Lane:
+    """All that one contender has run so far; runs by their place among the seeds."""
+
+    contender: Contender
+    grid: Grid = field(default_factory=Grid)
+    tuning: dict[float, dict[int, float]] = field(default_factory=dict)
+    final: dict[int, Outcome] = field(default_factory=dict)
+    untuned: dict[int, Outcome] = field(default_factory=dict)
+    surfaces: dict[str, SurfacePath] = field(default_factory=dict)
+
+    def medians(self, repeats: int) -> dict[float, float]:
+        """The median loss of every rate whose repeats have all ended."""
+        complete = {rate: losses for rate, losses in sorted(self.tuning.items()) if len(losses) == repeats}
+        return {rate: float(np.median(list(losses.values()))) for rate, losses in complete.items()}
+
+
+class Race:
+    """One race: `go` runs it, and what has finished can be read at any time, after an interrupt too."""
+
+    def __init__(
+        self, problem: ProblemSource, optimizers: Sequence[OptimizerSource] | None, settings: Settings
+    ) -> None:
+        self.settings = settings
+        self.source = problem
+        self.lanes = [Lane(contender) for contender in contenders(optimizers)]
+        tuning_seeds, fresh_seeds = settings.seeds()
+        self.problem: Problem = problem_at(problem, fresh_seeds[0])
+        # A Problem given as such, without batches to shuffle, is the same run at every seed: one is all there is.
+        self.alone = problem_at(problem, fresh_seeds[0]) is self.problem and self.problem.fixed
+        self.tuning_seeds = tuning_seeds[:1] if self.alone else tuning_seeds
+        self.fresh_seeds = fresh_seeds[:1] if self.alone else fresh_seeds
+        self.timing: Timing | None = None
+        self.finished = False
+        self.seconds = 0.0
+        check_gradient(self.problem)
+        self.problem.measure(self.problem.params)
+
+    def go(self, progress: Progress) -> None:
+        """Run everything; a KeyboardInterrupt passes through and leaves what has finished."""
+        began = time.perf_counter()
+        try:
+            self._tune(progress)
+            self._run_fresh(progress)
+            self.timing = timing(self.problem, [(lane.contender, self.rate(lane)) for lane in self.lanes])
+            self.finished = True
+        finally:
+            self.seconds = time.perf_counter() - began
+
+    def medians(self, lane: Lane) -> dict[float, float]:
+        """The tuning losses of a contender, by rate."""
+        return lane.medians(len(self.tuning_seeds))
+
+    def rate(self, lane: Lane) -> float | None:
+        """The tuned rate of the grid; None if every rate diverged, or none is known yet."""
+        return best_rate(self.medians(lane))
+
+    def _tune(self, progress: Progress) -> None:
+        open_rates = {lane.contender.name: lane.grid.rates for lane in self.lanes}
+        # Surfaces ride along with the first round: they keep the processes busy where runs of the grid thin out.
+        extra: list[tuple[Lane, str]] = [(lane, name) for name in self.settings.surfaces for lane in self.lanes]
+        while any(open_rates.values()):
+            entries: list[tuple[Lane, Any, Task]] = [
+                (lane, (rate, i), self._run(lane, rate, seed))
+                for i, seed in enumerate(self.tuning_seeds)
+                for lane in self.lanes
+                for rate in open_rates[lane.contender.name]
+            ]
+            entries += [(lane, name, SurfaceRun(name, lane.contender)) for lane, name in extra]
+            for lane, key, outcome in self._outcomes("tuning", entries, progress):
+                if isinstance(outcome, SurfacePath):
+                    lane.surfaces[key] = outcome
+                else:
+                    lane.tuning.setdefault(key[0], {})[key[1]] = outcome.loss
+            extra = []
+            open_rates = {lane.contender.name: lane.grid.extend(self.medians(lane)) for lane in self.lanes}
+
+    def _run_fresh(self, progress: Progress) -> None:
+        entries: list[tuple[Lane, Any, Task]] = []
+        for i, seed in enumerate(self.fresh_seeds):
+            for lane in self.lanes:
+                rate = self.rate(lane)
+                if rate is not None:
+                    entries.append((lane, ("final", i), self._run(lane, rate, seed, self.settings.marks)))
+                if not self._untuned_is_tuned(lane):
+                    entries.append((lane, ("untuned", i), self._run(lane, None, seed)))
+        for lane, (part, i), outcome in self._outcomes("fresh seeds", entries, progress):
+            getattr(lane, part)[i] = outcome
+        for lane in self.lanes:
+            if self._untuned_is_tuned(lane):
+                lane.untuned = lane.final
+
+    def _untuned_is_tuned(self, lane: Lane) -> bool:
+        rate = self.rate(lane)
+        return rate is not None and lane.contender.value(rate) == lane.contender.default
+
+    def _run(self, lane: Lane, rate: float | None, seed: int, marks: tuple[int, ...] = ()) -> Run:
+        return Run(self.source, lane.contender, rate, seed, self.settings.steps, marks)
+
+    def _outcomes(self, part: str, entries: list[tuple[Lane, Any, Task]], progress: Progress) -> Any:
+        progress.begin(part, [lane.contender.name for lane, _, _ in entries])
+        for i, outcome in spread([task for _, _, task in entries], self.settings.jobs):
+            lane, key, _ = entries[i]
+            yield lane, key, outcome
+            progress.advance(lane.contender.name, outcome.loss if isinstance(outcome, Outcome) else np.inf)
+
+
+def _check_whole(name: str, value: Any, least: int | None) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number. Got {value!r}.") from None
+    if least is not None and whole < least:
+        raise ValueError(f"{name} must be at least {least}. Got {whole}.")
+    return whole
