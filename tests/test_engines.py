@@ -15,7 +15,7 @@ MODIFIED = {
     "decayed": lambda **o: fl.chain(fl.l2(0.1), fl.clip_value(0.5), fl.Adam(0.1), fl.weight_decay(0.1), **o),
     "climbing": lambda **o: fl.chain(fl.maximize(), fl.NadaMax(0.1), **o),
 }
-EVERYTHING = {**{name: cls for name, cls in fl.OPTIMIZERS.items()}, **MODIFIED}
+EVERYTHING = {**fl.OPTIMIZERS, **MODIFIED}
 
 every_chain = pytest.mark.parametrize("name", EVERYTHING)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)

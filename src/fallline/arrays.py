@@ -1,18 +1,17 @@
-"""Leaves as arrays: which kind each is, its view in host memory, and whether memory overlaps."""
+"""Leaves as arrays: which kind each is, its dtype, its view in host memory."""
 
 from __future__ import annotations
 
-import ctypes
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from fallline.ops import namespace
+
 __all__ = [
-    "address", "byte_range", "check_disjoint", "detached", "dtype_name", "dtype_of", "filled_like",
-    "is_direct", "is_foreign", "is_number", "kind_of", "like", "mark_changed", "non_finite", "overlapping",
-    "self_overlapping", "shaped_like", "view",
+    "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "kind_of", "like", "mark_changed",
+    "new_like", "non_finite", "view",
 ]  # fmt: skip
 
 SUPPORTED = "float32 or float64"
@@ -63,8 +62,6 @@ def dtype_of(leaf: Any) -> np.dtype:
 
 def filled_like(leaf: Any, value: Any) -> Any:
     """A new array of the leaf's library, shape and dtype, holding a number or the values of an ndarray."""
-    from fallline.ops import namespace
-
     xp = namespace(leaf) or np
     if isinstance(value, np.ndarray):
         return xp.zeros_like(leaf) + like(leaf, value)
@@ -76,8 +73,6 @@ def like(leaf: Any, value: Any) -> Any:
     if isinstance(value, float):
         return value
     from array_api_compat import device
-
-    from fallline.ops import namespace
 
     xp = namespace(leaf) or np
     where = {} if xp is np else {"device": device(leaf)}
@@ -95,8 +90,8 @@ def _check_dtype(dtype: np.dtype, what: str) -> None:
 
 def _check_name(name: str, what: str) -> None:
     if name not in ("float32", "float64"):
-        whole = name.startswith(("int", "uint", "bool"))
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{': convert it, .astype(float)' if whole else ''}.")
+        hint = ": convert it to a float dtype" if name.startswith(("int", "uint", "bool")) else ""
+        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{hint}.")
 
 
 def view(leaf: Any) -> np.ndarray:
@@ -115,15 +110,15 @@ def detached(leaf: Any) -> Any:
     return leaf.detach() if hasattr(leaf, "detach") else leaf
 
 
-def shaped_like(leaf: Any, array: np.ndarray) -> Any:
-    """An array as what the leaf is: an ndarray (of its subclass), a torch tensor or a number."""
-    if isinstance(leaf, np.ndarray):
-        return array if type(leaf) is np.ndarray else array.view(type(leaf))
-    if isinstance(leaf, (float, np.floating)):
-        return type(leaf)(array)
+def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """A new C-contiguous array of the leaf's kind: of its subclass of ndarray, a torch tensor, or plain."""
+    if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:  # a subclass keeps what it carries
+        new = np.empty_like(leaf, dtype, "C")
+    else:
+        new = np.empty(shape, dtype)
     if type(leaf).__module__.split(".")[0] == "torch":
-        return sys.modules["torch"].from_numpy(array)
-    return array
+        return sys.modules["torch"].from_numpy(new)
+    return new
 
 
 def mark_changed(leaf: Any) -> None:
@@ -145,12 +140,6 @@ def is_foreign(leaf: Any) -> bool:
     return not isinstance(leaf, (np.ndarray, float, np.floating)) and type(leaf).__module__.split(".")[0] != "torch"
 
 
-def is_direct(array: np.ndarray) -> bool:
-    """Whether a kernel can run on the array's memory as it lies."""
-    flags = array.flags
-    return flags.c_contiguous and flags.aligned and array.dtype.isnative
-
-
 def non_finite(array: Any) -> str:
     """How many entries of an array in host memory are not finite, in words; empty if none."""
     if array.size <= 1 << 16:
@@ -163,85 +152,3 @@ def non_finite(array: Any) -> str:
     nan = int(np.count_nonzero(np.isnan(array)))
     infinite = int(np.count_nonzero(np.isinf(array)))
     return " and ".join(f"{n:,} {word}" for n, word in ((nan, "NaN"), (infinite, "infinite")) if n)
-
-
-# ---- memory ----------------------------------------------------------------------------------------------------------
-
-
-# The data pointer is the first member of NumPy's public array struct, behind the object's header. Reading it there
-# costs a tenth of `array.ctypes.data`; it is read anew for every call, as arrays can be resized.
-_HEADER = object.__basicsize__
-
-
-def _read_pointer(array: np.ndarray) -> int:
-    return ctypes.c_void_p.from_address(id(array) + _HEADER).value or 0
-
-
-def _ask_numpy(array: np.ndarray) -> int:
-    return array.ctypes.data
-
-
-_PROBE = np.arange(2.0)
-_READABLE = sys.implementation.name == "cpython" and _read_pointer(_PROBE) == _PROBE.ctypes.data
-address: Callable[[np.ndarray], int] = _read_pointer if _READABLE else _ask_numpy
-"""Where an array's first element lies."""
-
-
-def byte_range(array: np.ndarray) -> tuple[int, int]:
-    """The addresses of an array's first byte and of the byte behind its last."""
-    start = address(array)
-    if array.flags.c_contiguous:
-        return start, start + array.nbytes
-    from numpy.lib.array_utils import byte_bounds
-
-    low, high = byte_bounds(array)
-    return int(low), int(high)
-
-
-def overlapping(array: np.ndarray, others: Sequence[tuple[int, int, np.ndarray]]) -> bool:
-    """Whether an array shares an element with one of `others` (byte range and array)."""
-    low, high = byte_range(array)
-    return any(start < high and low < stop and _share(array, other) for start, stop, other in others)
-
-
-def _share(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.flags.c_contiguous and b.flags.c_contiguous:
-        return a.size > 0 and b.size > 0
-    try:
-        return bool(np.shares_memory(a, b, max_work=cast(Any, 100_000)))
-    except np.exceptions.TooHardError:
-        return True  # rather refuse two arrays that may be disjoint than tear one
-
-
-def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
-    """Refuse arrays that share an element, with each other or within one array.
-
-    `w[:, 0]` and `w[:, 1]` share none, though their byte ranges overlap.
-    """
-    for array, name in zip(arrays, names):
-        if self_overlapping(array):
-            raise ValueError(f"{name} overlaps itself (indices share an element, as in a broadcast view): pass a copy.")
-    ranges = sorted((*byte_range(a), k) for k, a in enumerate(arrays))
-    open_: list[tuple[int, int, int]] = []
-    for low, high, k in ranges:
-        open_ = [r for r in open_ if r[1] > low]
-        for _, _, other in open_:
-            if _share(arrays[k], arrays[other]):
-                first, second = sorted((k, other))
-                same = address(arrays[k]) == address(arrays[other]) and arrays[k].size == arrays[other].size
-                raise ValueError(f"{names[first]} and {names[second]} "
-                                 f"{'are the same memory' if same else 'overlap in memory'}: a step would apply twice. "
-                                 "Pass each parameter once.")
-        open_.append((low, high, k))
-
-
-def self_overlapping(array: np.ndarray) -> bool:
-    """Whether two indices of one array may mean the same element."""
-    if array.flags.c_contiguous or array.size == 0:
-        return False
-    reach = array.itemsize
-    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape) if n > 1):
-        if stride < reach:
-            return True
-        reach += stride * (length - 1)
-    return False

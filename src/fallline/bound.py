@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import byte_range, dtype_of, filled_like, kind_of
+from fallline.arrays import dtype_of, filled_like, kind_of
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
+from fallline.memory import byte_range
 from fallline.settings import resolve
 from fallline.trace import Program
 from fallline.trees import flatten, paths
@@ -21,18 +22,17 @@ __all__ = ["Bound"]
 class Bound:
     """Leaves by name, shape and dtype, the state of each, and how often each was stepped.
 
-    It is made for the first call and kept once that call has succeeded. Every call is first *prepared*, which checks
-    everything and changes nothing, and then run.
+    It is made for the first call, from the parameters or gradients (`like`; `what` messages call its leaves), and kept
+    once that call has succeeded.
     """
 
-    def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, grads: Any, engine: str, nonfinite: str,
+    def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, what: str, engine: str, nonfinite: str,
                  t: int) -> None:
         self.chain = chain
         self.checks_finite = nonfinite != "propagate"
         leaves, self.treedef = flatten(like)
         self.paths = paths(self.treedef)
-        kinds = [kind_of(leaf, self.name(k, "parameter" if like is not grads else "gradient"))
-                 for k, leaf in enumerate(leaves)]
+        kinds = [kind_of(leaf, self.name(k, what)) for k, leaf in enumerate(leaves)]
         self.foreign = engine == "eager" or "foreign" in kinds
         if engine not in ("auto", "eager") and self.foreign:
             raise TypeError(f'engine={engine!r} runs on arrays in host memory (NumPy, torch CPU tensors). '
@@ -51,7 +51,7 @@ class Bound:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
         self._wanted = engine
         if self.foreign:
-            library = type(leaves[0]).__module__.split(".")[0] if leaves else "none"
+            library = type(leaves[0]).__module__.split(".")[0].removesuffix("lib")  # jaxlib is JAX
             self.engine_note = f"eager: {'asked for' if engine == 'eager' else f'arrays of {library}'}"
         else:
             name, why, self._kernel = host_engine(engine)
@@ -120,7 +120,7 @@ class Bound:
 
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf: "gradient 'layer1/W'"."""
-        return f"{what} {self.paths[k]!r}" if self.paths[k] else f"the {what}"
+        return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 

@@ -30,13 +30,14 @@ class Chain:
         self._check_order()
         self.names = _distinct([r.name for r in self.rules])
         self.titles = {name: link.title or name for name, link in zip(self.names, links)}
+        self._written = [link.title or link.rule.name for link in links]
         self.rule = next(r for r in self.rules if r.kind == "rule")
         self.hyper: dict[str, Hyper] = {f"{n}.{h.name}": h for n, r in self._named() for h in r.hyper.values()}
         self.short = self._short_names()
         self.slots = self._slot_names()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Chain, ([Link(rule, {}, self.titles[name]) for name, rule in self._named()],)
+        return Chain, ([Link(rule, {}, title) for rule, title in zip(self.rules, self._written)],)
 
     def __deepcopy__(self, memo: Any) -> Chain:
         return self
@@ -102,6 +103,11 @@ class Chain:
         """What error messages call the rule that a hyper-parameter belongs to: "Adam", "weight_decay"."""
         return self.titles[qualified.split(".")[0]]
 
+    def links(self, settings: Mapping[str, Any]) -> list[Link]:
+        """The links that make this chain again, with these settings."""
+        return [Link(rule, {h: settings[f"{name}.{h}"] for h in rule.hyper if f"{name}.{h}" in settings}, title)
+                for (name, rule), title in zip(self._named(), self._written)]
+
     @property
     def title(self) -> str:
         """What error messages call the chain."""
@@ -111,9 +117,9 @@ class Chain:
     def describe(self, settings: Mapping[str, Any]) -> str:
         """The chain as it would be written: "Adam(lr=0.001, ...)"."""
         parts = []
-        for name, rule in self._named():
+        for (name, rule), title in zip(self._named(), self._written):
             own = [f"{h}={settings[f'{name}.{h}']!r}" for h in rule.hyper if f"{name}.{h}" in settings]
-            parts.append(f"{self.titles[name]}({', '.join(own)})")
+            parts.append(f"{title}({', '.join(own)})")
         return parts[0] if len(parts) == 1 else f"chain({', '.join(parts)})"
 
     def starts(self) -> dict[str, float | str]:

@@ -7,20 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import (
-    address,
-    byte_range,
-    check_disjoint,
-    is_foreign,
-    is_number,
-    mark_changed,
-    non_finite,
-    self_overlapping,
-    shaped_like,
-    view,
-)
+from fallline.arrays import is_foreign, is_number, mark_changed, new_like, non_finite, view
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, run
+from fallline.memory import address, byte_range, check_disjoint, self_overlapping
 from fallline.trace import INCREMENT, Program
 
 __all__ = ["HostCall"]
@@ -76,6 +66,7 @@ class HostCall:
         return [(self.bound.paths[k], kinds) for k, g in zip(self._live, self._g) if (kinds := non_finite(g))]
 
     def _prepare(self, t: int) -> list[Leaf]:
+        self._new: dict[int, Any] = {}
         self._out = {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
         gradients = detach(self._g, written)
@@ -89,10 +80,8 @@ class HostCall:
             return self._x[k]
         if self._targets is not None:
             return view(self._targets[k])
-        g = self._gs[k]
-        if isinstance(g, np.ndarray) and type(g) is not np.ndarray:  # a subclass keeps what it carries
-            return np.empty_like(g, self.bound.dtypes[k], "C").view(np.ndarray)
-        return np.empty(self.bound.shapes[k], self.bound.dtypes[k])
+        self._new[k] = new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k])
+        return view(self._new[k])
 
     def _leaf(self, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
@@ -118,8 +107,7 @@ class HostCall:
         for k in self._live:
             self.bound.counts[k] += 1
         if self._targets is None:
-            return self.bound.treedef.unflatten(
-                None if g is None else shaped_like(g, self._out[k]) for k, g in enumerate(self._gs))
+            return self._increments()
         return self._written(self._targets)
 
     def _written(self, targets: Sequence[Any]) -> Any:
@@ -140,9 +128,15 @@ class HostCall:
             for leaf in self._targets:
                 _zero(leaf)
             return self._tree
-        kinds = zip(self._gs, self.bound.shapes, self.bound.dtypes)
+        self._new = {k: new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k]) for k in self._live}
+        for leaf in self._new.values():
+            _zero(leaf)
+        return self._increments()
+
+    def _increments(self) -> Any:
+        """The tree of new increments; numbers where the gradients are."""
         return self.bound.treedef.unflatten(
-            None if g is None else shaped_like(g, np.full(shape, -0.0, dtype)) for g, shape, dtype in kinds)
+            g if g is None else type(g)(self._new[k]) if is_number(g) else self._new[k] for k, g in enumerate(self._gs))
 
 
 def _zero(leaf: Any) -> None:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fallline.arrays import byte_range, is_direct, overlapping
 from fallline.engines import Kernel, Row
+from fallline.memory import byte_range, is_direct, overlapping
 from fallline.trace import Program
 
 __all__ = ["Leaf", "detach", "run"]

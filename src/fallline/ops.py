@@ -56,7 +56,7 @@ class Symbol:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Symbol:
         if method != "__call__" or kwargs or ufunc.__name__ not in _UFUNCS:
             raise FormulaError(f"np.{ufunc.__name__} is not in the vocabulary of formulas: {VOCABULARY}.")
-        return _UFUNCS[ufunc.__name__](*inputs)
+        return _UFUNCS[ufunc.__name__](*map(_lift, inputs))
 
     def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Symbol:
         if func is np.where and len(args) == 3 and not kwargs:
@@ -79,7 +79,7 @@ class Symbol:
 
     __int__ = __index__ = __complex__ = __round__ = __trunc__ = __float__
 
-    def __iter__(self) -> NoReturn:
+    def __iter__(self, *_: Any) -> NoReturn:
         raise FormulaError("A formula works coordinate by coordinate: its values have no length, items or indices.")
 
     __getitem__ = __len__ = __contains__ = __iter__

@@ -8,9 +8,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from fallline.arrays import detached, shaped_like, view
+from fallline.arrays import detached, is_number, new_like, view
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
 from fallline.eagercall import EagerCall
@@ -119,7 +117,7 @@ class Optimizer:
         (True, array([0.9, 1.1]))
         """
         self._check_whole()
-        bound = self._bind(params, grads)
+        bound = self._bind(params, "parameter")
         xs = bound.leaves(params, "parameter", same_dtype=True)
         gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
         call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, params, self._t)
@@ -145,7 +143,7 @@ class Optimizer:
         self._check_whole()
         if params is None and "x" in self._chain.updating.inputs:
             raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
-        bound = self._bind(grads if params is None else params, grads)
+        bound = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
         gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
         xs = None if params is None else bound.leaves(params, "parameter", same_dtype=True)
         outs = None if out is None else bound.leaves(out, "out", same_dtype=True)
@@ -154,8 +152,8 @@ class Optimizer:
             return call.nothing()
         return self._advance(call)
 
-    def _bind(self, like: Any, grads: Any) -> Bound:
-        return self._bound or Bound(self._chain, self._settings, like, grads, self._engine, self._nonfinite, self._t)
+    def _bind(self, like: Any, what: str) -> Bound:
+        return self._bound or Bound(self._chain, self._settings, like, what, self._engine, self._nonfinite, self._t)
 
     def _check_whole(self) -> None:
         if self._torn:
@@ -326,7 +324,7 @@ class Optimizer:
 
     def _at(self, formula: Callable[..., Any], params: Any) -> Any:
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
-        bound = self._bound or self._bind(params, params)
+        bound = self._bind(params, "parameter")
         arguments = list(inspect.signature(formula).parameters.values())[1:]
         values = []
         for k, x in enumerate(bound.leaves(params, "parameter", same_dtype=True)):
@@ -336,15 +334,10 @@ class Optimizer:
             if bound.foreign:
                 values.append(formula(detached(x), *slots, **hyper))
             else:
-                values.append(shaped_like(x, np.asarray(formula(view(x), *slots, **hyper), bound.dtypes[k])))
+                new = new_like(x, bound.shapes[k], bound.dtypes[k])
+                view(new)[...] = formula(view(x), *slots, **hyper)
+                values.append(type(x)(new) if is_number(x) else new)
         return bound.treedef.unflatten(values)
-
-    def _links(self) -> list[Link]:
-        links = []
-        for name, rule in zip(self._chain.names, self._chain.rules):
-            own = {h: self._settings[f"{name}.{h}"] for h in rule.hyper if f"{name}.{h}" in self._settings}
-            links.append(Link(rule, own, self._chain.titles[name]))
-        return links
 
 
 def _call(bound: Bound) -> type[HostCall] | type[EagerCall]:
@@ -395,7 +388,7 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise") -> Optimi
 def _links_of(item: Any) -> list[Link]:
     if isinstance(item, type) and issubclass(item, Optimizer):
         item = item()
-    return item._links() if isinstance(item, Optimizer) else [as_link(item)]
+    return item._chain.links(item._settings) if isinstance(item, Optimizer) else [as_link(item)]
 
 
 def _signature(rule: Rule) -> inspect.Signature:

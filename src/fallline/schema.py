@@ -56,8 +56,8 @@ class Hyper:
             raise TypeError(f"{self.name} of {owner} must be {text}, a schedule (a function of the number of completed "
                             f"steps) or a tree of these. Got {_brief(value)}{note}.")
         if not math.isfinite(number) or not self.range.holds(float(number)):
-            raise ValueError(f"{self.name} of {owner} must be {self.range.text}"
-                             f"{'' if math.isfinite(number) else ' and finite'}. Got {number!r}{note}.")
+            finite = "" if math.isfinite(number) or self.range is Real else " and finite"
+            raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {number!r}{note}.")
         return float(number)
 
 

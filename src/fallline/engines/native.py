@@ -15,8 +15,8 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from fallline.arrays import address
 from fallline.engines.rows import Kernel, Row
+from fallline.memory import address
 from fallline.trace import Instruction, Program
 
 __all__ = ["native_kernel"]

@@ -1,0 +1,214 @@
+"""Rules of the user's own: what a signature and a formula may say, and what the errors answer."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+import fallline as fl
+
+
+def a_rule(formula):
+    """A formula of g and lr as an optimizer."""
+    return fl.Optimizer(fl.rule(lambda g, *, lr=0.1: formula(g, lr)))
+
+
+def one_step(opt, x=1.0, g=2.0):
+    return opt.step(np.array([x]), np.array([g])).item()
+
+
+def test_a_closure_a_lambda_and_a_helper_function_make_rules():
+    scale = 3.0
+
+    def helper(g):
+        return fl.sign(g) * scale
+
+    @fl.rule
+    def closing(g, *, lr=0.1):
+        return -lr * helper(g)
+
+    assert one_step(fl.Optimizer(closing, lr=1.0)) == -2.0
+    assert one_step(fl.Optimizer(fl.rule(lambda g, *, lr=0.5: -lr * g))) == 0.0
+
+
+@pytest.mark.parametrize(("formula", "number"), [
+    (lambda g, lr: np.sqrt(np.abs(g)), math.sqrt(2)),
+    (lambda g, lr: np.where(g > 0, g, -g), 2.0),
+    (lambda g, lr: np.maximum(g, 5.0), 5.0),
+    (lambda g, lr: np.minimum(5.0, g), 2.0),
+    (lambda g, lr: np.float64(2) * np.sign(g) + np.square(g), 6.0),
+    (lambda g, lr: abs(-g) - +g, 0.0),
+    (lambda g, lr: fl.root(g * g), 2.0),
+    (lambda g, lr: lr ** 2 * g + lr ** 0.5 * 0, 0.02),
+    (lambda g, lr: fl.where(g >= 2, fl.where(g <= 2, fl.where(g == 2, 7, 0), 0), 0), 7.0),
+    (lambda g, lr: fl.where(g != 2, 1, 8) + fl.where(g < 2, 1, 0), 8.0),
+    (lambda g, lr: 1 / g, 0.5),
+    (lambda g, lr: 10 - g, 8.0),
+])  # fmt: skip
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
+def test_the_vocabulary_of_formulas_and_numpys_names_for_it(formula, number, engine):
+    opt = fl.Optimizer(fl.rule(lambda g, *, lr=0.1: formula(g, lr)), engine=engine)
+    assert one_step(opt, x=0.0) == pytest.approx(number, abs=0, rel=1e-15)
+
+
+def test_the_words_work_on_numbers_and_on_arrays_too():
+    a = np.array([-4.0, -0.0, 0.0, 9.0, np.nan])
+    assert fl.sqrt(9.0) == 3.0
+    assert math.isnan(fl.sqrt(-1.0))
+    assert fl.root(0.0) > 0
+    np.testing.assert_array_equal(fl.sign(a), [-1, 0, 0, 1, np.nan])
+    np.testing.assert_array_equal(fl.maximum(a, 1.0), [1, 1, 1, 9, np.nan])
+    np.testing.assert_array_equal(fl.minimum(1.0, a), [-4, 0, 0, 1, np.nan])
+    np.testing.assert_array_equal(fl.abs(a), [4, 0, 0, 9, np.nan])
+    assert fl.root(np.float32(0)) ** 2 == pytest.approx(np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize(("formula", "remedy"), [
+    (lambda g, lr: g if g > 0 else -g, "where(condition, a, b)"),
+    (lambda g, lr: max(g, 0), "maximum(a, b)"),
+    (lambda g, lr: g > 0 and g, "where(condition, a, b)"),
+    (lambda g, lr: math.sqrt(g), "fallline's sqrt"),
+    (lambda g, lr: math.sqrt(lr) * g, "fallline's sqrt"),
+    (lambda g, lr: g**2, "write g*g for g**2"),
+    (lambda g, lr: 2**g, "Powers are for scalars"),
+    (lambda g, lr: np.power(g, 3), "write g*g for g**2"),
+    (lambda g, lr: np.exp(g), "np.exp is not in the vocabulary"),
+    (lambda g, lr: np.sum(g), "np.sum is not in the vocabulary"),
+    (lambda g, lr: g.sum(), ".sum of an array is not known"),
+    (lambda g, lr: g[0], "coordinate by coordinate"),
+    (lambda g, lr: len(g) * g, "coordinate by coordinate"),
+    (lambda g, lr: (g > 0) & (lr > 0), "where(condition, a, b)"),
+    (lambda g, lr: (g > 0) * g, "where(g > 0, 1, 0)"),
+    (lambda g, lr: ~(g > 0), "vocabulary"),
+    (lambda g, lr: g > 0, "where(g > 0, 1, 0)"),
+    (lambda g, lr: fl.where(g, 1, 2), "needs a comparison"),
+    (lambda g, lr: g % 2, "vocabulary"),
+    (lambda g, lr: g * np.ones(3), "make it a hyper-parameter"),
+    (lambda g, lr: None, "Got NoneType"),
+])  # fmt: skip
+def test_a_formula_outside_the_vocabulary_is_refused_with_what_to_write_instead(formula, remedy):
+    with pytest.raises(fl.FormulaError) as error:
+        a_rule(formula)
+    assert remedy in str(error.value)
+    assert "rule" in str(error.value)
+
+
+@pytest.mark.parametrize(("formula", "remedy"), [
+    (lambda grad: grad, "g (the gradient), x (the parameter), t (the step number from 1)"),
+    (lambda g, beta: g, "a state slot needs its start (`beta=0`), a hyper-parameter stands after `*`"),
+    (lambda g, *rest: g, "name every state slot"),
+    (lambda g, **hyper: g, "every hyper-parameter"),
+    (lambda g, m="eps": (g, m), "the name of a hyper-parameter (there is none)"),
+    (lambda g, x=0: (g, x), "give the slot another name"),
+    (lambda g, m=None: (g, m), "finite number"),
+])  # fmt: skip
+def test_a_signature_that_is_no_schema_is_refused(formula, remedy):
+    with pytest.raises(fl.FormulaError) as error:
+        fl.rule(formula)
+    assert remedy in str(error.value)
+
+
+def test_the_gradient_of_a_modifier_of_the_increment_is_called_d():
+    with pytest.raises(fl.FormulaError, match=r"d \(the increment\)"):
+        fl.after(lambda g: g)
+
+
+@pytest.mark.parametrize("formula", [
+    lambda g, m=0, n=0: (g, m),
+    lambda g, m=0: g,
+    lambda g: (g, g),
+])  # fmt: skip
+def test_a_wrong_number_of_returned_states_is_refused(formula):
+    with pytest.raises(fl.FormulaError, match="must return the increment"):
+        fl.Optimizer(fl.rule(formula))
+
+
+@pytest.mark.parametrize(("links", "remedy"), [
+    ((fl.SGD(), fl.Adam()), "two would apply -lr twice and climb"),
+    ((), "exactly one rule"),
+    ((fl.clip_value(1.0),), "exactly one rule"),
+    ((fl.SGD(), fl.clip_value(1.0)), "must stand before the rule sgd: chain(clip_value, sgd)"),
+    ((fl.weight_decay(0.1), fl.SGD()), "must stand behind the rule sgd: chain(sgd, weight_decay)"),
+    ((lambda g: g, fl.SGD()), "Decorate it with fallline.rule"),
+])  # fmt: skip
+def test_a_chain_that_is_none_is_refused_with_the_order_it_should_have(links, remedy):
+    with pytest.raises(fl.FormulaError) as error:
+        fl.chain(*links)
+    assert remedy in str(error.value)
+
+
+def test_a_hyper_parameter_without_default_is_the_chains_and_missing_if_no_rule_has_it():
+    opt = fl.chain(fl.SGD(0.5), fl.weight_decay(0.1))
+    assert one_step(opt, x=1.0, g=0.0) == 1 - 0.5 * 0.1
+    opt.lr = 1.0
+    assert one_step(opt, x=1.0, g=0.0) == 1 - 1.0 * 0.1
+    with pytest.raises(TypeError, match=r"weight_decay needs lr.*Give it: weight_decay\(lr="):
+        fl.chain(fl.AdaDelta(), fl.weight_decay(0.1))
+    with pytest.raises(TypeError, match="needs speed"):
+        fl.Optimizer(fl.rule(lambda g, *, speed: -speed * g))
+
+
+def test_modifiers_do_what_their_formulas_say():
+    def increment(*links):
+        return fl.chain(*links).update(np.array([3.0, -0.5]), params=np.array([1.0, 2.0])).tolist()
+
+    assert increment(fl.maximize(), fl.SGD(1.0)) == [3.0, -0.5]
+    assert increment(fl.clip_value(1.0), fl.SGD(1.0)) == [-1.0, 0.5]
+    assert increment(fl.l2(0.5), fl.SGD(1.0)) == [-3.5, -0.5]
+    assert increment(fl.SGD(0.5), fl.weight_decay(0.5)) == [-1.5 - 0.25, 0.25 - 0.5]
+    assert increment(fl.clip_value(2.0), fl.clip_value(1.0), fl.SGD(1.0)) == [-1.0, 0.5]
+
+
+def test_a_modifier_may_have_state_of_its_own():
+    @fl.before
+    def smooth(g, m=0, *, decay: fl.Fraction = 0.5):
+        m = decay * m + (1 - decay) * g
+        return m, m
+
+    opt = fl.chain(smooth, fl.Momentum(1.0, momentum=0.0))
+    opt.step(np.zeros(1), np.ones(1))
+    assert opt.state["m"].tolist() == [0.5]
+    both = fl.chain(smooth, smooth, fl.SGD(1.0))
+    both.step(np.zeros(1), np.ones(1))
+    assert {k: v.item() for k, v in both.state.items()} == {"smooth.m": 0.5, "smooth2.m": 0.25}
+
+
+def test_ranges_are_read_off_annotations_and_checked_at_every_border():
+    @fl.rule
+    def ranged(g, *, lr: fl.Positive = 1.0, share: fl.Fraction = 0.5, shift=0.0):
+        return -lr * share * g + shift
+
+    assert one_step(fl.Optimizer(ranged, shift=-3.0), g=0.0) == -2.0
+    for setting, message in [({"lr": 0}, "lr of ranged must be > 0. Got 0."),
+                             ({"share": 1.0}, "share of ranged must be in [0, 1). Got 1.0."),
+                             ({"shift": math.inf}, "shift of ranged must be a finite number. Got inf.")]:  # fmt: skip
+        with pytest.raises(ValueError, match="must be") as error:
+            fl.Optimizer(ranged, **setting)
+        assert str(error.value) == message
+    with pytest.raises(ValueError, match="lr of bad's signature must be ≥ 0"):
+        @fl.rule
+        def bad(g, *, lr: fl.NonNegative = -1.0):
+            return -lr * g
+
+
+def test_a_name_that_optimizer_itself_has_cannot_be_a_hyper_parameter():
+    with pytest.raises(fl.FormulaError, match="'step' is a name of Optimizer"):
+        fl.Optimizer(fl.rule(lambda g, *, step=0.1: -step * g))
+
+
+def test_a_long_formula_does_not_exhaust_the_stack():
+    def long(g, lr):
+        total = g
+        for _ in range(5000):
+            total = total + g
+        return -total
+
+    assert one_step(a_rule(long), x=0.0, g=1.0) == -5001.0
+
+
+def test_rules_of_a_module_travel_by_pickle_and_optimizers_with_them():
+    assert pickle.loads(pickle.dumps(fl.rules.adam)) is fl.rules.adam
+    chain = fl.chain(fl.clip_value(1.0), fl.Adam(0.1), fl.weight_decay(0.01))
+    chain.step(np.ones(2), np.ones(2))
+    assert repr(pickle.loads(pickle.dumps(chain))) == repr(chain)

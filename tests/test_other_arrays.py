@@ -1,0 +1,159 @@
+"""Arrays of other libraries: torch tensors in place through the native engine, JAX arrays through the eager one."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import fallline as fl
+from conftest import need
+
+every_optimiser = pytest.mark.parametrize("cls", fl.OPTIMIZERS.values(), ids=fl.OPTIMIZERS)
+
+
+def a_run(cls, as_array, **options):
+    """Parameters after ten steps over the same gradients, as NumPy arrays."""
+    rng = np.random.default_rng(0)
+    opt = cls(**options)
+    w = {"W": as_array(rng.standard_normal((3, 4)).astype(np.float32)),
+         "b": as_array(rng.standard_normal(4).astype(np.float32))}  # fmt: skip
+    for _ in range(10):
+        g = {"W": as_array(rng.standard_normal((3, 4)).astype(np.float32)),
+             "b": as_array(rng.standard_normal(4).astype(np.float32))}  # fmt: skip
+        w = opt.step(w, g)
+    return {k: np.asarray(v) for k, v in w.items()}, opt
+
+
+@every_optimiser
+def test_torch_tensors_get_the_bits_of_numpy_arrays(cls):
+    torch = need("torch")
+    ours, _ = a_run(cls, np.array)
+    theirs, opt = a_run(cls, torch.tensor)
+    assert opt.engine.startswith("native")
+    for k in ours:
+        assert ours[k].tobytes() == theirs[k].tobytes()
+
+
+@every_optimiser
+def test_jax_arrays_come_close_to_numpy_arrays(cls):
+    jnp = need("jax.numpy")
+    ours, _ = a_run(cls, np.array)
+    theirs, opt = a_run(cls, jnp.asarray)
+    assert opt.engine == "eager: arrays of jax"
+    for k in ours:
+        np.testing.assert_allclose(theirs[k], ours[k], rtol=1e-4, atol=1e-6)
+
+
+@every_optimiser
+def test_torch_tensors_through_the_eager_engine_come_close(cls):
+    torch = need("torch")
+    ours, _ = a_run(cls, np.array)
+    theirs, opt = a_run(cls, torch.tensor, engine="eager")
+    assert opt.engine.startswith("eager")
+    for k in ours:
+        np.testing.assert_allclose(theirs[k], ours[k], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["native", "reference", "eager"])
+def test_a_tensor_that_requires_grad_is_stepped_in_place_and_autograd_notices(engine):
+    torch = need("torch")
+    w = torch.ones(3, requires_grad=True)
+    loss = (w * w).sum()
+    before = w._version
+    assert fl.SGD(0.5, engine=engine).step(w, torch.ones(3)) is w
+    assert w.tolist() == [0.5] * 3
+    assert w._version > before
+    assert w.requires_grad
+    assert w.grad_fn is None
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_torch_module_trains_by_its_named_parameters():
+    torch = need("torch")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    params = dict(model.named_parameters())
+    x = torch.randn(64, 4)
+    y = x[:, :1] * x[:, 1:2]
+    opt, losses = fl.Adam(0.05), []
+    for _ in range(100):
+        loss = ((model(x) - y) ** 2).mean()
+        model.zero_grad()
+        loss.backward()
+        opt.step(params, {name: p.grad for name, p in params.items()})
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_an_increment_is_of_the_gradients_library():
+    torch, jnp = need("torch"), need("jax.numpy")
+    assert torch.equal(fl.SGD(0.5).update(torch.ones(2)), torch.tensor([-0.5, -0.5]))
+    increment = fl.SGD(0.5).update(jnp.ones(2))
+    assert type(increment) is type(jnp.ones(2))
+    assert increment.dtype == jnp.float32
+    out = torch.empty(2)
+    assert fl.SGD(0.5).update(torch.ones(2), out=out) is out
+    assert out.tolist() == [-0.5, -0.5]
+    with pytest.raises(TypeError, match="out cannot be written"):
+        fl.SGD(0.5).update(jnp.ones(2), out=jnp.ones(2))
+
+
+def test_a_jax_gradient_steps_numpy_parameters_in_place():
+    jax = need("jax")
+    w = np.ones(3, np.float32)
+    assert fl.SGD(0.25).step(w, jax.grad(lambda v: (v * v).sum())(w)) is w
+    assert w.tolist() == [0.5] * 3
+
+
+def test_a_jax_tracer_is_refused_by_name():
+    jax = need("jax")
+    with pytest.raises(TypeError, match="is a JAX tracer: an optimizer keeps state and cannot run inside jit"):
+        jax.jit(lambda w: fl.SGD().step(w, w))(np.ones(3))
+
+
+def test_jax_arrays_are_left_as_they_were():
+    jnp = need("jax.numpy")
+    w = jnp.ones(3)
+    stepped = fl.SGD(0.5).step(w, jnp.ones(3))
+    assert w.tolist() == [1.0] * 3
+    assert stepped.tolist() == [0.5] * 3
+
+
+def test_jax_arrays_pass_through_chains_with_settings_per_coordinate():
+    jnp = need("jax.numpy")
+    opt = fl.chain(fl.clip_value(0.5), fl.SGD(np.array([1.0, 2.0])), fl.weight_decay(0.5))
+    assert opt.step(jnp.ones(2), jnp.ones(2)).tolist() == [1 - 0.5 - 0.5, 1 - 1.0 - 1.0]
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_non_finite_gradients_of_other_libraries_are_found(library):
+    xp = need(library)
+    array = xp.tensor if library == "torch" else xp.asarray
+    opt = fl.Adam(0.1)
+    w = {"a": array([1.0, 2.0]), "b": array([1.0])}
+    w = opt.step(w, {"a": array([1.0, 1.0]), "b": array([1.0])})
+    before = {k: np.asarray(v).copy() for k, v in w.items()}
+    with pytest.raises(fl.NonFiniteGradient, match="a has 1 NaN and 1 infinite") as error:
+        opt.step(w, {"a": array([float("nan"), float("inf")]), "b": array([1.0])})
+    assert error.value.paths == ("a",)
+    assert opt.t == 1
+    assert all(np.array_equal(before[k], np.asarray(w[k])) for k in w)
+
+
+def test_foreign_state_is_copied_with_its_optimizer():
+    jnp = need("jax.numpy")
+    opt = fl.Momentum(1.0)
+    w = opt.step(jnp.zeros(2), jnp.ones(2))
+    twin = copy.deepcopy(opt)
+    assert opt.step(w, jnp.ones(2)).tolist() == twin.step(w, jnp.ones(2)).tolist()
+
+
+def test_tensors_of_other_kinds_are_refused():
+    torch = need("torch")
+    with pytest.raises(TypeError, match="Got bfloat16"):
+        fl.SGD().step(torch.ones(2, dtype=torch.bfloat16), torch.ones(2))
+    with pytest.raises(TypeError, match="to_dense"):
+        fl.SGD().step(torch.ones(2).to_sparse(), torch.ones(2))
+    with pytest.raises(TypeError, match=r"engine='native' runs on arrays in host memory"):
+        fl.SGD(engine="native").step(need("jax.numpy").ones(2), np.ones(2))
