@@ -120,19 +120,23 @@ def test_a_function_may_overwrite_what_it_is_given(solve):
 
         return call
 
-    np.testing.assert_array_equal(solve(rude(bowl), START, jac=rude(bowl_der)).x, solve(bowl, START, jac=bowl_der).x)
+    callback = rude(lambda xk: None)
+    result = solve(rude(bowl), START, jac=rude(bowl_der), callback=callback)
+    np.testing.assert_array_equal(result.x, solve(bowl, START, jac=bowl_der).x)
 
 
-@pytest.mark.parametrize("solve", [as_method, by_fallline])
-def test_a_gradient_buffer_that_is_used_again_changes_no_result(solve):
+@pytest.mark.parametrize("jac", [True, bowl_der])
+def test_a_gradient_buffer_that_is_used_again_changes_no_result(jac):
     buffer = np.empty(3)
 
     def der(x):
         buffer[:] = bowl_der(x)
         return buffer
 
-    result = solve(bowl, START, jac=der)
-    np.testing.assert_array_equal(result.jac, bowl_der(result.x))
+    fun = (lambda x: (bowl(x), der(x))) if jac is True else bowl
+    result = fl.minimize(fun, START, jac=jac if jac is True else der, method=fl.SGD(lr=1.1), options={"maxiter": 5})
+    np.testing.assert_array_equal(result.x, START)  # the best point was the first of six
+    np.testing.assert_array_equal(result.jac, bowl_der(START))
 
 
 @SOLVERS
@@ -473,6 +477,13 @@ def test_a_gradient_that_is_not_finite_is_divergence(bad, bounds):
     result = fl.minimize(both, START, jac=True, method=fl.SGD(lr=0.1), bounds=bounds)
     assert (result.success, result.status) == (False, 2)
     assert "the gradient is not finite" in result.message
+
+
+@pytest.mark.parametrize("leaf", ["a", "b", "c"])
+def test_a_gradient_that_is_not_finite_is_found_in_any_leaf(leaf):
+    x0 = {"a": np.ones(2), "b": np.ones(2), "c": np.ones(2)}
+    grad = {**x0, leaf: np.array([1.0, math.nan])}
+    assert fl.minimize(lambda p: (1.0, grad), x0, jac=True).status == 3
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
