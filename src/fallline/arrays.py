@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,54 +11,66 @@ import numpy as np
 from fallline.ops import namespace
 
 __all__ = [
+    "CASTABLE", "STEPPED",
     "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "kind_of", "like", "mark_changed",
     "new_like", "non_finite", "view",
 ]  # fmt: skip
 
 SUPPORTED = "float32 or float64"
+STEPPED = ("float32", "float64")
+CASTABLE = (*STEPPED, "float16", "bfloat16", "longdouble", "float96", "float128")
 
 
-def kind_of(leaf: Any, what: str) -> str:
+def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     """ "numpy", "torch" (in host memory), "number" (a Python float or NumPy scalar) or "foreign" (any other library).
 
-    Raises TypeError, naming `what`, for anything that is no array of real floating-point numbers.
+    Raises TypeError, naming `what`, for anything that is no array of one of the `dtypes`.
     """
-    if isinstance(leaf, np.ndarray):
-        if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"{what} is a masked array; a step would ignore the mask: pass .filled(0) or .data of it.")
-        _check_dtype(leaf.dtype, what)
-        return "numpy"
-    if isinstance(leaf, (float, np.floating)):
-        _check_dtype(np.dtype(type(leaf)), what)
-        return "number"
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array; a step would ignore the mask: pass .filled(0) or .data of it.")
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(leaf, torch.Tensor):
-        return _torch_kind(torch, leaf, what)
+    if isinstance(leaf, np.ndarray):
+        kind = "numpy"
+    elif isinstance(leaf, (float, np.floating)):
+        kind = "number"
+    elif torch is not None and isinstance(leaf, torch.Tensor):
+        if leaf.layout is not torch.strided:
+            raise TypeError(f"{what} is a {leaf.layout} tensor: convert it, .to_dense().")
+        kind = "torch" if leaf.device.type == "cpu" else "foreign"
+    else:
+        _check_foreign(leaf, what)
+        kind = "foreign"
+    name = dtype_name(leaf)
+    if name not in dtypes:
+        hint = ": convert it to a float dtype" if name.startswith(("int", "uint", "bool")) else ""
+        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{hint}.")
+    return kind
+
+
+def _check_foreign(leaf: Any, what: str) -> None:
     if isinstance(leaf, (int, complex, np.generic)):
         raise TypeError(f"{what} must be {SUPPORTED}. Got {leaf!r} ({type(leaf).__name__}).")
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(leaf, jax.core.Tracer):
         raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or vmap. "
                         "Call step outside, on the gradients that a jitted function returns.")
-    if hasattr(leaf, "__array_namespace__") or type(leaf).__module__.split(".")[0] == "cupy":
-        _check_name(dtype_name(leaf), what)
-        return "foreign"
-    raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}."
-                    f"{' Pass parameters to step: opt.step(params, grads).' if hasattr(leaf, 'parameters') else ''}")
+    if not hasattr(leaf, "__array_namespace__") and type(leaf).__module__.split(".")[0] != "cupy":
+        remedy = " Pass parameters to step: opt.step(params, grads)." if hasattr(leaf, "parameters") else ""
+        raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}.{remedy}")
 
 
-def _torch_kind(torch: Any, leaf: Any, what: str) -> str:
-    if leaf.layout is not torch.strided:
-        raise TypeError(f"{what} is a {leaf.layout} tensor: convert it, {what}.to_dense().")
-    _check_name(dtype_name(leaf), what)
-    return "torch" if leaf.device.type == "cpu" else "foreign"
+def dtype_name(leaf: Any) -> str:
+    """The dtype's name without its library: "float32"."""
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.dtype.name if leaf.dtype.names is None else str(leaf.dtype)
+    return "float64" if isinstance(leaf, float) else str(leaf.dtype).removeprefix("torch.")
 
 
 def dtype_of(leaf: Any) -> np.dtype:
     """The dtype of a leaf of any kind, in native byte order."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return np.dtype(leaf.dtype.type)
-    return np.dtype(np.float64) if isinstance(leaf, float) else np.dtype(dtype_name(leaf))
+    return np.dtype(dtype_name(leaf))
 
 
 def filled_like(leaf: Any, value: Any) -> Any:
@@ -79,21 +92,6 @@ def like(leaf: Any, value: Any) -> Any:
     return xp.asarray(value, dtype=leaf.dtype if hasattr(leaf, "dtype") else float, **where)
 
 
-def dtype_name(leaf: Any) -> str:
-    """The dtype's name without its library: "float32"."""
-    return str(getattr(leaf, "dtype", type(leaf).__name__)).removeprefix("torch.")
-
-
-def _check_dtype(dtype: np.dtype, what: str) -> None:
-    _check_name(dtype.name if dtype.kind == "f" else str(dtype), what)
-
-
-def _check_name(name: str, what: str) -> None:
-    if name not in ("float32", "float64"):
-        hint = ": convert it to a float dtype" if name.startswith(("int", "uint", "bool")) else ""
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{hint}.")
-
-
 def view(leaf: Any) -> np.ndarray:
     """A leaf in host memory as a plain ndarray that shares its memory (a number: a copy)."""
     if type(leaf) is np.ndarray:
@@ -102,6 +100,8 @@ def view(leaf: Any) -> np.ndarray:
         return leaf.view(np.ndarray)
     if isinstance(leaf, (float, np.floating)):
         return np.array(leaf)
+    if dtype_name(leaf) == "bfloat16":  # which NumPy cannot view
+        leaf = leaf.float()
     return leaf.detach().resolve_conj().resolve_neg().numpy()
 
 

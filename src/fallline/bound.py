@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import dtype_of, filled_like, kind_of
+from fallline.arrays import CASTABLE, STEPPED, dtype_of, filled_like, kind_of
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import byte_range
@@ -134,7 +134,7 @@ class Bound:
             if leaf is None and optional:
                 continue
             name = self.name(k, what)
-            kind_of(leaf, name)
+            kind_of(leaf, name, STEPPED if same_dtype else CASTABLE)
             shape = tuple(np.shape(leaf))
             if shape != self.shapes[k]:
                 raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")

@@ -22,7 +22,7 @@ from fallline.race.timing import Timing, timing
 STEPS = 450
 REPEATS = 10
 TUNING_REPEATS = 3
-MARKS = 60
+MARKS = 45
 
 
 @dataclass(frozen=True)

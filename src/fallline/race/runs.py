@@ -18,9 +18,9 @@ from fallline.race.contender import Contender
 from fallline.race.grid import Grid, best_rate
 from fallline.race.load import ProblemSource, problem_at
 from fallline.race.summary import steps_to
-from fallline.race.surfaces import at_start
+from fallline.race.surfaces import SURFACES, at_start
 
-SURFACE_STEPS = 300
+SURFACE_STEPS = 240
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Outcome:
 class SurfaceRun:
     """One optimiser on one surface, tuned on the same grid, with its path at the best rate.
 
-    What is tuned here is the mean value along the path: where nothing is noisy, the value at the end alone would prefer
-    rates that leap about and happen to land well.
+    What counts here is the way: the mean of the value's logarithm along the path, down to the target. Where nothing is
+    noisy, the value at the end alone would prefer rates that leap about and happen to land well.
     """
 
     surface: str
@@ -94,7 +94,7 @@ class SurfaceRun:
         return SurfacePath(best, loss, grid.edge(means) != 0, steps_to(problem.target, range(len(path)), heights), path)
 
     def _descend(self, rate: float) -> tuple[float, float, list[list[float]]]:
-        """The mean value along the path, the value at its end, and the path."""
+        """The mean logarithm of the value along the path, the value at its end, and the path."""
         problem = at_start(self.surface)
         path: list[list[float]] = []
         end = descend(
@@ -107,7 +107,8 @@ class SurfaceRun:
         )
         if end.status is Status.DIVERGED:
             return np.inf, np.inf, path
-        return float(end.values.mean()), _finite_loss(problem.loss(end.params)), [*path, end.params.tolist()]
+        heights = np.maximum(end.values, SURFACES[self.surface].target)
+        return float(np.log10(heights).mean()), _finite_loss(problem.loss(end.params)), [*path, end.params.tolist()]
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@
 
     draw() {
       const gd = this.contour, { x, y, z, levels, window: [xs, ys] } = this.data;
-      this.margin = { l: 30, r: 30 + 6.6 * Math.max(...names.map(name => name.length)), t: 8, b: 24 };
+      this.margin = { l: 30, r: 34 + 7.6 * Math.max(...names.map(name => name.length)), t: 8, b: 24 };
       this.size = { w: gd.clientWidth, h: gd.clientHeight };
       const layout = axes(gd, { range: xs, nticks: 5, showgrid: false }, { range: ys, nticks: 5, showgrid: false }, 0);
       const shades = dark.matches ? [[0, "#35424f"], [1, "#171b20"]] : [[0, "#ccd8de"], [1, "#f8f7f2"]];
