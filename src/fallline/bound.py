@@ -153,7 +153,7 @@ class Bound:
 
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views."""
-        return {slot: self.treedef.unflatten([_read_only(a) for a in leaves]) for slot, leaves in self.state.items()}
+        return {slot: self.treedef.unflatten(map(_read_only, leaves)) for slot, leaves in self.state.items()}
 
 
 def _read_only(array: Any) -> Any:

@@ -6,6 +6,7 @@ import copy
 import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fallline.arrays import detached, is_number, new_like, view
@@ -16,7 +17,7 @@ from fallline.engines import ENGINES
 from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.hostcall import HostCall
 from fallline.schema import Link, Rule, unknown_setting
-from fallline.settings import check
+from fallline.settings import REMEDY, check, looks_like_parameters
 
 __all__ = ["Optimizer", "chain"]
 
@@ -81,8 +82,10 @@ class Optimizer:
         assert rule is not None
         positional = ["lr"] if "lr" in rule.hyper else []
         if len(args) > len(positional):
+            hint = f" Parameters? {REMEDY.capitalize()}." if any(map(looks_like_parameters, args)) else ""
+            hint = f" As a SciPy method pass an instance: method={name}()." if callable(args[0]) else hint
             raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, all else by name. "
-                            f"Got {len(args)} positional arguments.")
+                            f"Got {len(args)} positional argument{'s' * (len(args) > 1)}.{hint}")
         settings = dict(hyper)
         for key, value in zip(positional, args):
             if key in settings:
@@ -221,7 +224,7 @@ class Optimizer:
 
         Empty before the first step, which is when the shapes are known.
         """
-        return self._bound.state_trees() if self._bound else {}
+        return MappingProxyType(self._bound.state_trees() if self._bound else {})
 
     @property
     def engine(self) -> str:

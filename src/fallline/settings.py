@@ -50,15 +50,26 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
 
 
 def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
-    if isinstance(value, ByPath) or (callable(value) and not hasattr(value, "parameters")):
+    if isinstance(value, ByPath):
         return value
     if isinstance(value, np.ndarray) and value.ndim:
         return _check_array(hyper, value, owner)
-    torch_like = type(value).__module__.split(".")[0] == "torch" and bool(getattr(value, "ndim", 1))
-    if torch_like or hasattr(value, "__next__") or hasattr(value, "parameters"):
+    if looks_like_parameters(value):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {type(value).__name__}: pass parameters to step: opt.step(params, grads).")
+                        f"Got {type(value).__name__}: {REMEDY}.")
+    if callable(value) and not hasattr(value, "hyper"):  # rules and optimizers are callable, but no schedules
+        return value
     return hyper.check(value, owner)
+
+
+REMEDY = "pass parameters to step: opt.step(params, grads)"
+
+
+def looks_like_parameters(value: Any) -> bool:
+    """Whether someone passed parameters where settings go: a torch module, its parameters, arrays or a tree of them."""
+    if isinstance(value, (dict, list, tuple)):
+        return any(map(looks_like_parameters, value.values() if isinstance(value, dict) else value))
+    return hasattr(value, "__next__") or hasattr(value, "parameters") or bool(getattr(value, "ndim", 0))
 
 
 def _check_array(hyper: Hyper, value: np.ndarray, owner: str) -> np.ndarray:
