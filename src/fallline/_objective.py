@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ def objective(fun: Callable[..., Any], jac: Any, args: Any, box: Box, rel_step: 
     )
 
 
-class Objective:
+class Objective(ABC):
     """Value and gradient at x; a gradient of None where x or the value is not finite already.
 
     Every call gets a copy of x of its own, as in SciPy, so that fun may keep or change what it is given.
@@ -51,8 +52,9 @@ class Objective:
             return math.nan, None
         return self._evaluate(x)
 
+    @abstractmethod
     def _evaluate(self, x: Any) -> tuple[float, Any]:
-        raise NotImplementedError
+        """Value and gradient where x is finite."""
 
     def _call(self, x: Any) -> Any:
         self.nfev += 1

@@ -66,7 +66,7 @@ def himmelblau(p: Array) -> tuple[float, Array]:
 
 SURFACES: dict[str, Surface] = {
     "rosenbrock": Surface(
-        "Rosenbrock", "a curved valley with a flat floor", rosenbrock, (-1.5, 2.0), ((-2, 2), (-1, 3)), ((1, 1),), 1e-3
+        "Rosenbrock", "a curved valley with a flat floor", rosenbrock, (-1.5, 2.0), ((-2, 2), (-1, 3)), ((1, 1),), 0.1
     ),
     "beale": Surface(
         "Beale", "a plateau with sharp corners", beale, (1.0, 1.5), ((-0.5, 4.5), (-1.5, 2)), ((3, 0.5),), 1e-3
