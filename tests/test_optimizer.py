@@ -240,6 +240,15 @@ def test_the_increment_may_be_written_over_the_gradient_if_asked_to():
     assert g.tolist() == [-0.5, -1.0]
 
 
+def test_none_in_place_of_the_parameters_or_the_gradient_is_refused():
+    opt = fl.SGD()
+    with pytest.raises(TypeError, match="step of SGD needs the parameters"):
+        opt.step(None, None)
+    with pytest.raises(TypeError, match="update of SGD needs a gradient"):
+        opt.update(None)
+    assert opt.t == 0
+
+
 class Tagged(np.ndarray):
     """A subclass that carries something."""
 

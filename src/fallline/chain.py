@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from fallline.errors import FormulaError
@@ -130,14 +130,22 @@ class Chain:
     @cached_property
     def stepping(self) -> Program:
         """The program that advances the parameter."""
-        return trace(self._traced(), "x")
+        return _program(self, "x")
 
     @cached_property
     def updating(self) -> Program:
         """The program that gives the increment."""
-        return trace(self._traced(), INCREMENT)
+        return _program(self, INCREMENT)
 
-    def _traced(self) -> list[Traced]:
+    def __eq__(self, other: object) -> bool:
+        """Chains of the same rules have the same names and so the same programs, whatever their settings."""
+        return isinstance(other, Chain) and self.rules == other.rules
+
+    def __hash__(self) -> int:
+        return hash(self.rules)
+
+    def traced(self) -> list[Traced]:
+        """The rules with the names that their slots and hyper-parameters have in this chain."""
         return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper})
                 for n, r in self._named()]
 
@@ -145,6 +153,11 @@ class Chain:
         """The hyper-parameters that a state slot starts at and no formula reads."""
         started = {s for s in self.starts().values() if isinstance(s, str)}
         return frozenset(started - set(self.stepping.hyper))
+
+
+@lru_cache(maxsize=256)  # to trace costs a millisecond, and optimizers come by the thousand
+def _program(chain: Chain, into: str) -> Program:
+    return trace(chain.traced(), into)
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -120,6 +120,8 @@ class Optimizer:
         (True, array([0.9, 1.1]))
         """
         self._check_whole()
+        if params is None:
+            raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
         bound = self._bind(params, "parameter")
         xs = bound.leaves(params, "parameter", same_dtype=True)
         gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
@@ -144,6 +146,8 @@ class Optimizer:
         {'W': array([-0.5, -1. ]), 'b': -2.0}
         """
         self._check_whole()
+        if grads is None:
+            raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
         if params is None and "x" in self._chain.updating.inputs:
             raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
         bound = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
