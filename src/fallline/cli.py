@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if importlib.util.find_spec("typer") is None:
         missing('The command line needs typer: pip install "fallline[race]"')
     try:
-        from fallline.race.command import app
+        from fallline.race.command import call
     except ImportError as error:
         missing(str(error))
     # What a terminal's encoding lacks ("µ" in a C locale, say) must not end a race in a traceback.
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    app(args=None if arguments is None else list(arguments), prog_name="fallline")
+    call(arguments)
 
 
 def missing(message: str) -> None:

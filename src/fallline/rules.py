@@ -90,8 +90,8 @@ def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8
 
     In this form an increment is proportional to √eps, so eps is in effect a learning rate squared, and d has no floor:
     with N(0, 1) gradients, rho 0.95 and eps 1e-6 the rms step is 6e-4 after 1,000 steps and 1e-11 after 10,000, where
-    Zeiler's form (eps added each time) stays at 3.4e-3. At rho 0.999, eps 1e-8 it is mild: 1 % below Zeiler's 3.1e-3 after
-    10,000. After long runs of zero gradients (a few hundred at rho 0.9) a coordinate hardly moves again.
+    Zeiler's form (eps added each time) stays at 3.4e-3. At rho 0.999, eps 1e-8 it is mild: 1 % below Zeiler's 3.1e-3
+    after 10,000. After long runs of zero gradients (a few hundred at rho 0.9) a coordinate hardly moves again.
 
     Source: Zeiler 2012, ADADELTA: an adaptive learning rate method, arXiv 1212.5701.
     """

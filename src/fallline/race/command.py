@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,8 +16,20 @@ from fallline.race.load import PROBLEMS
 from fallline.race.protocol import REPEATS, STEPS, Race, Settings
 
 USAGE_ERROR, INTERRUPTED = 2, 130
+UsageError: Any = typer.BadParameter.__base__  # the class of all usage errors stands in no public module of typer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+def call(arguments: Sequence[str] | None) -> NoReturn:
+    """Run the command and end the process with its exit code; what is wrong with the arguments is one line."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="fallline", standalone_mode=False)
+    except typer.Abort:  # Ctrl-C before the race began
+        _fail("interrupted", INTERRUPTED)
+    except UsageError as error:
+        _fail(error.format_message())
+    raise SystemExit(code or 0)
 
 
 def _print_version(asked: bool) -> None:
@@ -80,6 +92,8 @@ def _prepared(problem: str, optimizers: list[str] | None, settings: Callable[[],
         _fail(" ".join(str(error).split()))
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"fallline: {message}", file=sys.stderr)
-    raise SystemExit(USAGE_ERROR)
+def _fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
+    # Without any arguments the help has been printed, and there is nothing to say.
+    if message:
+        print(f"fallline: {message}", file=sys.stderr)
+    raise SystemExit(code)

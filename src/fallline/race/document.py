@@ -54,7 +54,7 @@ def _sorted(race: Race) -> list[Lane]:
     """By median final loss; those without, after them, by the median at their best rate so far."""
 
     def key(lane: Lane) -> tuple[bool, float]:
-        tuned = min(race.medians(lane).values(), default=np.inf)
+        tuned = min(lane.medians().values(), default=np.inf)
         return not lane.final, float(np.median(_losses(lane.final))) if lane.final else tuned
 
     return sorted(race.lanes, key=key)
@@ -73,7 +73,7 @@ def _pairs(race: Race, losses: Mapping[str, np.ndarray]) -> list[Pair]:
 
 
 def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
-    contender, medians, rate = lane.contender, race.medians(lane), race.rate(lane)
+    contender, medians, rate = lane.contender, lane.medians(), lane.rate()
     name = contender.name
     return {
         "name": name,

@@ -66,10 +66,13 @@ class Lane:
     untuned: dict[int, Outcome] = field(default_factory=dict)
     surfaces: dict[str, SurfacePath] = field(default_factory=dict)
 
-    def medians(self, repeats: int) -> dict[float, float]:
-        """The median loss of every rate whose repeats have all ended."""
-        complete = {rate: losses for rate, losses in sorted(self.tuning.items()) if len(losses) == repeats}
-        return {rate: float(np.median(list(losses.values()))) for rate, losses in complete.items()}
+    def medians(self) -> dict[float, float]:
+        """The median loss by rate; after an interrupt, over the repeats that have ended."""
+        return {rate: float(np.median(list(losses.values()))) for rate, losses in sorted(self.tuning.items())}
+
+    def rate(self) -> float | None:
+        """The best rate of the grid; None if every rate diverged, or none is known yet."""
+        return best_rate(self.medians())
 
 
 class Race:
@@ -99,18 +102,10 @@ class Race:
         try:
             self._tune(progress)
             self._run_fresh(progress)
-            self.timing = timing(self.problem, [(lane.contender, self.rate(lane)) for lane in self.lanes])
+            self.timing = timing(self.problem, [(lane.contender, lane.rate()) for lane in self.lanes])
             self.finished = True
         finally:
             self.seconds = time.perf_counter() - began
-
-    def medians(self, lane: Lane) -> dict[float, float]:
-        """The tuning losses of a contender, by rate."""
-        return lane.medians(len(self.tuning_seeds))
-
-    def rate(self, lane: Lane) -> float | None:
-        """The tuned rate of the grid; None if every rate diverged, or none is known yet."""
-        return best_rate(self.medians(lane))
 
     def _tune(self, progress: Progress) -> None:
         open_rates = {lane.contender.name: lane.grid.rates for lane in self.lanes}
@@ -130,13 +125,13 @@ class Race:
                 else:
                     lane.tuning.setdefault(key[0], {})[key[1]] = outcome.loss
             extra = []
-            open_rates = {lane.contender.name: lane.grid.extend(self.medians(lane)) for lane in self.lanes}
+            open_rates = {lane.contender.name: lane.grid.extend(lane.medians()) for lane in self.lanes}
 
     def _run_fresh(self, progress: Progress) -> None:
         entries: list[tuple[Lane, Any, Task]] = []
         for i, seed in enumerate(self.fresh_seeds):
             for lane in self.lanes:
-                rate = self.rate(lane)
+                rate = lane.rate()
                 if rate is not None:
                     entries.append((lane, ("final", i), self._run(lane, rate, seed, self.settings.marks)))
                 if not self._untuned_is_tuned(lane):
@@ -148,7 +143,7 @@ class Race:
                 lane.untuned = lane.final
 
     def _untuned_is_tuned(self, lane: Lane) -> bool:
-        rate = self.rate(lane)
+        rate = lane.rate()
         return rate is not None and lane.contender.value(rate) == lane.contender.default
 
     def _run(self, lane: Lane, rate: float | None, seed: int, marks: tuple[int, ...] = ()) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -134,18 +133,28 @@ def spread(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Any]]:
     from joblib import Parallel, delayed
 
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    outcomes = parallel(delayed(_indexed)(i, task) for i, task in enumerate(tasks))
+    with _interrupts_held():
+        outcomes = parallel(delayed(_indexed)(i, task) for i, task in enumerate(tasks))
     try:
         yield from outcomes
     finally:
         outcomes.close()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while processes start: they inherit that, and only the race's own process is interrupted."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _indexed(i: int, task: Task) -> tuple[int, Any]:
-    if multiprocessing.parent_process() is not None:
-        # Ctrl-C reaches every process of a terminal; the race's own decides what happens then.
-        with contextlib.suppress(ValueError):  # not in the main thread of that process: then no signal arrives there
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Rates that are far too high are part of the grid: that they overflow is a result, not a warning.
     with one_blas_thread(), np.errstate(all="ignore"):
         return i, task()

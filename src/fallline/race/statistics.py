@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 LEVEL = 0.05
+ENUMERATED = 13  # up to so many tied differences, 8,192 choices of signs
 TEST = "Wilcoxon signed-rank test, paired over seeds, with Benjamini and Hochberg's correction over all pairs"
 
 
@@ -32,14 +33,25 @@ def signed_rank(differences: np.ndarray) -> float:
     >>> round(signed_rank(np.arange(1.0, 11.0)), 5)
     0.00195
     """
-    from scipy.stats import wilcoxon
+    from scipy.stats import rankdata, wilcoxon
 
     told_apart = differences[(differences != 0) & ~np.isnan(differences)]
     if len(told_apart) == 0:
         return 1.0
     # The test uses the order of magnitudes alone, and infinities have one, but SciPy subtracts them from each other.
     beyond = 2 * np.max(np.abs(told_apart[np.isfinite(told_apart)]), initial=1.0)
-    return float(wilcoxon(np.clip(told_apart, -beyond, beyond)).pvalue)
+    values = np.clip(told_apart, -beyond, beyond)
+    ranks = rankdata(np.abs(values))
+    if len(np.unique(ranks)) < len(ranks) <= ENUMERATED:
+        return _exact_with_ties(values, ranks)
+    return float(wilcoxon(values).pvalue)
+
+
+def _exact_with_ties(values: np.ndarray, ranks: np.ndarray) -> float:
+    """The p value over all choices of signs, which SciPy finds as well, but in 0.3 s."""
+    choices = 2 * ((np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks))) & 1) - 1
+    observed = abs(float(np.sign(values) @ ranks))
+    return float(np.mean(np.abs(choices @ ranks) >= observed))
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
