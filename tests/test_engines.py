@@ -11,7 +11,17 @@ from fallline.engines.reference import TILE
 from fallline.hoststep import BUFFER
 
 DTYPES = [np.dtype("float32"), np.dtype("float64")]
+
+
+@fl.rule
+def comparing(g, x, *, lr=1.0):
+    """Each comparison, both ways it can turn out, on NaN too."""
+    a = fl.where(g < x, 1, 2) + fl.where(g <= x, 4, 8) + fl.where(g > x, 16, 32)
+    return lr*(a + fl.where(g >= x, 64, 128) + fl.where(g == x, 256, 512) + fl.where(g != x, 1024, 2048))
+
+
 MODIFIED = {
+    "comparing": lambda **o: fl.Optimizer(comparing, **o),
     "decayed": lambda **o: fl.chain(fl.l2(0.1), fl.clip_value(0.5), fl.Adam(0.1), fl.weight_decay(0.1), **o),
     "climbing": lambda **o: fl.chain(fl.maximize(), fl.NadaMax(0.1), **o),
 }
