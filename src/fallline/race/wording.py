@@ -39,8 +39,8 @@ def protocol(doc: Document) -> list[str]:
     steps = [
         f"Each optimiser takes {settings['steps']:,} steps. Its rate is tuned on a grid from 0.0001 to 3 in half "
         f"decades (AdaDelta has none: its eps, in effect a rate squared, takes the grid squared) {tuning}, never by "
-        f"test data. A best value at the grid's edge extends the grid by a decade, up to {_times(EXTENSIONS)}; if it still stands "
-        "at the edge, it is marked “at edge”. Everything else keeps the class's defaults.",
+        f"test data. A best value at the grid's edge extends the grid by a decade, up to {_times(EXTENSIONS)}; "
+        "if it still stands at the edge, it is marked “at edge”. Everything else keeps the class's defaults.",
     ]
     if noise:
         steps += [
