@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+
 from conftest import need, need_chromium
 
 pytest.importorskip("sklearn")
@@ -78,6 +79,12 @@ class Visit:
     def trails(self):
         return self.page.eval_on_selector_all("path.trail", "paths => paths.map(path => path.getAttribute('d'))")
 
+    def fits(self):
+        """Whether the charts have been drawn for the page's width."""
+        drawn = "document.querySelector('#curves-chart .main-svg').clientWidth"
+        room = "document.querySelector('#curves-chart').clientWidth"
+        return abs(self.page.evaluate(drawn) - self.page.evaluate(room)) <= 1
+
     def until(self, condition):
         """Wait in Python: the page's own policy forbids the evaluation that a wait inside it would need."""
         for _ in range(500):
@@ -119,8 +126,8 @@ def test_in_a_browser_the_page_never_overflows_and_buttons_are_large_enough_to_t
     for visit in visits:
         for width in (768, 320, visit.width):
             visit.page.set_viewport_size({"width": width, "height": 900})
-            visit.page.wait_for_timeout(400)
             assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+            visit.until(visit.fits)
         heights = visit.page.eval_on_selector_all("button", "all => all.map(b => b.getBoundingClientRect().height)")
         assert min(heights) >= 44
 
@@ -132,7 +139,7 @@ def test_in_a_browser_end_labels_stay_within_their_charts_and_name_each_optimise
             labels = visit.page.locator(f"{chart} .annotation-text").all_text_contents()
             assert sorted(label for label in labels if "target" not in label) == names
         beyond = visit.page.evaluate(
-            "[...document.querySelectorAll('.chart .annotation-text, .surface text')].filter(t => "
+            "[...document.querySelectorAll('.chart .annotation-text, .surface > svg text')].filter(t => "
             "t.getBoundingClientRect().right > t.closest('.chart, .surface').getBoundingClientRect().right)"
             ".map(t => t.textContent)"
         )

@@ -109,7 +109,14 @@
     return padded(log10(Math.min(...usable)), log10(Math.max(...usable)));
   }
 
-  const rightMargin = () => 26 + 7.8 * Math.max(...names.map(name => name.length));
+  // How wide the longest name is, in the font of labels.
+  function nameWidth(size) {
+    const context = document.createElement("canvas").getContext("2d");
+    context.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+    return Math.max(...names.map(name => context.measureText(name).width));
+  }
+
+  const rightMargin = () => 22 + nameWidth(12);
 
   function translucent(hex, alpha) {
     const [r, g, b] = [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
@@ -201,7 +208,7 @@
 
     draw() {
       const gd = this.contour, { x, y, z, levels, window: [xs, ys] } = this.data;
-      this.margin = { l: 30, r: 34 + 7.6 * Math.max(...names.map(name => name.length)), t: 8, b: 24 };
+      this.margin = { l: 30, r: 33 + nameWidth(11.5), t: 8, b: 24 };
       this.size = { w: gd.clientWidth, h: gd.clientHeight };
       const layout = axes(gd, { range: xs, nticks: 5, showgrid: false }, { range: ys, nticks: 5, showgrid: false }, 0);
       const shades = dark.matches ? [[0, "#35424f"], [1, "#171b20"]] : [[0, "#ccd8de"], [1, "#f8f7f2"]];
