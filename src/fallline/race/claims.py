@@ -62,7 +62,7 @@ def _beats(better: str, worse: str, text: str, evidence: Evidence) -> Claim:
     def decide() -> tuple[Verdict, str]:
         pair = next(p for p in evidence.pairs if {p.first, p.second} == {better, worse})
         medians = " against ".join(f"{np.median(evidence.losses[name]):.3g}" for name in (better, worse))
-        because = f"Median final loss {medians}, adjusted p = {pair.p_adjusted:.2g}."
+        because = f"Median final loss {medians}, adjusted p = {pair.p_adjusted:.2g}."
         if not pair.clear:
             return Verdict.UNDECIDED, because
         return (Verdict.SEEN if pair.first == better else Verdict.NOT_SEEN), because

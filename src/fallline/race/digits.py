@@ -9,7 +9,7 @@ import numpy as np
 from fallline.race.problem import Problem
 
 BATCH = 32
-TARGET = 0.05
+TARGET = 0.1
 Array = np.ndarray
 
 

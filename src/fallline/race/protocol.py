@@ -19,10 +19,10 @@ from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, spre
 from fallline.race.surfaces import SURFACES
 from fallline.race.timing import Timing, timing
 
-STEPS = 450
+STEPS = 400
 REPEATS = 10
 TUNING_REPEATS = 3
-MARKS = 45
+MARKS = 40
 
 
 @dataclass(frozen=True)

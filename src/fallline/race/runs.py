@@ -19,7 +19,7 @@ from fallline.race.load import ProblemSource, problem_at
 from fallline.race.summary import steps_to
 from fallline.race.surfaces import SURFACES, at_start
 
-SURFACE_STEPS = 240
+SURFACE_STEPS = 200
 
 
 @dataclass(frozen=True)

@@ -145,3 +145,11 @@ def first_down(surface: Document) -> str:
         f"First below {target}: {first['name']}, after {first['steps_to_target']} steps. "
         f"{len(arrived)} of {len(paths)} get there."
     )
+
+
+def surface_rate(surface: Document, name: str) -> str:
+    """The tuned value of one optimiser on a surface."""
+    path = next((path for path in surface["paths"] if path["name"] == name), None)
+    if path is None:
+        return "–"
+    return "diverged" if path["value"] is None else number(path["value"]) + (" at edge" if path["at_edge"] else "")
