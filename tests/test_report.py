@@ -10,7 +10,7 @@ from conftest import need, need_chromium
 pytest.importorskip("sklearn")
 import fallline as fl
 from fallline.race import report, rows, run
-from fallline.race.style import STYLES
+from fallline.race.style import STYLES, styles_for
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
@@ -49,6 +49,14 @@ def test_names_and_text_are_escaped_wherever_they_stand():
 def test_the_ten_are_told_apart_by_colour_and_by_marker():
     for part in ("light", "dark", "marker", "outline"):
         assert len({getattr(style, part) for style in STYLES}) == 10, part
+
+
+def test_the_ten_look_the_same_in_every_report_and_others_take_what_is_left():
+    ten = styles_for(list(fl.OPTIMIZERS))
+    some = styles_for(["mine", "Adam", "SGD", "yours"])
+    assert (some["Adam"], some["SGD"]) == (ten["Adam"], ten["SGD"])
+    assert len(set(some.values())) == 4
+    assert len(set(styles_for([*fl.OPTIMIZERS, "mine"]).values())) == 10
 
 
 def test_the_table_has_every_column_that_the_protocol_promises(result):

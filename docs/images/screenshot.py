@@ -1,6 +1,6 @@
 """Pictures of a race's report, taken in a real browser: python docs/images/screenshot.py race/report.html OUT.png
 
-The README shows: fallline race, then this with --width 1100 --height 1320 and docs/images/race.png.
+The README shows: fallline race, then this with --width 1200 --height 1500 and docs/images/race.png.
 
 Options: --width 390 --dark --select "#curves" --step 120 (of the animation) --browser /usr/bin/chromium
 """

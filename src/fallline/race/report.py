@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.race import rows, wording
-from fallline.race.style import style_of
+from fallline.race.style import styles_for
 from fallline.race.summary import spread_of
 from fallline.race.surfaces import SURFACES
 
@@ -39,10 +39,10 @@ def fragment(doc: Document) -> str:
 
 def charts(doc: Document) -> Document:
     """What the page's script draws: names with their styles, curves with bands, results by rate, contours and paths."""
-    order = {name: i for i, name in enumerate(doc["settings"]["optimizers"])}
+    styles = styles_for(doc["settings"]["optimizers"])
     return {
         "names": [entry["name"] for entry in doc["optimizers"]],
-        "styles": {name: asdict(style_of(i)) for name, i in order.items()},
+        "styles": {name: asdict(style) for name, style in styles.items()},
         "steps": doc["settings"]["marks"],
         "target": doc["problem"]["target"],
         "start": doc["problem"]["start_loss"],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
+
+import fallline
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ STYLES = (
 )  # fmt: skip
 
 
-def style_of(place: int) -> Style:
-    """The style of the optimiser at this place among those that race, in the order they were given."""
-    return STYLES[place % len(STYLES)]
+def styles_for(names: Sequence[str]) -> dict[str, Style]:
+    """The ten keep their style in every report; others take those left over, then start again.
+
+    >>> styles_for(["mine", "SGD"])["SGD"] is STYLES[0]
+    True
+    """
+    own = dict(zip(fallline.OPTIMIZERS, STYLES, strict=True))
+    spare = cycle([style for name, style in own.items() if name not in names] or STYLES)
+    return {name: own[name] if name in own else next(spare) for name in names}
