@@ -9,7 +9,7 @@ from typing import get_args
 
 import fallline
 from fallline.optimizer import Optimizer
-from fallline.race.load import OptimizerSource, find_optimizer
+from fallline.race.load import OptimizerSource, find_optimizer, placed
 from fallline.schema import Fraction, Hyper
 
 
@@ -48,7 +48,7 @@ def contenders(sources: Sequence[OptimizerSource] | None) -> list[Contender]:
     ValueError
         No optimiser was named, one was named twice, or one has nothing to tune.
     """
-    sources = list(fallline.OPTIMIZERS) if sources is None else list(sources)
+    sources = list(fallline.OPTIMIZERS) if sources is None else [placed(source) for source in sources]
     if not sources:
         raise ValueError("optimizers must name at least one. Got none.")
     given = [find_optimizer(source) for source in sources]

@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +21,29 @@ from fallline.race.problem import Problem
 from fallline.race.surfaces import SURFACES, near_start
 from fallline.schema import Rule
 
-ProblemSource = str | Problem | Callable[[int], Problem]
+ProblemSource = Any  # a name, a Problem, a function of the seed
 OptimizerSource = Any  # a name, "module:rule", a class, an Optimizer, a rule
 
 PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "digits": digits,
     **{name: partial(near_start, name) for name in SURFACES},
 }
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a name leads: "package.module:name" or "file.py:name", seen from the folder the race was started in.
+
+    Worker processes outlive a race and keep the folder they began in, so a name alone would not do for them.
+    """
+
+    source: str
+    folder: str
+
+
+def placed(source: Any) -> Any:
+    """`source` with its folder if it is a name that needs one."""
+    return Place(source, os.getcwd()) if isinstance(source, str) and ":" in source else source
 
 
 def problem_at(source: ProblemSource, seed: int) -> Problem:
@@ -37,7 +54,8 @@ def problem_at(source: ProblemSource, seed: int) -> Problem:
     ValueError, TypeError
         No such name, module or file, or something else than a Problem came of it.
     """
-    made = find_problem(source) if isinstance(source, str) else source
+    source = placed(source)
+    made = find_problem(source) if isinstance(source, str | Place) else source
     if isinstance(made, Problem):
         return made
     if not callable(made):
@@ -48,19 +66,22 @@ def problem_at(source: ProblemSource, seed: int) -> Problem:
     return problem
 
 
-def find_problem(source: str) -> Problem | Callable[[int], Problem]:
+def find_problem(source: str | Place) -> Problem | Callable[[int], Problem]:
     """The problem of the race by that name, or what "module:name" or "file.py:name" leads to."""
+    if isinstance(source, Place):
+        return _import(source, "problem")
     if source in PROBLEMS:
         return PROBLEMS[source]
-    if ":" not in source:
-        known = ", ".join(PROBLEMS)
-        raise ValueError(f"problem must be one of {known}, or package.module:name, or file.py:name. Got {source!r}.")
-    return _import(source, "problem")
+    known = ", ".join(PROBLEMS)
+    raise ValueError(f"problem must be one of {known}, or package.module:name, or file.py:name. Got {source!r}.")
 
 
 def find_optimizer(source: OptimizerSource) -> Optimizer:
     """A fresh optimizer for a name, "module:rule", a class, an Optimizer or a rule."""
-    if isinstance(source, str):
+    source = placed(source)
+    if isinstance(source, Place):
+        source = _import(source, "optimizers")
+    elif isinstance(source, str):
         source = _by_name(source)
     if isinstance(source, Optimizer):
         return source.fresh()
@@ -75,15 +96,17 @@ def _by_name(name: str) -> Any:
     known = {class_name.lower(): cls for class_name, cls in fallline.OPTIMIZERS.items()}
     if name.lower() in known:
         return known[name.lower()]
-    if ":" in name:
-        return _import(name, "optimizers")
     raise ValueError(f"optimizers must be among {', '.join(fallline.OPTIMIZERS)}, or module:rule. Got {name!r}.")
 
 
-def _import(source: str, what: str) -> Any:
-    """The object behind "package.module:name" or "path/file.py:name", found from the current directory."""
-    module_name, _, name = source.rpartition(":")
-    module = _file(os.path.abspath(module_name)) if module_name.endswith(".py") else _module(module_name, what)
+def _import(place: Place, what: str) -> Any:
+    """The object behind "package.module:name" or "path/file.py:name"."""
+    module_name, _, name = place.source.rpartition(":")
+    _make_importable(place.folder)
+    if module_name.endswith(".py"):
+        module = _file(os.path.join(place.folder, module_name))
+    else:
+        module = _module(module_name, what)
     if not hasattr(module, name):
         public = ", ".join(sorted(n for n in vars(module) if not n.startswith("_") and not _imported(module, n)))
         raise ValueError(f"{module_name} has no {name!r}. It has: {public or 'nothing public'}.")
@@ -96,7 +119,6 @@ def _imported(module: ModuleType, name: str) -> bool:
 
 
 def _module(name: str, what: str) -> ModuleType:
-    _make_importable(os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -117,7 +139,6 @@ def _file(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickles look their module up by name; a module that is there already keeps its place.
     sys.modules.setdefault(name, module)
-    _make_importable(os.getcwd())
     _make_importable(str(Path(path).parent))
     spec.loader.exec_module(module)
     return module

@@ -12,7 +12,7 @@ import numpy as np
 
 from fallline.race.contender import Contender, contenders
 from fallline.race.grid import Grid, best_rate
-from fallline.race.load import OptimizerSource, ProblemSource, problem_at
+from fallline.race.load import OptimizerSource, ProblemSource, placed, problem_at
 from fallline.race.problem import Problem, check_gradient
 from fallline.race.progress import Progress
 from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, spread
@@ -82,7 +82,7 @@ class Race:
         self, problem: ProblemSource, optimizers: Sequence[OptimizerSource] | None, settings: Settings
     ) -> None:
         self.settings = settings
-        self.source = problem
+        self.source = problem = placed(problem)
         self.lanes = [Lane(contender) for contender in contenders(optimizers)]
         tuning_seeds, fresh_seeds = settings.seeds()
         self.problem: Problem = problem_at(problem, fresh_seeds[0])
