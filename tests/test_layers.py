@@ -6,9 +6,11 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "ops", "schema", "rules", "trace", "memory",
-    "engines.rows", "engines.reference", "engines.native", "engines.eager", "engines",
-    "trees", "arrays", "settings", "chain", "bound", "hoststep", "hostcall", "eagercall", "optimizer", "optimizers",
+    "errors", "ops", "schema", "rules", "trace", "memory", "threads",
+    "engines.rows", "engines.reference", "engines.compiler", "engines.gather", "engines.jobs", "engines.pool",
+    "engines.work", "engines.native", "engines.eager", "engines",
+    "trees", "arrays", "settings", "chain", "bound", "hoststep", "faststep", "hostcall", "eagercall",
+    "optimizer", "optimizers",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent

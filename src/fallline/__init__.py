@@ -33,6 +33,7 @@ from fallline.optimizers import (
 from fallline.rules import clip_value, l2, maximize, weight_decay
 from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
 from fallline.settings import by_path
+from fallline.threads import set_num_threads
 
 __all__ = [
     "OPTIMIZERS",
@@ -71,6 +72,7 @@ __all__ = [
     "root",
     "rule",
     "rules",
+    "set_num_threads",
     "sign",
     "sqrt",
     "weight_decay",

@@ -39,7 +39,8 @@ class Bound:
                             f"Got {type(leaves[kinds.index('foreign')]).__name__}: use engine=\"auto\".")
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
-        self.counts = [t] * len(leaves)
+        self.missed: dict[int, int] = {}  # steps that a leaf did not take, having no gradient
+        self.fast: dict[str, Any] = {}  # the short way of a program ("x" or INCREMENT), once a call could take it
         self.disjoint: list[tuple[int, tuple[int, ...]]] = []  # addresses and strides last found not to overlap
         self.resolve(settings)
         self._choose_engine(engine, leaves)
@@ -50,20 +51,22 @@ class Bound:
     def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
         self._wanted = engine
+        self.native = False
         if self.foreign:
             library = type(leaves[0]).__module__.split(".")[0].removesuffix("lib")  # jaxlib is JAX
             self.engine_note = f"eager: {'asked for' if engine == 'eager' else f'arrays of {library}'}"
         else:
             name, why, self._kernel = host_engine(engine)
             self.engine_note = f"{name}: {why}"
+            self.native = name == "native"
 
     def _ranges(self) -> list[tuple[int, int, np.ndarray]]:
         """Where the state lies, with its arrays."""
         return [(*byte_range(a), a) for leaves in self.state.values() for a in leaves if a.size]
 
     def __getstate__(self) -> dict[str, Any]:
-        here_only = ("_kernels", "_kernel", "state_ranges")  # of this process and this memory
-        return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": []}
+        here_only = ("_kernels", "_kernel", "state_ranges", "fast")  # of this process and this memory
+        return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": [], "fast": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -80,6 +83,30 @@ class Bound:
         found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes, q in powers)
                  for q, value in settings.items()}
         self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
+        self.fast = {}  # which knows the old values
+
+    def same(self, tree: Any) -> list[Any] | None:
+        """The leaves of a tree if its structure is ours, else None."""
+        if self.treedef.spec is None:
+            return [tree]
+        try:
+            return self.treedef.spec.flatten_up_to(tree)
+        except (ValueError, TypeError):
+            return None
+
+    def uniform(self, program: Program) -> bool:
+        """Whether the settings that a program reads are the same for all leaves and coordinates."""
+        return not any(isinstance(self._settings[q], (list, np.ndarray)) for q in program.hyper)
+
+    def values(self, program: Program, t: int) -> list[float]:
+        """What a program reads after t completed steps where that is uniform."""
+        return [s if type(s := self._settings[q]) is float else self.value(q, 0, t, {}) for q in program.hyper]
+
+    def took(self, gradients: Sequence[Any]) -> None:
+        """Count a step that was taken: leaves without a gradient missed it."""
+        for k, g in enumerate(gradients):
+            if g is None:
+                self.missed[k] = self.missed.get(k, 0) + 1
 
     def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
@@ -100,11 +127,12 @@ class Bound:
         `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation.
         """
         values = [s if type(s := self._settings[q]) is float else self.value(q, k, t, memo) for q in program.hyper]
-        key: Any = (self.counts[k], self.dtypes[k], *values)
+        count = t - self.missed.get(k, 0)
+        key: Any = (count, self.dtypes[k], *values)
         try:
             return memo[key]
         except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
-            found = program.evaluate(values, self.counts[k] + 1, float(np.finfo(self.dtypes[k]).tiny))
+            found = program.evaluate(values, count + 1, float(np.finfo(self.dtypes[k]).tiny))
         if not any(isinstance(v, np.ndarray) for v in values):
             memo[key] = found
         return found

@@ -55,9 +55,9 @@ class EagerCall:
                 continue
             for slot, arrays in bound.state.items():
                 arrays[k] = new[k][slot]
-            bound.counts[k] += 1
             value = new[k][self._into]
             result.append(value if old is None else _put(old, value))
+        bound.took(self._gs)
         return bound.treedef.unflatten(result)
 
     def _compute(self, k: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from fallline.arrays import is_foreign, is_number, mark_changed, new_like, non_finite, view
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, run
-from fallline.memory import address, byte_range, check_disjoint, self_overlapping
+from fallline.memory import address, byte_range, check_disjoint, is_direct, self_overlapping
 from fallline.trace import INCREMENT, Program
 
 __all__ = ["HostCall"]
@@ -27,6 +27,7 @@ class HostCall:
                  targets: Sequence[Any] | None, tree: Any, t: int) -> None:
         self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
         self._into = program.outputs[0][0]
+        self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
         self._g = [self._gradient(gs[k], bound.dtypes[k]) for k in self._live]
         self._x = [] if xs is None else [view(x) for x in xs]
@@ -58,7 +59,8 @@ class HostCall:
         if what == "out":  # which must not lie on the parameters either
             written += [(x, k, "parameter") for k, x in enumerate(self._x) if not self_overlapping(x)]
         layout = [(address(array), array.strides) for array, _, _ in written]
-        if layout != self.bound.disjoint:
+        self._settled = layout == self.bound.disjoint
+        if not self._settled:
             check_disjoint([a for a, _, _ in written], [self.bound.name(k, what) for _, k, what in written])
             self.bound.disjoint = layout
 
@@ -101,11 +103,24 @@ class HostCall:
             memo[key] = constants
         return Leaf(arrays, outside, constants, columns)
 
+    def shorten(self) -> None:
+        """Prepare the short way for the next call if it is like this one and this one was like the last."""
+        bound, into = self.bound, self._into
+        xs = self._x if "x" in self._program.arrays else []
+        plain = all(type(a) is np.ndarray and is_direct(a) and a.dtype is bound.dtypes[0] for a in (*self._gs, *xs))
+        if plain and self._settled and into not in bound.fast and len(set(bound.dtypes)) == 1 and self._gs \
+                and bound.native and not (into == INCREMENT and self._targets is not None) \
+                and bound.uniform(self._program):
+            from fallline.faststep import FastStep
+
+            kernel = bound.kernel_for(into, self._program)(bound.dtypes[0], ())
+            bound.fast[into] = FastStep(self._program, kernel, bound.shapes, bound.dtypes[0], bound.state, xs,
+                                        bound.checks_finite)
+
     def run(self) -> Any:
         """Run the program; returns the tree of parameters, or of increments."""
         run(self._program, self._leaves, self.bound.kernel_for(self._into, self._program))
-        for k in self._live:
-            self.bound.counts[k] += 1
+        self.bound.took(self._gs)
         if self._targets is None:
             return self._increments()
         return self._written(self._targets)

@@ -1,99 +1,50 @@
 """The native engine: a program as machine code, by LLVM, in one pass through memory.
 
-The kernel is an inner loop over one contiguous run of coordinates and an outer loop over a table of rows, so one call
-steps any number of arrays. No fast-math: every operation is the IEEE one, in the order of the program.
+The kernel is an inner loop over one contiguous run of coordinates and an outer loop over chunks of the leaves in a
+table, so one call steps any number of arrays. No fast-math: every operation is the IEEE one, in the program's order.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
 from functools import cache
-from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 
+from fallline.engines.compiler import compiled, on_x86
+from fallline.engines.jobs import CHUNK
 from fallline.engines.rows import Kernel, Row
+from fallline.engines.work import Job
 from fallline.memory import address
 from fallline.trace import Instruction, Program
 
-__all__ = ["native_kernel"]
+__all__ = ["kernel_ir", "native_kernel"]
 
 _FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
-@cache  # kernels are never disposed: a fork while one is being compiled must not meet one being freed
+@cache
 def native_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
     """The kernel of a program; `columns` are the scalars (by place) that differ by coordinate."""
-    return _Native(_Compiler.shared().compile(kernel_ir(program, dtype, columns)))
+    return _Native(*compiled(kernel_ir(program, dtype, columns), "chunks"))
 
 
 class _Native:
-    def __init__(self, address: int) -> None:
-        # CFUNCTYPE, not PYFUNCTYPE: the interpreter's lock is released while the kernel runs
-        self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(address)
+    def __init__(self, chunks: int) -> None:
+        self.chunks = chunks
 
-    def __call__(self, rows: list[Row]) -> None:
-        table = np.array([
-            [row.arrays[0].size, *map(address, row.arrays), *map(address, row.columns), address(row.constants)]
-            for row in rows
-        ], np.int64)  # fmt: skip
-        if len(rows):
-            self._call(address(table), len(rows))
-
-
-class _Compiler:
-    """The process's one just-in-time compiler, behind a lock that a fork waits for."""
-
-    _lock = threading.RLock()
-    _shared: _Compiler | None = None
-
-    def __init__(self) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        self._jit = llvm.create_lljit_compiler(self._machine(jit=True), use_jit_link=False)
-        self._libraries: list[Any] = []
-
-    @classmethod
-    def shared(cls) -> _Compiler:
-        with cls._lock:
-            if cls._shared is None:
-                cls._shared = cls()
-            return cls._shared
-
-    @staticmethod
-    def _machine(**options: Any) -> Any:
-        # name and features: a virtual machine may mask features of the processor that it names
-        return llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, **options)
-
-    def compile(self, ir: str) -> int:
-        """The address of the function `step` of a module."""
-        with self._lock:
-            machine = self._machine()
-            module = llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n'
-                                         f'target datalayout = "{machine.target_data}"\n{ir}')
-            module.verify()
-            tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-            builder = llvm.create_pass_builder(machine, tuning)
-            builder.getModulePassManager().run(module, builder)
-            library = (llvm.JITLibraryBuilder().add_ir(str(module)).export_symbol("step").add_current_process()
-                       .link(self._jit, f"fallline{len(self._libraries)}"))
-            self._libraries.append(library)
-            return library["step"]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_Compiler._lock.acquire, after_in_parent=_Compiler._lock.release,
-                        after_in_child=_Compiler._lock.release)
+    def __call__(self, rows: list[Row], threads: int | None = None) -> None:
+        rows = [row for row in rows if row.arrays[0].size]
+        if rows:
+            job = Job(self.chunks, [row.arrays[0].size for row in rows], len(rows[0].arrays) + len(rows[0].columns) + 2)
+            job.table[:, 1:] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
+                                for row in rows]
+            job(threads)
 
 
 def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
-    """The program as the text of an LLVM module with a function `step(table, rows)`."""
+    """The program as the text of an LLVM module with a function `chunks(table, leaf_of, offset_of, first, last)`."""
     real, suffix = _FLOATS[dtype.name]
     pointers = [f"%a{k}" for k in range(len(program.arrays) + len(columns))]
     inner = _inner_loop(program, real, suffix, columns, pointers, dtype.itemsize)
@@ -101,8 +52,7 @@ def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> st
 declare {real} @llvm.sqrt.{suffix}({real})
 declare {real} @llvm.fabs.{suffix}({real})
 {inner}
-{_outer_loop(len(pointers))}
-{_entry()}
+{_outer_loop(len(pointers), real)}
 """
 
 
@@ -169,48 +119,51 @@ def _instruction(instruction: Instruction, operands: list[str], result: str, rea
     return [f"{result} = select i1 {a}, {real} {rest[0]}, {real} {rest[1]}"], result  # where
 
 
-def _outer_loop(pointers: int) -> str:
-    """A loop over the rows of the table: length, addresses of arrays and columns, address of the constants."""
+def _outer_loop(pointers: int, real: str) -> str:
+    """A loop over chunks: of each its leaf, and so a row of the table (length, addresses, that of the constants).
+
+    On x86 the function pins rounding to nearest and subnormals on, whatever another library set, and puts things back.
+    """
     width = pointers + 2
-    loads = []
-    for k in range(width):
+    loads = ["%length = load i64, ptr %row, align 8"]
+    for k in range(1, width):
         loads.append(f"%p{k} = getelementptr inbounds i64, ptr %row, i64 {k}")
-        loads.append(f"%c{k} = load {'i64' if k == 0 else 'ptr'}, ptr %p{k}, align 8")
-    arguments = ", ".join([*(f"ptr %c{k}" for k in range(1, width)), "i64 %c0"])
+        loads.append(f"%c{k} = load ptr, ptr %p{k}, align 8")
+    loads += [f"%a{k} = getelementptr inbounds {real}, ptr %c{k}, i64 %offset" for k in range(1, width - 1)]
+    arguments = ", ".join([*(f"ptr %a{k}" for k in range(1, width - 1)), f"ptr %c{width - 1}", "i64 %n"])
     lines = "\n  ".join(loads)
-    return f"""
-define internal void @all(ptr %table, i64 %rows) noinline {{
-entry:
+    declare, pin, unpin = _PINNED if on_x86() else ("", "", "")
+    return f"""{declare}
+define void @chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last) {{
+entry:{pin}
   br label %loop
 loop:
-  %r = phi i64 [ 0, %entry ], [ %next, %loop ]
-  %offset = mul i64 %r, {width}
-  %row = getelementptr inbounds i64, ptr %table, i64 %offset
+  %c = phi i64 [ %first, %entry ], [ %next, %loop ]
+  %pl = getelementptr inbounds i64, ptr %leaf_of, i64 %c
+  %leaf = load i64, ptr %pl, align 8
+  %po = getelementptr inbounds i64, ptr %offset_of, i64 %c
+  %offset = load i64, ptr %po, align 8
+  %at = mul i64 %leaf, {width}
+  %row = getelementptr inbounds i64, ptr %table, i64 %at
   {lines}
+  %rest = sub i64 %length, %offset
+  %short = icmp slt i64 %rest, {CHUNK}
+  %n = select i1 %short, i64 %rest, i64 {CHUNK}
   call void @run({arguments})
-  %next = add i64 %r, 1
-  %more = icmp slt i64 %next, %rows
+  %next = add i64 %c, 1
+  %more = icmp slt i64 %next, %last
   br i1 %more, label %loop, label %end
-end:
+end:{unpin}
   ret void
 }}"""
 
 
-def _entry() -> str:
-    """The function called from outside. On x86 it pins rounding to nearest and subnormals on, whatever another library
-    set, and puts things back (0.3 us)."""
-    if not llvm.get_default_triple().startswith(("x86_64", "i686")):
-        return "define void @step(ptr %table, i64 %rows) {\n  call void @all(ptr %table, i64 %rows)\n  ret void\n}"
-    return """
+_PINNED = ("""
 declare void @llvm.x86.sse.stmxcsr(ptr)
-declare void @llvm.x86.sse.ldmxcsr(ptr)
-define void @step(ptr %table, i64 %rows) {
+declare void @llvm.x86.sse.ldmxcsr(ptr)""", """
   %found = alloca i32
   %ours = alloca i32
   call void @llvm.x86.sse.stmxcsr(ptr %found)
   store i32 8064, ptr %ours
-  call void @llvm.x86.sse.ldmxcsr(ptr %ours)
-  call void @all(ptr %table, i64 %rows)
-  call void @llvm.x86.sse.ldmxcsr(ptr %found)
-  ret void
-}"""
+  call void @llvm.x86.sse.ldmxcsr(ptr %ours)""", """
+  call void @llvm.x86.sse.ldmxcsr(ptr %found)""")

@@ -1,0 +1,60 @@
+"""LLVM as a just-in-time compiler: the text of a module in, the addresses of its functions out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import llvmlite.binding as llvm
+
+__all__ = ["compiled", "on_x86"]
+
+_LOCK = threading.RLock()  # a fork waits for it: a child must not meet LLVM's own lock held by a thread it lacks
+
+
+class _Compiler:
+    shared: _Compiler | None = None
+
+    def __init__(self) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self._jit = llvm.create_lljit_compiler(self._machine(jit=True), use_jit_link=False)
+        self._libraries: list[Any] = []  # never disposed: a fork must not meet one being freed
+
+    @staticmethod
+    def _machine(**options: Any) -> Any:
+        # name and features: a virtual machine may mask features of the processor that it names
+        return llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, **options)
+
+    def compile(self, ir: str, names: tuple[str, ...]) -> tuple[int, ...]:
+        machine = self._machine()
+        module = llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n'
+                                     f'target datalayout = "{machine.target_data}"\n{ir}')
+        module.verify()
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+        builder.getModulePassManager().run(module, builder)
+        library = llvm.JITLibraryBuilder().add_ir(str(module)).add_current_process()
+        for name in names:
+            library.export_symbol(name)
+        linked = library.link(self._jit, f"fallline{len(self._libraries)}")
+        self._libraries.append(linked)
+        return tuple(linked[name] for name in names)
+
+
+def compiled(ir: str, *names: str) -> tuple[int, ...]:
+    """The addresses of a module's functions, compiled for this processor. They stay valid for the process's life."""
+    with _LOCK:
+        if _Compiler.shared is None:
+            _Compiler.shared = _Compiler()
+        return _Compiler.shared.compile(ir, names)
+
+
+def on_x86() -> bool:
+    """Whether the code is for x86, whose intrinsics the kernels use."""
+    return llvm.get_default_triple().startswith(("x86_64", "i686"))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)

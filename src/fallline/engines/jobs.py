@@ -1,0 +1,275 @@
+"""What kernels run on: a job is a table of leaves cut into chunks, done by one thread or shared with a pool's.
+
+All of it is native code without Python in between, so an interrupt is delivered before a job or after it, never
+within. A job lies in an array of 64-bit fields (`JOB`), as does what threads share (`POOL`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+from fallline.engines.compiler import compiled, on_x86
+
+__all__ = ["CHUNK", "JOB", "POOL", "Functions", "functions"]
+
+CHUNK = 16384  # coordinates that are checked or stepped at a time
+
+JOB = {name: place for place, name in enumerate(
+    ("chunks", "finite", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad"))}
+"""A kernel and the finite check (0: none); the table (a row per leaf: length, addresses, address of the constants); of
+each chunk its leaf and its offset; the first chunk of each packet, the share that a thread takes at a time, and their
+number; the table's width and the gradient's column; the next packet to take; whether a number is not finite."""
+
+POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit"))}
+"""Each field on a cache line of its own: how many shares were offered; the job; 0 to check or 1 to step; whether the
+share is still to be had; how many threads are at it; how many workers may be."""
+
+
+class Functions(NamedTuple):
+    """The functions, callable; all but `epoch` release the interpreter's lock."""
+
+    finite32: int  # an address, for a job's field
+    finite64: int
+    alone: Callable[..., int]  # (job) -> 1 if a gradient is not finite and nothing was done, else 0
+    conduct: Callable[..., int]  # (pool, job) -> the same, sharing the job with the pool's workers
+    attend: Callable[..., int]  # (pool, worker, epoch, spins) -> epoch: take shares until none comes for a while
+    epoch: Callable[..., int]  # (pool) -> epoch
+
+
+@cache
+def functions() -> Functions:
+    """The functions, compiled on first use."""
+    finite32, finite64, alone, conduct, attend, epoch = compiled(
+        "\n".join([_finite("float", "i32", 0x7F800000), _finite("double", "i64", 0x7FF0000000000000), _jobs()]),
+        "finite_float", "finite_double", "alone", "conduct", "attend", "epoch")  # fmt: skip
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    release = ctypes.CFUNCTYPE
+    return Functions(finite32, finite64, release(number, pointer)(alone), release(number, pointer, pointer)(conduct),
+                     release(number, pointer, number, number, number)(attend),
+                     ctypes.PYFUNCTYPE(number, pointer)(epoch))
+
+
+def _finite(real: str, whole: str, infinity: int) -> str:
+    """Whether a gradient has an entry that is not finite: as integers, these are the magnitudes from infinity's on."""
+    magnitude = infinity | (infinity & -infinity) - 1
+    size = 4 if whole == "i32" else 8
+    return f"""
+declare {whole} @llvm.umax.{whole}({whole}, {whole})
+define internal {whole} @largest_{real}(ptr noalias %g, i64 %n) noinline {{
+entry:
+  br label %loop
+loop:
+  %k = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %m = phi {whole} [ 0, %entry ], [ %larger, %loop ]
+  %p = getelementptr inbounds {whole}, ptr %g, i64 %k
+  %v = load {whole}, ptr %p, align {size}
+  %a = and {whole} %v, {magnitude}
+  %larger = call {whole} @llvm.umax.{whole}({whole} %m, {whole} %a)
+  %next = add nuw nsw i64 %k, 1
+  %more = icmp slt i64 %next, %n
+  br i1 %more, label %loop, label %end
+end:
+  ret {whole} %larger
+}}
+define i64 @finite_{real}(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
+entry:
+  %some = icmp slt i64 %first, %last
+  br i1 %some, label %loop, label %good
+loop:
+  %c = phi i64 [ %first, %entry ], [ %next, %after ]
+  %pl = getelementptr inbounds i64, ptr %leaf_of, i64 %c
+  %leaf = load i64, ptr %pl
+  %po = getelementptr inbounds i64, ptr %offset_of, i64 %c
+  %offset = load i64, ptr %po
+  %at = mul i64 %leaf, %width
+  %row = getelementptr inbounds i64, ptr %table, i64 %at
+  %length = load i64, ptr %row
+  %rest = sub i64 %length, %offset
+  %short = icmp slt i64 %rest, {CHUNK}
+  %n = select i1 %short, i64 %rest, i64 {CHUNK}
+  %pg = getelementptr inbounds i64, ptr %row, i64 %column
+  %start = load ptr, ptr %pg
+  %g = getelementptr inbounds {whole}, ptr %start, i64 %offset
+  %any = icmp sgt i64 %n, 0
+  br i1 %any, label %look, label %after
+look:
+  %m = call {whole} @largest_{real}(ptr %g, i64 %n)
+  %bad = icmp uge {whole} %m, {infinity}
+  br i1 %bad, label %found, label %after
+after:
+  %next = add i64 %c, 1
+  %more = icmp slt i64 %next, %last
+  br i1 %more, label %loop, label %good
+found:
+  ret i64 1
+good:
+  ret i64 0
+}}"""
+
+
+def _field(name: str, of: str, offset: int, kind: str = "i64") -> str:
+    """Load a field of a job or a pool into a value of its name."""
+    return (f"%{name}.p = getelementptr inbounds i64, ptr {of}, i64 {offset}\n"
+            f"  %{name} = load {kind}, ptr %{name}.p, align 8")
+
+
+def _jobs() -> str:
+    pause = "call void @llvm.x86.sse2.pause()" if on_x86() else ""
+    declare = "declare void @llvm.x86.sse2.pause()" if on_x86() else ""
+    pointers = "\n  ".join(_field(name, "%job", JOB[name], "ptr")
+                           for name in ("chunks", "finite", "table", "leaf_of", "offset_of", "packets"))
+    numbers = "\n  ".join(_field(name, "%job", JOB[name]) for name in ("n_packets", "width", "column"))
+
+    def of_pool(name: str) -> str:
+        return f"%{name}.p = getelementptr inbounds i64, ptr %pool, i64 {POOL[name]}"
+
+    return f"""
+{declare}
+define internal void @pull(ptr %job, i64 %phase) {{
+entry:
+  {pointers}
+  {numbers}
+  %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
+  %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
+  %checking = icmp eq i64 %phase, 0
+  br label %loop
+loop:
+  %packet = atomicrmw add ptr %next.p, i64 1 monotonic
+  %more = icmp slt i64 %packet, %n_packets
+  br i1 %more, label %take, label %end
+take:
+  %first.p = getelementptr inbounds i64, ptr %packets, i64 %packet
+  %first = load i64, ptr %first.p
+  %last.p = getelementptr inbounds i64, ptr %first.p, i64 1
+  %last = load i64, ptr %last.p
+  br i1 %checking, label %check, label %step
+check:
+  %bad = call i64 %finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column)
+  %is_bad = icmp ne i64 %bad, 0
+  br i1 %is_bad, label %found, label %loop
+found:
+  store atomic i64 1, ptr %bad.p monotonic, align 8
+  store atomic i64 %n_packets, ptr %next.p monotonic, align 8
+  br label %end
+step:
+  call void %chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last)
+  br label %loop
+end:
+  ret void
+}}
+define i64 @alone(ptr %job) {{
+entry:
+  %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
+  %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
+  store i64 0, ptr %bad.p
+  {_field("finite", "%job", JOB["finite"])}
+  %unchecked = icmp eq i64 %finite, 0
+  br i1 %unchecked, label %step, label %check
+check:
+  store i64 0, ptr %next.p
+  call void @pull(ptr %job, i64 0)
+  %bad = load i64, ptr %bad.p
+  %is_bad = icmp ne i64 %bad, 0
+  br i1 %is_bad, label %refuse, label %step
+step:
+  store i64 0, ptr %next.p
+  call void @pull(ptr %job, i64 1)
+  ret i64 0
+refuse:
+  ret i64 1
+}}
+define internal void @share(ptr %pool, ptr %job, i64 %phase) {{
+entry:
+  {of_pool("job")}
+  {of_pool("phase")}
+  {of_pool("open")}
+  {of_pool("epoch")}
+  {of_pool("active")}
+  %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
+  store i64 0, ptr %next.p
+  store ptr %job, ptr %job.p
+  store i64 %phase, ptr %phase.p
+  store atomic i64 1, ptr %open.p seq_cst, align 8
+  %old = atomicrmw add ptr %epoch.p, i64 1 seq_cst
+  call void @pull(ptr %job, i64 %phase)
+  store atomic i64 0, ptr %open.p seq_cst, align 8
+  br label %wait
+wait:
+  %active = load atomic i64, ptr %active.p seq_cst, align 8
+  %done = icmp eq i64 %active, 0
+  br i1 %done, label %end, label %again
+again:
+  {pause}
+  br label %wait
+end:
+  ret void
+}}
+define i64 @conduct(ptr %pool, ptr %job) {{
+entry:
+  %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
+  store i64 0, ptr %bad.p
+  {_field("finite", "%job", JOB["finite"])}
+  %unchecked = icmp eq i64 %finite, 0
+  br i1 %unchecked, label %step, label %check
+check:
+  call void @share(ptr %pool, ptr %job, i64 0)
+  %bad = load atomic i64, ptr %bad.p monotonic, align 8
+  %is_bad = icmp ne i64 %bad, 0
+  br i1 %is_bad, label %refuse, label %step
+step:
+  call void @share(ptr %pool, ptr %job, i64 1)
+  ret i64 0
+refuse:
+  ret i64 1
+}}
+define i64 @attend(ptr %pool, i64 %worker, i64 %seen, i64 %spins) {{
+entry:
+  {of_pool("job")}
+  {of_pool("phase")}
+  {of_pool("open")}
+  {of_pool("epoch")}
+  {of_pool("active")}
+  {of_pool("limit")}
+  br label %loop
+loop:
+  %last = phi i64 [ %seen, %entry ], [ %last, %wait ], [ %epoch, %left ]
+  %left_to_spin = phi i64 [ %spins, %entry ], [ %fewer, %wait ], [ %spins, %left ]
+  %epoch = load atomic i64, ptr %epoch.p seq_cst, align 8
+  %new = icmp ne i64 %epoch, %last
+  br i1 %new, label %enter, label %idle
+idle:
+  %tired = icmp sle i64 %left_to_spin, 0
+  br i1 %tired, label %end, label %wait
+wait:
+  {pause}
+  %fewer = sub i64 %left_to_spin, 1
+  br label %loop
+enter:
+  %before = atomicrmw add ptr %active.p, i64 1 seq_cst
+  %open = load atomic i64, ptr %open.p seq_cst, align 8
+  %limit = load i64, ptr %limit.p
+  %is_open = icmp ne i64 %open, 0
+  %within = icmp slt i64 %worker, %limit
+  %mine = and i1 %is_open, %within
+  br i1 %mine, label %work, label %leave
+work:
+  %job = load ptr, ptr %job.p
+  %phase = load i64, ptr %phase.p
+  call void @pull(ptr %job, i64 %phase)
+  br label %leave
+leave:
+  %after = atomicrmw sub ptr %active.p, i64 1 seq_cst
+  br label %left
+left:
+  br label %loop
+end:
+  ret i64 %last
+}}
+define i64 @epoch(ptr %pool) {{
+  {of_pool("epoch")}
+  %epoch = load atomic i64, ptr %epoch.p seq_cst, align 8
+  ret i64 %epoch
+}}"""

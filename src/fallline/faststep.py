@@ -1,0 +1,97 @@
+"""The short way for a call like the last one: plain arrays of one dtype where they lay before, native engine.
+
+Whatever is unlike the last call in any respect is noticed before anything is changed, and the call then goes the long
+way (`HostCall`), which alone knows what to say about it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline.engines.gather import ALIGNED, COMPARE, CONTIGUOUS, TAKE, WRITEABLE, gather, overlap
+from fallline.engines.work import Job
+from fallline.memory import address, byte_range
+from fallline.trace import INCREMENT, Program
+
+__all__ = ["FastStep"]
+
+class FastStep:
+    """A step or update prepared for parameters at these addresses; only gradients and scalars are read anew."""
+
+    def __init__(self, program: Program, kernel: Any, shapes: Sequence[tuple[int, ...]], dtype: np.dtype,
+                 state: Mapping[str, Sequence[np.ndarray]], xs: Sequence[np.ndarray], checks_finite: bool) -> None:
+        names = program.arrays
+        column = {name: place for place, name in enumerate(names, 1)}
+        self.shapes, self.dtype = shapes, dtype
+        self.program = program
+        self.reads_x = "x" in column
+        self._job = Job(kernel.chunks, [math.prod(shape) for shape in shapes], len(names) + 2)
+        self._constants = np.zeros(max(1, len(program.scalars)), dtype)
+        fixed = {**state, "x": xs} if "x" in column else state
+        for name, arrays in fixed.items():
+            self._job.table[:, column[name]] = [address(a) for a in arrays]
+        self._memory = memoryview(self._constants)  # type: ignore[arg-type]
+        self._job.table[:, -1] = address(self._constants)
+        self._job.check(column["g"] if checks_finite else None, dtype)
+        self._pack = struct.Struct(f"{len(program.scalars)}{'f' if dtype.itemsize == 4 else 'd'}").pack_into
+        self._tiny = float(np.finfo(dtype).tiny)
+        self._steps = program.outputs[0][0] == "x"
+        self._kept = (state, xs)  # while their addresses are in the table
+        self._find_ranges([*(a for arrays in state.values() for a in arrays), *(xs if self._steps else ())])
+        self._prepare_gather(column)
+
+    def _find_ranges(self, written: Sequence[np.ndarray]) -> None:
+        """Where the step writes, sorted, for the comparison with gradients."""
+        ranges = sorted(byte_range(a) for a in written if a.size)
+        self._starts = np.array([low for low, _ in ranges], np.int64)
+        self._furthest = np.array([high for _, high in ranges], np.int64)
+        np.maximum.accumulate(self._furthest, out=self._furthest)
+
+    def _prepare_gather(self, column: Mapping[str, int]) -> None:
+        """The arguments of the native checks that are the same at every call."""
+        n, width = self._job.table.shape
+        self._dims = [np.array(shape or (0,), np.int64) for shape in self.shapes]
+        self._expected = np.array([[id(self.dtype), len(shape), address(dims)]
+                                   for shape, dims in zip(self.shapes, self._dims)], np.int64).reshape(n, 3)
+        table = address(self._job.table)
+
+        def arguments(name: str, flags: int, mode: int) -> tuple[int, ...]:
+            return n, address(self._expected), flags, id(np.ndarray), table, width, column.get(name, 0), mode
+
+        plain = CONTIGUOUS | ALIGNED
+        self._like_x = arguments("x", plain | (WRITEABLE if self._steps else 0), COMPARE) if "x" in column else None
+        self._like_g = arguments("g", plain, TAKE)
+        self._like_out = arguments(INCREMENT, plain | WRITEABLE, TAKE)
+        self._apart = (table, width, n, column["g"], self.dtype.itemsize, address(self._starts),
+                       address(self._furthest), len(self._starts))
+        self._gather, self._overlap = gather(), overlap()
+
+    def fits(self, xs: list[Any] | None, gs: list[Any]) -> bool:
+        """Whether the parameters lie where they lay, and the gradients are plain arrays that lie apart from them."""
+        if self._like_x is not None and (xs is None or self._gather(id(xs), *self._like_x)):
+            return False
+        return not (self._gather(id(gs), *self._like_g) or self._overlap(*self._apart))
+
+    def set_scalars(self, values: Sequence[Any], t: int) -> None:
+        """Evaluate the program's scalars for step t into what the kernel reads."""
+        scalars = self.program.evaluate(values, t, self._tiny)
+        try:
+            self._pack(self._memory, 0, *scalars)
+        except OverflowError:  # beyond float32: infinity, as NumPy casts
+            with np.errstate(all="ignore"):
+                self._constants[:] = scalars
+
+    def fresh(self) -> list[np.ndarray]:
+        """New arrays for the increments."""
+        outs = [np.empty(shape, self.dtype) for shape in self.shapes]
+        self._gather(id(outs), *self._like_out)
+        return outs
+
+    def run(self) -> bool:
+        """Run it; False if a gradient is not finite and so nothing was done."""
+        return not self._job(None)

@@ -1,0 +1,211 @@
+"""The short way of a call like the last one: it must not be possible to tell that it was taken, but by a clock."""
+
+import copy
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fallline as fl
+
+CHAINS = {
+    "Adam": lambda **o: fl.Adam(0.1, **o),
+    "Momentum": lambda **o: fl.Momentum(lambda t: 0.5 / (1 + t), **o),
+    "decayed": lambda **o: fl.chain(fl.clip_value(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), **o),
+}
+SHAPES = [(3,), (2, 2), (), (0,)]
+
+
+class Run:
+    """One optimizer and its parameters, driven by actions."""
+
+    def __init__(self, name, engine):
+        self.opt = CHAINS[name](engine=engine)
+        self.params = [np.full(shape, 1.0 + k) for k, shape in enumerate(SHAPES)]
+        self.log = []
+
+    def gradients(self, seed):
+        rng = np.random.default_rng(seed)
+        return [np.asarray(rng.standard_normal(shape)) for shape in SHAPES]
+
+    def act(self, action, seed):
+        g = self.gradients(seed)
+        getattr(self, action)(g)
+        self.log.append((action, self.opt.t, self.opt.skipped, [p.tobytes() for p in self.params],
+                         [a.tobytes() for tree in self.opt.state.values() for a in tree]))  # fmt: skip
+
+    def step(self, g):
+        assert self.opt.step(self.params, g) is self.params
+
+    def update(self, g):
+        for p, d in zip(self.params, self.opt.update(g, params=self.params)):
+            p += d
+
+    def update_into(self, g):
+        self.opt.update(g, params=self.params, out=g)
+        for p, d in zip(self.params, g):
+            p += d
+
+    def step_strided(self, g):
+        g[0] = np.repeat(g[0], 2)[::2]
+        self.step(g)
+
+    def step_single_precision(self, g):
+        self.step([a.astype(np.float32) for a in g])
+
+    def step_without_one(self, g):
+        self.step([g[0], None, *g[2:]])
+
+    def step_by_the_parameters(self, g):
+        self.step([self.params[0], *g[1:]])
+
+    def step_by_the_state(self, g):
+        slot = next(iter(self.opt.state.values()), g)
+        self.step([g[0], slot[1], *g[2:]])
+
+    def move_the_parameters(self, g):
+        self.params = [p.copy() for p in self.params]
+        self.step(g)
+
+    def set_a_rate(self, g):
+        self.opt.lr = 0.25
+        self.step(g)
+
+    def set_the_count(self, g):
+        self.opt.t = 100
+        self.step(g)
+
+    def refuse(self, g):
+        for wrong in ([*g[:3], np.zeros(1)], g[:3], [np.array([1.0, np.nan, 1.0]), *g[1:]], [g[0].astype(int), *g[1:]],
+                      [g[0], g[1].reshape(4), *g[2:]]):  # fmt: skip
+            with pytest.raises((ValueError, TypeError)):
+                self.opt.step(self.params, wrong)
+            with pytest.raises((ValueError, TypeError)):
+                self.opt.update(wrong, params=self.params)
+        if self.opt.state:  # before the first step any dtype will do
+            with pytest.raises(TypeError, match="must be float64, as before"):
+                self.opt.step([self.params[0], self.params[1].astype(np.float32), *self.params[2:]], g)
+
+    def refuse_read_only(self, g):
+        self.params[0].flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            self.opt.step(self.params, g)
+        self.params[0].flags.writeable = True
+
+    def copy_it(self, g):
+        self.opt = copy.deepcopy(self.opt)
+        self.step(g)
+
+
+ACTIONS = [name for name in vars(Run) if not name.startswith("_") and name not in ("act", "gradients")]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_any_sequence_of_calls_gives_the_bits_of_the_reference_engine(name):
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(st.one_of(st.sampled_from(ACTIONS), st.just("step"), st.just("update")),
+                              st.integers(0, 2**32 - 1)), min_size=1, max_size=14))  # fmt: skip
+    def check(actions):
+        native, reference = Run(name, "native"), Run(name, "reference")
+        for action, seed in actions:
+            native.act(action, seed)
+            reference.act(action, seed)
+            assert native.log[-1] == reference.log[-1]
+
+    check()
+
+
+def test_gradients_are_not_kept_alive():
+    class Watched(np.ndarray):
+        pass
+
+    opt, w = fl.Adam(), np.ones(3)
+    seen = []
+    for _ in range(5):
+        g = np.ones(3)
+        owner = g.view(Watched)
+        view = np.asarray(owner)
+        seen.append(weakref.ref(owner))
+        opt.step(w, view)
+        del g, owner, view
+    gc.collect()
+    assert not any(ref() is not None for ref in seen)
+
+
+def test_a_parameter_that_was_resized_in_place_is_noticed():
+    w = np.ones(1000)
+    opt = fl.SGD(1.0)
+    for _ in range(3):
+        opt.step(w, np.ones(1000))
+    w.resize(10, refcheck=False)
+    with pytest.raises(ValueError, match=r"must have the shape \(1000,\)"):
+        opt.step(w, np.ones(1000))
+    with pytest.raises(ValueError, match=r"must have the shape \(1000,\)"):
+        opt.step(w, np.ones(10))
+
+
+@pytest.mark.parametrize("cls", fl.OPTIMIZERS.values(), ids=fl.OPTIMIZERS)
+def test_any_number_of_threads_gives_the_same_bits(cls):
+    rng = np.random.default_rng(0)
+    sizes = [250_001, 1, 0, 16_384, 100_000]
+    start = [rng.standard_normal(n).astype(np.float32) for n in sizes]
+    gradients = [[rng.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(4)]
+    results = []
+    try:
+        for threads in (1, 2, 3, 7):
+            fl.set_num_threads(threads)
+            opt, w = cls(), [a.copy() for a in start]
+            for g in gradients:
+                opt.step(w, g)
+            results.append([a.tobytes() for a in w] + [a.tobytes() for tree in opt.state.values() for a in tree])
+    finally:
+        fl.set_num_threads(None)
+    assert results[0] == results[1] == results[2] == results[3]
+
+
+@pytest.mark.parametrize("size", [5, 16_384, 16_385, 400_000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_found_wherever_it_stands_and_nothing_is_changed(size, dtype, bad):
+    opt, w = fl.Adam(), np.ones(size, dtype)
+    for _ in range(2):
+        opt.step(w, np.ones(size, dtype))
+    before = w.copy(), opt.state["m"].copy()
+    largest = np.full(size, np.finfo(dtype).max, dtype)
+    for place in {0, size // 2, size - 1}:
+        g = largest.copy()
+        g[place] = bad
+        with pytest.raises(fl.NonFiniteGradient):
+            opt.step(w, g)
+        with pytest.raises(fl.NonFiniteGradient):
+            opt.update(g)
+    assert opt.t == 2
+    assert before[0].tobytes() == w.tobytes()
+    assert before[1].tobytes() == opt.state["m"].tobytes()
+
+
+def test_optimizers_may_step_from_several_threads_at_once():
+    n, results, errors = 200_000, {}, []
+    gradients = [np.random.default_rng(k).standard_normal(n) for k in range(5)]
+
+    def work(k):
+        try:
+            opt, w = fl.Adam(0.1), np.ones(n)
+            for g in gradients:
+                opt.step(w, g)
+            results[k] = w.tobytes()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(set(results.values())) == 1
+    assert len(results) == 8
