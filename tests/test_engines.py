@@ -202,6 +202,32 @@ def test_a_where_on_a_scalar_condition_chooses_by_the_step(engine):
 
 
 @pytest.mark.parametrize("engine", ["reference", "native", "eager"])
+def test_a_condition_on_settings_chooses_by_coordinate_where_they_differ_by_coordinate(engine):
+    @fl.rule
+    def turning(g, *, lr=0.1):
+        return fl.where(lr > 0.5, -g, g)
+
+    opt = fl.Optimizer(turning, lr=np.array([0.1, 0.9]), engine=engine)
+    assert opt.step(np.zeros(2), np.ones(2)).tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
+def test_a_setting_too_large_for_the_dtype_is_refused_rather_than_infinite(engine):
+    opt, w = fl.SGD(1e39, engine=engine), np.ones(3, np.float32)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"A setting of SGD is too large for float32: sgd.lr=1e\+39"):
+            opt.step(w, np.zeros(3, np.float32))
+    opt.lr = 1.0
+    for _ in range(3):
+        opt.step(w, np.zeros(3, np.float32))
+    opt.lr = 1e39
+    with pytest.raises(ValueError, match="too large for float32"):
+        opt.step(w, np.zeros(3, np.float32))
+    assert w.tolist() == [1.0] * 3
+    assert opt.t == 3
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 def test_a_rule_may_return_plain_numbers(engine):
     constant = fl.rule(lambda g, last=0.0: (-0.25, 7.0))
     opt = fl.Optimizer(constant, engine=engine)

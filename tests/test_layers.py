@@ -9,7 +9,7 @@ ORDER = [
     "errors", "ops", "schema", "rules", "trace", "memory", "threads",
     "engines.rows", "engines.reference", "engines.compiler", "engines.gather", "engines.jobs", "engines.pool",
     "engines.work", "engines.native", "engines.eager", "engines",
-    "trees", "arrays", "settings", "chain", "bound", "hoststep", "faststep", "hostcall", "eagercall",
+    "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
     "optimizer", "optimizers",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip

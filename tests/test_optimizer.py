@@ -240,6 +240,140 @@ def test_the_increment_may_be_written_over_the_gradient_if_asked_to():
     assert g.tolist() == [-0.5, -1.0]
 
 
+def test_the_tree_that_a_setting_is_read_as_cannot_change_it_past_the_checks():
+    opt = fl.SGD(lr={"W": 0.5})
+    opt.lr["W"] = -9.0
+    assert opt.step({"W": 1.0}, {"W": 1.0}) == {"W": 0.5}
+    twin = opt.fresh()
+    twin.lr = {"W": 1.0}
+    assert opt.lr == {"W": 0.5}
+
+
+def test_options_of_an_optimizer_inside_a_chain_are_refused_rather_than_dropped():
+    with pytest.raises(fl.FormulaError, match=r"nonfinite='skip' of SGD is for the whole chain: give it to chain"):
+        fl.chain(fl.clip_value(1.0), fl.SGD(nonfinite="skip"))
+
+
+def test_links_of_one_name_are_numbered_past_names_that_are_taken():
+    def scale(name):
+        def formula(g, *, a=1.0):
+            return g * a
+
+        formula.__name__ = name
+        return fl.before(formula)
+
+    c, c2 = scale("c"), scale("c2")
+    opt = fl.chain(c(3.0), c(5.0), c2(7.0), fl.SGD(1.0))
+    assert opt.update(1.0) == -105.0
+    assert dict(opt.hyper) == {"c.a": 3.0, "c3.a": 5.0, "c2.a": 7.0, "lr": 1.0}
+    with pytest.raises(AttributeError, match=r'opt.hyper\["c.a"\] or opt.hyper\["c3.a"\]'):
+        _ = opt.a
+
+
+def test_the_first_update_cannot_know_a_leaf_without_a_gradient():
+    opt = fl.SGD(1.0)
+    with pytest.raises(ValueError, match=r"pass the parameters too, opt.update\(grads, params=w\)"):
+        opt.update({"a": None, "b": 1.0})
+    assert opt.update({"a": None, "b": 1.0}, params={"a": 1.0, "b": 1.0}) == {"a": None, "b": -1.0}
+    assert opt.update({"a": 1.0, "b": 1.0}) == {"a": -1.0, "b": -1.0}
+
+
+def test_an_output_may_not_lie_on_parameters_that_are_read():
+    out = np.full(10, 3.0)
+    opt = fl.chain(fl.l2(1.0), fl.SGD(1.0))
+    for w in (out, out[::-1], np.broadcast_to(out[:1], (10,))):
+        with pytest.raises(ValueError, match="a step would apply twice"):
+            opt.update(np.zeros(10), params=w, out=out)
+    one = np.broadcast_to(np.array([2.0]), (10,))
+    assert opt.update(np.zeros(10), params=one, out=out).tolist() == [-2.0] * 10
+
+
+def test_a_class_of_ones_own_may_have_any_order_of_hyper_parameters():
+    @fl.rule
+    def mine(g, *, gain, lr=0.5):
+        return -lr * gain * g
+
+    class Mine(fl.Optimizer):
+        rule = mine
+
+    assert list(inspect.signature(Mine).parameters)[:2] == ["lr", "gain"]
+    assert Mine(0.25, gain=2.0).update(1.0) == -0.5
+
+
+IN_A_SCRIPT = """
+import pickle, multiprocessing
+import numpy as np, fallline as fl
+
+@fl.rule
+def mine(g, m=0, *, lr=0.5):
+    return -lr*g, m
+
+def work(opt):
+    return opt.step(np.ones(2), np.ones(2)).tolist()
+
+if __name__ == "__main__":
+    opt = fl.Optimizer(mine)
+    opt.step(np.ones(2), np.ones(2))
+    assert pickle.loads(pickle.dumps(opt)).t == 1
+    for way in ("spawn", "fork"):
+        with multiprocessing.get_context(way).Pool(1) as pool:
+            assert pool.apply(work, (opt,)) == [0.5, 0.5]
+"""
+
+
+def test_a_rule_of_a_script_travels_to_other_processes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(IN_A_SCRIPT)
+    subprocess.run([sys.executable, script], check=True, timeout=120)
+
+
+FORKING = """
+import os, threading, time
+import numpy as np, fallline as fl
+
+fl.Adam().step(np.ones(3), np.ones(3))
+stop = False
+
+def compile_for_ever():
+    k = 0
+    while not stop:
+        k += 1
+        def formula(g, *, lr=0.1):
+            for _ in range(k):
+                g = g + 1
+            return -lr*g
+        fl.Optimizer(fl.rule(formula)).step(np.ones(3), np.ones(3))
+
+threads = [threading.Thread(target=compile_for_ever) for _ in range(2)]
+for thread in threads:
+    thread.start()
+hung = 0
+for _ in range(20):
+    time.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        fl.Nadam().step(np.ones(200_000), np.ones(200_000))
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            hung += 1
+            break
+        time.sleep(0.005)
+stop = True
+for thread in threads:
+    thread.join()
+raise SystemExit(hung)
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="fork is not had here")
+def test_a_forked_child_works_even_if_other_threads_were_compiling():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING], check=True, timeout=550)
+
+
 def test_none_in_place_of_the_parameters_or_the_gradient_is_refused():
     opt = fl.SGD()
     with pytest.raises(TypeError, match="step of SGD needs the parameters"):

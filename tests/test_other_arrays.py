@@ -149,8 +149,27 @@ def test_foreign_state_is_copied_with_its_optimizer():
     assert opt.step(w, jnp.ones(2)).tolist() == twin.step(w, jnp.ones(2)).tolist()
 
 
+def test_parameters_that_move_to_another_library_are_refused_by_name():
+    opt = fl.SGD()
+    opt.step(np.ones(3, np.float32), np.ones(3))
+    with pytest.raises(TypeError, match="must be in host memory, as before"):
+        opt.step(need("jax.numpy").ones(3), np.ones(3))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_the_eager_engine_refuses_a_parameter_given_twice(library):
+    xp = need(library)
+    w = xp.ones(3)
+    with pytest.raises(ValueError, match="are the same memory"):
+        fl.SGD(engine="eager").step([w, w], [xp.ones(3), xp.ones(3)])
+
+
 def test_tensors_of_other_kinds_are_refused():
     torch = need("torch")
+    lazy = torch.complex(torch.ones(3), torch.ones(3)).conj().imag
+    with pytest.raises(TypeError, match=r"lazily negated view: call .resolve_neg\(\)"):
+        fl.SGD().step(lazy, torch.ones(3))
+    assert fl.SGD(1.0).step(torch.zeros(3), lazy).tolist() == [1.0] * 3
     with pytest.raises(TypeError, match="Got bfloat16"):
         fl.SGD().step(torch.ones(2, dtype=torch.bfloat16), torch.ones(2))
     with pytest.raises(TypeError, match="to_dense"):

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -186,6 +188,34 @@ def test_a_number_that_is_not_finite_is_found_wherever_it_stands_and_nothing_is_
     assert opt.t == 2
     assert before[0].tobytes() == w.tobytes()
     assert before[1].tobytes() == opt.state["m"].tobytes()
+
+
+INTERRUPTED = """
+import random, signal
+import numpy as np, fallline as fl
+
+def on_alarm(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, on_alarm)
+rng, steps, hits = random.Random(0), 0, 0
+opt, w, g = fl.SGD(1.0), np.zeros(200_000), np.ones(200_000)
+for _ in range(3):
+    opt.step(w, g)
+while hits < 200:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 2e-3))
+        while True:
+            opt.step(w, g)
+    except KeyboardInterrupt:
+        hits += 1
+    assert w[0] == w[-1] == -opt.t, (w[0], w[-1], opt.t)
+    assert (w == w[0]).all()
+"""
+
+
+def test_an_interrupt_at_any_moment_of_a_plain_step_leaves_a_whole_number_of_steps():
+    subprocess.run([sys.executable, "-c", INTERRUPTED], check=True, timeout=120)
 
 
 def test_optimizers_may_step_from_several_threads_at_once():

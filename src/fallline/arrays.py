@@ -12,7 +12,7 @@ from fallline.ops import namespace
 
 __all__ = [
     "CASTABLE", "STEPPED",
-    "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "kind_of", "like", "mark_changed",
+    "as_number", "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "kind_of", "like", "mark_changed",
     "new_like", "non_finite", "view",
 ]  # fmt: skip
 
@@ -36,6 +36,8 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     elif torch is not None and isinstance(leaf, torch.Tensor):
         if leaf.layout is not torch.strided:
             raise TypeError(f"{what} is a {leaf.layout} tensor: convert it, .to_dense().")
+        if dtypes is STEPPED and (leaf.is_neg() or leaf.is_conj()):  # written, its negation would be lost
+            raise TypeError(f"{what} is a lazily negated view: call .resolve_neg() on it first.")
         kind = "torch" if leaf.device.type == "cpu" else "foreign"
     else:
         _check_foreign(leaf, what)
@@ -133,6 +135,11 @@ def mark_changed(leaf: Any) -> None:
 def is_number(leaf: Any) -> bool:
     """Whether a leaf is a Python float or NumPy scalar, which cannot be written."""
     return isinstance(leaf, (float, np.floating))
+
+
+def as_number(leaf: Any, value: Any) -> Any:
+    """A value as the kind of number that a leaf is: a NumPy scalar of its dtype, or a Python float."""
+    return type(leaf)(value) if isinstance(leaf, np.floating) else float(value)
 
 
 def is_foreign(leaf: Any) -> bool:

@@ -41,7 +41,7 @@ class Bound:
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.missed: dict[int, int] = {}  # steps that a leaf did not take, having no gradient
         self.fast: dict[str, Any] = {}  # the short way of a program ("x" or INCREMENT), once a call could take it
-        self.disjoint: list[tuple[int, tuple[int, ...]]] = []  # addresses and strides last found not to overlap
+        self.disjoint: list[tuple[Any, ...]] = []  # where arrays lay that were last found not to overlap
         self.resolve(settings)
         self._choose_engine(engine, leaves)
         self.state: dict[str, list[Any]] = {slot: [self._start(start, k, leaf, t) for k, leaf in enumerate(leaves)]
@@ -53,7 +53,8 @@ class Bound:
         self._wanted = engine
         self.native = False
         if self.foreign:
-            library = type(leaves[0]).__module__.split(".")[0].removesuffix("lib")  # jaxlib is JAX
+            root = type(leaves[0]).__module__.split(".")[0] if leaves else ""
+            library = root.removesuffix("lib")  # jaxlib is JAX
             self.engine_note = f"eager: {'asked for' if engine == 'eager' else f'arrays of {library}'}"
         else:
             name, why, self._kernel = host_engine(engine)
@@ -132,7 +133,12 @@ class Bound:
         try:
             return memo[key]
         except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
-            found = program.evaluate(values, count + 1, float(np.finfo(self.dtypes[k]).tiny))
+            limits = np.finfo(self.dtypes[k])
+            found = program.evaluate(values, count + 1, float(limits.tiny))
+            if any(np.any((np.abs(s) > limits.max) & np.isfinite(s)) for s in found):
+                given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values))
+                raise ValueError(f"A setting of {self.chain.title} is too large for {self.dtypes[k]}: "
+                                 f"{given}.") from None
         if not any(isinstance(v, np.ndarray) for v in values):
             memo[key] = found
         return found
@@ -152,23 +158,34 @@ class Bound:
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 
-    def leaves(self, tree: Any, what: str, *, same_dtype: bool, optional: bool = False) -> list[Any]:
-        """The leaves of a tree, checked against structure, shapes and dtypes; with `optional`, None may stand in."""
+    def leaves(self, tree: Any, what: str) -> list[Any]:
+        """The leaves of a tree of parameters, gradients or "out", checked against structure, shapes and dtypes.
+
+        A gradient may be None, and of another float dtype.
+        """
         leaves = self.treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
                                            "before" if what == "parameter" else "the parameters")
         for k, leaf in enumerate(leaves):
             if type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]:
                 continue  # the common case, at the cost of a small step
-            if leaf is None and optional:
-                continue
-            name = self.name(k, what)
-            kind_of(leaf, name, STEPPED if same_dtype else CASTABLE)
-            shape = tuple(np.shape(leaf))
-            if shape != self.shapes[k]:
-                raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")
-            if same_dtype and dtype_of(leaf) != self.dtypes[k]:
-                raise TypeError(f"{name} must be {self.dtypes[k]}, as before. Got {dtype_of(leaf)}.")
+            if leaf is not None or what != "gradient":
+                self._check_leaf(k, leaf, what)
         return leaves
+
+    def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
+        name = self.name(k, what)
+        kind = kind_of(leaf, name, CASTABLE if what == "gradient" else STEPPED)
+        shape = tuple(np.shape(leaf))
+        if shape != self.shapes[k]:
+            raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")
+        if what == "gradient":
+            return
+        like = "before" if what == "parameter" else "the parameters"
+        if kind == "foreign" and not self.foreign:
+            raise TypeError(f"{name} must be in host memory, as {like}. Got {type(leaf).__name__}: call reset(), or "
+                            "make a new optimizer.")
+        if dtype_of(leaf) != self.dtypes[k]:
+            raise TypeError(f"{name} must be {self.dtypes[k]}, as {like}. Got {dtype_of(leaf)}.")
 
     def kernel_for(self, mode: str, program: Program) -> Callable[[np.dtype, tuple[int, ...]], Kernel]:
         """The kernels of a program ("step" or "update"), kept here: to hash a program costs more than a small step."""
@@ -178,6 +195,13 @@ class Bound:
                 self._kernels[key] = self._kernel(program, dtype, columns)
             return self._kernels[key]
         return kernel
+
+    def faststep(self, into: str, program: Program, xs: Sequence[np.ndarray]) -> Any:
+        """The short way of a program for parameters that lie there."""
+        from fallline.faststep import FastStep  # which needs llvmlite
+
+        kernel = self.kernel_for(into, program)(self.dtypes[0], ())
+        return FastStep(program, kernel, self.shapes, self.dtypes[0], self.state, xs, self.checks_finite)
 
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views."""

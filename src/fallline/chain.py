@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from fallline.errors import FormulaError
@@ -127,12 +128,12 @@ class Chain:
         return {self.slots[n, s]: f"{n}.{start}" if isinstance(start, str) else start
                 for n, r in self._named() for s, start in r.slots.items()}
 
-    @cached_property
+    @property
     def stepping(self) -> Program:
         """The program that advances the parameter."""
         return _program(self, "x")
 
-    @cached_property
+    @property
     def updating(self) -> Program:
         """The program that gives the increment."""
         return _program(self, INCREMENT)
@@ -162,11 +163,11 @@ def _program(chain: Chain, into: str) -> Program:
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the links; a second one of the same name gets a number."""
-    seen: dict[str, int] = {}
-    result = []
+    result: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}{seen[name]}")
+        numbered = (f"{name}{k}" for k in itertools.count(2) if f"{name}{k}" not in names)
+        candidates = itertools.chain([name], numbered)
+        result.append(next(c for c in candidates if c not in result))
     return tuple(result)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import detached, filled_like, like
+from fallline.arrays import as_number, detached, filled_like, is_number, kind_of, like, view
 from fallline.bound import Bound
 from fallline.engines.eager import run_eagerly
+from fallline.memory import check_disjoint
 from fallline.ops import namespace
 from fallline.trace import INCREMENT, Program
 
@@ -31,11 +32,12 @@ class EagerCall:
         if targets is not None:
             for k, leaf in enumerate(targets):
                 self._check_target(k, leaf)
+            self._check_disjoint(targets)
         bad = [(bound.paths[k], _bad(g)) for k, g in enumerate(self._gs) if g is not None and bound.checks_finite]
         self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
         memo: dict[Any, Any] = {}
-        self._scalars = {} if self.non_finite else {
-            k: bound.scalars(program, k, t, memo) for k, g in enumerate(self._gs) if g is not None}
+        live = [] if self.non_finite else [k for k, g in enumerate(self._gs) if g is not None]
+        self._new = {k: self._compute(k, bound.scalars(program, k, t, memo)) for k in live}
 
     def _check_target(self, k: int, leaf: Any) -> None:
         if self._into == INCREMENT and not _writable(leaf):
@@ -43,10 +45,16 @@ class EagerCall:
         if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
             raise ValueError(f"{self.bound.name(k, 'parameter')} is read-only: pass a copy.")
 
+    def _check_disjoint(self, targets: Sequence[Any]) -> None:
+        """Refuse what shares memory, where that can be told: in host memory. (JAX arrays are not written.)"""
+        what = "parameter" if self._into == "x" else "out"
+        here = [(view(leaf), self.bound.name(k, what)) for k, leaf in enumerate(targets)
+                if not is_number(leaf) and kind_of(leaf, what) in ("numpy", "torch")]
+        check_disjoint([array for array, _ in here], [name for _, name in here])
+
     def run(self) -> Any:
-        """Compute all new arrays, then put them in place; returns the tree of parameters, or of increments."""
-        bound = self.bound
-        new = {k: self._compute(k) for k, g in enumerate(self._gs) if g is not None}
+        """Put the new arrays in place; returns the tree of parameters, or of increments."""
+        bound, new = self.bound, self._new
         result: list[Any] = []
         for k in range(len(self._gs)):
             old = None if self._targets is None else self._targets[k]
@@ -54,21 +62,21 @@ class EagerCall:
                 result.append(old if self._into == "x" or old is None else _put(old, filled_like(old, -0.0)))
                 continue
             for slot, arrays in bound.state.items():
-                arrays[k] = new[k][slot]
+                arrays[k] = _put(arrays[k], new[k][slot])
             value = new[k][self._into]
             result.append(value if old is None else _put(old, value))
         bound.took(self._gs)
         return bound.treedef.unflatten(result)
 
-    def _compute(self, k: int) -> dict[str, Any]:
+    def _compute(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
         g = self._gs[k]
         arrays = {"g": g, **{slot: values[k] for slot, values in self.bound.state.items()}}
         if "x" in self._program.inputs:
             assert self._xs is not None
             arrays["x"] = detached(self._xs[k])
-        scalars = [like(g, s) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in self._scalars[k]]
+        values = [like(g, s) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in scalars]
         with np.errstate(all="ignore"):
-            return run_eagerly(self._program, arrays, scalars)
+            return run_eagerly(self._program, arrays, values)
 
     def nothing(self) -> Any:
         """The increments of a call that was skipped."""
@@ -102,13 +110,13 @@ def _bad(g: Any) -> str:
 def _writable(leaf: Any) -> bool:
     from array_api_compat import is_writeable_array
 
-    return not isinstance(leaf, (float, np.generic)) and is_writeable_array(leaf)
+    return not is_number(leaf) and is_writeable_array(leaf)
 
 
 def _put(old: Any, new: Any) -> Any:
     """The new values in the old array if it can be written, else the new array."""
-    if isinstance(old, (float, np.generic)):
-        return type(old)(new)
+    if is_number(old):
+        return as_number(old, new)
     if not _writable(old):
         return new
     if hasattr(old, "detach"):  # torch: no part of the user's graph, but its version counter moves

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fallline.engines.gather import ALIGNED, COMPARE, CONTIGUOUS, TAKE, WRITEABLE, gather, overlap
+from fallline.engines.jobs import JOB
 from fallline.engines.work import Job
 from fallline.memory import address, byte_range
 from fallline.trace import INCREMENT, Program
@@ -42,6 +43,7 @@ class FastStep:
         self._tiny = float(np.finfo(dtype).tiny)
         self._steps = program.outputs[0][0] == "x"
         self._kept = (state, xs)  # while their addresses are in the table
+        self.where = [address(x) for x in xs]
         self._find_ranges([*(a for arrays in state.values() for a in arrays), *(xs if self._steps else ())])
         self._prepare_gather(column)
 
@@ -77,14 +79,13 @@ class FastStep:
             return False
         return not (self._gather(id(gs), *self._like_g) or self._overlap(*self._apart))
 
-    def set_scalars(self, values: Sequence[Any], t: int) -> None:
-        """Evaluate the program's scalars for step t into what the kernel reads."""
-        scalars = self.program.evaluate(values, t, self._tiny)
+    def set_scalars(self, values: Sequence[Any], t: int) -> bool:
+        """Evaluate the program's scalars for step t into what the kernel reads; False if the dtype cannot hold them."""
         try:
-            self._pack(self._memory, 0, *scalars)
-        except OverflowError:  # beyond float32: infinity, as NumPy casts
-            with np.errstate(all="ignore"):
-                self._constants[:] = scalars
+            self._pack(self._memory, 0, *self.program.evaluate(values, t, self._tiny))
+        except OverflowError:
+            return False
+        return True
 
     def fresh(self) -> list[np.ndarray]:
         """New arrays for the increments."""
@@ -92,6 +93,16 @@ class FastStep:
         self._gather(id(outs), *self._like_out)
         return outs
 
+    def arm(self, t: int) -> None:
+        """Remember the count before a run, so that an interrupt around it leaves no doubt."""
+        self.t = t
+        self._job.fields[JOB["done"]] = 0
+
     def run(self) -> bool:
         """Run it; False if a gradient is not finite and so nothing was done."""
         return not self._job(None)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last run did its work."""
+        return bool(self._job.fields[JOB["done"]])

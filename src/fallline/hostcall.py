@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import is_foreign, is_number, mark_changed, new_like, non_finite, view
+from fallline.arrays import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, view
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, run
-from fallline.memory import address, byte_range, check_disjoint, is_direct, self_overlapping
+from fallline.memory import address, byte_range, check_disjoint, is_direct
 from fallline.trace import INCREMENT, Program
 
 __all__ = ["HostCall"]
@@ -56,12 +56,12 @@ class HostCall:
                                      "add the increment yourself: w = w + opt.update(g).")
             elif what == "out":
                 raise TypeError(f"{self.bound.name(k, what)} must be an array that can be written. Got {leaf!r}.")
-        if what == "out":  # which must not lie on the parameters either
-            written += [(x, k, "parameter") for k, x in enumerate(self._x) if not self_overlapping(x)]
-        layout = [(address(array), array.strides) for array, _, _ in written]
+        read = [(x, k, "parameter") for k, x in enumerate(self._x)] if what == "out" else []
+        layout = [(address(array), array.strides, k, what) for array, k, what in written + read]
         self._settled = layout == self.bound.disjoint
         if not self._settled:
-            check_disjoint([a for a, _, _ in written], [self.bound.name(k, what) for _, k, what in written])
+            check_disjoint([a for a, _, _ in written + read],
+                           [self.bound.name(k, what) for _, k, what in written + read], len(written))
             self.bound.disjoint = layout
 
     def _find_non_finite(self) -> list[tuple[str, str]]:
@@ -74,7 +74,11 @@ class HostCall:
         gradients = detach(self._g, written)
         memo: dict[Any, Any] = {}
         with np.errstate(all="ignore"):
-            return [self._leaf(k, g, t, memo) for k, g in zip(self._live, gradients)]
+            leaves = [self._leaf(k, g, t, memo) for k, g in zip(self._live, gradients)]
+        kernel = self.bound.kernel_for(self._into, self._program)
+        for key in {(leaf.constants.dtype, tuple(leaf.columns)) for leaf in leaves}:
+            kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
+        return leaves
 
     def _destination(self, k: int) -> np.ndarray:
         """The array that leaf k's result is written to."""
@@ -104,18 +108,17 @@ class HostCall:
         return Leaf(arrays, outside, constants, columns)
 
     def shorten(self) -> None:
-        """Prepare the short way for the next call if it is like this one and this one was like the last."""
+        """Prepare the short way if the next call could take it: plain arrays, which lay there at the last call too."""
         bound, into = self.bound, self._into
+        into_out = into == INCREMENT and self._targets is not None
+        if not (bound.native and self._settled and self._gs and bound.uniform(self._program)) or into_out:
+            return
         xs = self._x if "x" in self._program.arrays else []
-        plain = all(type(a) is np.ndarray and is_direct(a) and a.dtype is bound.dtypes[0] for a in (*self._gs, *xs))
-        if plain and self._settled and into not in bound.fast and len(set(bound.dtypes)) == 1 and self._gs \
-                and bound.native and not (into == INCREMENT and self._targets is not None) \
-                and bound.uniform(self._program):
-            from fallline.faststep import FastStep
-
-            kernel = bound.kernel_for(into, self._program)(bound.dtypes[0], ())
-            bound.fast[into] = FastStep(self._program, kernel, bound.shapes, bound.dtypes[0], bound.state, xs,
-                                        bound.checks_finite)
+        dtype = bound.dtypes[0]
+        if not all(type(a) is np.ndarray and a.dtype is dtype and is_direct(a) for a in (*self._gs, *xs)):
+            return
+        if into not in bound.fast or bound.fast[into].where != [address(x) for x in xs]:
+            bound.fast[into] = bound.faststep(into, self._program, xs)
 
     def run(self) -> Any:
         """Run the program; returns the tree of parameters, or of increments."""
@@ -135,7 +138,8 @@ class HostCall:
         if not any(map(is_number, targets)):
             return self._tree
         return self.bound.treedef.unflatten(
-            type(leaf)(self._out[k]) if is_number(leaf) and k in self._out else leaf for k, leaf in enumerate(targets))
+            as_number(leaf, self._out[k]) if is_number(leaf) and k in self._out else leaf
+            for k, leaf in enumerate(targets))
 
     def nothing(self) -> Any:
         """The increments of a call that was skipped."""
@@ -151,7 +155,8 @@ class HostCall:
     def _increments(self) -> Any:
         """The tree of new increments; numbers where the gradients are."""
         return self.bound.treedef.unflatten(
-            g if g is None else type(g)(self._new[k]) if is_number(g) else self._new[k] for k, g in enumerate(self._gs))
+            g if g is None else as_number(g, self._new[k]) if is_number(g) else self._new[k]
+            for k, g in enumerate(self._gs))
 
 
 def _zero(leaf: Any) -> None:

@@ -62,12 +62,14 @@ def _share(a: np.ndarray, b: np.ndarray) -> bool:
         return True  # rather refuse two arrays that may be disjoint than tear one
 
 
-def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
+def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str], written: int | None = None) -> None:
     """Refuse arrays that share an element, with each other or within one array.
 
-    `w[:, 0]` and `w[:, 1]` share none, though their byte ranges overlap.
+    `w[:, 0]` and `w[:, 1]` share none, though their byte ranges overlap. Only the first so many are `written` (None:
+    all); those behind them, which are read, may share among themselves.
     """
-    for array, name in zip(arrays, names):
+    written = len(arrays) if written is None else written
+    for array, name in zip(arrays[:written], names):
         if self_overlapping(array):
             raise ValueError(f"{name} overlaps itself (indices share an element, as in a broadcast view): pass a copy.")
     ranges = sorted((*byte_range(a), k) for k, a in enumerate(arrays))
@@ -75,7 +77,7 @@ def check_disjoint(arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
     for low, high, k in ranges:
         open_ = [r for r in open_ if r[1] > low]
         for _, _, other in open_:
-            if _share(arrays[k], arrays[other]):
+            if min(k, other) < written and _share(arrays[k], arrays[other]):
                 first, second = sorted((k, other))
                 same = address(arrays[k]) == address(arrays[other]) and arrays[k].size == arrays[other].size
                 raise ValueError(f"{names[first]} and {names[second]} "

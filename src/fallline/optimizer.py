@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from fallline.arrays import detached, is_number, new_like, view
+from fallline.arrays import as_number, detached, is_number, new_like, view
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
 from fallline.eagercall import EagerCall
@@ -17,8 +17,9 @@ from fallline.engines import ENGINES
 from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.hostcall import HostCall
 from fallline.schema import Link, Rule, unknown_setting
-from fallline.settings import REMEDY, check, looks_like_parameters
+from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.trace import INCREMENT
+from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
 
@@ -51,6 +52,7 @@ class Optimizer:
     # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
     __call__: Callable[..., Any]
     _bound: Bound | None
+    _torn: Any  # None: whole; True: torn; a FastStep that was interrupted
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -126,8 +128,8 @@ class Optimizer:
         if params is None:
             raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
         bound = self._bind(params, "parameter")
-        xs = bound.leaves(params, "parameter", same_dtype=True)
-        gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
+        xs = bound.leaves(params, "parameter")
+        gs = bound.leaves(grads, "gradient")
         call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, params, self._t)
         if self._check_finite(call.non_finite):
             return params
@@ -155,10 +157,13 @@ class Optimizer:
             raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
         if params is None and "x" in self._chain.updating.inputs:
             raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
+        if params is None and self._bound is None and holds_none(grads):
+            raise ValueError(f"The first update of {self._chain.title} cannot know a leaf whose gradient is None: pass "
+                             "the parameters too, opt.update(grads, params=w).")
         bound = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
-        gs = bound.leaves(grads, "gradient", same_dtype=False, optional=True)
-        xs = None if params is None else bound.leaves(params, "parameter", same_dtype=True)
-        outs = None if out is None else bound.leaves(out, "out", same_dtype=True)
+        gs = bound.leaves(grads, "gradient")
+        xs = None if params is None else bound.leaves(params, "parameter")
+        outs = None if out is None else bound.leaves(out, "out")
         call = _call(bound)(bound, self._chain.updating, xs, gs, outs, out, self._t)
         if self._check_finite(call.non_finite):
             return call.nothing()
@@ -168,26 +173,35 @@ class Optimizer:
         """Take the call the short way if it is like the last one: new increments, or an empty list if parameters were
         stepped; None if nothing was done."""
         bound = self._bound
-        if bound is None or self._torn or bound.missed or into not in bound.fast:
+        if bound is None or self._torn is not None or bound.missed or into not in bound.fast:
             return None
         fast = bound.fast[into]
         gs = bound.same(grads)
         xs = bound.same(params) if fast.reads_x else None
         if gs is None or (params is not None) != (xs is not None) or not fast.fits(xs, gs):
             return None
-        fast.set_scalars(bound.values(fast.program, self._t), self._t + 1)
+        if not fast.set_scalars(bound.values(fast.program, self._t), self._t + 1):
+            return None
         outs = fast.fresh() if into == INCREMENT else []
         mine = self.__dict__  # where _torn and _t are set without the checks of attributes
-        mine["_torn"] = True
+        fast.arm(self._t)
+        mine["_torn"] = fast  # which knows after an interrupt whether the step was taken (`_settle`)
         done = fast.run()
-        mine["_t"] += done
-        mine["_torn"] = False
+        mine["_t"] = fast.t + done
+        mine["_torn"] = None
         return outs if done else None
+
+    def _settle(self) -> None:
+        """After an interrupt outside the native code: a short step was taken wholly or not at all."""
+        fast = self._torn
+        if fast is not None and fast is not True:
+            self._t, self._torn = fast.t + fast.done, None
 
     def _bind(self, like: Any, what: str) -> Bound:
         return self._bound or Bound(self._chain, self._settings, like, what, self._engine, self._nonfinite, self._t)
 
     def _check_whole(self) -> None:
+        self._settle()
         if self._torn:
             raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
                                 "of no whole number of steps: call opt.reset() and start from known parameters.")
@@ -208,7 +222,7 @@ class Optimizer:
         result = call.run()
         self._bound = call.bound
         self._t += 1
-        self._torn = False
+        self._torn = None
         if isinstance(call, HostCall):
             call.shorten()
         return result
@@ -218,6 +232,7 @@ class Optimizer:
     @property
     def t(self) -> int:
         """Steps taken. Assigning it sets the count of every leaf too."""
+        self._settle()
         return self._t
 
     @t.setter
@@ -228,6 +243,7 @@ class Optimizer:
             t = -1
         if not 0 <= t < 2**63 or isinstance(value, bool):
             raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
+        self._check_whole()
         self._t = t
         if self._bound:
             self._bound.missed = {}
@@ -289,7 +305,7 @@ class Optimizer:
         """
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._settings = dict(self._settings)
+        other._settings = {name: renewed(value) for name, value in self._settings.items()}
         other._forget()
         return other
 
@@ -299,7 +315,7 @@ class Optimizer:
     def _forget(self) -> None:
         self._t = 0
         self._skipped = 0
-        self._torn = False
+        self._torn = None
         self._bound = None
 
     def _checked(self, qualified: str, value: Any) -> Any:
@@ -307,7 +323,7 @@ class Optimizer:
 
     def _get(self, name: str) -> Any:
         qualified = self._qualified(name)
-        return self._settings[self._chain.source(qualified, self._settings)]
+        return renewed(self._settings[self._chain.source(qualified, self._settings)])
 
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)
@@ -342,6 +358,9 @@ class Optimizer:
 
     def _unknown(self, name: str) -> str:
         chain = self.__dict__.get("_chain")
+        several = [f'opt.hyper["{q}"]' for q, h in chain.hyper.items() if h.name == name] if chain is not None else []
+        if several:
+            return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
         known = ", ".join(chain.short) if chain is not None else ""
         return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known or 'none'}."
 
@@ -358,10 +377,11 @@ class Optimizer:
 
     def _at(self, formula: Callable[..., Any], params: Any) -> Any:
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
+        self._check_whole()
         bound = self._bind(params, "parameter")
         arguments = list(inspect.signature(formula).parameters.values())[1:]
         values = []
-        for k, x in enumerate(bound.leaves(params, "parameter", same_dtype=True)):
+        for k, x in enumerate(bound.leaves(params, "parameter")):
             slots = [bound.state[p.name][k] for p in arguments if p.kind is not p.KEYWORD_ONLY]
             hyper = {p.name: bound.value(self._chain.short[p.name], k, self._t, {})
                      for p in arguments if p.kind is p.KEYWORD_ONLY}
@@ -370,7 +390,7 @@ class Optimizer:
             else:
                 new = new_like(x, bound.shapes[k], bound.dtypes[k])
                 view(new)[...] = formula(view(x), *slots, **hyper)
-                values.append(type(x)(new) if is_number(x) else new)
+                values.append(as_number(x, new) if is_number(x) else new)
         return bound.treedef.unflatten(values)
 
 
@@ -422,20 +442,28 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise") -> Optimi
 def _links_of(item: Any) -> list[Link]:
     if isinstance(item, type) and issubclass(item, Optimizer):
         item = item()
-    return item._chain.links(item._settings) if isinstance(item, Optimizer) else [as_link(item)]
+    if not isinstance(item, Optimizer):
+        return [as_link(item)]
+    for name, value, default in (("engine", item._engine, "auto"), ("nonfinite", item._nonfinite, "raise")):
+        if value != default:
+            raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
+                               "or the outer Optimizer(...).")
+    return item._chain.links(item._settings)
 
 
 def _signature(rule: Rule) -> inspect.Signature:
     """A named optimizer's signature, from its rule: lr by position or name, everything else by name."""
     kind = inspect.Parameter
-    own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY, default=h.default)
-           for h in rule.hyper.values()]
+    own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY,
+                default=kind.empty if h.default is None else h.default)
+           for h in sorted(rule.hyper.values(), key=lambda h: h.name != "lr")]
     options = [kind("engine", kind.KEYWORD_ONLY, default="auto"), kind("nonfinite", kind.KEYWORD_ONLY, default="raise")]
     return inspect.Signature([*own, *options])
 
 
 def _docstring(cls: type, rule: Rule) -> str:
-    hyper = "\n".join(f"{h.name}: {h.range.text}, default {h.default:g}" for h in rule.hyper.values())
+    hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
+                      for h in rule.hyper.values())
     slots = "\n".join(f"{slot}: starts at {start}" for slot, start in rule.slots.items())
     example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
     return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"

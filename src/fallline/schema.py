@@ -23,7 +23,9 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin
 from fallline.errors import FormulaError
 from fallline.ops import sign  # noqa: F401  (the doctest above)
 
-__all__ = ["Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before", "rule"]
+__all__ = [
+    "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before", "brief", "rule",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,22 @@ class Hyper:
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
             text = "a number" if self.range is Real else f"a number {self.range.text}"
             raise TypeError(f"{self.name} of {owner} must be {text}, a schedule (a function of the number of completed "
-                            f"steps) or a tree of these. Got {_brief(value)}{note}.")
-        if not math.isfinite(number) or not self.range.holds(float(number)):
-            finite = "" if math.isfinite(number) or self.range is Real else " and finite"
+                            f"steps) or a tree of these. Got {brief(value)}{note}.")
+        if not _finite(number) or not self.range.holds(float(number)):
+            finite = "" if _finite(number) or self.range is Real else " and finite"
             raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {number!r}{note}.")
         return float(number)
 
 
-def _brief(value: Any) -> str:
+def _finite(number: Any) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def brief(value: Any) -> str:
+    """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{type(value).__name__}"
 
@@ -90,7 +100,7 @@ class Rule:
 
     def __init__(self, formula: Callable[..., Any], kind: str) -> None:
         if not callable(formula):
-            raise FormulaError(f"A {kind} is a function of g, ... Got {_brief(formula)}.")
+            raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
         self.formula = formula
         self.kind = kind
         name = getattr(formula, "__name__", "rule")
@@ -107,6 +117,8 @@ class Rule:
     def _read_signature(self) -> None:
         given = []
         for p in self._parameters():
+            if p.name.startswith("_"):
+                self._refuse(f"`{p.name}` begins with an underscore, which is for what is not public")
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 self._refuse(f"`{p}` leaves the schema open: name every state slot and every hyper-parameter")
             elif p.kind is p.KEYWORD_ONLY:
@@ -137,10 +149,12 @@ class Rule:
         hyper = Hyper(p.name, None, found[0] if found else Real)
         if p.default is p.empty:
             return hyper
+        if isinstance(p.default, (bool, str)):
+            self._refuse(f"`{p.name}={p.default!r}` is no number; a variant is another rule")
         return Hyper(p.name, hyper.check(p.default, f"{self.name}'s signature"), hyper.range)
 
     def _check_start(self, name: str, start: Any) -> None:
-        number = isinstance(start, (int, float)) and not isinstance(start, bool) and math.isfinite(start)
+        number = isinstance(start, (int, float)) and not isinstance(start, bool) and _finite(start)
         if not number and not (isinstance(start, str) and start in self.hyper):
             self._refuse(f"state slot `{name}` must start at a finite number or at the name of a hyper-parameter "
                          f"({', '.join(self.hyper) or 'there is none'}). Got {start!r}")
@@ -150,6 +164,9 @@ class Rule:
 
     def split(self, result: Any) -> tuple[Any, tuple[Any, ...]]:
         """What the formula returned, as its value and the new state in the order of the signature."""
+        if result is None or isinstance(result, list):
+            raise FormulaError(f"{self.name} must return {', '.join([_RETURNS[self.kind], *self.slots])}"
+                               f"{', as a tuple' if self.slots else ''}. Got {type(result).__name__}.")
         values = result if isinstance(result, tuple) else (result,)
         if len(values) != 1 + len(self.slots):
             wanted = ", ".join([_RETURNS[self.kind], *self.slots])
@@ -171,9 +188,12 @@ class Rule:
         return Link(self, settings)
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
-        # A rule of a module travels by name, as functions do. (Its formula could not: that name means the rule.)
-        if self.__module__ != "__main__" and getattr(sys.modules.get(self.__module__), self.name, None) is self:
-            return self.name
+        # A rule of a module travels by name, as functions do; one of a script by its formula, which libraries that
+        # start workers (joblib) take along by value, and pickle by the name that it has since the rule took its own.
+        if getattr(sys.modules.get(self.__module__), self.name, None) is self:
+            if self.__module__ != "__main__":
+                return self.name
+            self.formula.__qualname__ = f"{self.name}.formula"
         return Rule, (self.formula, self.kind)
 
     def __deepcopy__(self, memo: Any) -> Rule:

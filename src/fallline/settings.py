@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.schema import Hyper
+from fallline.schema import Hyper, brief
 from fallline.trees import Treedef, flatten, paths
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
@@ -47,6 +47,14 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
         leaves, treedef = flatten(value)
         return treedef.unflatten([check(hyper, leaf, owner) for leaf in leaves])
     return _check_leaf(hyper, value, owner)
+
+
+def renewed(value: Any) -> Any:
+    """A setting in containers of its own: a tree that someone else can reach must not be changed past the checks."""
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    leaves, treedef = flatten(value)
+    return treedef.unflatten(leaves)
 
 
 def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
@@ -120,6 +128,6 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
             return [v.function(name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
     several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
     where = several if treedef.spec is not None else "a single array"
-    got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r}"
+    got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
                      f"({where}). Got {got}.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,18 +62,10 @@ class Program:
     hyper: tuple[str, ...]
     powers: frozenset[str]
 
-    @cached_property
+    @property
     def arrays(self) -> tuple[str, ...]:
         """The names of all arrays the program touches: its inputs, then the outputs that are no inputs."""
         return self.inputs + tuple(name for name, _ in self.outputs if name not in self.inputs)
-
-    @cached_property
-    def _fast(self) -> Callable[..., tuple]:
-        return _compile(self.source, {"sqrt": math.sqrt, "abs": abs, "where": _choose})
-
-    @cached_property
-    def _careful(self) -> Callable[..., tuple]:
-        return _compile(self.source, {"sqrt": np.sqrt, "abs": np.abs, "where": np.where})
 
     def evaluate(self, hyper: Sequence[Any], t: int, tiny: float) -> tuple[Any, ...]:
         """The scalars at step t, in float64, for hyper-parameters in the order of `hyper` (numbers, or float64 arrays).
@@ -82,11 +74,21 @@ class Program:
         """
         if not any(isinstance(h, np.ndarray) for h in hyper):
             try:
-                return self._fast(t, tiny, *hyper)
+                return _fast(self.source)(t, tiny, *hyper)
             except (ArithmeticError, ValueError):
                 hyper = [np.float64(h) for h in hyper]
         with np.errstate(all="ignore"):
-            return self._careful(np.float64(t), tiny, *hyper)
+            return _careful(self.source)(np.float64(t), tiny, *hyper)
+
+
+@lru_cache(maxsize=256)  # (not cached_property, which on Python 3.11 holds a lock that a fork may meet)
+def _fast(source: str) -> Callable[..., tuple]:
+    return _compile(source, {"sqrt": math.sqrt, "abs": abs, "where": _choose})
+
+
+@lru_cache(maxsize=256)
+def _careful(source: str) -> Callable[..., tuple]:
+    return _compile(source, {"sqrt": np.sqrt, "abs": np.abs, "where": np.where})
 
 
 def _choose(condition: bool, a: float, b: float) -> float:

@@ -81,6 +81,15 @@ def flatten(tree: Any) -> tuple[list[Any], Treedef]:
     return leaves, Treedef(spec)
 
 
+def holds_none(tree: Any) -> bool:
+    """Whether None stands anywhere in a tree in a leaf's place."""
+    if tree is None or is_leaf(tree):
+        return tree is None
+    import optree
+
+    return any(leaf is None for leaf in optree.tree_leaves(tree, none_is_leaf=True))
+
+
 def paths(treedef: Treedef) -> list[str]:
     """The name of each leaf, such as "layer1/W"; "" for a single leaf.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from typing import Any
 
@@ -45,15 +46,15 @@ class _Compiler:
 
 def compiled(ir: str, *names: str) -> tuple[int, ...]:
     """The addresses of a module's functions, compiled for this processor. They stay valid for the process's life."""
-    with _LOCK:
+    with _LOCK:  # around every call into LLVM and every disposal
         if _Compiler.shared is None:
             _Compiler.shared = _Compiler()
         return _Compiler.shared.compile(ir, names)
 
 
 def on_x86() -> bool:
-    """Whether the code is for x86, whose intrinsics the kernels use."""
-    return llvm.get_default_triple().startswith(("x86_64", "i686"))
+    """Whether the code is for x86, whose intrinsics the kernels use. (Not asked of LLVM, which is behind the lock.)"""
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 
 if hasattr(os, "register_at_fork"):

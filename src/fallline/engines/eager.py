@@ -17,7 +17,7 @@ __all__ = ["run_eagerly"]
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
     "abs": abs, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq,
-    "ne": operator.ne, "choose": lambda condition, a, b: a if condition else b,
+    "ne": operator.ne,
 }  # fmt: skip
 
 
@@ -36,8 +36,11 @@ def run_eagerly(program: Program, arrays: Mapping[str, Any], scalars: Sequence[A
             values.append(_OPERATORS[instruction.op](*operands))
         elif instruction.op == "sqrt":
             values.append(xp.sqrt(*operands))
-        elif instruction.op == "where":
+        elif instruction.op == "choose" and isinstance(operands[0], float):
+            values.append(operands[1] if operands[0] else operands[2])
+        elif instruction.op in ("where", "choose"):
             condition, a, b = operands
+            condition = condition != 0 if instruction.op == "choose" else condition
             values.append(xp.where(condition, _array(xp, a, like), _array(xp, b, like)))
         else:  # fill
             values.append(xp.full_like(like, operands[0]))

@@ -18,10 +18,12 @@ __all__ = ["CHUNK", "JOB", "POOL", "Functions", "functions"]
 CHUNK = 16384  # coordinates that are checked or stepped at a time
 
 JOB = {name: place for place, name in enumerate(
-    ("chunks", "finite", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad"))}
+    ("chunks", "finite", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad",
+     "done"))}
 """A kernel and the finite check (0: none); the table (a row per leaf: length, addresses, address of the constants); of
 each chunk its leaf and its offset; the first chunk of each packet, the share that a thread takes at a time, and their
-number; the table's width and the gradient's column; the next packet to take; whether a number is not finite."""
+number; the table's width and the gradient's column; the next packet to take; whether a number is not finite; set to 1
+once all packets are stepped."""
 
 POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit"))}
 """Each field on a cache line of its own: how many shares were offered; the job; 0 to check or 1 to step; whether the
@@ -177,6 +179,8 @@ check:
 step:
   store i64 0, ptr %next.p
   call void @pull(ptr %job, i64 1)
+  %done.p = getelementptr inbounds i64, ptr %job, i64 {JOB["done"]}
+  store i64 1, ptr %done.p
   ret i64 0
 refuse:
   ret i64 1
@@ -221,6 +225,8 @@ check:
   br i1 %is_bad, label %refuse, label %step
 step:
   call void @share(ptr %pool, ptr %job, i64 1)
+  %done.p = getelementptr inbounds i64, ptr %job, i64 {JOB["done"]}
+  store i64 1, ptr %done.p
   ret i64 0
 refuse:
   ret i64 1

@@ -27,7 +27,12 @@ _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne
 @cache
 def native_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
     """The kernel of a program; `columns` are the scalars (by place) that differ by coordinate."""
-    return _Native(*compiled(kernel_ir(program, dtype, columns), "chunks"))
+    return _kernel_of(kernel_ir(program, dtype, columns))
+
+
+@cache  # programs that differ in their scalars only share a kernel
+def _kernel_of(ir: str) -> Kernel:
+    return _Native(*compiled(ir, "chunks"))
 
 
 class _Native:

@@ -28,7 +28,10 @@ def _where(condition: Any, a: Any, b: Any, out: np.ndarray) -> None:
 
 
 def _choose(condition: Any, a: Any, b: Any, out: np.ndarray) -> None:
-    np.copyto(out, a if condition else b)
+    if np.ndim(condition):  # a condition on settings that differ by coordinate
+        _where(condition != 0, a, b, out)
+    else:
+        np.copyto(out, a if condition else b)
 
 
 def _fill(value: Any, out: np.ndarray) -> None:
