@@ -19,10 +19,10 @@ from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, spre
 from fallline.race.surfaces import SURFACES
 from fallline.race.timing import Timing, timing
 
-STEPS = 360
+STEPS = 540
 REPEATS = 10
 TUNING_REPEATS = 3
-MARKS = 36
+MARKS = 54
 
 
 @dataclass(frozen=True)
