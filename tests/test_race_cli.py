@@ -59,6 +59,7 @@ def test_bad_arguments_get_one_clear_line_and_exit_code_2(capsys, tmp_path, monk
         (["--steps", "many"], "Invalid value for '--steps'"),
         (["--stepz", "3"], "--stepz"),
         (["--out", "file"], "--out must be a folder"),
+        (["--out", "file/below"], "--out must be a folder that can be written"),
     ):
         code, out, err = command(capsys, "race", *arguments)
         assert (code, out) == (2, ""), arguments

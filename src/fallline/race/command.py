@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,9 +73,8 @@ def race(
     Tunes each one's rate, runs it on fresh seeds, prints a table, best first, and writes a report.
     """
     names = None if optimizers is None else [name.strip() for name in optimizers.split(",") if name.strip()]
-    if out.exists() and not out.is_dir():
-        _fail(f"--out must be a folder. {out} is a file.")
     prepared = _prepared(problem, names, partial(Settings, steps, repeats, seed, jobs))
+    _make_folder(out)
     try:
         result, code = races.finish(prepared), 0
     except races.Interrupted as interrupt:
@@ -82,6 +82,18 @@ def race(
     races.show(result)
     print(f"Report: {result.save(out)}")
     raise typer.Exit(code)
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder now: a race whose report cannot be written should not be run."""
+    if out.exists() and not out.is_dir():
+        _fail(f"--out must be a folder. {out} is a file.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        _fail(f"--out must be a folder that can be written. Got {out} ({error.strerror}).")
 
 
 def _prepared(problem: str, optimizers: list[str] | None, settings: Callable[[], Settings]) -> Race:
