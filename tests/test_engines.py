@@ -235,3 +235,11 @@ def test_a_rule_may_return_plain_numbers(engine):
     opt.step(w, np.ones(3))
     assert w.tolist() == [0.75] * 3
     assert np.asarray(opt.state["last"]).tolist() == [7.0] * 3
+
+
+def test_a_division_by_zero_after_a_power_follows_ieee_at_the_first_call_and_the_second():
+    fading = fl.rule(lambda g, t, *, lr=1.0, beta=0.0: -lr / beta**t * g)
+    for engine in ("reference", "native", "eager"):
+        opt = fl.Optimizer(fading, engine=engine)
+        for _ in range(3):
+            assert opt.step(np.zeros(1), np.ones(1)) == -np.inf

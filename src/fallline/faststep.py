@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.engines.gather import ALIGNED, COMPARE, CONTIGUOUS, TAKE, WRITEABLE, gather, overlap
+from fallline.engines.gather import ALIGNED, CONTIGUOUS, FIELDS, TAKE, WRITEABLE, functions
 from fallline.engines.jobs import JOB
 from fallline.engines.work import Job
 from fallline.memory import address, byte_range
@@ -39,13 +39,14 @@ class FastStep:
         self._memory = memoryview(self._constants)  # type: ignore[arg-type]
         self._job.table[:, -1] = address(self._constants)
         self._job.check(column["g"] if checks_finite else None, dtype)
+        self._run = self._job.prepared()
         self._pack = struct.Struct(f"{len(program.scalars)}{'f' if dtype.itemsize == 4 else 'd'}").pack_into
         self._tiny = float(np.finfo(dtype).tiny)
         self._steps = program.outputs[0][0] == "x"
         self._kept = (state, xs)  # while their addresses are in the table
         self.where = [address(x) for x in xs]
         self._find_ranges([*(a for arrays in state.values() for a in arrays), *(xs if self._steps else ())])
-        self._prepare_gather(column)
+        self._prepare_check(column)
 
     def _find_ranges(self, written: Sequence[np.ndarray]) -> None:
         """Where the step writes, sorted, for the comparison with gradients."""
@@ -54,30 +55,25 @@ class FastStep:
         self._furthest = np.array([high for _, high in ranges], np.int64)
         np.maximum.accumulate(self._furthest, out=self._furthest)
 
-    def _prepare_gather(self, column: Mapping[str, int]) -> None:
-        """The arguments of the native checks that are the same at every call."""
+    def _prepare_check(self, column: Mapping[str, int]) -> None:
+        """What the native check compares with."""
         n, width = self._job.table.shape
         self._dims = [np.array(shape or (0,), np.int64) for shape in self.shapes]
         self._expected = np.array([[id(self.dtype), len(shape), address(dims)]
                                    for shape, dims in zip(self.shapes, self._dims)], np.int64).reshape(n, 3)
-        table = address(self._job.table)
-
-        def arguments(name: str, flags: int, mode: int) -> tuple[int, ...]:
-            return n, address(self._expected), flags, id(np.ndarray), table, width, column.get(name, 0), mode
-
-        plain = CONTIGUOUS | ALIGNED
-        self._like_x = arguments("x", plain | (WRITEABLE if self._steps else 0), COMPARE) if "x" in column else None
-        self._like_g = arguments("g", plain, TAKE)
-        self._like_out = arguments(INCREMENT, plain | WRITEABLE, TAKE)
-        self._apart = (table, width, n, column["g"], self.dtype.itemsize, address(self._starts),
-                       address(self._furthest), len(self._starts))
-        self._gather, self._overlap = gather(), overlap()
+        plain, kind, table = CONTIGUOUS | ALIGNED, id(np.ndarray), address(self._job.table)
+        known = {"n": n, "type": kind, "expected": address(self._expected), "table": table, "width": width,
+                 "itemsize": self.dtype.itemsize, "x": column.get("x", 0),
+                 "x_flags": plain | (WRITEABLE if self._steps else 0), "g": column["g"],
+                 "starts": address(self._starts), "furthest": address(self._furthest), "ranges": len(self._starts)}
+        self._fields = np.array([known[name] for name in FIELDS], np.int64)
+        self._known = address(self._fields)
+        self._like_out = (n, known["expected"], plain | WRITEABLE, kind, table, width, column.get(INCREMENT, 0), TAKE)
+        self._gather, self._fits = functions()
 
     def fits(self, xs: list[Any] | None, gs: list[Any]) -> bool:
         """Whether the parameters lie where they lay, and the gradients are plain arrays that lie apart from them."""
-        if self._like_x is not None and (xs is None or self._gather(id(xs), *self._like_x)):
-            return False
-        return not (self._gather(id(gs), *self._like_g) or self._overlap(*self._apart))
+        return not self._fits(self._known, id(xs), id(gs))
 
     def set_scalars(self, values: Sequence[Any], t: int) -> bool:
         """Evaluate the program's scalars for step t into what the kernel reads; False if the dtype cannot hold them."""
@@ -100,7 +96,7 @@ class FastStep:
 
     def run(self) -> bool:
         """Run it; False if a gradient is not finite and so nothing was done."""
-        return not self._job(None)
+        return not self._run()
 
     @property
     def done(self) -> bool:

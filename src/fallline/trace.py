@@ -72,7 +72,7 @@ class Program:
 
         Scalars follow IEEE (1/0 is inf, √-1 is NaN): what Python answers with an exception is computed by NumPy.
         """
-        if not any(isinstance(h, np.ndarray) for h in hyper):
+        if np.ndarray not in map(type, hyper):
             try:
                 return _fast(self.source)(t, tiny, *hyper)
             except (ArithmeticError, ValueError):
@@ -107,18 +107,27 @@ def power(base: Any, exponent: Any) -> Any:
     >>> power(0.5, 3), power(2.0, -1)
     (0.125, 0.5)
     """
-    if exponent != exponent or exponent in (math.inf, -math.inf) or exponent != int(exponent):
-        with np.errstate(all="ignore"):
-            return np.float64(base) ** np.float64(exponent)
-    n = abs(int(exponent))
-    result, square = 1.0, base * 1.0
-    while n:
+    if type(exponent) is not int:
+        if not math.isfinite(exponent) or exponent != int(exponent):
+            with np.errstate(all="ignore"):
+                return np.float64(base) ** np.float64(exponent)
+        exponent = int(exponent)
+    n = abs(exponent)
+    result = 1.0
+    for square in _squares(base, n.bit_length()):
         if n & 1:
             result = result * square
         n >>= 1
-        if n:
-            square = square * square
     return 1.0 / result if exponent < 0 else result
+
+
+@lru_cache(maxsize=1024, typed=True)  # typed: NumPy's floats divide by zero, Python's raise
+def _squares(base: Any, count: int) -> tuple[Any, ...]:
+    """base, base², base⁴, ...: they depend on the step count only by their number."""
+    squares = [base * 1.0]
+    while len(squares) < count:
+        squares.append(squares[-1] * squares[-1])
+    return tuple(squares)
 
 
 def trace(chain: Sequence[Traced], into: str) -> Program:

@@ -29,12 +29,12 @@ class _Compiler:
         return llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, **options)
 
-    def compile(self, ir: str, names: tuple[str, ...]) -> tuple[int, ...]:
+    def compile(self, ir: str, names: tuple[str, ...], effort: int) -> tuple[int, ...]:
         machine = self._machine()
         module = llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n'
                                      f'target datalayout = "{machine.target_data}"\n{ir}')
         module.verify()
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=effort))
         builder.getModulePassManager().run(module, builder)
         library = llvm.JITLibraryBuilder().add_ir(str(module)).add_current_process()
         for name in names:
@@ -44,12 +44,15 @@ class _Compiler:
         return tuple(linked[name] for name in names)
 
 
-def compiled(ir: str, *names: str) -> tuple[int, ...]:
-    """The addresses of a module's functions, compiled for this processor. They stay valid for the process's life."""
+def compiled(ir: str, *names: str, effort: int = 3) -> tuple[int, ...]:
+    """The addresses of a module's functions, compiled for this processor. They stay valid for the process's life.
+
+    `effort` is LLVM's optimisation level: 3 for loops that it is to vectorise, 0 for what is written as it should run.
+    """
     with _LOCK:  # around every call into LLVM and every disposal
         if _Compiler.shared is None:
             _Compiler.shared = _Compiler()
-        return _Compiler.shared.compile(ir, names)
+        return _Compiler.shared.compile(ir, names, effort)
 
 
 def on_x86() -> bool:

@@ -10,13 +10,14 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from fallline.engines.compiler import compiled
 from fallline.memory import address
 
-__all__ = ["ALIGNED", "COMPARE", "CONTIGUOUS", "TAKE", "WRITEABLE", "gather", "overlap", "readable"]
+__all__ = ["ALIGNED", "COMPARE", "CONTIGUOUS", "FIELDS", "TAKE", "WRITEABLE", "functions", "readable"]
 
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400  # NumPy's flags
 TAKE, COMPARE = 0, 1
@@ -24,28 +25,34 @@ TAKE, COMPARE = 0, 1
 _HEAD = object.__basicsize__  # bytes before the fields of a list (length, items) and of an array (data, nd, ...)
 
 
-@cache
-def _functions() -> tuple[Callable[..., int], Callable[..., int]]:
-    gathers, overlaps = compiled(_ir(), "gather", "overlap")
-    number = ctypes.c_int64
-    # PYFUNCTYPE: the interpreter's lock is held, so no other thread changes the list or the arrays meanwhile
-    return (ctypes.PYFUNCTYPE(number, *[number] * 9)(gathers), ctypes.PYFUNCTYPE(number, *[number] * 8)(overlaps))
+FIELDS = {name: place for place, name in enumerate(
+    ("n", "type", "expected", "table", "width", "itemsize", "x", "x_flags", "g", "starts", "furthest", "ranges"))}
+"""What `fits` compares with: the number of leaves; the id of ndarray; per leaf the id of its dtype, its number of
+dimensions and the address of its shape; the table, its width, the size of an element; the parameter's column (0: it is
+not read) and the flags it must have; the gradient's column; where the step writes: ranges sorted by start, the running
+maximum of their ends, their number."""
 
 
-def gather() -> Callable[..., int]:
-    """The function (list, n, expected, flags, type, table, width, column, mode) -> 0 if all fit.
+class Functions(NamedTuple):
+    """The functions, callable. The interpreter's lock is held, so nothing changes the list or the arrays meanwhile."""
 
-    `list` is the id of a list of n arrays, which must be of exactly this type (an id), with these flags, and as
-    `expected` says: for each the id of its dtype, its number of dimensions and the address of its shape. Their
-    addresses are stored in the table's column (TAKE) or must be there (COMPARE).
+    gather: Callable[..., int]
+    """(list, n, expected, flags, type, table, width, column, mode) -> 0 if all fit.
+
+    `list` is the id of a list of n arrays, which must be of exactly this type, with these flags, and as `expected`
+    says. Their addresses are stored in the table's column (TAKE) or must be there (COMPARE).
     """
-    return _functions()[0]
+    fits: Callable[..., int]
+    """(fields, list of parameters, list of gradients) -> 0 if the parameters lie where they lay, and the gradients,
+    which are taken down, lie apart from what the step writes."""
 
 
-def overlap() -> Callable[..., int]:
-    """The function (table, width, n, column, itemsize, starts, furthest, ranges) -> 1 if a leaf's array in this column
-    lies within one of the ranges; they are sorted by start, and `furthest` is the running maximum of their ends."""
-    return _functions()[1]
+@cache
+def functions() -> Functions:
+    """The functions, compiled on first use."""
+    gathers, fit = compiled(_ir(), "gather", "fits", effort=0)
+    number, call = ctypes.c_int64, ctypes.PYFUNCTYPE
+    return Functions(call(number, *[number] * 9)(gathers), call(number, *[number] * 3)(fit))
 
 
 @cache
@@ -59,7 +66,7 @@ def readable() -> bool:
     table = np.zeros((3, 2), np.int64)
 
     def try_out(flags: int, mode: int, n: int = 3) -> int:
-        return gather()(id(arrays), n, address(expected), flags, id(np.ndarray), address(table), 2, 1, mode)
+        return functions().gather(id(arrays), n, address(expected), flags, id(np.ndarray), address(table), 2, 1, mode)
 
     if try_out(ALIGNED, TAKE) or table[:, 1].tolist() != [a.ctypes.data for a in arrays] or try_out(WRITEABLE, COMPARE):
         return False
@@ -80,7 +87,33 @@ def _at(name: str, base: str, offset: int, kind: str) -> str:
 
 def _ir() -> str:
     array = {"data": 0, "nd": 8, "shape": 16, "dtype": 40, "flags": 48}  # behind the head
+    fields = "\n  ".join(_at(name, "%fields", 8 * place, kind) for name, place, kind in (
+        (name, place, "ptr" if name in ("expected", "table", "starts", "furthest") else "i64")
+        for name, place in FIELDS.items()))
+    plain = CONTIGUOUS | ALIGNED
     return f"""
+define i64 @fits(ptr %fields, ptr %xs, ptr %gs) {{
+entry:
+  {fields}
+  %reads_x = icmp ne i64 %x, 0
+  br i1 %reads_x, label %parameters, label %gradients
+parameters:
+  %moved = call i64 @gather(ptr %xs, i64 %n, ptr %expected, i64 %x_flags, i64 %type, ptr %table, i64 %width, i64 %x,
+                            i64 {COMPARE})
+  %lies = icmp eq i64 %moved, 0
+  br i1 %lies, label %gradients, label %bad
+gradients:
+  %other = call i64 @gather(ptr %gs, i64 %n, ptr %expected, i64 {plain}, i64 %type, ptr %table, i64 %width, i64 %g,
+                            i64 {TAKE})
+  %taken = icmp eq i64 %other, 0
+  br i1 %taken, label %apart, label %bad
+apart:
+  %meets = call i64 @overlap(ptr %table, i64 %width, i64 %n, i64 %g, i64 %itemsize, ptr %starts, ptr %furthest,
+                             i64 %ranges)
+  ret i64 %meets
+bad:
+  ret i64 1
+}}
 define i64 @gather(ptr %list, i64 %n, ptr %expected, i64 %need, i64 %type, ptr %table, i64 %width, i64 %column,
                    i64 %mode) {{
 entry:
@@ -148,7 +181,7 @@ end:
 bad:
   ret i64 1
 }}
-define i64 @overlap(ptr %table, i64 %width, i64 %n, i64 %column, i64 %itemsize, ptr %starts, ptr %furthest,
+define internal i64 @overlap(ptr %table, i64 %width, i64 %n, i64 %column, i64 %itemsize, ptr %starts, ptr %furthest,
                     i64 %ranges) {{
 entry:
   br label %loop

@@ -44,9 +44,9 @@ class Functions(NamedTuple):
 @cache
 def functions() -> Functions:
     """The functions, compiled on first use."""
-    finite32, finite64, alone, conduct, attend, epoch = compiled(
-        "\n".join([_finite("float", "i32", 0x7F800000), _finite("double", "i64", 0x7FF0000000000000), _jobs()]),
-        "finite_float", "finite_double", "alone", "conduct", "attend", "epoch")  # fmt: skip
+    parts = [_finite("float", "i32", 0x7F800000), _finite("double", "i64", 0x7FF0000000000000), _jobs()]
+    names = ("finite_float", "finite_double", "alone", "conduct", "attend", "epoch")
+    finite32, finite64, alone, conduct, attend, epoch = compiled("\n".join(parts), *names, effort=0)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     release = ctypes.CFUNCTYPE
     return Functions(finite32, finite64, release(number, pointer)(alone), release(number, pointer, pointer)(conduct),
@@ -58,23 +58,50 @@ def _finite(real: str, whole: str, infinity: int) -> str:
     """Whether a gradient has an entry that is not finite: as integers, these are the magnitudes from infinity's on."""
     magnitude = infinity | (infinity & -infinity) - 1
     size = 4 if whole == "i32" else 8
+    # vectors written out, of 64 bytes: cut to what the processor has without the optimiser, which takes longer to start
+    lanes = 64 // size
+    vector = f"<{lanes} x {whole}>"
+    mask = f"<{', '.join([f'{whole} {magnitude}'] * lanes)}>"
     return f"""
+declare {vector} @llvm.umax.v{lanes}{whole}({vector}, {vector})
+declare {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector})
 declare {whole} @llvm.umax.{whole}({whole}, {whole})
 define internal {whole} @largest_{real}(ptr noalias %g, i64 %n) noinline {{
 entry:
+  %whole = and i64 %n, {-lanes}
+  %some = icmp sgt i64 %whole, 0
+  br i1 %some, label %wide, label %rest
+wide:
+  %k = phi i64 [ 0, %entry ], [ %next, %wide ]
+  %m = phi {vector} [ zeroinitializer, %entry ], [ %larger, %wide ]
+  %p = getelementptr inbounds {whole}, ptr %g, i64 %k
+  %v = load {vector}, ptr %p, align {size}
+  %a = and {vector} %v, {mask}
+  %larger = call {vector} @llvm.umax.v{lanes}{whole}({vector} %m, {vector} %a)
+  %next = add nuw nsw i64 %k, {lanes}
+  %more = icmp slt i64 %next, %whole
+  br i1 %more, label %wide, label %folded
+folded:
+  %fold = call {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector} %larger)
+  br label %rest
+rest:
+  %start = phi i64 [ 0, %entry ], [ %whole, %folded ]
+  %m0 = phi {whole} [ 0, %entry ], [ %fold, %folded ]
   br label %loop
 loop:
-  %k = phi i64 [ 0, %entry ], [ %next, %loop ]
-  %m = phi {whole} [ 0, %entry ], [ %larger, %loop ]
-  %p = getelementptr inbounds {whole}, ptr %g, i64 %k
-  %v = load {whole}, ptr %p, align {size}
-  %a = and {whole} %v, {magnitude}
-  %larger = call {whole} @llvm.umax.{whole}({whole} %m, {whole} %a)
-  %next = add nuw nsw i64 %k, 1
-  %more = icmp slt i64 %next, %n
-  br i1 %more, label %loop, label %end
+  %j = phi i64 [ %start, %rest ], [ %j1, %one ]
+  %mj = phi {whole} [ %m0, %rest ], [ %larger1, %one ]
+  %left = icmp slt i64 %j, %n
+  br i1 %left, label %one, label %end
+one:
+  %p1 = getelementptr inbounds {whole}, ptr %g, i64 %j
+  %v1 = load {whole}, ptr %p1, align {size}
+  %a1 = and {whole} %v1, {magnitude}
+  %larger1 = call {whole} @llvm.umax.{whole}({whole} %mj, {whole} %a1)
+  %j1 = add i64 %j, 1
+  br label %loop
 end:
-  ret {whole} %larger
+  ret {whole} %mj
 }}
 define i64 @finite_{real}(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
 entry:

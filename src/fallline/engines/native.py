@@ -6,12 +6,14 @@ table, so one call steps any number of arrays. No fast-math: every operation is 
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 
 import numpy as np
 
 from fallline.engines.compiler import compiled, on_x86
 from fallline.engines.jobs import CHUNK
+from fallline.engines.pool import WORTH_SHARING
 from fallline.engines.rows import Kernel, Row
 from fallline.engines.work import Job
 from fallline.memory import address
@@ -38,6 +40,7 @@ def _kernel_of(ir: str) -> Kernel:
 class _Native:
     def __init__(self, chunks: int) -> None:
         self.chunks = chunks
+        self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)(chunks)
 
     def __call__(self, rows: list[Row], threads: int | None = None) -> None:
         rows = [row for row in rows if row.arrays[0].size]
@@ -45,7 +48,10 @@ class _Native:
             job = Job(self.chunks, [row.arrays[0].size for row in rows], len(rows[0].arrays) + len(rows[0].columns) + 2)
             job.table[:, 1:] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
                                 for row in rows]
-            job(threads)
+            if job.size < WORTH_SHARING:  # not worth to compile what shares it
+                self._call(*job.chunks)
+            else:
+                job(threads)
 
 
 def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from fallline.engines.jobs import CHUNK, JOB, functions
-from fallline.engines.pool import perform
+from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.memory import address
 
 __all__ = ["Job"]
@@ -32,6 +33,7 @@ class Job:
         self.fields[JOB["width"]] = width
         self.fields[JOB["n_packets"]] = len(self._packets) - 1
         self.where = address(self.fields)
+        self.chunks = (*map(address, (self.table, self._leaf_of, self._offset_of)), 0, len(self._leaf_of))
 
     def _cut(self, lengths: Sequence[int]) -> None:
         if len(lengths) == 1 and lengths[0] <= CHUNK:
@@ -51,6 +53,12 @@ class Job:
         checks = {4: functions().finite32, 8: functions().finite64}
         self.fields[JOB["finite"]] = 0 if column is None else checks[dtype.itemsize]
         self.fields[JOB["column"]] = column or 0
+
+    def prepared(self) -> Callable[[], int]:
+        """The call of this job by `num_threads()` threads, with what does not change bound already."""
+        if self.size < WORTH_SHARING:
+            return partial(functions().alone, self.where)
+        return partial(perform, self.where, self.size, None)
 
     def __call__(self, threads: int | None) -> int:
         """Do it; 1 if an array that was to be checked is not finite (then nothing was stepped), else 0."""
