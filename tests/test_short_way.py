@@ -28,6 +28,7 @@ class Run:
     def __init__(self, name, engine):
         self.opt = CHAINS[name](engine=engine)
         self.params = [np.full(shape, 1.0 + k) for k, shape in enumerate(SHAPES)]
+        self.spare = [np.empty(shape) for shape in SHAPES]
         self.log = []
 
     def gradients(self, seed):
@@ -51,6 +52,15 @@ class Run:
         self.opt.update(g, params=self.params, out=g)
         for p, d in zip(self.params, g):
             p += d
+
+    def update_to_spare(self, g):
+        assert self.opt.update(g, params=self.params, out=self.spare) is self.spare
+        for p, d in zip(self.params, self.spare):
+            p += d
+
+    def update_to_a_new_spare(self, g):
+        self.spare = [np.empty(shape) for shape in SHAPES]
+        self.update_to_spare(g)
 
     def step_strided(self, g):
         g[0] = np.repeat(g[0], 2)[::2]
@@ -109,7 +119,8 @@ ACTIONS = [name for name in vars(Run) if not name.startswith("_") and name not i
 @pytest.mark.parametrize("name", CHAINS)
 def test_any_sequence_of_calls_gives_the_bits_of_the_reference_engine(name):
     @settings(max_examples=60, deadline=None)
-    @given(st.lists(st.tuples(st.one_of(st.sampled_from(ACTIONS), st.just("step"), st.just("update")),
+    @given(st.lists(st.tuples(st.one_of(st.sampled_from(ACTIONS), st.just("step"), st.just("update"),
+                                        st.just("update_to_spare")),
                               st.integers(0, 2**32 - 1)), min_size=1, max_size=14))  # fmt: skip
     def check(actions):
         native, reference = Run(name, "native"), Run(name, "reference")

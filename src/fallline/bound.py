@@ -13,7 +13,7 @@ from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import byte_range
 from fallline.settings import resolve
-from fallline.trace import Program
+from fallline.trace import INCREMENT, Program
 from fallline.trees import flatten, paths
 
 __all__ = ["Bound"]
@@ -40,7 +40,7 @@ class Bound:
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.missed: dict[int, int] = {}  # steps that a leaf did not take, having no gradient
-        self.fast: dict[str, Any] = {}  # the short way of a program ("x" or INCREMENT), once a call could take it
+        self.fast: dict[str, Any] = {}  # the short ways to "step", "update" and "out", once a call could take them
         self.disjoint: list[tuple[Any, ...]] = []  # where arrays lay that were last found not to overlap
         self.resolve(settings)
         self._choose_engine(engine, leaves)
@@ -196,12 +196,13 @@ class Bound:
             return self._kernels[key]
         return kernel
 
-    def faststep(self, into: str, program: Program, xs: Sequence[np.ndarray]) -> Any:
-        """The short way of a program for parameters that lie there."""
+    def faststep(self, program: Program, xs: Sequence[np.ndarray], outs: Sequence[np.ndarray] | None) -> Any:
+        """The short way of a program for parameters, and outputs (None: new ones), that lie there."""
         from fallline.faststep import FastStep  # which needs llvmlite
 
-        kernel = self.kernel_for(into, program)(self.dtypes[0], ())
-        return FastStep(program, kernel, self.shapes, self.dtypes[0], self.state, xs, self.checks_finite)
+        kernel = self.kernel_for(program.outputs[0][0], program)(self.dtypes[0], ())
+        arrays = {**self.state, **({"x": xs} if "x" in program.arrays else {}), **({INCREMENT: outs} if outs else {})}
+        return FastStep(program, kernel, self.shapes, self.dtypes[0], arrays, self.checks_finite)
 
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views."""

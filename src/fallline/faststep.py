@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.engines.gather import ALIGNED, CONTIGUOUS, FIELDS, TAKE, WRITEABLE, functions
+from fallline.engines.gather import ALIGNED, COMPARE, CONTIGUOUS, FIELDS, TAKE, WRITEABLE, functions
 from fallline.engines.jobs import JOB
 from fallline.engines.work import Job
 from fallline.memory import address, byte_range
@@ -25,27 +25,27 @@ class FastStep:
     """A step or update prepared for parameters at these addresses; only gradients and scalars are read anew."""
 
     def __init__(self, program: Program, kernel: Any, shapes: Sequence[tuple[int, ...]], dtype: np.dtype,
-                 state: Mapping[str, Sequence[np.ndarray]], xs: Sequence[np.ndarray], checks_finite: bool) -> None:
+                 arrays: Mapping[str, Sequence[np.ndarray]], checks_finite: bool) -> None:
         names = program.arrays
         column = {name: place for place, name in enumerate(names, 1)}
         self.shapes, self.dtype = shapes, dtype
         self.program = program
         self.reads_x = "x" in column
+        self._scalars = program.numbers
         self._job = Job(kernel.chunks, [math.prod(shape) for shape in shapes], len(names) + 2)
         self._constants = np.zeros(max(1, len(program.scalars)), dtype)
-        fixed = {**state, "x": xs} if "x" in column else state
-        for name, arrays in fixed.items():
-            self._job.table[:, column[name]] = [address(a) for a in arrays]
+        for name, leaves in arrays.items():
+            self._job.table[:, column[name]] = [address(a) for a in leaves]
         self._memory = memoryview(self._constants)  # type: ignore[arg-type]
         self._job.table[:, -1] = address(self._constants)
         self._job.check(column["g"] if checks_finite else None, dtype)
         self._run = self._job.prepared()
         self._pack = struct.Struct(f"{len(program.scalars)}{'f' if dtype.itemsize == 4 else 'd'}").pack_into
         self._tiny = float(np.finfo(dtype).tiny)
+        self._kept = arrays  # while their addresses are in the table
+        self.where = [address(a) for name in ("x", INCREMENT) for a in arrays.get(name, ())]
         self._steps = program.outputs[0][0] == "x"
-        self._kept = (state, xs)  # while their addresses are in the table
-        self.where = [address(x) for x in xs]
-        self._find_ranges([*(a for arrays in state.values() for a in arrays), *(xs if self._steps else ())])
+        self._find_ranges([a for name, leaves in arrays.items() if name != "x" or self._steps for a in leaves])
         self._prepare_check(column)
 
     def _find_ranges(self, written: Sequence[np.ndarray]) -> None:
@@ -68,17 +68,23 @@ class FastStep:
                  "starts": address(self._starts), "furthest": address(self._furthest), "ranges": len(self._starts)}
         self._fields = np.array([known[name] for name in FIELDS], np.int64)
         self._known = address(self._fields)
-        self._like_out = (n, known["expected"], plain | WRITEABLE, kind, table, width, column.get(INCREMENT, 0), TAKE)
+        self._like_out = (n, known["expected"], plain | WRITEABLE, kind, table, width, column.get(INCREMENT, 0))
         self._gather, self._fits = functions()
 
-    def fits(self, xs: list[Any] | None, gs: list[Any]) -> bool:
-        """Whether the parameters lie where they lay, and the gradients are plain arrays that lie apart from them."""
+    def fits(self, xs: list[Any] | None, gs: list[Any], outs: list[Any] | None) -> bool:
+        """Whether parameters and outputs lie where they lay, and the gradients are plain arrays that lie apart."""
+        if outs is not None and self._gather(id(outs), *self._like_out, COMPARE):
+            return False
         return not self._fits(self._known, id(xs), id(gs))
 
     def set_scalars(self, values: Sequence[Any], t: int) -> bool:
         """Evaluate the program's scalars for step t into what the kernel reads; False if the dtype cannot hold them."""
         try:
-            self._pack(self._memory, 0, *self.program.evaluate(values, t, self._tiny))
+            scalars = self._scalars(t, self._tiny, *values)
+        except (ArithmeticError, ValueError):
+            scalars = self.program.evaluate(values, t, self._tiny)
+        try:
+            self._pack(self._memory, 0, *scalars)
         except OverflowError:
             return False
         return True
@@ -86,7 +92,7 @@ class FastStep:
     def fresh(self) -> list[np.ndarray]:
         """New arrays for the increments."""
         outs = [np.empty(shape, self.dtype) for shape in self.shapes]
-        self._gather(id(outs), *self._like_out)
+        self._gather(id(outs), *self._like_out, TAKE)
         return outs
 
     def arm(self, t: int) -> None:

@@ -109,16 +109,17 @@ class HostCall:
 
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: plain arrays, which lay there at the last call too."""
-        bound, into = self.bound, self._into
-        into_out = into == INCREMENT and self._targets is not None
-        if not (bound.native and self._settled and self._gs and bound.uniform(self._program)) or into_out:
+        bound = self.bound
+        if not (bound.native and self._settled and self._gs and bound.uniform(self._program)):
             return
+        way = "step" if self._into == "x" else "update" if self._targets is None else "out"
         xs = self._x if "x" in self._program.arrays else []
+        outs = list(self._targets) if way == "out" and self._targets is not None else []
         dtype = bound.dtypes[0]
-        if not all(type(a) is np.ndarray and a.dtype is dtype and is_direct(a) for a in (*self._gs, *xs)):
+        if not all(type(a) is np.ndarray and a.dtype is dtype and is_direct(a) for a in (*self._gs, *xs, *outs)):
             return
-        if into not in bound.fast or bound.fast[into].where != [address(x) for x in xs]:
-            bound.fast[into] = bound.faststep(into, self._program, xs)
+        if way not in bound.fast or bound.fast[way].where != [address(a) for a in (*xs, *outs)]:
+            bound.fast[way] = bound.faststep(self._program, xs, outs)
 
     def run(self) -> Any:
         """Run the program; returns the tree of parameters, or of increments."""

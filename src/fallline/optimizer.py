@@ -18,7 +18,6 @@ from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.hostcall import HostCall
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
-from fallline.trace import INCREMENT
 from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
@@ -122,7 +121,7 @@ class Optimizer:
         >>> opt.step(w, np.array([1.0, -1.0])) is w, w
         (True, array([0.9, 1.1]))
         """
-        if self._hurry("x", params, grads) is not None:
+        if self._hurry("step", params, grads, None) is not None:
             return params
         self._check_whole()
         if params is None:
@@ -150,8 +149,9 @@ class Optimizer:
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
         {'W': array([-0.5, -1. ]), 'b': -2.0}
         """
-        if out is None and (outs := self._hurry(INCREMENT, params, grads)) is not None:
-            return self._bound.treedef.unflatten(outs)  # type: ignore[union-attr]
+        outs = self._hurry("update" if out is None else "out", params, grads, out)
+        if outs is not None:
+            return self._bound.treedef.unflatten(outs) if out is None else out  # type: ignore[union-attr]
         self._check_whole()
         if grads is None:
             raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
@@ -163,33 +163,33 @@ class Optimizer:
         bound = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
         gs = bound.leaves(grads, "gradient")
         xs = None if params is None else bound.leaves(params, "parameter")
-        outs = None if out is None else bound.leaves(out, "out")
-        call = _call(bound)(bound, self._chain.updating, xs, gs, outs, out, self._t)
+        targets = None if out is None else bound.leaves(out, "out")
+        call = _call(bound)(bound, self._chain.updating, xs, gs, targets, out, self._t)
         if self._check_finite(call.non_finite):
             return call.nothing()
         return self._advance(call)
 
-    def _hurry(self, into: str, params: Any, grads: Any) -> list[Any] | None:
-        """Take the call the short way if it is like the last one: new increments, or an empty list if parameters were
-        stepped; None if nothing was done."""
+    def _hurry(self, way: str, params: Any, grads: Any, out: Any) -> list[Any] | None:
+        """Take the call the short way if it is like the last one: the arrays written; None if nothing was done."""
         bound = self._bound
-        if bound is None or self._torn is not None or bound.missed or into not in bound.fast:
+        if bound is None or self._torn is not None or bound.missed or way not in bound.fast:
             return None
-        fast = bound.fast[into]
+        fast, t = bound.fast[way], self._t
         gs = bound.same(grads)
         xs = bound.same(params) if fast.reads_x else None
-        if gs is None or (params is not None) != (xs is not None) or not fast.fits(xs, gs):
+        outs = None if out is None else bound.same(out)
+        alike = gs is not None and (params is None) == (xs is None) and (out is None) == (outs is None)
+        if not alike or not fast.fits(xs, gs, outs) or not fast.set_scalars(bound.values(fast.program, t), t + 1):
             return None
-        if not fast.set_scalars(bound.values(fast.program, self._t), self._t + 1):
-            return None
-        outs = fast.fresh() if into == INCREMENT else []
+        if way == "update":
+            outs = fast.fresh()
         mine = self.__dict__  # where _torn and _t are set without the checks of attributes
-        fast.arm(self._t)
+        fast.arm(t)
         mine["_torn"] = fast  # which knows after an interrupt whether the step was taken (`_settle`)
         done = fast.run()
-        mine["_t"] = fast.t + done
+        mine["_t"] = t + done
         mine["_torn"] = None
-        return outs if done else None
+        return (outs or []) if done else None
 
     def _settle(self) -> None:
         """After an interrupt outside the native code: a short step was taken wholly or not at all."""

@@ -67,6 +67,11 @@ class Program:
         """The names of all arrays the program touches: its inputs, then the outputs that are no inputs."""
         return self.inputs + tuple(name for name, _ in self.outputs if name not in self.inputs)
 
+    @property
+    def numbers(self) -> Callable[..., tuple[Any, ...]]:
+        """The scalars as a function of (t, tiny, *hyper), for numbers; raises where Python's arithmetic does."""
+        return _fast(self.source)
+
     def evaluate(self, hyper: Sequence[Any], t: int, tiny: float) -> tuple[Any, ...]:
         """The scalars at step t, in float64, for hyper-parameters in the order of `hyper` (numbers, or float64 arrays).
 
@@ -74,7 +79,7 @@ class Program:
         """
         if np.ndarray not in map(type, hyper):
             try:
-                return _fast(self.source)(t, tiny, *hyper)
+                return self.numbers(t, tiny, *hyper)
             except (ArithmeticError, ValueError):
                 hyper = [np.float64(h) for h in hyper]
         with np.errstate(all="ignore"):
@@ -104,30 +109,33 @@ def _compile(source: str, words: dict[str, Any]) -> Callable[..., tuple]:
 def power(base: Any, exponent: Any) -> Any:
     """base**exponent; by repeated squaring if the exponent is whole, so that no two machines differ.
 
-    >>> power(0.5, 3), power(2.0, -1)
-    (0.125, 0.5)
+    The exponent is cut in two, so that of t, t + 1, ... only the small part has to be looked up again.
+
+    >>> power(0.5, 3), power(2.0, -1), power(1.0, 10**18)
+    (0.125, 0.5, 1.0)
     """
     if type(exponent) is not int:
         if not math.isfinite(exponent) or exponent != int(exponent):
             with np.errstate(all="ignore"):
                 return np.float64(base) ** np.float64(exponent)
         exponent = int(exponent)
+    if 0 <= exponent < 256:
+        return _whole_power(base, exponent)
     n = abs(exponent)
-    result = 1.0
-    for square in _squares(base, n.bit_length()):
-        if n & 1:
-            result = result * square
-        n >>= 1
+    result = _whole_power(_whole_power(base, 256), n >> 8) * _whole_power(base, n & 255)
     return 1.0 / result if exponent < 0 else result
 
 
-@lru_cache(maxsize=1024, typed=True)  # typed: NumPy's floats divide by zero, Python's raise
-def _squares(base: Any, count: int) -> tuple[Any, ...]:
-    """base, base², base⁴, ...: they depend on the step count only by their number."""
-    squares = [base * 1.0]
-    while len(squares) < count:
-        squares.append(squares[-1] * squares[-1])
-    return tuple(squares)
+@lru_cache(maxsize=4096, typed=True)  # typed: NumPy's floats divide by zero, Python's raise
+def _whole_power(base: Any, n: int) -> Any:
+    result, square = type(base)(1.0), base * 1.0
+    while n:
+        if n & 1:
+            result = result * square
+        n >>= 1
+        if n:
+            square = square * square
+    return result
 
 
 def trace(chain: Sequence[Traced], into: str) -> Program:
