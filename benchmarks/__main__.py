@@ -130,8 +130,8 @@ def _page(by_size: dict, rules: dict, largest: int, threads: dict) -> str:
     lines += ["", "## The same as multiples of ours", ""]
     lines += [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for contender in CONTENDERS:
-        cells = [f"{by_size[n][contender].median / by_size[n]['fallline'].median:.2f}" if contender in by_size[n] else ""
-                 for n in names]  # fmt: skip
+        pairs = [(by_size[name].get(contender), by_size[name]["fallline"]) for name in names]
+        cells = ["" if theirs is None else f"{theirs.median / mine.median:.2f}" for theirs, mine in pairs]
         if any(cells):
             lines.append(f"| {contender} | {' | '.join(cells)} |")
     lines += ["", f"## Every rule against its limit, {largest:,} coordinates", "", "| rule | ms | limit, ms | ratio |",
