@@ -132,6 +132,30 @@ def test_any_sequence_of_calls_gives_the_bits_of_the_reference_engine(name):
     check()
 
 
+@pytest.mark.parametrize("call", ["step", "update", "out"])
+def test_leaves_of_several_dtypes_keep_theirs_whatever_the_gradients_have(call):
+    results = []
+    for engine in ("native", "reference"):
+        opt, w = fl.Adam(0.1, engine=engine), {"a": np.ones(4, np.float32), "b": np.ones(4)}
+        opt.step(w, {"a": np.ones(4, np.float32), "b": np.ones(4)})
+        out = {"a": np.ones(4, np.float32), "b": np.ones(4)}
+        for k in range(5):
+            g = {name: np.full(4, 1.0 + k, np.float32) for name in w}
+            d = opt.step(w, g) if call == "step" else opt.update(g, out=out if call == "out" else None)
+            assert (d["a"].dtype, d["b"].dtype) == (np.float32, np.float64)
+            results.append((engine, d["a"].tobytes(), d["b"].tobytes(), opt.state["v"]["b"].tobytes()))
+    assert [r[1:] for r in results[:5]] == [r[1:] for r in results[5:]]
+
+
+def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(monkeypatch):
+    monkeypatch.setattr("fallline.engines.gather.readable", lambda: False)
+    opt, w = fl.SGD(1.0), np.zeros(3)
+    for _ in range(5):
+        opt.step(w, np.ones(3))
+    assert not opt._bound.fast
+    assert w.tolist() == [-5.0] * 3
+
+
 def test_gradients_are_not_kept_alive():
     class Watched(np.ndarray):
         pass

@@ -51,7 +51,7 @@ class Bound:
     def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
         self._wanted = engine
-        self.native = False
+        self._native = False
         if self.foreign:
             root = type(leaves[0]).__module__.split(".")[0] if leaves else ""
             library = root.removesuffix("lib")  # jaxlib is JAX
@@ -59,7 +59,7 @@ class Bound:
         else:
             name, why, self._kernel = host_engine(engine)
             self.engine_note = f"{name}: {why}"
-            self.native = name == "native"
+            self._native = name == "native"
 
     def _ranges(self) -> list[tuple[int, int, np.ndarray]]:
         """Where the state lies, with its arrays."""
@@ -195,6 +195,15 @@ class Bound:
                 self._kernels[key] = self._kernel(program, dtype, columns)
             return self._kernels[key]
         return kernel
+
+    @property
+    def shortens(self) -> bool:
+        """Whether there is a short way at all: native engine, leaves of one dtype, objects in memory as expected."""
+        if not self._native or len(set(self.dtypes)) != 1:
+            return False
+        from fallline.engines.gather import readable  # which needs llvmlite
+
+        return readable()
 
     def faststep(self, program: Program, xs: Sequence[np.ndarray], outs: Sequence[np.ndarray] | None) -> Any:
         """The short way of a program for parameters, and outputs (None: new ones), that lie there."""

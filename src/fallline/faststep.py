@@ -21,6 +21,7 @@ from fallline.trace import INCREMENT, Program
 
 __all__ = ["FastStep"]
 
+
 class FastStep:
     """A step or update prepared for parameters at these addresses; only gradients and scalars are read anew."""
 

@@ -110,7 +110,7 @@ class HostCall:
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: plain arrays, which lay there at the last call too."""
         bound = self.bound
-        if not (bound.native and self._settled and self._gs and bound.uniform(self._program)):
+        if not (bound.shortens and self._settled and bound.uniform(self._program)):
             return
         way = "step" if self._into == "x" else "update" if self._targets is None else "out"
         xs = self._x if "x" in self._program.arrays else []

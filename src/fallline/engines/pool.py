@@ -19,7 +19,8 @@ from fallline.threads import num_threads
 __all__ = ["perform"]
 
 SPINS = 2000  # pauses before a worker sleeps: some 30 to 100 us, according to the processor
-WORTH_SHARING = 100_000  # coordinates from which a second thread pays; see benchmarks
+WORTH_SHARING = 100_000  # coordinates from which a second thread that is still awake pays
+
 
 class _Pool:
     def __init__(self) -> None:
