@@ -1,32 +1,40 @@
 """Ways to take an Adam step over the same shapes: ours, NumPy as people write it and tuned by hand, other libraries.
 
-Each is a function of shapes that returns a function which takes one step, or None if its library is not installed.
+Each is a function of shapes that returns a function which takes one step.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 import fallline as fl
+from benchmarks.sizes import Shapes
 from fallline.engines.native import native_kernel
 from fallline.engines.work import Job
 from fallline.memory import address
 from fallline.schema import Rule
+from fallline.threads import num_threads
 from fallline.trace import Instruction, Program
 
+__all__ = ["CONTENDERS", "LIMIT", "NEEDS", "OURS", "adam", "built", "limit", "missing", "ours", "peer"]
+
 Step = Callable[[], Any]
-Shapes = Sequence[tuple[int, ...]]
 LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
 
 
 def arrays(shapes: Shapes, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [rng.standard_normal(shape, np.float32) * np.float32(1e-3) for shape in shapes]
+    drawn = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    for array in drawn:
+        array *= 1e-3  # in place: at 1e8 coordinates memory is short
+    return drawn
 
 
 def limit(rule: Rule, shapes: Shapes) -> Step:
@@ -47,12 +55,14 @@ def limit(rule: Rule, shapes: Shapes) -> Step:
     return run
 
 
-def ours(optimizer: fl.Optimizer, shapes: Shapes, *, new_gradients: bool = False) -> Step:
-    params, grads = arrays(shapes), [arrays(shapes, 1), arrays(shapes, 2)]
-    one = len(shapes) == 1
-    w, turns = (params[0] if one else params), [g[0] if one else g for g in grads]
-    if not new_gradients:
-        return lambda: optimizer.step(w, turns[0])
+def ours(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
+    w, g = _tree(shapes, 0), _tree(shapes, 1)
+    return lambda: optimizer.step(w, g)
+
+
+def ours_new_gradients(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
+    """Gradient arrays that are others than those of the last step."""
+    w, turns = _tree(shapes, 0), [_tree(shapes, 1), _tree(shapes, 2)]
 
     def step() -> None:
         turns.reverse()
@@ -61,9 +71,20 @@ def ours(optimizer: fl.Optimizer, shapes: Shapes, *, new_gradients: bool = False
     return step
 
 
-def ours_update(optimizer: fl.Optimizer, shapes: Shapes, *, out: bool) -> Step:
-    grads, target = arrays(shapes, 1), arrays(shapes, 2) if out else None
-    return lambda: optimizer.update(grads, out=target)
+def ours_update(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
+    g = _tree(shapes, 1)
+    return lambda: optimizer.update(g)
+
+
+def ours_update_out(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
+    g, out = _tree(shapes, 1), _tree(shapes, 2)
+    return lambda: optimizer.update(g, out=out)
+
+
+def _tree(shapes: Shapes, seed: int) -> Any:
+    """A single array as it is, several as a list."""
+    leaves = arrays(shapes, seed)
+    return leaves[0] if len(leaves) == 1 else leaves
 
 
 def numpy_listing(shapes: Shapes) -> Step:
@@ -81,6 +102,23 @@ def numpy_listing(shapes: Shapes) -> Step:
             w[k] -= np.float32(rate) * m[k] / np.sqrt(v[k])
 
     return step
+
+
+def numpy_listing_update(shapes: Shapes) -> Step:
+    """The increment alone, which the caller applies."""
+    g, t = arrays(shapes, 1), 0
+    m, v = [np.zeros_like(a) for a in g], [np.full_like(a, EPS) for a in g]
+
+    def update() -> list[np.ndarray]:
+        nonlocal t
+        t += 1
+        rate = LR * np.sqrt(1 - BETA2**t) / (1 - BETA1**t)
+        for k in range(len(g)):
+            m[k] = BETA1 * m[k] + (1 - BETA1) * g[k]
+            v[k] = BETA2 * v[k] + (1 - BETA2) * g[k] * g[k]
+        return [-np.float32(rate) * m[k] / np.sqrt(v[k]) for k in range(len(g))]
+
+    return update
 
 
 def numpy_in_place(shapes: Shapes) -> Step:
@@ -111,21 +149,17 @@ def numpy_in_place(shapes: Shapes) -> Step:
     return step
 
 
-def torch_adam(shapes: Shapes, **options: bool) -> Step | None:
-    torch = _peer("torch")
-    if torch is None:
-        return None
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+def torch_adam(shapes: Shapes, **options: bool) -> Step:
+    torch = peer("torch")
+    torch.set_num_threads(num_threads())  # as many as ours
     params = [torch.nn.Parameter(torch.from_numpy(a)) for a in arrays(shapes)]
     for p, g in zip(params, arrays(shapes, 1)):
         p.grad = torch.from_numpy(g)
     return torch.optim.Adam(params, lr=LR, **options).step
 
 
-def optax_adam(shapes: Shapes) -> Step | None:
-    jax, optax = _peer("jax"), _peer("optax")
-    if jax is None or optax is None:
-        return None
+def optax_adam(shapes: Shapes) -> Step:
+    jax, optax = peer("jax"), peer("optax")
     opt = optax.adam(LR)
     held = {"w": [jax.numpy.asarray(a) for a in arrays(shapes)]}
     g = [jax.numpy.asarray(a) for a in arrays(shapes, 1)]
@@ -143,11 +177,8 @@ def optax_adam(shapes: Shapes) -> Step | None:
     return step
 
 
-def keras_adam(shapes: Shapes) -> Step | None:
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = _peer("keras") if _peer("torch") else None
-    if keras is None:
-        return None
+def keras_adam(shapes: Shapes) -> Step:
+    keras = peer("keras")
     variables = [keras.Variable(a) for a in arrays(shapes)]
     grads = [keras.ops.convert_to_tensor(a) for a in arrays(shapes, 1)]
     opt = keras.optimizers.Adam(LR)
@@ -155,8 +186,48 @@ def keras_adam(shapes: Shapes) -> Step | None:
     return lambda: opt.apply(grads, variables)
 
 
-def _peer(name: str) -> Any:
+@cache
+def peer(name: str) -> Any:
+    """A library to compare with; None if it is not installed."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def adam(nonfinite: str = "propagate") -> fl.Optimizer:
+    """Ours as torch does it, without a check of the gradients, unless asked for."""
+    return fl.Adam(LR, nonfinite=nonfinite)
+
+
+LIMIT, OURS = "limit", "fallline"
+CONTENDERS: dict[str, Callable[[Shapes], Step]] = {
+    LIMIT: partial(limit, fl.rules.adam),
+    OURS: lambda shapes: ours(adam(), shapes),
+    "fallline, new gradients": lambda shapes: ours_new_gradients(adam(), shapes),
+    "fallline, checked": lambda shapes: ours(adam("raise"), shapes),
+    "fallline update": lambda shapes: ours_update(adam(), shapes),
+    "fallline update, out=": lambda shapes: ours_update_out(adam(), shapes),
+    "NumPy listing": numpy_listing,
+    "NumPy listing, update": numpy_listing_update,
+    "NumPy in place": numpy_in_place,
+    "torch fused": partial(torch_adam, fused=True),
+    "torch foreach": partial(torch_adam, foreach=True),
+    "torch default": torch_adam,
+    "optax, jit": optax_adam,
+    "Keras": keras_adam,
+}
+NEEDS = {"torch fused": ("torch",), "torch foreach": ("torch",), "torch default": ("torch",),
+         "optax, jit": ("jax", "optax"), "Keras": ("torch", "keras")}  # fmt: skip
+
+
+def missing(contender: str) -> list[str]:
+    """The libraries that a contender needs and that are not installed."""
+    return [name for name in NEEDS.get(contender, ()) if peer(name) is None]
+
+
+def built(names: Iterable[str], shapes: Shapes) -> Mapping[str, Step]:
+    """The contenders of these names that can run here, after whatever earlier ones held is let go."""
+    gc.collect()
+    return {name: CONTENDERS[name](shapes) for name in names if not missing(name)}

@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+__all__ = ["Measured", "Timing", "Timings", "alternate", "spread"]
+
+FEWEST_ROUNDS = 9  # however long they take: a median of less says little
+
 
 class Timing(NamedTuple):
-    """Seconds per step: the median over rounds and the spread from 10 to 90 %."""
+    """Seconds: the median over rounds and the spread from 10 to 90 %."""
 
     median: float
     low: float
     high: float
 
 
-def alternate(contenders: Mapping[str, Callable[[], Any] | None], seconds: float) -> dict[str, Timing]:
-    """Time the contenders that are there, for about so many seconds in all."""
+Timings = dict[str, Timing]
+
+
+@dataclass
+class Measured:
+    """All that one run measured; empty where it did not."""
+
+    steps: dict[str, Timings] = field(default_factory=dict)  # by size, by contender
+    rules: dict[tuple[str, str], Timings] = field(default_factory=dict)  # by rule and size: limit, step, checked
+    threads: dict[int, Timings] = field(default_factory=dict)  # by coordinates: one, all
+    compiling: dict[str, Timings] = field(default_factory=dict)  # by rule
+    starting: Timings = field(default_factory=dict)
+    peak: dict[str, float] = field(default_factory=dict)  # MiB, by size
+
+
+def spread(seconds: Iterable[float]) -> Timing:
+    """Measured times as their median and spread."""
+    return Timing(*np.percentile(list(seconds), [50, 10, 90]).tolist())
+
+
+def alternate(contenders: Mapping[str, Callable[[], Any] | None], seconds: float) -> Timings:
+    """Time the contenders that are there, for about so many seconds in all.
+
+    Each round has an order of its own, so that none always follows the same neighbour (whose threads may still spin).
+    """
     there = {name: step for name, step in contenders.items() if step is not None}
     repeats = {name: _repeats(step) for name, step in there.items()}
     found: dict[str, list[float]] = {name: [] for name in there}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(found.values()))) < 5:
-        for name, step in there.items():
+    names, rng = list(there), np.random.default_rng(0)
+    end, rounds = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or rounds < FEWEST_ROUNDS:
+        for k in rng.permutation(len(names)):
+            step, n = there[names[k]], repeats[names[k]]
             start = time.perf_counter()
-            for _ in range(repeats[name]):
+            for _ in range(n):
                 step()
-            found[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: Timing(*np.percentile(times, [50, 10, 90])) for name, times in found.items()}
+            found[names[k]].append((time.perf_counter() - start) / n)
+        rounds += 1
+    return {name: spread(times) for name, times in found.items()}
 
 
 def _repeats(step: Callable[[], Any]) -> int:
     """Steps in one round: for ten milliseconds, so that each finds its own arrays in the caches, as in a loop."""
-    for _ in range(3):
+    fastest = math.inf
+    for _ in range(4):  # the first ones are slower
+        start = time.perf_counter()
         step()
-    start = time.perf_counter()
-    step()
-    return max(1, int(1e-2 / max(time.perf_counter() - start, 1e-7)))
+        fastest = min(fastest, time.perf_counter() - start)
+    return max(1, int(1e-2 / max(fastest, 1e-7)))

@@ -1,0 +1,149 @@
+"""What was measured, as a page of Markdown."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import fallline as fl
+from benchmarks.bars import BARS, Bar
+from benchmarks.contenders import CONTENDERS, LIMIT, OURS, missing
+from benchmarks.measure import Measured, Timing, Timings
+from benchmarks.process import AGAIN, COMPILED
+from benchmarks.rules import CHECKED, STEP
+from benchmarks.sizes import SIZES, count
+from benchmarks.threads import ALONE, SHARED, worth_sharing
+from fallline.threads import num_threads
+
+__all__ = ["page"]
+
+
+def page(m: Measured, picture: str) -> str:
+    """The page; `picture` is the line that shows the plot or says why there is none."""
+    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _threads(m), _starting(m), _memory(m)]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _head(picture: str) -> list[str]:
+    absent = [f"{name} (needs {' and '.join(gone)})" for name in CONTENDERS if (gone := missing(name))]
+    return [
+        "# Benchmarks", "",
+        "Written by `python -m benchmarks`: all contenders of a table in one process, each round taking every one in a",
+        "new order; medians, and in brackets 10 to 90 %. Adam on float32, unless said otherwise; `limit` is a native",
+        "kernel that only reads and writes the same arrays. Ours does not check gradients unless it says so, as torch",
+        "does not. At 1e8 coordinates the peers have a table of their own, so that all fits into memory.", "",
+        f"Machine: {_machine()}, {num_threads()} processors, {platform.system()}, Python {platform.python_version()}, "
+        f"{', '.join(_versions())}.",
+        *(["", f"Left out, as not installed: {'; '.join(absent)}."] if absent else []), "", picture,
+    ]  # fmt: skip
+
+
+def _machine() -> str:
+    """The processor's name; /proc/cpuinfo knows it best."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, [*names[:1], platform.processor(), platform.machine()]), "unknown")
+
+
+def _versions() -> Iterable[str]:
+    yield f"fallline {fl.__version__}"
+    for name in ("numpy", "llvmlite", "torch", "jax", "optax", "keras"):
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+
+
+def _bars(m: Measured) -> list[str]:
+    rows = [[bar.text, *_verdict(bar, m)] for bar in BARS]
+    return ["## What is to be reached", "", *_table(["what", "bar", "measured", ""], rows)]
+
+
+def _verdict(bar: Bar, m: Measured) -> list[str]:
+    asked = f"{bar.word} {bar.bar:g}{bar.unit}"
+    try:
+        value = bar.value(m)
+    except KeyError:
+        return [asked, "", "not measured"]
+    return [asked, f"{value:.2f}{bar.unit}", "met" if bar.met(value) else "**not met**"]
+
+
+def _steps(m: Measured) -> list[str]:
+    rows = [[name, *(_cell(timings.get(name)) for timings in m.steps.values())] for name in CONTENDERS]
+    return ["## Microseconds per step", "", *_table(["", *m.steps], rows)]
+
+
+def _multiples(m: Measured) -> list[str]:
+    rows = [[name, *(_times(timings, name) for timings in m.steps.values())] for name in CONTENDERS]
+    return ["## The same as multiples of ours", "", *_table(["", *m.steps], rows)]
+
+
+def _times(timings: Timings, name: str) -> str:
+    return f"{timings[name].median / timings[OURS].median:.2f}" if name in timings else ""
+
+
+def _rules(m: Measured) -> list[str]:
+    rows = [[rule, *(f"{timings[what].median * 1e3:.3g}" for what in (LIMIT, STEP, CHECKED)),
+             *(f"{timings[what].median / timings[LIMIT].median:.2f}" for what in (STEP, CHECKED))]
+            for (rule, _), timings in m.rules.items()]  # fmt: skip
+    size = next(iter(m.rules))[1]
+    header = ["rule", "limit, ms", "step, ms", "checked, ms", "step / limit", "checked / limit"]
+    return [f"## Every rule against its limit, {size}", "", *_table(header, rows)]
+
+
+def _threads(m: Measured) -> list[str]:
+    if not m.threads:
+        return []
+    rows = [[f"{n:,}", _cell(found[ALONE]), _cell(found[SHARED]), f"{found[ALONE].median / found[SHARED].median:.2f}"]
+            for n, found in m.threads.items()]  # fmt: skip
+    return [
+        "## Threads", "",
+        f"Microseconds per step of one array, by one thread and shared among {num_threads()}, in turns.",
+        f"Fallline shares steps of {worth_sharing():,} coordinates or more (`fallline.engines.pool.WORTH_SHARING`):",
+        "that threshold comes from this table, for which it was switched off. Steps follow each other, so the other",
+        "threads are still awake.", "",
+        *_table(["coordinates", ALONE, SHARED, "times as fast"], rows),
+    ]  # fmt: skip
+
+
+def _starting(m: Measured) -> list[str]:
+    started = [[what, _milli(timing)] for what, timing in m.starting.items()]
+    compiled = [[rule, _milli(t[COMPILED]), _milli(t[AGAIN])] for rule, t in m.compiling.items()]
+    return [
+        "## Starting and compiling", "",
+        "Milliseconds in a new process, byte code cached:", "",
+        *_table(["what", "ms"], started), "",
+        "And of each rule, once the compiler has started: the first step of 100 coordinates (which traces the formula",
+        "and compiles it by LLVM), and that of a second optimizer with the same rule:", "",
+        *_table(["rule", f"{COMPILED}, ms", f"{AGAIN}, ms"], compiled),
+    ]  # fmt: skip
+
+
+def _memory(m: Measured) -> list[str]:
+    rows = [[f"{count(SIZES[size]):,}", f"{extra:.1f}"] for size, extra in m.peak.items()]
+    return ["## Memory", "", "The peak of four steps of Adam beyond parameters, gradient and state:", "",
+            *_table(["coordinates", "MiB"], rows)] if rows else []  # fmt: skip
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Rows that say something, under their header."""
+    told = [row for row in rows if any(row[1:])]
+    return [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in told)]
+
+
+def _cell(timing: Timing | None) -> str:
+    return "" if timing is None else f"{_micro(timing.median)} [{_micro(timing.low)}, {_micro(timing.high)}]"
+
+
+def _micro(seconds: float) -> str:
+    us = seconds * 1e6
+    return f"{us:,.1f}" if us < 100 else f"{us:,.0f}"
+
+
+def _milli(timing: Timing) -> str:
+    return f"{timing.median * 1e3:.1f} [{timing.low * 1e3:.1f}, {timing.high * 1e3:.1f}]"
