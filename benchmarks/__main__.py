@@ -14,6 +14,7 @@ from benchmarks.page import page
 from benchmarks.sizes import ONE, SIZES, count
 from fallline.threads import num_threads
 
+SMALLEST = count(next(iter(ONE.values())))
 CROWDED = 5 * 10**7  # coordinates from which not all contenders are held in memory at once
 
 
@@ -23,6 +24,8 @@ def main() -> None:
     parser.add_argument("--largest", type=float, default=1e8, help="leave out larger sizes")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"), help="the plot: images/ beside it")
     asked = parser.parse_args()
+    if asked.largest < SMALLEST:
+        parser.error(f"--largest must be at least {SMALLEST}, the smallest size. Got {asked.largest:g}.")
     asked.out.parent.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
     measured = measure(asked.seconds, asked.largest)
     picture = plot.write(measured, asked.out.parent / "images" / f"{asked.out.stem}.png")
