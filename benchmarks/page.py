@@ -35,8 +35,8 @@ def _head(picture: str) -> list[str]:
         "new order; medians, and in brackets 10 to 90 %. Adam on float32, unless said otherwise; `limit` is a native",
         "kernel that only reads and writes the same arrays. Ours does not check gradients unless it says so, as torch",
         "does not. At 1e8 coordinates the peers have a table of their own, so that all fits into memory.", "",
-        f"Machine: {_machine()}, {num_threads()} of {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}, "
-        f"{', '.join(_versions())}.",
+        f"Machine: {_machine()}, {num_threads()} of {os.cpu_count()} processors, {platform.system()}, "
+        f"Python {platform.python_version()}, {', '.join(_versions())}.",
         *(["", f"Left out, as not installed: {'; '.join(absent)}."] if absent else []), "", picture,
     ]  # fmt: skip
 
