@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -71,3 +75,26 @@ def walk_together(opt, w, twin, v, seeds):
         twin.step(v, a_tree(seed))
     assert same_bits(w, v)
     assert memory_of(opt) == memory_of(twin)
+
+
+def start_alone(script, *arguments, **environment):
+    """A Python process of its own that runs the script, with no setting of threads but those of `environment`."""
+    env = {name: value for name, value in os.environ.items() if name != "FALLLINE_NUM_THREADS"} | environment
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def output_of(process, timeout=60):
+    """What a process prints that ends in time, well, and without a word on its stderr."""
+    try:
+        printed, complaints = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert (process.returncode, complaints) == (0, ""), f"ended with {process.returncode}: {complaints}"
+    return printed
+
+
+def run_alone(script, *arguments, **environment):
+    """What the script prints in a Python process of its own."""
+    return output_of(start_alone(script, *arguments, **environment))

@@ -1,0 +1,399 @@
+"""Threads of our own: never in the way, at rest, at exit, after a fork, when interrupted; and the same bits throughout.
+
+What concerns the whole process (its threads, its end, its children) is tried out in a process of its own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import cache
+
+import numpy as np
+import pytest
+
+import fallline as fl
+from fallline.trees import flatten
+from support import every_dtype, every_optimiser, output_of, run_alone, start_alone
+
+LARGE, SMALL = 300_001, 30_000  # coordinates: worth several threads, and not
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is not had here")
+needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity cannot be set here")
+
+
+@pytest.fixture
+def with_threads():
+    """`set_num_threads`, undone afterwards."""
+    yield fl.set_num_threads
+    fl.set_num_threads(None)
+
+
+# ---- the same bits ---------------------------------------------------------------------------------------------------
+
+
+def everything_of(opt, tree):
+    """The bits of a tree and of the state."""
+    return [leaf.tobytes() for part in (tree, *opt.state.values()) for leaf in flatten(part)[0]]
+
+
+CALLS = {
+    "step": lambda opt, w, g, out: opt.step(w, g),
+    "update": lambda opt, w, g, out: opt.update(g),
+    "update with out=": lambda opt, w, g, out: opt.update(g, out=out),
+}
+BACK_TO_BACK = 6  # calls, the first of which wakes the workers: the others find them awake
+CHUNKS_AND_A_BIT = 150_001  # and one coordinate more than a whole number of vectors
+
+
+@cache
+def numbers(seed, dtype):
+    return np.random.default_rng(seed).standard_normal(CHUNKS_AND_A_BIT).astype(dtype)
+
+
+def bits_of_a_run(name, dtype, call, **options):
+    opt, w, out = fl.OPTIMIZERS[name](**options), numbers(0, dtype).copy(), np.empty(CHUNKS_AND_A_BIT, dtype)
+    for _ in range(BACK_TO_BACK):
+        result = CALLS[call](opt, w, numbers(1, dtype), out)
+    return everything_of(opt, result)
+
+
+@every_optimiser
+@every_dtype
+def test_every_call_gives_the_bits_of_the_reference_engine_for_any_number_of_threads(name, dtype, with_threads):
+    for call in CALLS:
+        expected = bits_of_a_run(name, dtype, call, engine="reference")
+        for nonfinite in ("raise", "propagate"):
+            for threads in (1, 2, 3, 7):
+                with_threads(threads)
+                assert bits_of_a_run(name, dtype, call, nonfinite=nonfinite) == expected, (call, nonfinite, threads)
+
+
+def a_whole_run(k):
+    """A run of the k-th optimiser on large arrays, on small ones, or on a tree of both, by turns."""
+    rng = np.random.default_rng(k)
+    sizes = [{"w": LARGE}, {"w": 100}, {"a": 5, "b": LARGE, "c": SMALL, "d": 0}][k % 3]
+    opt = list(fl.OPTIMIZERS.values())[k % len(fl.OPTIMIZERS)]()
+    w = {name: rng.standard_normal(n) for name, n in sizes.items()}
+    for _ in range(200 if k % 3 == 1 else 10):
+        opt.step(w, {name: rng.standard_normal(n) for name, n in sizes.items()})
+    return everything_of(opt, w)
+
+
+def test_optimizers_stepped_by_several_python_threads_get_the_bits_of_one_after_the_other(with_threads):
+    with_threads(3)
+    runs, together, start = range(12), {}, threading.Barrier(12)
+
+    def work(k):
+        start.wait()
+        together[k] = a_whole_run(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [k for k in runs if together.get(k) != a_whole_run(k)] == []
+
+
+# ---- how many --------------------------------------------------------------------------------------------------------
+
+COUNT = """
+import os, sys, threading
+import numpy as np, fallline as fl
+
+for said, lengths, workers in eval(sys.argv[1]):
+    exec(said)
+    opt, w = fl.SGD(), [np.ones(n, np.float32) for n in lengths]
+    for _ in range(3):
+        opt.step(w, [np.ones_like(a) for a in w])
+    names = sorted(thread.name for thread in threading.enumerate())
+    assert names == ["MainThread"] + ["fallline"] * workers, (said, lengths, names)
+"""
+ONE_PROCESSOR = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); fl.set_num_threads(None)"
+
+
+@pytest.mark.parametrize(("environment", "cases"), [
+    ({}, [("fl.set_num_threads(3)", [SMALL], 0),
+          ("fl.set_num_threads(3)", [SMALL // 10] * 10, 0),
+          ("fl.set_num_threads(1)", [LARGE], 0),
+          ("fl.set_num_threads(2)", [LARGE // 8] * 8, 1),
+          ("fl.set_num_threads(3)", [LARGE], 2)]),
+    ({"FALLLINE_NUM_THREADS": "1"}, [("", [LARGE], 0), ("fl.set_num_threads(2)", [LARGE], 1)]),
+    ({"FALLLINE_NUM_THREADS": "4"}, [("fl.set_num_threads(2)", [LARGE], 1), ("fl.set_num_threads(None)", [LARGE], 3)]),
+    pytest.param({}, [(ONE_PROCESSOR, [LARGE], 0), ("fl.set_num_threads(2)", [LARGE], 1)], marks=needs_affinity),
+])  # fmt: skip
+def test_a_large_step_hires_a_worker_for_each_thread_but_the_callers_and_a_small_one_none(environment, cases):
+    run_alone(COUNT, cases, **environment)
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-2", "1.5"])
+@pytest.mark.parametrize("steps_before", [0, 5])
+def test_a_number_of_threads_that_is_none_is_refused_by_name_and_changes_nothing(given, steps_before, with_threads,
+                                                                                 monkeypatch):  # fmt: skip
+    with_threads(None)
+    monkeypatch.delenv("FALLLINE_NUM_THREADS", raising=False)
+    opt, w, g = fl.SGD(1.0), np.zeros(LARGE, np.float32), np.ones(LARGE, np.float32)
+    for _ in range(steps_before):
+        opt.step(w, g)
+    monkeypatch.setenv("FALLLINE_NUM_THREADS", given)
+    with pytest.raises(ValueError, match=rf"^FALLLINE_NUM_THREADS must be a whole number ≥ 1. Got '{given}'\.$"):
+        opt.step(w, g)
+    assert opt.t == steps_before
+    assert (w == -steps_before).all()
+    monkeypatch.setenv("FALLLINE_NUM_THREADS", "2")
+    opt.step(w, g)
+    assert (w == -steps_before - 1).all()
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
+def test_set_num_threads_refuses_what_is_no_number_of_threads(n, with_threads):
+    with pytest.raises(ValueError, match=rf"must be a whole number ≥ 1, or None for all processors. Got {n!r}\.$"):
+        with_threads(n)
+
+
+# ---- at rest ---------------------------------------------------------------------------------------------------------
+
+RESTING = """
+import threading, time
+import numpy as np, fallline as fl
+
+fl.set_num_threads(3)
+opt, w, g = fl.SGD(1.0), np.zeros(300_001), np.ones(300_001)
+for _ in range(5):
+    opt.step(w, g)
+assert threading.active_count() == 3
+before = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - before)
+"""
+
+
+def test_threads_without_work_use_no_processor():
+    assert float(run_alone(RESTING)) < 0.05
+
+
+LATE = """
+import random, time
+import numpy as np, fallline as fl
+
+fl.set_num_threads(4)
+rng, opt, w, g = random.Random(0), fl.SGD(1.0), np.zeros(120_000, np.float32), np.ones(120_000, np.float32)
+for _ in range(2000):
+    opt.step(w, g)
+    if rng.random() < 0.5:
+        time.sleep(rng.uniform(0, 3e-4))  # workers spin, go to sleep, or sleep when the next step comes
+assert (w == -2000).all()
+"""
+
+
+def test_no_step_waits_for_a_worker_that_comes_late():
+    run_alone(LATE)
+
+
+LOST = """
+import ctypes, random, threading, time
+import numpy as np, fallline as fl
+
+fl.set_num_threads(4)
+opt, w, g = fl.SGD(1.0), np.zeros(300_001, np.float32), np.ones(300_001, np.float32)
+opt.step(w, g)
+for worker in [thread for thread in threading.enumerate() if thread.name == "fallline"]:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(SystemExit))
+    for _ in range(100):
+        opt.step(w, g)
+        time.sleep(random.uniform(0, 3e-4))
+    worker.join()
+assert threading.active_count() == 1
+assert (w == -301).all()
+"""
+
+
+def test_no_step_waits_for_a_worker_that_is_lost():
+    run_alone(LOST)
+
+
+# ---- at the end ------------------------------------------------------------------------------------------------------
+
+ENDING = """
+import atexit, sys, threading, time
+import numpy as np, fallline as fl
+
+fl.set_num_threads(3)
+
+def steps(n=20):
+    opt, w, g = fl.SGD(1.0), np.zeros(300_001), np.ones(300_001)
+    while n:
+        opt.step(w, g)
+        n -= 1
+
+exec(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("ending", [
+    "steps()",
+    "steps(); time.sleep(0.05)",
+    "threading.Thread(target=steps).start()",
+    "steps(); threading.Thread(target=steps, args=(-1,), daemon=True).start(); steps()",
+    "atexit.register(steps)",
+])  # fmt: skip
+def test_the_interpreter_ends_at_once_and_without_a_word_whatever_the_threads_are_at(ending):
+    for process in [start_alone(ENDING, ending) for _ in range(2)]:
+        assert output_of(process, timeout=30) == ""
+
+
+# ---- in other processes ----------------------------------------------------------------------------------------------
+
+FORKING = """
+import copy, os, threading, time
+import numpy as np, fallline as fl
+
+fl.set_num_threads(2)
+g = np.random.default_rng(0).standard_normal(300_001)
+opt, w = fl.Adam(0.1), np.ones(300_001)
+
+def three_steps(opt, w):
+    for _ in range(3):
+        opt.step(w, g)
+    return w.tobytes() + opt.state["v"].tobytes()
+
+def child_is_well(expected):
+    child = os.fork()
+    if child == 0:
+        same = three_steps(opt, w) == expected
+        own = [thread.name for thread in threading.enumerate()].count("fallline") == 1
+        os._exit(0 if same and own else 1 if own else 2)
+    for _ in range(4000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.005)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+stop = False
+
+def step_for_ever():
+    while not stop:
+        three_steps(fl.Adam(0.1), np.ones(300_001))
+
+three_steps(opt, w)
+expected = three_steps(copy.deepcopy(opt), w.copy())
+assert all(child_is_well(expected) for _ in range(4)), "forked with workers awake"
+time.sleep(0.02)
+assert all(child_is_well(expected) for _ in range(4)), "forked with workers asleep"
+other = threading.Thread(target=step_for_ever)
+other.start()
+wells = [child_is_well(expected) for _ in range(8)]
+stop = True
+other.join()
+assert all(wells), "forked while another thread was stepping"
+assert three_steps(opt, w) == expected, "the parent"
+"""
+
+
+@needs_fork
+def test_a_forked_child_steps_with_threads_of_its_own():
+    run_alone(FORKING)
+
+
+ELSEWHERE = """
+import multiprocessing, sys, threading
+import numpy as np, fallline as fl
+
+def four_steps(opt, w):
+    fl.set_num_threads(2)
+    for k in range(4):
+        opt.step(w, np.linspace(-1, 1 + k, w.size, dtype=w.dtype))
+    return w.tobytes(), opt.state["m"].tobytes(), threading.active_count()
+
+if __name__ == "__main__":
+    opt, w = fl.Nadam(0.1), np.ones(300_001, np.float32)
+    four_steps(opt, w)
+    there = []
+    for way in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context(way).Pool(1) as pool:
+            there.append((way, *pool.apply_async(four_steps, (opt, w)).get(timeout=30)))
+    here = four_steps(opt, w)
+    for way, *found, threads in there:
+        assert found == list(here[:2]), way
+        assert threads == 2, (way, threads)
+"""
+
+
+def test_an_optimizer_goes_on_in_a_process_started_in_any_way_with_threads_of_its_own(tmp_path):
+    script = tmp_path / "elsewhere.py"
+    script.write_text(ELSEWHERE)
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", script], check=True, timeout=90)
+
+
+# ---- when interrupted ------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import random, signal, sys, time
+import numpy as np, fallline as fl
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does
+fl.set_num_threads(2)
+rng, torn = random.Random(0), 0
+layout, options, warm, steps = sys.argv[1], {"engine": sys.argv[2]}, int(sys.argv[3]), float(sys.argv[4])
+
+def make():
+    if layout == "plain":
+        return [np.ones(200_001, np.float32)], [np.full(200_001, 0.1, np.float32)]
+    return ([np.ones(100_001, np.float32), np.ones(100_001), np.ones((100_001, 2))[:, 0]],
+            [np.full(100_001, 0.1, np.float32), np.full(100_001, 0.1), np.full(100_001, 0.1)])
+
+def begin():
+    opt.reset()
+    w, g = make()
+    return w, g, opt.fresh(), [a.copy() for a in w]
+
+def step_until_interrupted():
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, steps * step_time))
+        while True:
+            opt.step(w, g)
+    except KeyboardInterrupt:
+        pass
+
+def pictures(opt, w):
+    return [a.tobytes() for part in (w, *opt.state.values()) for a in part]
+
+opt = fl.Adam(0.1, **options)
+opt.step(*make())  # imports and compiles, which is not what is interrupted here
+opt.reset()
+w, g = make()
+start = time.perf_counter()
+opt.step(w, g)
+step_time = time.perf_counter() - start
+for k in range(30):
+    if k % 5 == 0 or not warm:
+        w, g, twin, v = begin()
+        for _ in range(warm):
+            opt.step(w, g)
+    step_until_interrupted()
+    try:
+        opt.step(w, g)
+    except fl.TornOptimizer:
+        torn += 1
+        w, g, twin, v = begin()
+    while twin.t < opt.t:
+        twin.step(v, g)
+    assert pictures(opt, w) == pictures(twin, v), (k, opt.t)
+print(torn)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers are not had here")
+@pytest.mark.parametrize(("layout", "engine", "warm", "steps", "may_be_torn"), [
+    ("plain", "native", 3, 4, False),
+    ("plain", "native", 0, 1.5, False),
+    ("mixed", "native", 0, 3, True),
+    ("plain", "reference", 0, 3, True),
+])  # fmt: skip
+def test_an_interrupt_leaves_a_whole_number_of_steps_or_a_torn_optimizer(layout, engine, warm, steps, may_be_torn):
+    assert int(run_alone(INTERRUPTED, layout, engine, warm, steps)) == 0 or may_be_torn
