@@ -1,5 +1,7 @@
 """Reference and native engine agree to the bit, parameters and state, for every rule; the eager engine is close."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +10,9 @@ from hypothesis.extra import numpy as hnp
 
 import fallline as fl
 from fallline.engines.reference import TILE
+from fallline.engines.scalars import LAST, native_scalars
 from fallline.hoststep import BUFFER
+from fallline.memory import address
 
 DTYPES = [np.dtype("float32"), np.dtype("float64")]
 
@@ -243,3 +247,44 @@ def test_a_division_by_zero_after_a_power_follows_ieee_at_the_first_call_and_the
         opt = fl.Optimizer(fading, engine=engine)
         for _ in range(3):
             assert opt.step(np.zeros(1), np.ones(1)) == -np.inf
+
+
+@fl.rule
+def every_word(g, t, *, lr=0.1, beta=0.5):
+    """Each word of the vocabulary on scalars, and what Python answers with an exception."""
+    a = fl.where(t < 5, beta**t, fl.where(t >= 256, -fl.sqrt(t), abs(lr - t)))
+    b = lr / (lr - lr) + fl.sqrt(-beta) * fl.maximum(lr, beta) + fl.minimum(a, fl.sign(-t))
+    c = fl.where(g > 0, fl.where(t != 4, a, 2), lr) * (1 - lr) ** 3 * (beta + 0.4) ** -300
+    return fl.where(t == 3, a, b) * g + fl.where(beta <= lr, 1.0, 1 - lr**t) + c
+
+
+@pytest.mark.parametrize("name", [*EVERYTHING, "every word"])
+@every_dtype
+def test_scalars_in_machine_code_are_those_of_python(name, dtype):
+    opt = {**EVERYTHING, "every word": lambda: fl.Optimizer(every_word)}[name]()
+    program, tiny = opt._chain.stepping, float(np.finfo(dtype).tiny)
+    hyper = np.array([opt.hyper.get(q, 0.1) for q in program.hyper] or [0.0])
+    found = np.empty(len(program.scalars) + 1, dtype)
+    compute = ctypes.CFUNCTYPE(*[ctypes.c_int64] * 2, ctypes.c_double, *[ctypes.c_void_p] * 2)(
+        native_scalars(program, dtype))  # fmt: skip
+    for t in (1, 2, 3, 4, 5, 255, 256, 257, 511, 512, 1000, 65_537, 10**9 + 7, 2**51 + 1, LAST):
+        with np.errstate(all="ignore"):
+            expected = np.array(program.evaluate(hyper[: len(program.hyper)].tolist(), t, tiny), dtype)
+        assert compute(t, tiny, address(hyper), address(found)) == 0
+        assert bits(found[:-1]) == bits(expected), t
+
+
+def test_scalars_that_the_dtype_cannot_hold_are_noticed():
+    program = fl.SGD(1.0)._chain.stepping
+    hyper, found = np.array([3.5e38]), np.empty(9, np.float64)
+    for dtype, refused in ((np.float32, 1), (np.float64, 0)):
+        compute = ctypes.CFUNCTYPE(*[ctypes.c_int64] * 2, ctypes.c_double, *[ctypes.c_void_p] * 2)(
+            native_scalars(program, np.dtype(dtype)))  # fmt: skip
+        assert compute(1, 1e-38, address(hyper), address(found)) == refused
+
+
+@pytest.mark.parametrize("factor", [lambda t, b: b ** (t / 2), lambda t, b: t**2, lambda t, b: b ** (t * t),
+                                    lambda t, b: t * t - b, lambda t, b: b**0.5])  # fmt: skip
+def test_scalars_that_machine_code_cannot_be_sure_of_are_left_to_python(factor):
+    rule = fl.rule(lambda g, t, *, b=0.5: factor(t, b) * g)
+    assert native_scalars(fl.Optimizer(rule)._chain.stepping, np.dtype(np.float32)) == 0

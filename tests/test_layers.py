@@ -7,8 +7,8 @@ import fallline
 
 ORDER = [
     "errors", "ops", "schema", "rules", "trace", "memory", "threads",
-    "engines.rows", "engines.reference", "engines.compiler", "engines.gather", "engines.jobs", "engines.pool",
-    "engines.work", "engines.native", "engines.eager", "engines",
+    "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.jobs", "engines.pool",
+    "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.eager", "engines",
     "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
     "optimizer", "optimizers",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",

@@ -14,12 +14,24 @@ from hypothesis import strategies as st
 
 import fallline as fl
 
+
+@fl.rule
+def cooled(g, t, m=0, *, lr=0.1, beta=0.9):
+    """Raises to a power that is not whole, which takes a library's function."""
+    m = beta * m + (1 - beta) * g
+    return -lr * beta ** (0.5 * t) * m, m
+
+
 CHAINS = {
     "Adam": lambda **o: fl.Adam(0.1, **o),
     "Momentum": lambda **o: fl.Momentum(lambda t: 0.5 / (1 + t), **o),
+    "cooled": lambda **o: fl.Optimizer(cooled, **o),
+    "by leaf": lambda **o: fl.Nadam([0.1, 0.2, 0.1, 0.3], beta1=fl.by_path(lambda path: 0.9 - 0.1 * int(path)), **o),
+    "partly scheduled": lambda **o: fl.AdaMax([0.1, lambda t: 0.5**t, 0.1, lambda t: 0.5 / (1 + t)], **o),
     "decayed": lambda **o: fl.chain(fl.clip_value(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]
+DTYPES = {"Adam": ["f8"] * 4, "decayed": ["f4"] * 4}  # of the others several
 
 
 class Run:
@@ -27,13 +39,14 @@ class Run:
 
     def __init__(self, name, engine):
         self.opt = CHAINS[name](engine=engine)
-        self.params = [np.full(shape, 1.0 + k) for k, shape in enumerate(SHAPES)]
-        self.spare = [np.empty(shape) for shape in SHAPES]
+        self.dtypes = DTYPES.get(name, ["f8", "f4", "f4", "f8"])
+        self.params = [np.full(shape, 1.0 + k, dtype) for k, (shape, dtype) in enumerate(zip(SHAPES, self.dtypes))]
+        self.spare = [np.empty_like(p) for p in self.params]
         self.log = []
 
     def gradients(self, seed):
         rng = np.random.default_rng(seed)
-        return [np.asarray(rng.standard_normal(shape)) for shape in SHAPES]
+        return [np.asarray(rng.standard_normal(shape)).astype(dtype) for shape, dtype in zip(SHAPES, self.dtypes)]
 
     def act(self, action, seed):
         g = self.gradients(seed)
@@ -59,7 +72,7 @@ class Run:
             p += d
 
     def update_to_a_new_spare(self, g):
-        self.spare = [np.empty(shape) for shape in SHAPES]
+        self.spare = [np.empty_like(p) for p in self.params]
         self.update_to_spare(g)
 
     def step_strided(self, g):
@@ -99,8 +112,9 @@ class Run:
             with pytest.raises((ValueError, TypeError)):
                 self.opt.update(wrong, params=self.params)
         if self.opt.state:  # before the first step any dtype will do
-            with pytest.raises(TypeError, match="must be float64, as before"):
-                self.opt.step([self.params[0], self.params[1].astype(np.float32), *self.params[2:]], g)
+            other = "f4" if self.dtypes[1] == "f8" else "f8"
+            with pytest.raises(TypeError, match=r"must be float\d\d, as before"):
+                self.opt.step([self.params[0], self.params[1].astype(other), *self.params[2:]], g)
 
     def refuse_read_only(self, g):
         self.params[0].flags.writeable = False
@@ -148,7 +162,7 @@ def test_leaves_of_several_dtypes_keep_theirs_whatever_the_gradients_have(call):
 
 
 def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(monkeypatch):
-    monkeypatch.setattr("fallline.engines.gather.readable", lambda: False)
+    monkeypatch.setattr("fallline.engines.call.readable", lambda: False)
     opt, w = fl.SGD(1.0), np.zeros(3)
     for _ in range(5):
         opt.step(w, np.ones(3))

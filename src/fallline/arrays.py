@@ -149,13 +149,8 @@ def is_foreign(leaf: Any) -> bool:
 
 def non_finite(array: Any) -> str:
     """How many entries of an array in host memory are not finite, in words; empty if none."""
-    if array.size <= 1 << 16:
-        if np.isfinite(array).all():
-            return ""
-    else:  # maximum and minimum pass NaN on, and need no temporary array
-        with np.errstate(all="ignore"):
-            if np.isfinite(array.max()) and np.isfinite(array.min()):
-                return ""
-    nan = int(np.count_nonzero(np.isnan(array)))
-    infinite = int(np.count_nonzero(np.isinf(array)))
+    nan = infinite = 0
+    for part in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=65536):
+        nan += int(np.count_nonzero(np.isnan(part)))
+        infinite += int(np.count_nonzero(np.isinf(part)))
     return " and ".join(f"{n:,} {word}" for n, word in ((nan, "NaN"), (infinite, "infinite")) if n)

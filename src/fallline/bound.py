@@ -11,7 +11,7 @@ from fallline import ops
 from fallline.arrays import CASTABLE, STEPPED, dtype_of, filled_like, kind_of
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
-from fallline.memory import byte_range
+from fallline.memory import arena, byte_range
 from fallline.settings import resolve
 from fallline.trace import INCREMENT, Program
 from fallline.trees import flatten, paths
@@ -23,12 +23,12 @@ class Bound:
     """Leaves by name, shape and dtype, the state of each, and how often each was stepped.
 
     It is made for the first call, from the parameters or gradients (`like`; `what` messages call its leaves), and kept
-    once that call has succeeded.
+    once that call has succeeded. `count`, an array of one int64, holds the completed steps.
     """
 
     def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, what: str, engine: str, nonfinite: str,
-                 t: int) -> None:
-        self.chain = chain
+                 threads: int | None, count: np.ndarray) -> None:
+        self.chain, self.threads, self.count = chain, threads, count
         self.checks_finite = nonfinite != "propagate"
         leaves, self.treedef = flatten(like)
         self.paths = paths(self.treedef)
@@ -44,37 +44,47 @@ class Bound:
         self.disjoint: list[tuple[Any, ...]] = []  # where arrays lay that were last found not to overlap
         self.resolve(settings)
         self._choose_engine(engine, leaves)
-        self.state: dict[str, list[Any]] = {slot: [self._start(start, k, leaf, t) for k, leaf in enumerate(leaves)]
-                                            for slot, start in chain.starts().items()}
-        self.state_ranges = [] if self.foreign else self._ranges()
+        self.state: dict[str, list[Any]] = {}
+        starts = {slot: [self._start(start, k) for k in range(len(leaves))] for slot, start in chain.starts().items()}
+        if self.foreign:
+            self.state = {slot: [filled_like(leaf, start) for leaf, start in zip(leaves, values)]
+                          for slot, values in starts.items()}
+        else:
+            self._lay_out(starts)
 
     def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
         self._wanted = engine
-        self._native = False
         if self.foreign:
             root = type(leaves[0]).__module__.split(".")[0] if leaves else ""
             library = root.removesuffix("lib")  # jaxlib is JAX
             self.engine_note = f"eager: {'asked for' if engine == 'eager' else f'arrays of {library}'}"
         else:
-            name, why, self._kernel = host_engine(engine)
-            self.engine_note = f"{name}: {why}"
-            self._native = name == "native"
+            self.host = host_engine(engine)
+            self.engine_note = f"{self.host.name}: {self.host.why}"
 
-    def _ranges(self) -> list[tuple[int, int, np.ndarray]]:
-        """Where the state lies, with its arrays."""
-        return [(*byte_range(a), a) for leaves in self.state.values() for a in leaves if a.size]
+    def _lay_out(self, starts: Mapping[str, Sequence[Any]]) -> None:
+        """Have the state of all leaves of a dtype in one run of memory, and start it at numbers or arrays."""
+        slots = list(starts)
+        arenas, placed = arena(self.shapes * len(slots), self.dtypes * len(slots))
+        for n, slot in enumerate(slots):
+            self.state[slot] = placed[n * len(self.shapes) : (n + 1) * len(self.shapes)]
+            for array, start in zip(self.state[slot], starts[slot]):
+                if isinstance(start, np.ndarray) or start:  # elsewhere pages that need not be filled
+                    array[...] = start
+        self.state_ranges = [(*byte_range(a), a) for a in arenas if a.size]
 
     def __getstate__(self) -> dict[str, Any]:
-        here_only = ("_kernels", "_kernel", "state_ranges", "fast")  # of this process and this memory
+        here_only = ("_kernels", "host", "state_ranges", "fast")  # of this process and this memory
         return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": [], "fast": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._kernels = {}
-        self.state_ranges = [] if self.foreign else self._ranges()
-        if not self.foreign:
-            self._kernel = host_engine(self._wanted)[2]
+        if self.foreign:
+            return
+        self._lay_out(dict(self.state))
+        self.host = host_engine(self._wanted)
 
     # ---- settings ----------------------------------------------------------------------------------------------------
 
@@ -86,41 +96,20 @@ class Bound:
         self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
         self.fast = {}  # which knows the old values
 
-    def same(self, tree: Any) -> list[Any] | None:
-        """The leaves of a tree if its structure is ours, else None."""
-        if self.treedef.spec is None:
-            return [tree]
-        try:
-            return self.treedef.spec.flatten_up_to(tree)
-        except (ValueError, TypeError):
-            return None
-
-    def uniform(self, program: Program) -> bool:
-        """Whether the settings that a program reads are the same for all leaves and coordinates."""
-        return not any(isinstance(self._settings[q], (list, np.ndarray)) for q in program.hyper)
-
-    def values(self, program: Program, t: int) -> list[float]:
-        """What a program reads after t completed steps where that is uniform."""
-        return [s if type(s := self._settings[q]) is float else self.value(q, 0, t, {}) for q in program.hyper]
-
     def took(self, gradients: Sequence[Any]) -> None:
         """Count a step that was taken: leaves without a gradient missed it."""
         for k, g in enumerate(gradients):
             if g is None:
                 self.missed[k] = self.missed.get(k, 0) + 1
+                self.fast = {}  # which counts otherwise
+
+    def forget_missed(self) -> None:
+        """Let every leaf have taken all steps."""
+        self.missed, self.fast = {}, {}
 
     def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
-        setting = self._settings[qualified]
-        if isinstance(setting, list):
-            setting = setting[k]
-        if not callable(setting):
-            return setting
-        key = (qualified, id(setting))  # a schedule is asked once for each call
-        if key not in memo:
-            note = f" from its schedule at t={t}"
-            memo[key] = self.chain.hyper[qualified].check(setting(t), self.chain.owner(qualified), note)
-        return memo[key]
+        return _value(self.chain, qualified, self._setting(qualified, k), t, memo)
 
     def scalars(self, program: Program, k: int, t: int, memo: dict[Any, Any]) -> tuple[Any, ...]:
         """The program's scalars for leaf k after t completed steps: floats, and arrays of float64 per coordinate.
@@ -143,14 +132,12 @@ class Bound:
             memo[key] = found
         return found
 
-    def _start(self, start: float | str, k: int, leaf: Any, t: int) -> Any:
-        value = self.value(start, k, t, {}) if isinstance(start, str) else start
+    def _start(self, start: float | str, k: int) -> Any:
+        value = self.value(start, k, int(self.count[0]), {}) if isinstance(start, str) else start
         if self.foreign:
-            return filled_like(leaf, value)
+            return value
         first = ops.flush(np.asarray(value, self.dtypes[k]))
-        if first.ndim or first:
-            return np.array(np.broadcast_to(first, self.shapes[k]))
-        return np.zeros(self.shapes[k], self.dtypes[k])  # pages that need not be filled
+        return first if first.ndim else float(first)
 
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf: "gradient 'layer1/W'"."""
@@ -192,30 +179,67 @@ class Bound:
         def kernel(dtype: np.dtype, columns: tuple[int, ...]) -> Kernel:
             key = (mode, dtype, columns)
             if key not in self._kernels:
-                self._kernels[key] = self._kernel(program, dtype, columns)
+                self._kernels[key] = self.host.kernel(program, dtype, columns)
             return self._kernels[key]
         return kernel
 
     @property
     def shortens(self) -> bool:
-        """Whether there is a short way at all: native engine, leaves of one dtype, objects in memory as expected."""
-        if not self._native or len(set(self.dtypes)) != 1:
+        """Whether there is a short way at all: native engine, objects in memory as expected."""
+        if self.host.name != "native" or not self.shapes:
             return False
-        from fallline.engines.gather import readable  # which needs llvmlite
+        from fallline.engines.call import readable  # which needs llvmlite
 
         return readable()
 
     def faststep(self, program: Program, xs: Sequence[np.ndarray], outs: Sequence[np.ndarray] | None) -> Any:
-        """The short way of a program for parameters, and outputs (None: new ones), that lie there."""
-        from fallline.faststep import FastStep  # which needs llvmlite
+        """The short way of a program for parameters, and outputs (None: new ones), that lie there.
 
-        kernel = self.kernel_for(program.outputs[0][0], program)(self.dtypes[0], ())
+        None if settings differ by coordinate.
+        """
+        from fallline.faststep import FastStep, Group, Leaves  # which needs llvmlite
+
+        alike: dict[Any, list[int]] = {}
+        for k, dtype in enumerate(self.dtypes):
+            own = [self._setting(q, k) for q in program.hyper]
+            if any(isinstance(s, np.ndarray) for s in own):
+                return None
+            key = (dtype, self.missed.get(k, 0), *(id(s) if callable(s) else s for s in own))
+            alike.setdefault(key, []).append(k)
+        groups = [Group(leaves, dtype, missed) for (dtype, missed, *_), leaves in alike.items()]
+
+        settings = [[(q, self._setting(q, group.leaves[0])) for q in program.hyper] for group in groups]
+        chain = self.chain  # and not self: a cycle would keep a dropped optimizer's state for a while
+
+        def values_after(t: int) -> list[list[float]]:
+            memo: dict[Any, Any] = {}
+            return [[_value(chain, q, setting, t, memo) for q, setting in group] for group in settings]
+
+        kernel = self.kernel_for(program.outputs[0][0], program)
+        kernels = {dtype: kernel(dtype, ()).chunks for dtype in dict.fromkeys(self.dtypes)}  # type: ignore[attr-defined]
         arrays = {**self.state, **({"x": xs} if "x" in program.arrays else {}), **({INCREMENT: outs} if outs else {})}
-        return FastStep(program, kernel, self.shapes, self.dtypes[0], arrays, self.checks_finite)
+        leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
+        constant = not any(callable(setting) for group in settings for _, setting in group)
+        return FastStep(program, leaves, groups, kernels, arrays, values_after, constant, self.checks_finite,
+                        self.count, self.threads)
+
+    def _setting(self, qualified: str, k: int) -> Any:
+        setting = self._settings[qualified]
+        return setting[k] if isinstance(setting, list) else setting
 
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views."""
         return {slot: self.treedef.unflatten(map(_read_only, leaves)) for slot, leaves in self.state.items()}
+
+
+def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
+    if not callable(setting):
+        return setting
+    key = (qualified, id(setting))  # a schedule is asked once for each call
+    if key not in memo:
+        note = f" from its schedule at t={t}"
+        memo[key] = chain.hyper[qualified].check(setting(t), chain.owner(qualified), note)
+    return memo[key]
 
 
 def _read_only(array: Any) -> Any:

@@ -65,6 +65,8 @@ class HostCall:
             self.bound.disjoint = layout
 
     def _find_non_finite(self) -> list[tuple[str, str]]:
+        if self.bound.host.all_finite(self._g, self.bound.threads):
+            return []
         return [(self.bound.paths[k], kinds) for k, g in zip(self._live, self._g) if (kinds := non_finite(g))]
 
     def _prepare(self, t: int) -> list[Leaf]:
@@ -110,20 +112,22 @@ class HostCall:
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: plain arrays, which lay there at the last call too."""
         bound = self.bound
-        if not (bound.shortens and self._settled and bound.uniform(self._program)):
+        if not (self._settled and bound.shortens):
             return
         way = "step" if self._into == "x" else "update" if self._targets is None else "out"
         xs = self._x if "x" in self._program.arrays else []
         outs = list(self._targets) if way == "out" and self._targets is not None else []
-        dtype = bound.dtypes[0]
-        if not all(type(a) is np.ndarray and a.dtype is dtype and is_direct(a) for a in (*self._gs, *xs, *outs)):
-            return
-        if way not in bound.fast or bound.fast[way].where != [address(a) for a in (*xs, *outs)]:
+        for arrays in (self._gs, xs, outs):
+            if not all(type(a) is np.ndarray and a.dtype is dtype and is_direct(a)
+                       for a, dtype in zip(arrays, bound.dtypes)):
+                return
+        fast = bound.fast.get(way)
+        if fast is None or fast.where != [address(a) for a in (*xs, *outs)]:
             bound.fast[way] = bound.faststep(self._program, xs, outs)
 
     def run(self) -> Any:
         """Run the program; returns the tree of parameters, or of increments."""
-        run(self._program, self._leaves, self.bound.kernel_for(self._into, self._program))
+        run(self._program, self._leaves, self.bound.kernel_for(self._into, self._program), self.bound.threads)
         self.bound.took(self._gs)
         if self._targets is None:
             return self._increments()

@@ -29,7 +29,8 @@ class Leaf(NamedTuple):
     columns: dict[int, np.ndarray]
 
 
-def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype, tuple[int, ...]], Kernel]) -> None:
+def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype, tuple[int, ...]], Kernel],
+        threads: int | None) -> None:
     """Run the program over the leaves, in place; one call of a kernel for all contiguous leaves of a dtype."""
     groups: dict[tuple[np.dtype, tuple[int, ...]], list[Row]] = {}
     for leaf in leaves:
@@ -38,12 +39,12 @@ def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype
             row = Row(leaf.arrays, leaf.constants, tuple(leaf.columns.values()))
             groups.setdefault((dtype, columns), []).append(row)
         elif leaf.arrays[0].size:
-            _run_strided(program, leaf, kernel_for(dtype, columns))
+            _run_strided(program, leaf, kernel_for(dtype, columns), threads)
     for (dtype, columns), rows in groups.items():
-        kernel_for(dtype, columns)(rows)
+        kernel_for(dtype, columns)(rows, threads)
 
 
-def _run_strided(program: Program, leaf: Leaf, kernel: Kernel) -> None:
+def _run_strided(program: Program, leaf: Leaf, kernel: Kernel, threads: int | None) -> None:
     """Pass the leaf through buffers, in C order, which is how its state lies."""
     written = {name for name, _ in program.outputs}
     arrays = [*leaf.arrays, *leaf.columns.values()]
@@ -62,7 +63,7 @@ def _run_strided(program: Program, leaf: Leaf, kernel: Kernel) -> None:
     with parts:
         parts.reset()
         for buffers in parts:
-            kernel([Row(tuple(buffers[:n]), leaf.constants, tuple(buffers[n:]))])
+            kernel([Row(tuple(buffers[:n]), leaf.constants, tuple(buffers[n:]))], threads)
 
 
 Range = tuple[int, int, np.ndarray]

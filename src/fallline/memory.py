@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["address", "byte_range", "check_disjoint", "is_direct", "overlapping", "self_overlapping"]
+__all__ = ["address", "arena", "byte_range", "check_disjoint", "is_direct", "overlapping", "self_overlapping"]
 
 def is_direct(array: np.ndarray) -> bool:
     """Whether a kernel can run on the array's memory as it lies."""
@@ -34,6 +35,24 @@ _PROBE = np.arange(2.0)
 _READABLE = sys.implementation.name == "cpython" and _read_pointer(_PROBE) == _PROBE.ctypes.data
 address: Callable[[np.ndarray], int] = _read_pointer if _READABLE else _ask_numpy
 """Where an array's first element lies."""
+
+
+_LINE = 64  # bytes of a cache line, where each array of an arena starts
+
+
+def arena(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """One flat array for each dtype, and in these the arrays of the given shapes and dtypes, all zero."""
+    taken: dict[np.dtype, int] = {}
+    places = []
+    for shape, dtype in zip(shapes, dtypes):
+        start = taken.get(dtype, 0)
+        size = math.prod(shape)
+        places.append((start, start + size))
+        line = _LINE // dtype.itemsize
+        taken[dtype] = start + -(-size // line) * line
+    flat = {dtype: np.zeros(size, dtype) for dtype, size in taken.items()}
+    return list(flat.values()), [flat[dtype][start:stop].reshape(shape)
+                                 for (start, stop), shape, dtype in zip(places, shapes, dtypes)]
 
 
 def byte_range(array: np.ndarray) -> tuple[int, int]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fallline.arrays import as_number, detached, is_number, new_like, view
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
@@ -18,11 +20,14 @@ from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.hostcall import HostCall
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
+from fallline.threads import check_threads
 from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
 
 NONFINITE = ("raise", "skip", "propagate")
+LAST_STEP = 2**63 - 1
+OPTIONS = {"engine": "auto", "nonfinite": "raise", "threads": None}  # of a whole chain, with their defaults
 
 
 class Optimizer:
@@ -34,6 +39,7 @@ class Optimizer:
     engine: "auto", "reference" (NumPy), "native" (LLVM) or "eager" (arrays of any library).
     nonfinite: what a gradient with NaN or infinity does: "raise" NonFiniteGradient, "skip" the call (counted in
         `skipped`), or "propagate" (no check).
+    threads: how many threads a step of the native engine may use; None: `fallline.set_num_threads`.
     **hyper: hyper-parameters by name, or by "rule.name" where a name means more than one: a number, a schedule
         (a function of the number of completed steps), or a tree of these shaped like the parameters.
 
@@ -51,7 +57,8 @@ class Optimizer:
     # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
     __call__: Callable[..., Any]
     _bound: Bound | None
-    _torn: Any  # None: whole; True: torn; a FastStep that was interrupted
+    _torn: bool  # whether a step was interrupted half-way
+    _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -59,7 +66,8 @@ class Optimizer:
             cls.__signature__ = _signature(cls.rule)
             cls.__doc__ = _docstring(cls, cls.rule)
 
-    def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", **hyper: Any) -> None:
+    def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+                 **hyper: Any) -> None:
         if self.rule is not None:
             links = (self._own_link(links, hyper),)
             hyper = {}
@@ -67,6 +75,7 @@ class Optimizer:
             if value not in known:
                 raise ValueError(f"{name} of {type(self).__name__} must be one of {', '.join(map(repr, known))}. "
                                  f"Got {value!r}.")
+        check_threads(threads, f"threads of {type(self).__name__}")
         flat = [link for item in links for link in _links_of(item)]
         self._chain = Chain(flat)
         given = {f"{name}.{key}": value
@@ -74,7 +83,7 @@ class Optimizer:
         given.update(self._chain.qualify(hyper))
         self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
         self._refuse_taken_names()
-        self._engine, self._nonfinite = engine, nonfinite
+        self._engine, self._nonfinite, self._threads = engine, nonfinite, threads
         self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
         self._forget()
 
@@ -121,15 +130,18 @@ class Optimizer:
         >>> opt.step(w, np.array([1.0, -1.0])) is w, w
         (True, array([0.9, 1.1]))
         """
-        if self._hurry("step", params, grads, None) is not None:
-            return params
+        bound = self._bound
+        if bound is not None and not self._torn:
+            fast = bound.fast.get("step")
+            if fast is not None and fast.take(params, grads, None):
+                return params
         self._check_whole()
         if params is None:
             raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
         bound = self._bind(params, "parameter")
         xs = bound.leaves(params, "parameter")
         gs = bound.leaves(grads, "gradient")
-        call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, params, self._t)
+        call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, params, self.t)
         if self._check_finite(call.non_finite):
             return params
         return self._advance(call)
@@ -149,9 +161,11 @@ class Optimizer:
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
         {'W': array([-0.5, -1. ]), 'b': -2.0}
         """
-        outs = self._hurry("update" if out is None else "out", params, grads, out)
-        if outs is not None:
-            return self._bound.treedef.unflatten(outs) if out is None else out  # type: ignore[union-attr]
+        bound = self._bound
+        if bound is not None and not self._torn:
+            fast = bound.fast.get("update" if out is None else "out")
+            if fast is not None and (new := fast.take(params, grads, out)) is not None and new is not False:
+                return new if out is None else out
         self._check_whole()
         if grads is None:
             raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
@@ -164,47 +178,22 @@ class Optimizer:
         gs = bound.leaves(grads, "gradient")
         xs = None if params is None else bound.leaves(params, "parameter")
         targets = None if out is None else bound.leaves(out, "out")
-        call = _call(bound)(bound, self._chain.updating, xs, gs, targets, out, self._t)
+        call = _call(bound)(bound, self._chain.updating, xs, gs, targets, out, self.t)
         if self._check_finite(call.non_finite):
             return call.nothing()
         return self._advance(call)
 
-    def _hurry(self, way: str, params: Any, grads: Any, out: Any) -> list[Any] | None:
-        """Take the call the short way if it is like the last one: the arrays written; None if nothing was done."""
-        bound = self._bound
-        if bound is None or self._torn is not None or bound.missed or way not in bound.fast:
-            return None
-        fast, t = bound.fast[way], self._t
-        gs = bound.same(grads)
-        xs = bound.same(params) if fast.reads_x else None
-        outs = None if out is None else bound.same(out)
-        alike = gs is not None and (params is None) == (xs is None) and (out is None) == (outs is None)
-        if not alike or not fast.fits(xs, gs, outs) or not fast.set_scalars(bound.values(fast.program, t), t + 1):
-            return None
-        if way == "update":
-            outs = fast.fresh()
-        mine = self.__dict__  # where _torn and _t are set without the checks of attributes
-        fast.arm(t)
-        mine["_torn"] = fast  # which knows after an interrupt whether the step was taken (`_settle`)
-        done = fast.run()
-        mine["_t"] = t + done
-        mine["_torn"] = None
-        return (outs or []) if done else None
-
-    def _settle(self) -> None:
-        """After an interrupt outside the native code: a short step was taken wholly or not at all."""
-        fast = self._torn
-        if fast is not None and fast is not True:
-            self._t, self._torn = fast.t + fast.done, None
-
     def _bind(self, like: Any, what: str) -> Bound:
-        return self._bound or Bound(self._chain, self._settings, like, what, self._engine, self._nonfinite, self._t)
+        return self._bound or Bound(self._chain, self._settings, like, what, self._engine, self._nonfinite,
+                                    self._threads, self._count)
 
     def _check_whole(self) -> None:
-        self._settle()
         if self._torn:
             raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
                                 "of no whole number of steps: call opt.reset() and start from known parameters.")
+        if self.t == LAST_STEP:
+            raise OverflowError(f"{self._chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
+                                "to a smaller number.")
 
     def _check_finite(self, bad: Sequence[tuple[str, str]]) -> bool:
         """Whether to skip the call; raises under nonfinite="raise"."""
@@ -221,8 +210,8 @@ class Optimizer:
         self._torn = True  # an interrupt from here on leaves it so
         result = call.run()
         self._bound = call.bound
-        self._t += 1
-        self._torn = None
+        self._count += 1
+        self._torn = False
         if isinstance(call, HostCall):
             call.shorten()
         return result
@@ -232,8 +221,7 @@ class Optimizer:
     @property
     def t(self) -> int:
         """Steps taken. Assigning it sets the count of every leaf too."""
-        self._settle()
-        return self._t
+        return int(self._count[0])
 
     @t.setter
     def t(self, value: int) -> None:
@@ -241,12 +229,12 @@ class Optimizer:
             t = operator.index(value)
         except TypeError:
             t = -1
-        if not 0 <= t < 2**63 or isinstance(value, bool):
+        if not 0 <= t <= LAST_STEP or isinstance(value, bool):
             raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
         self._check_whole()
-        self._t = t
+        self._count[0] = t
         if self._bound:
-            self._bound.missed = {}
+            self._bound.forget_missed()
 
     @property
     def skipped(self) -> int:
@@ -281,6 +269,11 @@ class Optimizer:
         return f"{self._engine}: " + ("chosen at the first step" if self._engine == "auto" else "asked for")
 
     @property
+    def threads(self) -> int | None:
+        """How many threads a step may use; None: as many as `fallline.set_num_threads` says."""
+        return self._threads
+
+    @property
     def nonfinite(self) -> str:
         """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
         return self._nonfinite
@@ -312,10 +305,15 @@ class Optimizer:
     def __copy__(self) -> Optimizer:
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
 
+    def _options(self) -> dict[str, Any]:
+        """The options that are not the default."""
+        given = {name: getattr(self, f"_{name}") for name in OPTIONS}
+        return {name: value for name, value in given.items() if value != OPTIONS[name]}
+
     def _forget(self) -> None:
-        self._t = 0
+        self._count = np.zeros(1, np.int64)
         self._skipped = 0
-        self._torn = None
+        self._torn = False
         self._bound = None
 
     def _checked(self, qualified: str, value: Any) -> Any:
@@ -368,8 +366,7 @@ class Optimizer:
         return sorted({*super().__dir__(), *self._chain.short})
 
     def __repr__(self) -> str:
-        options = [f"{k}={v!r}" for k, v, default in
-                   (("engine", self._engine, "auto"), ("nonfinite", self._nonfinite, "raise")) if v != default]
+        options = [f"{name}={value!r}" for name, value in self._options().items()]
         text = self._chain.describe(self._settings)
         if self.rule is None and len(self._chain.rules) == 1:
             text = f"Optimizer({text})"
@@ -383,7 +380,7 @@ class Optimizer:
         values = []
         for k, x in enumerate(bound.leaves(params, "parameter")):
             slots = [bound.state[p.name][k] for p in arguments if p.kind is not p.KEYWORD_ONLY]
-            hyper = {p.name: bound.value(self._chain.short[p.name], k, self._t, {})
+            hyper = {p.name: bound.value(self._chain.short[p.name], k, self.t, {})
                      for p in arguments if p.kind is p.KEYWORD_ONLY}
             if bound.foreign:
                 values.append(formula(detached(x), *slots, **hyper))
@@ -425,7 +422,7 @@ class _Hyper(MutableMapping[str, Any]):
         return repr(dict(self))
 
 
-def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise") -> Optimizer:
+def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None) -> Optimizer:
     """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
 
     An optimizer among the links lends its rules and hyper-parameters; it is left alone itself.
@@ -436,7 +433,7 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise") -> Optimi
     >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.1), fl.weight_decay(0.01))
     chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
     """
-    return Optimizer(*links, engine=engine, nonfinite=nonfinite)
+    return Optimizer(*links, engine=engine, nonfinite=nonfinite, threads=threads)
 
 
 def _links_of(item: Any) -> list[Link]:
@@ -444,10 +441,9 @@ def _links_of(item: Any) -> list[Link]:
         item = item()
     if not isinstance(item, Optimizer):
         return [as_link(item)]
-    for name, value, default in (("engine", item._engine, "auto"), ("nonfinite", item._nonfinite, "raise")):
-        if value != default:
-            raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
-                               "or the outer Optimizer(...).")
+    for name, value in item._options().items():
+        raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
+                           "or the outer Optimizer(...).")
     return item._chain.links(item._settings)
 
 
@@ -457,7 +453,7 @@ def _signature(rule: Rule) -> inspect.Signature:
     own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY,
                 default=kind.empty if h.default is None else h.default)
            for h in sorted(rule.hyper.values(), key=lambda h: h.name != "lr")]
-    options = [kind("engine", kind.KEYWORD_ONLY, default="auto"), kind("nonfinite", kind.KEYWORD_ONLY, default="raise")]
+    options = [kind(name, kind.KEYWORD_ONLY, default=default) for name, default in OPTIONS.items()]
     return inspect.Signature([*own, *options])
 
 
@@ -468,4 +464,4 @@ def _docstring(cls: type, rule: Rule) -> str:
     example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
     return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
             f"State, per coordinate\n---------------------\n{slots or 'none'}\n\n"
-            f"For engine and nonfinite, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
+            f"For engine, nonfinite and threads, and what may stand in a number's place, see `Optimizer`.\n\n{example}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-__all__ = ["num_threads", "set_num_threads"]
+__all__ = ["check_threads", "num_threads", "set_num_threads"]
 
 _limit: int | None = None
 
@@ -18,9 +18,14 @@ def set_num_threads(n: int | None) -> None:
     >>> fl.set_num_threads(None)
     """
     global _limit
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
-        raise ValueError(f"The number of threads must be a whole number ≥ 1, or None for all processors. Got {n!r}.")
+    check_threads(n, "The number of threads")
     _limit = n
+
+
+def check_threads(n: int | None, what: str) -> None:
+    """Raise ValueError for what is no number of threads."""
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+        raise ValueError(f"{what} must be a whole number ≥ 1, or None for all processors. Got {n!r}.")
 
 
 def num_threads() -> int:

@@ -36,31 +36,32 @@ class Traced:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One operation over arrays; `operands` are indices into the program's values."""
+    """One operation; `operands` are the numbers of the values it combines."""
 
     op: str
-    operands: tuple[int, ...]
+    operands: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Program:
     """A traced chain.
 
-    Its values are numbered: first the `inputs` (arrays, by name), then the `scalars` (each given by the
-    hyper-parameters it depends on), then the results of `code`. `outputs` says which value goes into which array:
-    "x" the new parameter or INCREMENT, then the state.
+    Its values are numbered: first the `inputs` (arrays, by name), then the `scalars`, then the results of `code`.
+    `outputs` says which value goes into which array: "x" the new parameter or INCREMENT, then the state.
 
-    `source` computes the scalars from t, tiny and the hyper-parameters named by `hyper`; `powers` are those that the
-    formulas raise to a power.
+    The scalars are some of the results of `steps`, by number: operations on t, tiny, constants (the operand is the
+    number itself) and the hyper-parameters (the operand is the place in `hyper`). `source` is the steps as a Python
+    function. `powers` are the hyper-parameters that the formulas raise to a power.
     """
 
     inputs: tuple[str, ...]
-    scalars: tuple[frozenset[str], ...]
+    scalars: tuple[int, ...]
     code: tuple[Instruction, ...]
     outputs: tuple[tuple[str, int], ...]
     source: str = field(repr=False)
     hyper: tuple[str, ...]
     powers: frozenset[str]
+    steps: tuple[Instruction, ...] = ()
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -209,44 +210,50 @@ class _Linearised:
         arrays = [k for k, s in enumerate(self._symbols) if s.array and s.op != "input"]
         scalars = list(dict.fromkeys(o for k in arrays for o in self._operands[k] if not self._symbols[o].array))
         index = {k: n for n, k in enumerate([*inputs, *scalars, *arrays])}
-        source, hyper = self._scalar_source(scalars)
+        numbers = [k for k, s in enumerate(self._symbols) if not s.array]
+        step_of = {k: n for n, k in enumerate(numbers)}
+        hyper = tuple(s.args[0] for s in self._symbols if s.op == "hyper")
+        steps = tuple(Instruction(self._symbols[k].op, self._step_operands(k, step_of, hyper)) for k in numbers)
+        wanted = tuple(step_of[k] for k in scalars)
         return Program(
             inputs=tuple(self._symbols[k].args[0] for k in inputs),
-            scalars=tuple(self._hyper[k] for k in scalars),
+            scalars=wanted,
             code=tuple(Instruction(self._symbols[k].op, tuple(index[o] for o in self._operands[k])) for k in arrays),
             outputs=tuple((name, index[k]) for name, k in self._roots.items()),
-            source=source,
+            source=_source(steps, wanted, hyper),
             hyper=hyper,
             powers=frozenset().union(*(self._hyper[k] for k, s in enumerate(self._symbols) if s.op == "power")),
+            steps=steps,
         )
 
-    def _scalar_source(self, wanted: Sequence[int]) -> tuple[str, tuple[str, ...]]:
-        """The scalars as the source of one Python function; each value is computed once."""
-        lines: list[str] = []
-        hyper: list[str] = []
-        for k, symbol in enumerate(self._symbols):
-            if symbol.op == "hyper":
-                lines.append(f"s{k} = h{len(hyper)}  # {symbol.args[0]}")
-                hyper.append(symbol.args[0])
-            elif not symbol.array:
-                lines.append(f"s{k} = {_expression(symbol, self._operands[k])}")
-        lines.append(f"return ({''.join(f's{k}, ' for k in wanted)})")
-        head = f"def scalars({', '.join(['t', 'tiny', *(f'h{k}' for k in range(len(hyper)))])}):"
-        return "\n    ".join([head, *lines]) + "\n", tuple(hyper)
+    def _step_operands(self, k: int, step_of: Mapping[int, int], hyper: tuple[str, ...]) -> tuple[Any, ...]:
+        symbol = self._symbols[k]
+        if symbol.op == "hyper":
+            return (hyper.index(symbol.args[0]),)
+        return symbol.args if symbol.op == "constant" else tuple(step_of[o] for o in self._operands[k])
+
+
+def _source(steps: Sequence[Instruction], wanted: Sequence[int], hyper: Sequence[str]) -> str:
+    """The scalars as the source of one Python function; each value is computed once."""
+    head = f"def scalars({', '.join(['t', 'tiny', *(f'h{k}' for k in range(len(hyper)))])}):"
+    lines = [f"s{k} = {_expression(step)}" for k, step in enumerate(steps)]
+    return "\n    ".join([head, *lines, f"return ({''.join(f's{k}, ' for k in wanted)})"]) + "\n"
 
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/",
           "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}  # fmt: skip
 
 
-def _expression(symbol: Symbol, operands: tuple[int, ...]) -> str:
-    names = [f"s{k}" for k in operands]
-    if symbol.op == "constant":
-        return repr(symbol.args[0])
-    if symbol.op in ("t", "tiny"):
-        return symbol.op
-    if symbol.op == "neg":
+def _expression(step: Instruction) -> str:
+    names = [f"s{k}" for k in step.operands]
+    if step.op == "constant":
+        return repr(step.operands[0])
+    if step.op == "hyper":
+        return f"h{step.operands[0]}"
+    if step.op in ("t", "tiny"):
+        return step.op
+    if step.op == "neg":
         return f"-{names[0]}"
-    if symbol.op in _INFIX:
-        return f"{names[0]} {_INFIX[symbol.op]} {names[1]}"
-    return f"{symbol.op}({', '.join(names)})"
+    if step.op in _INFIX:
+        return f"{names[0]} {_INFIX[step.op]} {names[1]}"
+    return f"{step.op}({', '.join(names)})"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
 
 from fallline.engines.rows import Kernel, Row
 
@@ -13,24 +16,34 @@ __all__ = ["ENGINES", "Kernel", "Row", "host_engine"]
 ENGINES = ("auto", "reference", "native", "eager")
 
 
-def host_engine(wanted: str) -> tuple[str, str, Callable[..., Kernel]]:
-    """The name of the engine for arrays in host memory, why it runs, and its kernels.
+class HostEngine(NamedTuple):
+    """An engine for arrays in host memory."""
+
+    name: str
+    why: str  # it runs
+    kernel: Callable[..., Kernel]  # of (program, dtype, columns)
+    all_finite: Callable[[Sequence[np.ndarray], int | None], bool]  # of (arrays, threads)
+
+
+def host_engine(wanted: str) -> HostEngine:
+    """The engine for arrays in host memory.
 
     Raises ImportError if "native" is asked for by name and llvmlite cannot be imported.
     """
     if wanted == "reference":
-        from fallline.engines.reference import reference_kernel
+        from fallline.engines.reference import all_finite, reference_kernel
 
-        return "reference", "asked for", reference_kernel
+        return HostEngine("reference", "asked for", reference_kernel, all_finite)
     missing = _native_missing()
     if not missing:
-        from fallline.engines.native import native_kernel
+        from fallline.engines.native import native_all_finite, native_kernel
 
-        return "native", "asked for" if wanted == "native" else "arrays in host memory", native_kernel
+        why = "asked for" if wanted == "native" else "arrays in host memory"
+        return HostEngine("native", why, native_kernel, native_all_finite)
     if wanted == "native":
         raise ImportError(f'engine="native" needs llvmlite ({missing}): pip install llvmlite, or say engine="auto".')
     _warn_once(missing)
-    return "reference", f"llvmlite is missing: {missing}", host_engine("reference")[2]
+    return host_engine("reference")._replace(why=f"llvmlite is missing: {missing}")
 
 
 @lru_cache(maxsize=1)

@@ -12,31 +12,32 @@ from functools import cache
 from typing import NamedTuple
 
 from fallline.engines.compiler import compiled, on_x86
+from fallline.engines.ir import fields
 
 __all__ = ["CHUNK", "JOB", "POOL", "Functions", "functions"]
 
 CHUNK = 16384  # coordinates that are checked or stepped at a time
 
 JOB = {name: place for place, name in enumerate(
-    ("chunks", "finite", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad",
-     "done"))}
-"""A kernel and the finite check (0: none); the table (a row per leaf: length, addresses, address of the constants); of
-each chunk its leaf and its offset; the first chunk of each packet, the share that a thread takes at a time, and their
-number; the table's width and the gradient's column; the next packet to take; whether a number is not finite; set to 1
-once all packets are stepped."""
+    ("kernels", "checks", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad",
+     "count"))}
+"""Of each packet, the share that a thread takes at a time, its kernel and its finite check (0: none at all); the table
+(a row per leaf: length, addresses, address of the constants); of each chunk its leaf and its offset; the first chunk of
+each packet, and their number; the table's width and the gradient's column; the next packet to take; whether a number is
+not finite; where to count that all packets were stepped (0: nowhere)."""
 
-POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit"))}
+POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit", "busy"))}
 """Each field on a cache line of its own: how many shares were offered; the job; 0 to check or 1 to step; whether the
-share is still to be had; how many threads are at it; how many workers may be."""
+share is still to be had; how many threads are at it; how many workers may be; whether a job is being conducted."""
 
 
 class Functions(NamedTuple):
     """The functions, callable; all but `epoch` release the interpreter's lock."""
 
-    finite32: int  # an address, for a job's field
-    finite64: int
+    finite: dict[int, int]  # addresses by the size of a number, for a job's checks
+    alone_at: int  # an address, too
     alone: Callable[..., int]  # (job) -> 1 if a gradient is not finite and nothing was done, else 0
-    conduct: Callable[..., int]  # (pool, job) -> the same, sharing the job with the pool's workers
+    conduct: Callable[..., int]  # (pool, job, workers) -> the same, shared with so many, or alone if the pool is busy
     attend: Callable[..., int]  # (pool, worker, epoch, spins) -> epoch: take shares until none comes for a while
     epoch: Callable[..., int]  # (pool) -> epoch
 
@@ -49,7 +50,8 @@ def functions() -> Functions:
     finite32, finite64, alone, conduct, attend, epoch = compiled("\n".join(parts), *names, effort=0)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     release = ctypes.CFUNCTYPE
-    return Functions(finite32, finite64, release(number, pointer)(alone), release(number, pointer, pointer)(conduct),
+    return Functions({4: finite32, 8: finite64}, alone,
+                     release(number, pointer)(alone), release(number, pointer, pointer, number)(conduct),
                      release(number, pointer, number, number, number)(attend),
                      ctypes.PYFUNCTYPE(number, pointer)(epoch))
 
@@ -139,18 +141,10 @@ good:
 }}"""
 
 
-def _field(name: str, of: str, offset: int, kind: str = "i64") -> str:
-    """Load a field of a job or a pool into a value of its name."""
-    return (f"%{name}.p = getelementptr inbounds i64, ptr {of}, i64 {offset}\n"
-            f"  %{name} = load {kind}, ptr %{name}.p, align 8")
-
-
 def _jobs() -> str:
     pause = "call void @llvm.x86.sse2.pause()" if on_x86() else ""
     declare = "declare void @llvm.x86.sse2.pause()" if on_x86() else ""
-    pointers = "\n  ".join(_field(name, "%job", JOB[name], "ptr")
-                           for name in ("chunks", "finite", "table", "leaf_of", "offset_of", "packets"))
-    numbers = "\n  ".join(_field(name, "%job", JOB[name]) for name in ("n_packets", "width", "column"))
+    loads = fields("%job", JOB, "*kernels *checks *table *leaf_of *offset_of *packets n_packets width column")
 
     def of_pool(name: str) -> str:
         return f"%{name}.p = getelementptr inbounds i64, ptr %pool, i64 {POOL[name]}"
@@ -159,8 +153,7 @@ def _jobs() -> str:
 {declare}
 define internal void @pull(ptr %job, i64 %phase) {{
 entry:
-  {pointers}
-  {numbers}
+  {loads}
   %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
   %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
   %checking = icmp eq i64 %phase, 0
@@ -176,6 +169,8 @@ take:
   %last = load i64, ptr %last.p
   br i1 %checking, label %check, label %step
 check:
+  %check.p = getelementptr inbounds ptr, ptr %checks, i64 %packet
+  %finite = load ptr, ptr %check.p
   %bad = call i64 %finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column)
   %is_bad = icmp ne i64 %bad, 0
   br i1 %is_bad, label %found, label %loop
@@ -184,8 +179,24 @@ found:
   store atomic i64 %n_packets, ptr %next.p monotonic, align 8
   br label %end
 step:
-  call void %chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last)
+  %kernel.p = getelementptr inbounds ptr, ptr %kernels, i64 %packet
+  %kernel = load ptr, ptr %kernel.p
+  call void %kernel(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last)
   br label %loop
+end:
+  ret void
+}}
+define internal void @done(ptr %job) {{
+entry:
+  {fields("%job", JOB, "count")}
+  %counted = icmp ne i64 %count, 0
+  br i1 %counted, label %increment, label %end
+increment:
+  %place = inttoptr i64 %count to ptr
+  %before = load i64, ptr %place
+  %after = add i64 %before, 1
+  store i64 %after, ptr %place
+  br label %end
 end:
   ret void
 }}
@@ -194,8 +205,8 @@ entry:
   %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
   %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
   store i64 0, ptr %bad.p
-  {_field("finite", "%job", JOB["finite"])}
-  %unchecked = icmp eq i64 %finite, 0
+  {fields("%job", JOB, "checks kernels")}
+  %unchecked = icmp eq i64 %checks, 0
   br i1 %unchecked, label %step, label %check
 check:
   store i64 0, ptr %next.p
@@ -204,10 +215,14 @@ check:
   %is_bad = icmp ne i64 %bad, 0
   br i1 %is_bad, label %refuse, label %step
 step:
+  %idle = icmp eq i64 %kernels, 0
+  br i1 %idle, label %end, label %go
+go:
   store i64 0, ptr %next.p
   call void @pull(ptr %job, i64 1)
-  %done.p = getelementptr inbounds i64, ptr %job, i64 {JOB["done"]}
-  store i64 1, ptr %done.p
+  call void @done(ptr %job)
+  br label %end
+end:
   ret i64 0
 refuse:
   ret i64 1
@@ -238,12 +253,28 @@ again:
 end:
   ret void
 }}
-define i64 @conduct(ptr %pool, ptr %job) {{
+define i64 @conduct(ptr %pool, ptr %job, i64 %workers) {{
+entry:
+  {of_pool("busy")}
+  {of_pool("limit")}
+  %found = cmpxchg ptr %busy.p, i64 0, i64 1 seq_cst seq_cst
+  %free = extractvalue {{ i64, i1 }} %found, 1
+  br i1 %free, label %lead, label %other
+other:
+  %by_myself = call i64 @alone(ptr %job)
+  ret i64 %by_myself
+lead:
+  store i64 %workers, ptr %limit.p
+  %bad = call i64 @lead(ptr %pool, ptr %job)
+  store atomic i64 0, ptr %busy.p seq_cst, align 8
+  ret i64 %bad
+}}
+define internal i64 @lead(ptr %pool, ptr %job) {{
 entry:
   %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
   store i64 0, ptr %bad.p
-  {_field("finite", "%job", JOB["finite"])}
-  %unchecked = icmp eq i64 %finite, 0
+  {fields("%job", JOB, "checks kernels")}
+  %unchecked = icmp eq i64 %checks, 0
   br i1 %unchecked, label %step, label %check
 check:
   call void @share(ptr %pool, ptr %job, i64 0)
@@ -251,9 +282,13 @@ check:
   %is_bad = icmp ne i64 %bad, 0
   br i1 %is_bad, label %refuse, label %step
 step:
+  %idle = icmp eq i64 %kernels, 0
+  br i1 %idle, label %end, label %go
+go:
   call void @share(ptr %pool, ptr %job, i64 1)
-  %done.p = getelementptr inbounds i64, ptr %job, i64 {JOB["done"]}
-  store i64 1, ptr %done.p
+  call void @done(ptr %job)
+  br label %end
+end:
   ret i64 0
 refuse:
   ret i64 1

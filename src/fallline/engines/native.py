@@ -7,19 +7,22 @@ table, so one call steps any number of arrays. No fast-math: every operation is 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
-from fallline.engines.compiler import compiled, on_x86
+from fallline.engines.compiler import compiled
+from fallline.engines.ir import pinned
 from fallline.engines.jobs import CHUNK
-from fallline.engines.pool import WORTH_SHARING
+from fallline.engines.pool import WORTH_SHARING, perform
+from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
 from fallline.engines.work import Job
-from fallline.memory import address
+from fallline.memory import address, is_direct
 from fallline.trace import Instruction, Program
 
-__all__ = ["kernel_ir", "native_kernel"]
+__all__ = ["kernel_ir", "native_all_finite", "native_kernel"]
 
 _FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -42,16 +45,29 @@ class _Native:
         self.chunks = chunks
         self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)(chunks)
 
-    def __call__(self, rows: list[Row], threads: int | None = None) -> None:
+    def __call__(self, rows: list[Row], threads: int | None) -> None:
         rows = [row for row in rows if row.arrays[0].size]
         if rows:
-            job = Job(self.chunks, [row.arrays[0].size for row in rows], len(rows[0].arrays) + len(rows[0].columns) + 2)
+            job = Job([row.arrays[0].size for row in rows], len(rows[0].arrays) + len(rows[0].columns) + 2)
             job.table[:, 1:] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
                                 for row in rows]
             if job.size < WORTH_SHARING:  # not worth to compile what shares it
                 self._call(*job.chunks)
             else:
-                job(threads)
+                job.run(self.chunks)
+                perform(job.where, job.size, threads)
+
+
+def native_all_finite(arrays: Sequence[np.ndarray], threads: int | None) -> bool:
+    """Whether every entry of arrays in host memory, of any layout, is finite."""
+    large = [a for a in arrays if is_direct(a) and a.size]
+    if sum(a.size for a in large) < WORTH_SHARING:  # where NumPy is done before a job is compiled
+        return all_finite(arrays, threads)
+    sizes = sorted({a.itemsize for a in large})
+    job = Job([a.size for a in large], 2, [sizes.index(a.itemsize) for a in large])
+    job.table[:, 1] = [address(a) for a in large]
+    job.check(1, *sizes)
+    return not perform(job.where, job.size, threads) and all_finite([a for a in arrays if not is_direct(a)], threads)
 
 
 def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
@@ -131,10 +147,7 @@ def _instruction(instruction: Instruction, operands: list[str], result: str, rea
 
 
 def _outer_loop(pointers: int, real: str) -> str:
-    """A loop over chunks: of each its leaf, and so a row of the table (length, addresses, that of the constants).
-
-    On x86 the function pins rounding to nearest and subnormals on, whatever another library set, and puts things back.
-    """
+    """A loop over chunks: of each its leaf, and so a row of the table (length, addresses, that of the constants)."""
     width = pointers + 2
     loads = ["%length = load i64, ptr %row, align 8"]
     for k in range(1, width):
@@ -143,7 +156,7 @@ def _outer_loop(pointers: int, real: str) -> str:
     loads += [f"%a{k} = getelementptr inbounds {real}, ptr %c{k}, i64 %offset" for k in range(1, width - 1)]
     arguments = ", ".join([*(f"ptr %a{k}" for k in range(1, width - 1)), f"ptr %c{width - 1}", "i64 %n"])
     lines = "\n  ".join(loads)
-    declare, pin, unpin = _PINNED if on_x86() else ("", "", "")
+    declare, pin, unpin = pinned()
     return f"""{declare}
 define void @chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last) {{
 entry:{pin}
@@ -167,14 +180,3 @@ loop:
 end:{unpin}
   ret void
 }}"""
-
-
-_PINNED = ("""
-declare void @llvm.x86.sse.stmxcsr(ptr)
-declare void @llvm.x86.sse.ldmxcsr(ptr)""", """
-  %found = alloca i32
-  %ours = alloca i32
-  call void @llvm.x86.sse.stmxcsr(ptr %found)
-  store i32 8064, ptr %ours
-  call void @llvm.x86.sse.ldmxcsr(ptr %ours)""", """
-  call void @llvm.x86.sse.ldmxcsr(ptr %found)""")

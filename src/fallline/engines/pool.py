@@ -1,6 +1,6 @@
 """Threads of our own for large steps.
 
-A worker waits in native code, for a bounded while, for the next share of work; then it sleeps on a lock and uses no
+A worker waits in native code, for a bounded while, for the next share of work; then it sleeps on a queue and uses no
 processor. The caller offers a job, takes shares of it itself, and waits only for the workers that did come, so that a
 late one costs nothing and the result does not depend on who came: chunks are independent.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -26,50 +27,39 @@ class _Pool:
     def __init__(self) -> None:
         self._fields = np.zeros(8 * (len(POOL) + 1), np.int64)
         self._start = -(-address(self._fields) // 64) * 64  # on a cache line
-        self._fields = self._fields[(self._start - address(self._fields)) // 8 :]
-        self._busy = threading.Lock()
-        self._asleep: list[bool] = []
-        self._beds: list[threading.Lock] = []
+        self._hiring = threading.Lock()
+        self._workers: list[_Worker] = []
 
     def perform(self, job: int, workers: int) -> int:
         """Do a job with the help of so many workers, or alone if the pool is at work for another thread."""
-        if not self._busy.acquire(blocking=False):
-            return functions().alone(job)
-        try:
-            while len(self._beds) < workers:
-                self._hire()
-            self._fields[POOL["limit"]] = workers
-            for k in range(workers):
-                if self._asleep[k]:
-                    self._asleep[k] = False
-                    self._beds[k].release()
-            return functions().conduct(self._start, job)
-        finally:
-            self._busy.release()
+        if len(self._workers) < workers:
+            with self._hiring:
+                while len(self._workers) < workers:
+                    self._workers.append(_Worker(len(self._workers), self._start))
+        for worker in self._workers[:workers]:
+            worker.wake()
+        return functions().conduct(self._start, job, workers)
 
-    def _hire(self) -> None:
-        bed = threading.Lock()
-        bed.acquire()
-        self._beds.append(bed)
-        self._asleep.append(False)
-        threading.Thread(target=self._work, args=(len(self._beds) - 1,), name="fallline", daemon=True).start()
 
-    def _work(self, k: int) -> None:
-        attend, epoch_of, start, bed = functions().attend, functions().epoch, self._start, self._beds[k]
-        epoch = epoch_of(start)
+class _Worker:
+    def __init__(self, number: int, pool: int) -> None:
+        self._asleep = False  # written by its thread alone: no interrupt of a caller can make it wrong
+        self._calls: SimpleQueue[None] = SimpleQueue()
+        threading.Thread(target=self._work, args=(number, pool), name="fallline", daemon=True).start()
+
+    def wake(self) -> None:
+        if self._asleep and self._calls.empty():
+            self._calls.put(None)
+
+    def _work(self, number: int, pool: int) -> None:
+        attend, epoch_of = functions().attend, functions().epoch
+        epoch = epoch_of(pool)
         while True:
-            epoch = attend(start, k, epoch, SPINS)
-            self._asleep[k] = True
-            if epoch_of(start) == epoch:  # nothing was offered between giving up and lying down
-                bed.acquire()
-            else:
-                self._get_up(k, bed)
-
-    def _get_up(self, k: int, bed: threading.Lock) -> None:
-        if self._asleep[k]:
-            self._asleep[k] = False
-        else:  # the caller has released the bed already
-            bed.acquire()
+            epoch = attend(pool, number, epoch, SPINS)
+            self._asleep = True
+            if epoch_of(pool) == epoch:  # nothing was offered between giving up and lying down
+                self._calls.get()
+            self._asleep = False
 
 
 _pool = _Pool()

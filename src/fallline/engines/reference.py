@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from fallline.engines.rows import Kernel, Row
 from fallline.trace import Program
 
-__all__ = ["reference_kernel"]
+__all__ = ["all_finite", "reference_kernel"]
 
 TILE = 16384  # coordinates; a handful of float32 buffers of this length stay in a second-level cache
 
@@ -74,7 +74,7 @@ class _Reference:
             assigned.append(buffer)
         return assigned, dtypes
 
-    def __call__(self, rows: list[Row]) -> None:
+    def __call__(self, rows: list[Row], threads: int | None) -> None:
         longest = max((row.arrays[0].size for row in rows), default=0)
         buffers = [np.empty(min(longest, TILE), d) for d in self._buffer_dtypes]
         with np.errstate(all="ignore"):
@@ -98,3 +98,15 @@ class _Reference:
             values.append(out)
         for name, v in program.outputs:
             np.copyto(arrays[name], values[v])
+
+
+def all_finite(arrays: Sequence[np.ndarray], threads: int | None) -> bool:
+    """Whether every entry of arrays in host memory, of any layout, is finite."""
+    return all(map(_finite, arrays))
+
+
+def _finite(array: np.ndarray) -> bool:
+    if array.size <= 1 << 16:
+        return bool(np.isfinite(array).all())
+    with np.errstate(all="ignore"):  # maximum and minimum pass NaN on, and need no temporary array
+        return bool(np.isfinite(array.max()) and np.isfinite(array.min()))
