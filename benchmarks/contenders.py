@@ -17,6 +17,7 @@ import numpy as np
 import fallline as fl
 from benchmarks.sizes import Shapes
 from fallline.engines.native import native_kernel
+from fallline.engines.pool import perform
 from fallline.engines.work import Job
 from fallline.memory import address
 from fallline.schema import Rule
@@ -47,11 +48,14 @@ def limit(rule: Rule, shapes: Shapes) -> Step:
     kernel: Any = native_kernel(program, np.dtype(np.float32))
     owned = [arrays(shapes, seed) for seed in range(len(inputs))]
     constants = np.zeros(1, np.float32)
-    job = Job(kernel.chunks, [a.size for a in owned[0]], len(inputs) + 2)
+    job = Job([a.size for a in owned[0]], len(inputs) + 2)
     job.table[:, 1:-1] = np.array([[address(a) for a in leaves] for leaves in owned]).T
     job.table[:, -1] = address(constants)
-    run = job.prepared()
-    run.kept = owned, constants, job  # type: ignore[attr-defined]
+    job.run(kernel.chunks)
+
+    def run(_kept: Any = (owned, constants)) -> None:
+        perform(job.where, job.size, None)
+
     return run
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
+from fallline.engines.jobs import CHUNK
 from fallline.engines.pool import perform
 from fallline.engines.scalars import native_scalars
 from fallline.engines.work import Job
@@ -23,9 +24,6 @@ from fallline.trace import INCREMENT, Program
 from fallline.trees import Treedef
 
 __all__ = ["FastStep", "Group", "Leaves"]
-
-AT_ONCE = 20_000  # coordinates up to which a step is taken before the interpreter's lock is given to other threads
-
 
 class Leaves(NamedTuple):
     """What is known of the leaves: structure, shapes, dtypes, and where the state of all lies (byte ranges)."""
@@ -79,7 +77,7 @@ class FastStep:
         if checks_finite:
             self._job.check(self._column["g"], *(dtype.itemsize for dtype in kinds))
         self._job.count(self._count)
-        self._at_once = self._job.size <= AT_ONCE
+        self._at_once = self._job.size <= CHUNK  # a few microseconds, for which the interpreter's lock may be held
 
     def _prepare_groups(self, constant: bool) -> None:
         """The scalars of each group: where they lie, and how they are found."""
