@@ -54,7 +54,7 @@ def limit(rule: Rule, shapes: Shapes) -> Step:
     job.run(kernel.chunks)
 
     def run(_kept: Any = (owned, constants)) -> None:
-        perform(job.where, job.size, None)
+        perform(job.where, job.size, num_threads())
 
     return run
 

@@ -26,7 +26,8 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
 
     Raises TypeError, naming `what`, for anything that is no array of one of the `dtypes`.
     """
-    if isinstance(leaf, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # NumPy imports it late, and it takes a while
+    if masked is not None and isinstance(leaf, masked.MaskedArray):
         raise TypeError(f"{what} is a masked array; a step would ignore the mask: pass .filled(0) or .data of it.")
     torch = sys.modules.get("torch")
     if isinstance(leaf, np.ndarray):

@@ -23,6 +23,8 @@ class EagerCall:
     New arrays are computed for all leaves before any is put in place.
     """
 
+    whole = False  # an interrupt may come while arrays are put in place
+
     def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
                  targets: Sequence[Any] | None, tree: Any, t: int) -> None:
         self.bound, self._program, self._xs, self._targets, self._t = bound, program, xs, targets, t
@@ -66,6 +68,7 @@ class EagerCall:
             value = new[k][self._into]
             result.append(value if old is None else _put(old, value))
         bound.took(self._gs)
+        bound.count += 1
         return bound.treedef.unflatten(result)
 
     def _compute(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:

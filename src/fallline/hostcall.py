@@ -9,8 +9,9 @@ import numpy as np
 
 from fallline.arrays import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, view
 from fallline.bound import Bound
-from fallline.hoststep import Leaf, detach, run
+from fallline.hoststep import Leaf, detach, is_strided, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
+from fallline.threads import num_threads
 from fallline.trace import INCREMENT, Program
 
 __all__ = ["HostCall"]
@@ -33,6 +34,7 @@ class HostCall:
         self._x = [] if xs is None else [view(x) for x in xs]
         if targets is not None:
             self._check_targets(targets)
+        self._threads = bound.threads or num_threads()  # asked for now: an error must not come half-way
         self.non_finite = self._find_non_finite() if bound.checks_finite else []
         self._leaves = [] if self.non_finite else self._prepare(t)
 
@@ -65,7 +67,7 @@ class HostCall:
             self.bound.disjoint = layout
 
     def _find_non_finite(self) -> list[tuple[str, str]]:
-        if self.bound.host.all_finite(self._g, self.bound.threads):
+        if self.bound.host.all_finite(self._g, self._threads):
             return []
         return [(self.bound.paths[k], kinds) for k, g in zip(self._live, self._g) if (kinds := non_finite(g))]
 
@@ -125,10 +127,19 @@ class HostCall:
         if fast is None or fast.where != [address(a) for a in (*xs, *outs)]:
             bound.fast[way] = bound.faststep(self._program, xs, outs)
 
+    @property
+    def whole(self) -> bool:
+        """Whether an interrupt finds the call done and counted, or not begun: one native call with every gradient."""
+        alike = len({tuple(leaf.columns) for leaf in self._leaves}) == 1
+        every = len(self._live) == len(self._gs)
+        return self.bound.host.name == "native" and every and alike and not any(map(is_strided, self._leaves))
+
     def run(self) -> Any:
-        """Run the program; returns the tree of parameters, or of increments."""
-        run(self._program, self._leaves, self.bound.kernel_for(self._into, self._program), self.bound.threads)
-        self.bound.took(self._gs)
+        """Run the program and count that; returns the tree of parameters, or of increments."""
+        bound = self.bound
+        run(self._program, self._leaves, bound.kernel_for(self._into, self._program), bound.host, self._threads,
+            bound.count)
+        bound.took(self._gs)
         if self._targets is None:
             return self._increments()
         return self._written(self._targets)

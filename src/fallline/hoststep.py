@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fallline.engines import Kernel, Row
+from fallline.engines import HostEngine, Kernel, Row
 from fallline.memory import byte_range, is_direct, overlapping
 from fallline.trace import Program
 
-__all__ = ["Leaf", "detach", "run"]
+__all__ = ["Leaf", "detach", "is_strided", "run"]
 
 BUFFER = 65536  # coordinates that a strided leaf passes through at a time
 
@@ -30,21 +30,28 @@ class Leaf(NamedTuple):
 
 
 def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype, tuple[int, ...]], Kernel],
-        threads: int | None) -> None:
-    """Run the program over the leaves, in place; one call of a kernel for all contiguous leaves of a dtype."""
+        engine: HostEngine, threads: int, count: np.ndarray) -> None:
+    """Run the program over the leaves, in place, and count that; all contiguous leaves in one call, if it can be."""
     groups: dict[tuple[np.dtype, tuple[int, ...]], list[Row]] = {}
+    strided = []
     for leaf in leaves:
-        dtype, columns = leaf.constants.dtype, tuple(leaf.columns)
-        if all(map(is_direct, leaf.outside)):
+        if is_strided(leaf):
+            strided.append(leaf)
+        else:
             row = Row(leaf.arrays, leaf.constants, tuple(leaf.columns.values()))
-            groups.setdefault((dtype, columns), []).append(row)
-        elif leaf.arrays[0].size:
-            _run_strided(program, leaf, kernel_for(dtype, columns), threads)
-    for (dtype, columns), rows in groups.items():
-        kernel_for(dtype, columns)(rows, threads)
+            groups.setdefault((leaf.constants.dtype, tuple(leaf.columns)), []).append(row)
+    for leaf in strided:
+        _run_strided(program, leaf, kernel_for(leaf.constants.dtype, tuple(leaf.columns)), threads)
+    if not engine.run([(kernel_for(*key), rows) for key, rows in groups.items()], threads, count):
+        count += 1
 
 
-def _run_strided(program: Program, leaf: Leaf, kernel: Kernel, threads: int | None) -> None:
+def is_strided(leaf: Leaf) -> bool:
+    """Whether kernels cannot run on the leaf's arrays as they lie."""
+    return leaf.arrays[0].size > 0 and not all(map(is_direct, leaf.outside))
+
+
+def _run_strided(program: Program, leaf: Leaf, kernel: Kernel, threads: int) -> None:
     """Pass the leaf through buffers, in C order, which is how its state lies."""
     written = {name for name, _ in program.outputs}
     arrays = [*leaf.arrays, *leaf.columns.values()]

@@ -207,10 +207,14 @@ class Optimizer:
         return True
 
     def _advance(self, call: HostCall | EagerCall) -> Any:
-        self._torn = True  # an interrupt from here on leaves it so
-        result = call.run()
-        self._bound = call.bound
-        self._count += 1
+        known, t = self._bound, self.t
+        self._bound, self._torn = call.bound, not call.whole  # an interrupt from here on leaves it so
+        try:
+            result = call.run()
+        except BaseException:
+            if call.whole and self.t == t:
+                self._bound = known
+            raise
         self._torn = False
         if isinstance(call, HostCall):
             call.shorten()

@@ -22,7 +22,9 @@ class HostEngine(NamedTuple):
     name: str
     why: str  # it runs
     kernel: Callable[..., Kernel]  # of (program, dtype, columns)
-    all_finite: Callable[[Sequence[np.ndarray], int | None], bool]  # of (arrays, threads)
+    run: Callable[[Sequence[tuple[Kernel, list[Row]]], int, np.ndarray | None], bool]
+    """of (kernels with rows, threads, count) -> whether it was one call that nothing can interrupt, and was counted"""
+    all_finite: Callable[[Sequence[np.ndarray], int], bool]  # of (arrays, threads)
 
 
 def host_engine(wanted: str) -> HostEngine:
@@ -31,15 +33,15 @@ def host_engine(wanted: str) -> HostEngine:
     Raises ImportError if "native" is asked for by name and llvmlite cannot be imported.
     """
     if wanted == "reference":
-        from fallline.engines.reference import all_finite, reference_kernel
+        from fallline.engines.reference import all_finite, reference_kernel, reference_run
 
-        return HostEngine("reference", "asked for", reference_kernel, all_finite)
+        return HostEngine("reference", "asked for", reference_kernel, reference_run, all_finite)
     missing = _native_missing()
     if not missing:
-        from fallline.engines.native import native_all_finite, native_kernel
+        from fallline.engines.native import native_all_finite, native_kernel, native_run
 
         why = "asked for" if wanted == "native" else "arrays in host memory"
-        return HostEngine("native", why, native_kernel, native_all_finite)
+        return HostEngine("native", why, native_kernel, native_run, native_all_finite)
     if wanted == "native":
         raise ImportError(f'engine="native" needs llvmlite ({missing}): pip install llvmlite, or say engine="auto".')
     _warn_once(missing)

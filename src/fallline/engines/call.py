@@ -71,7 +71,7 @@ _FASTCALL = 0x80  # (self, address of the arguments, their number)
 
 @cache  # which keeps it alive: functions refer to it
 def _definition() -> _Definition:
-    return _Definition(b"call", compiled(_ir(), "call", effort=0)[0], _FASTCALL, None)
+    return _Definition(b"call", compiled(_ir(), "call", passes=0)[0], _FASTCALL, None)
 
 
 def _new_function(definition: int, owner: np.ndarray, module: None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import threading
@@ -20,39 +21,43 @@ class _Compiler:
     def __init__(self) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        self._jit = llvm.create_lljit_compiler(self._machine(jit=True), use_jit_link=False)
+        self._jits = {codegen: llvm.create_lljit_compiler(self._machine(codegen, jit=True), use_jit_link=False)
+                      for codegen in (0, 3)}
         self._libraries: list[Any] = []  # never disposed: a fork must not meet one being freed
+        self._numbers = itertools.count()  # of names, which an interrupt must not lead to give twice
 
     @staticmethod
-    def _machine(**options: Any) -> Any:
+    def _machine(codegen: int, **options: Any) -> Any:
         # name and features: a virtual machine may mask features of the processor that it names
         return llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, **options)
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=codegen, **options)
 
-    def compile(self, ir: str, names: tuple[str, ...], effort: int) -> tuple[int, ...]:
-        machine = self._machine()
+    def compile(self, ir: str, names: tuple[str, ...], passes: int, codegen: int) -> tuple[int, ...]:
+        machine = self._machine(codegen)
         module = llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n'
                                      f'target datalayout = "{machine.target_data}"\n{ir}')
         module.verify()
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=effort))
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=passes))
         builder.getModulePassManager().run(module, builder)
         library = llvm.JITLibraryBuilder().add_ir(str(module)).add_current_process()
         for name in names:
             library.export_symbol(name)
-        linked = library.link(self._jit, f"fallline{len(self._libraries)}")
+        linked = library.link(self._jits[codegen], f"fallline{next(self._numbers)}")
         self._libraries.append(linked)
         return tuple(linked[name] for name in names)
 
 
-def compiled(ir: str, *names: str, effort: int = 3) -> tuple[int, ...]:
+def compiled(ir: str, *names: str, passes: int = 3, codegen: int = 3) -> tuple[int, ...]:
     """The addresses of a module's functions, compiled for this processor. They stay valid for the process's life.
 
-    `effort` is LLVM's optimisation level: 3 for loops that it is to vectorise, 0 for what is written as it should run.
+    LLVM's levels, for its passes over the text and for making machine code of it: both 3 for loops that it is to
+    vectorise, no passes for what is written as it should run, and 0 and 0, in a fifth of the time, for what runs once a
+    step.
     """
     with _LOCK:  # around every call into LLVM and every disposal
         if _Compiler.shared is None:
             _Compiler.shared = _Compiler()
-        return _Compiler.shared.compile(ir, names, effort)
+        return _Compiler.shared.compile(ir, names, passes, codegen)
 
 
 def on_x86() -> bool:

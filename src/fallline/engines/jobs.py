@@ -47,7 +47,7 @@ def functions() -> Functions:
     """The functions, compiled on first use."""
     parts = [_finite("float", "i32", 0x7F800000), _finite("double", "i64", 0x7FF0000000000000), _jobs()]
     names = ("finite_float", "finite_double", "alone", "conduct", "attend", "epoch")
-    finite32, finite64, alone, conduct, attend, epoch = compiled("\n".join(parts), *names, effort=0)
+    finite32, finite64, alone, conduct, attend, epoch = compiled("\n".join(parts), *names, passes=0)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     release = ctypes.CFUNCTYPE
     return Functions({4: finite32, 8: finite64}, alone,

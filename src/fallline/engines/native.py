@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from fallline.engines.work import Job
 from fallline.memory import address, is_direct
 from fallline.trace import Instruction, Program
 
-__all__ = ["kernel_ir", "native_all_finite", "native_kernel"]
+__all__ = ["kernel_ir", "native_all_finite", "native_kernel", "native_run"]
 
 _FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -37,28 +38,45 @@ def native_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = 
 
 @cache  # programs that differ in their scalars only share a kernel
 def _kernel_of(ir: str) -> Kernel:
-    return _Native(*compiled(ir, "chunks"))
+    return _Native(*compiled(ir, "chunks", "once"))
 
 
 class _Native:
-    def __init__(self, chunks: int) -> None:
+    def __init__(self, chunks: int, once: int) -> None:
         self.chunks = chunks
-        self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)(chunks)
+        self.once = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p)(once)
 
-    def __call__(self, rows: list[Row], threads: int | None) -> None:
-        rows = [row for row in rows if row.arrays[0].size]
-        if rows:
-            job = Job([row.arrays[0].size for row in rows], len(rows[0].arrays) + len(rows[0].columns) + 2)
-            job.table[:, 1:] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
-                                for row in rows]
-            if job.size < WORTH_SHARING:  # not worth to compile what shares it
-                self._call(*job.chunks)
-            else:
-                job.run(self.chunks)
-                perform(job.where, job.size, threads)
+    def __call__(self, rows: list[Row], threads: int) -> None:
+        native_run([(self, rows)], threads, None)
 
 
-def native_all_finite(arrays: Sequence[np.ndarray], threads: int | None) -> bool:
+def native_run(work: Sequence[tuple[Any, list[Row]]], threads: int, count: np.ndarray | None) -> bool:
+    """Run kernels over rows; in one native call, which increases `count`, if they take as many arrays each.
+
+    Returns whether they do: then an interrupt finds all of it done and counted, or nothing.
+    """
+    work = [(kernel, some) for kernel, rows in work if (some := [row for row in rows if row.arrays[0].size])]
+    widths = {len(rows[0].arrays) + len(rows[0].columns) + 2 for _, rows in work}
+    if len(widths) != 1:
+        for kernel, rows in work:
+            kernel(rows, threads)
+        return False
+    every = [row for _, rows in work for row in rows]
+    kinds = [k for k, (_, rows) in enumerate(work) for _ in rows]
+    job = Job([row.arrays[0].size for row in every], widths.pop(), kinds)
+    job.table[:, 1:] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
+                        for row in every]
+    if job.size < WORTH_SHARING and len(work) == 1:  # not worth to compile what shares it
+        work[0][0].once(*job.chunks, None if count is None else address(count))
+    else:
+        job.run(*(kernel.chunks for kernel, _ in work))
+        if count is not None:
+            job.count(count)
+        perform(job.where, job.size, threads)
+    return count is not None
+
+
+def native_all_finite(arrays: Sequence[np.ndarray], threads: int) -> bool:
     """Whether every entry of arrays in host memory, of any layout, is finite."""
     large = [a for a in arrays if is_direct(a) and a.size]
     if sum(a.size for a in large) < WORTH_SHARING:  # where NumPy is done before a job is compiled
@@ -71,7 +89,11 @@ def native_all_finite(arrays: Sequence[np.ndarray], threads: int | None) -> bool
 
 
 def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
-    """The program as the text of an LLVM module with a function `chunks(table, leaf_of, offset_of, first, last)`."""
+    """The program as the text of an LLVM module.
+
+    Its functions are `chunks(table, leaf_of, offset_of, first, last)` and `once`, which has one more argument: where
+    to count that it is done (null: nowhere).
+    """
     real, suffix = _FLOATS[dtype.name]
     pointers = [f"%a{k}" for k in range(len(program.arrays) + len(columns))]
     inner = _inner_loop(program, real, suffix, columns, pointers, dtype.itemsize)
@@ -80,6 +102,7 @@ declare {real} @llvm.sqrt.{suffix}({real})
 declare {real} @llvm.fabs.{suffix}({real})
 {inner}
 {_outer_loop(len(pointers), real)}
+{_ONCE}
 """
 
 
@@ -180,3 +203,18 @@ loop:
 end:{unpin}
   ret void
 }}"""
+
+
+_ONCE = """
+define void @once(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, ptr %count) {
+  call void @chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last)
+  %silent = icmp eq ptr %count, null
+  br i1 %silent, label %end, label %increase
+increase:
+  %before = load i64, ptr %count
+  %after = add i64 %before, 1
+  store i64 %after, ptr %count
+  br label %end
+end:
+  ret void
+}"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from queue import SimpleQueue
 
 import numpy as np
@@ -33,7 +34,8 @@ class _Pool:
     def perform(self, job: int, workers: int) -> int:
         """Do a job with the help of so many workers, or alone if the pool is at work for another thread."""
         if len(self._workers) < workers:
-            with self._hiring:
+            # where no more threads can be had, those that there are do it
+            with self._hiring, suppress(RuntimeError):
                 while len(self._workers) < workers:
                     self._workers.append(_Worker(len(self._workers), self._start))
         for worker in self._workers[:workers]:

@@ -11,7 +11,7 @@ import numpy as np
 from fallline.engines.rows import Kernel, Row
 from fallline.trace import Program
 
-__all__ = ["all_finite", "reference_kernel"]
+__all__ = ["all_finite", "reference_kernel", "reference_run"]
 
 TILE = 16384  # coordinates; a handful of float32 buffers of this length stay in a second-level cache
 
@@ -74,7 +74,7 @@ class _Reference:
             assigned.append(buffer)
         return assigned, dtypes
 
-    def __call__(self, rows: list[Row], threads: int | None) -> None:
+    def __call__(self, rows: list[Row], threads: int) -> None:
         longest = max((row.arrays[0].size for row in rows), default=0)
         buffers = [np.empty(min(longest, TILE), d) for d in self._buffer_dtypes]
         with np.errstate(all="ignore"):
@@ -100,7 +100,14 @@ class _Reference:
             np.copyto(arrays[name], values[v])
 
 
-def all_finite(arrays: Sequence[np.ndarray], threads: int | None) -> bool:
+def reference_run(work: Sequence[tuple[Kernel, list[Row]]], threads: int, count: np.ndarray | None) -> bool:
+    """Run kernels over rows; False, as an interrupt may come between."""
+    for kernel, rows in work:
+        kernel(rows, threads)
+    return False
+
+
+def all_finite(arrays: Sequence[np.ndarray], threads: int) -> bool:
     """Whether every entry of arrays in host memory, of any layout, is finite."""
     return all(map(_finite, arrays))
 

@@ -23,5 +23,5 @@ class Row(NamedTuple):
 class Kernel(Protocol):
     """A program made ready to run on rows of one dtype."""
 
-    def __call__(self, rows: list[Row], threads: int | None) -> None:
-        """Run the program over the rows, in place, on at most so many threads (None: see `num_threads`)."""
+    def __call__(self, rows: list[Row], threads: int) -> None:
+        """Run the program over the rows, in place, on at most so many threads."""
