@@ -16,6 +16,7 @@ import numpy as np
 
 import fallline as fl
 from benchmarks.sizes import Shapes
+from fallline.engines.jobs import CONSTANTS, EXTRA
 from fallline.engines.native import native_kernel
 from fallline.engines.pool import perform
 from fallline.engines.work import Job
@@ -48,9 +49,9 @@ def limit(rule: Rule, shapes: Shapes) -> Step:
     kernel: Any = native_kernel(program, np.dtype(np.float32))
     owned = [arrays(shapes, seed) for seed in range(len(inputs))]
     constants = np.zeros(1, np.float32)
-    job = Job([a.size for a in owned[0]], len(inputs) + 2)
-    job.table[:, 1:-1] = np.array([[address(a) for a in leaves] for leaves in owned]).T
-    job.table[:, -1] = address(constants)
+    job = Job([a.size for a in owned[0]], len(inputs) + EXTRA)
+    job.table[:, 1:CONSTANTS] = np.array([[address(a) for a in leaves] for leaves in owned]).T
+    job.table[:, CONSTANTS] = address(constants)
     job.run(kernel.chunks)
 
     def run(_kept: Any = (owned, constants)) -> None:

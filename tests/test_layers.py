@@ -8,7 +8,7 @@ import fallline
 ORDER = [
     "errors", "ops", "schema", "rules", "trace", "memory", "threads",
     "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.jobs", "engines.pool",
-    "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.eager", "engines",
+    "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.strided", "engines.eager", "engines",
     "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
     "optimizer", "optimizers",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",

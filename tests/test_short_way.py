@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
+from conftest import need
 
 
 @fl.rule
@@ -27,11 +28,21 @@ CHAINS = {
     "Momentum": lambda **o: fl.Momentum(lambda t: 0.5 / (1 + t), **o),
     "cooled": lambda **o: fl.Optimizer(cooled, **o),
     "by leaf": lambda **o: fl.Nadam([0.1, 0.2, 0.1, 0.3], beta1=fl.by_path(lambda path: 0.9 - 0.1 * int(path)), **o),
+    "strided": lambda **o: fl.NadaMax(0.1, **o),
     "partly scheduled": lambda **o: fl.AdaMax([0.1, lambda t: 0.5**t, 0.1, lambda t: 0.5 / (1 + t)], **o),
     "decayed": lambda **o: fl.chain(fl.clip_value(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]
 DTYPES = {"Adam": ["f8"] * 4, "decayed": ["f4"] * 4}  # of the others several
+STRIDED = ("partly scheduled", "strided")  # with parameters that are views
+
+
+def spread(array):
+    """The same numbers in every other place of memory, backwards."""
+    wide = np.full([2 * n for n in array.shape], np.nan, array.dtype)
+    view = wide[tuple(slice(None, None, -2) for _ in array.shape)]
+    view[...] = array
+    return view
 
 
 class Run:
@@ -42,6 +53,8 @@ class Run:
         self.dtypes = DTYPES.get(name, ["f8", "f4", "f4", "f8"])
         self.params = [np.full(shape, 1.0 + k, dtype) for k, (shape, dtype) in enumerate(zip(SHAPES, self.dtypes))]
         self.spare = [np.empty_like(p) for p in self.params]
+        if name in STRIDED:
+            self.params[1], self.spare[0] = spread(self.params[1]), spread(self.spare[0])
         self.log = []
 
     def gradients(self, seed):
@@ -79,6 +92,22 @@ class Run:
         g[0] = np.repeat(g[0], 2)[::2]
         self.step(g)
 
+    def step_turned(self, g):
+        self.step([spread(g[0]), np.asfortranarray(g[1]), *g[2:]])
+
+    def step_broadcast(self, g):
+        self.step([np.broadcast_to(g[0][:1], (3,)), g[1].T, *g[2:]])
+
+    def update_turned_to_spare(self, g):
+        self.update_to_spare([spread(g[0]), g[1].T, *g[2:]])
+
+    def turn_the_parameters(self, g):
+        self.params[1] = spread(self.params[1])
+        self.step(g)
+
+    def step_with_nothing(self, g):
+        self.step([None] * 4)
+
     def step_single_precision(self, g):
         self.step([a.astype(np.float32) for a in g])
 
@@ -106,6 +135,7 @@ class Run:
 
     def refuse(self, g):
         for wrong in ([*g[:3], np.zeros(1)], g[:3], [np.array([1.0, np.nan, 1.0]), *g[1:]], [g[0].astype(int), *g[1:]],
+                      [g[0], spread(np.array([[1.0, 1.0], [np.inf, 1.0]], g[1].dtype)), *g[2:]],
                       [g[0], g[1].reshape(4), *g[2:]]):  # fmt: skip
             with pytest.raises((ValueError, TypeError)):
                 self.opt.step(self.params, wrong)
@@ -144,6 +174,100 @@ def test_any_sequence_of_calls_gives_the_bits_of_the_reference_engine(name):
             assert native.log[-1] == reference.log[-1]
 
     check()
+
+
+def long_way(*_):
+    raise AssertionError("the call went the long way")
+
+
+LAYOUTS = {
+    "contiguous": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "spread": spread,
+    "first axis sliced": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "axes turned": lambda a: np.ascontiguousarray(np.moveaxis(a, 0, -1)) if a.ndim < 2 else np.moveaxis(
+        np.ascontiguousarray(np.moveaxis(a, 0, -1)), -1, 0),
+    "field of a record": lambda a: np.array(
+        list(zip(a.ravel().tolist(), [7] * a.size)), [("a", a.dtype), ("b", "f8")])["a"].reshape(a.shape),
+}  # fmt: skip
+SPANS = [(5,), (1024,), (1025,), (3, 1), (1, 7), (7, 300), (3, 2, 5), (2, 1, 3, 4, 5), (200, 181), (40_001,)]
+
+
+@pytest.mark.parametrize("of_gradients", LAYOUTS)
+@pytest.mark.parametrize("of_parameters", LAYOUTS)
+def test_arrays_of_any_layout_take_the_short_way_and_get_the_bits_of_contiguous_ones(of_parameters, of_gradients,
+                                                                                     monkeypatch):
+    rng = np.random.default_rng(0)
+    dtypes = [np.dtype("f4"), np.dtype("f8")] * 5
+    numbers = [rng.standard_normal(shape).astype(d) for shape, d in zip(SPANS, dtypes)]
+    w, plain = [LAYOUTS[of_parameters](a.copy()) for a in numbers], [a.copy() for a in numbers]
+    opts = [fl.Nadam(0.1, engine="native"), fl.Nadam(0.1, engine="reference")]
+    targets = [[LAYOUTS[of_parameters](np.zeros_like(a)) for a in numbers], [np.zeros_like(a) for a in numbers]]
+    for k in range(6):
+        gs = [rng.standard_normal(shape).astype(d) for shape, d in zip(SPANS, dtypes)]
+        with monkeypatch.context() as patched:
+            if k >= 3:
+                patched.setattr("fallline.optimizer.HostCall", long_way)
+            opts[0].step(w, [LAYOUTS[of_gradients](g) for g in gs])
+            opts[0].update([LAYOUTS[of_gradients](g) for g in gs], out=targets[0])
+            increments = opts[0].update([LAYOUTS[of_gradients](g) for g in gs])
+        opts[1].step(plain, gs)
+        opts[1].update(gs, out=targets[1])
+        expected = opts[1].update(gs)
+        for ours, theirs in ((w, plain), (targets[0], targets[1]), (increments, expected)):
+            assert [a.tobytes() for a in ours] == [a.tobytes() for a in theirs], k
+    if of_parameters == "spread":  # what lies between is untouched
+        assert all(np.isnan(a.base.sum()) and np.count_nonzero(np.isnan(a.base)) == a.base.size - a.size for a in w)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_strided_gradient_is_checked_wherever_its_bad_number_stands(dtype, bad):
+    opt, w = fl.SGD(1.0), np.zeros((181, 200), dtype)
+    for _ in range(3):
+        opt.step(w, np.ones((200, 181), dtype).T)
+    for place in ((0, 0), (90, 100), (180, 199)):
+        g = np.full((200, 181), np.finfo(dtype).max, dtype).T
+        g[place] = bad
+        with pytest.raises(fl.NonFiniteGradient):
+            opt.step(w, g)
+    assert opt.t == 3
+    assert (w == -3).all()
+
+
+def test_leaves_without_a_gradient_take_the_short_way_and_count_for_themselves(monkeypatch):
+    rng, results = np.random.default_rng(0), []
+    present = rng.random((12, 5)) < 0.6
+    gradients = rng.standard_normal((12, 5, 30))
+    for engine in ("native", "reference"):
+        opt, w = fl.Adam(0.1, engine=engine), {"W": [np.ones(30) for _ in range(4)], "b": np.ones(30)}
+        for k, (there, gs) in enumerate(zip(present, gradients)):
+            g = [a if is_there else None for a, is_there in zip(gs, there)]
+            with monkeypatch.context() as patched:
+                if k >= 4 and engine == "native":
+                    patched.setattr("fallline.optimizer.HostCall", long_way)
+                opt.step(w, {"W": g[:4], "b": g[4]})
+        results.append([a.tobytes() for a in (*w["W"], w["b"], opt.state["v"]["b"])])
+    assert results[0] == results[1]
+
+
+def test_tensors_take_the_short_way_and_autograd_hears_of_it(monkeypatch):
+    torch = need("torch")
+    w = {"W": torch.nn.Parameter(torch.ones(3, 4)), "b": torch.ones(4)}
+    v = {"W": np.ones((3, 4), np.float32), "b": np.ones(4, np.float32)}
+    tensors, arrays = fl.Adam(0.1), fl.Adam(0.1, engine="reference")
+    for k in range(6):
+        g = {"W": torch.full((4, 3), 0.5 + k).T, "b": torch.full((4,), -1.0)}
+        versions = [p._version for p in w.values()]
+        with monkeypatch.context() as patched:
+            if k >= 3:
+                patched.setattr("fallline.optimizer.HostCall", long_way)
+            assert tensors.step(w, g) is w
+        arrays.step(v, {name: a.numpy() for name, a in g.items()})
+        assert all(p._version > old for p, old in zip(w.values(), versions))
+        assert all(w[name].detach().numpy().tobytes() == v[name].tobytes() for name in w)
+    with pytest.raises(ValueError, match="must have the shape"):
+        tensors.step(w, {"W": torch.ones(4, 3), "b": torch.ones(4)})
 
 
 @pytest.mark.parametrize("call", ["step", "update", "out"])

@@ -393,6 +393,7 @@ print(torn)
     ("plain", "native", 3, 4, False),
     ("plain", "native", 0, 1.5, False),
     ("mixed", "native", 0, 3, True),
+    ("mixed", "native", 3, 4, False),
     ("plain", "reference", 0, 3, True),
 ])  # fmt: skip
 def test_an_interrupt_leaves_a_whole_number_of_steps_or_a_torn_optimizer(layout, engine, warm, steps, may_be_torn):

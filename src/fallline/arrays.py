@@ -12,8 +12,8 @@ from fallline.ops import namespace
 
 __all__ = [
     "CASTABLE", "STEPPED",
-    "as_number", "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "kind_of", "like", "mark_changed",
-    "new_like", "non_finite", "view",
+    "as_number", "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "is_tensor", "kind_of", "like",
+    "mark_changed", "new_like", "non_finite", "view",
 ]  # fmt: skip
 
 SUPPORTED = "float32 or float64"
@@ -124,13 +124,19 @@ def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     return new
 
 
-def mark_changed(leaf: Any) -> None:
-    """Tell torch that a tensor was written, so that autograd notices a stale saved value."""
-    if isinstance(leaf, np.ndarray):
-        return
+def mark_changed(leaves: Sequence[Any]) -> None:
+    """Tell torch which tensors were written, so that autograd notices a stale saved value."""
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(leaf, torch.Tensor):
-        torch.autograd.graph.increment_version(leaf)
+    if torch is not None:
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if tensors:
+            torch.autograd.graph.increment_version(tensors)
+
+
+def is_tensor(leaf: Any) -> bool:
+    """Whether a leaf is a torch tensor or parameter, and of no other class of tensors."""
+    torch = sys.modules.get("torch")
+    return torch is not None and type(leaf) in (torch.Tensor, torch.nn.Parameter)
 
 
 def is_number(leaf: Any) -> bool:

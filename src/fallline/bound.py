@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import arena, byte_range
 from fallline.settings import resolve
-from fallline.trace import INCREMENT, Program
+from fallline.trace import Program
 from fallline.trees import flatten, paths
 
 __all__ = ["Bound"]
@@ -39,9 +40,9 @@ class Bound:
                             f"Got {type(leaves[kinds.index('foreign')]).__name__}: use engine=\"auto\".")
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
-        self.missed: dict[int, int] = {}  # steps that a leaf did not take, having no gradient
+        self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
         self.fast: dict[str, Any] = {}  # the short ways to "step", "update" and "out", once a call could take them
-        self.disjoint: list[tuple[Any, ...]] = []  # where arrays lay that were last found not to overlap
+        self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
         self.resolve(settings)
         self._choose_engine(engine, leaves)
         self.state: dict[str, list[Any]] = {}
@@ -76,7 +77,7 @@ class Bound:
 
     def __getstate__(self) -> dict[str, Any]:
         here_only = ("_kernels", "host", "state_ranges", "fast")  # of this process and this memory
-        return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": [], "fast": {}}
+        return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": {}, "fast": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -98,14 +99,15 @@ class Bound:
 
     def took(self, gradients: Sequence[Any]) -> None:
         """Count a step that was taken: leaves without a gradient missed it."""
-        for k, g in enumerate(gradients):
-            if g is None:
-                self.missed[k] = self.missed.get(k, 0) + 1
-                self.fast = {}  # which counts otherwise
+        absent = [k for k, g in enumerate(gradients) if g is None]
+        if absent:
+            self.missed[absent] += 1
+            self.fast = {}  # which counts otherwise
 
     def forget_missed(self) -> None:
         """Let every leaf have taken all steps."""
-        self.missed, self.fast = {}, {}
+        self.missed[:] = 0
+        self.fast = {}
 
     def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
@@ -117,14 +119,15 @@ class Bound:
         `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation.
         """
         values = [s if type(s := self._settings[q]) is float else self.value(q, k, t, memo) for q in program.hyper]
-        count = t - self.missed.get(k, 0)
+        count = t - int(self.missed[k])
         key: Any = (count, self.dtypes[k], *values)
         try:
             return memo[key]
         except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
             limits = np.finfo(self.dtypes[k])
             found = program.evaluate(values, count + 1, float(limits.tiny))
-            if any(np.any((np.abs(s) > limits.max) & np.isfinite(s)) for s in found):
+            largest = float(limits.max)
+            if any(_beyond(s, largest) for s in found):
                 given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values))
                 raise ValueError(f"A setting of {self.chain.title} is too large for {self.dtypes[k]}: "
                                  f"{given}.") from None
@@ -192,22 +195,31 @@ class Bound:
 
         return readable()
 
-    def faststep(self, program: Program, xs: Sequence[np.ndarray], outs: Sequence[np.ndarray] | None) -> Any:
-        """The short way of a program for parameters, and outputs (None: new ones), that lie there.
+    def prepare(self, way: str, program: Program, xs: Sequence[Any], outs: Sequence[Any],
+                strided: Sequence[bool], tensors: bool) -> None:
+        """Prepare the short way of a program for parameters and outputs that lie there (see `faststep.Arrays`)."""
+        from fallline.faststep import Arrays  # which needs llvmlite
 
-        None if settings differ by coordinate.
-        """
-        from fallline.faststep import FastStep, Group, Leaves  # which needs llvmlite
+        arrays = Arrays(self.state, xs, outs, strided, tensors)
+        if way not in self.fast or not self.fast[way].matches(arrays):
+            self.fast.pop(way, None)
+            fast = self._faststep(program, arrays)
+            if fast is not None:
+                self.fast[way] = fast
 
+    def _faststep(self, program: Program, arrays: Any) -> Any:
+        """The short way; None if settings differ by coordinate."""
+        from fallline.faststep import FastStep, Group, Leaves
+
+        apart = bool(self.missed.any())  # then each leaf goes on counting for itself
         alike: dict[Any, list[int]] = {}
         for k, dtype in enumerate(self.dtypes):
             own = [self._setting(q, k) for q in program.hyper]
             if any(isinstance(s, np.ndarray) for s in own):
                 return None
-            key = (dtype, self.missed.get(k, 0), *(id(s) if callable(s) else s for s in own))
+            key = (k if apart else dtype, *(id(s) if callable(s) else s for s in own))
             alike.setdefault(key, []).append(k)
-        groups = [Group(leaves, dtype, missed) for (dtype, missed, *_), leaves in alike.items()]
-
+        groups = [Group(leaves, self.dtypes[leaves[0]]) for leaves in alike.values()]
         settings = [[(q, self._setting(q, group.leaves[0])) for q in program.hyper] for group in groups]
         chain = self.chain  # and not self: a cycle would keep a dropped optimizer's state for a while
 
@@ -215,13 +227,10 @@ class Bound:
             memo: dict[Any, Any] = {}
             return [[_value(chain, q, setting, t, memo) for q, setting in group] for group in settings]
 
-        kernel = self.kernel_for(program.outputs[0][0], program)
-        kernels = {dtype: kernel(dtype, ()).chunks for dtype in dict.fromkeys(self.dtypes)}  # type: ignore[attr-defined]
-        arrays = {**self.state, **({"x": xs} if "x" in program.arrays else {}), **({INCREMENT: outs} if outs else {})}
         leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
         constant = not any(callable(setting) for group in settings for _, setting in group)
-        return FastStep(program, leaves, groups, kernels, arrays, values_after, constant, self.checks_finite,
-                        self.count, self.threads)
+        return FastStep(program, leaves, groups, arrays, values_after, constant, self.checks_finite, self.count,
+                        self.missed, self.threads)
 
     def _setting(self, qualified: str, k: int) -> Any:
         setting = self._settings[qualified]
@@ -240,6 +249,13 @@ def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, A
         note = f" from its schedule at t={t}"
         memo[key] = chain.hyper[qualified].check(setting(t), chain.owner(qualified), note)
     return memo[key]
+
+
+def _beyond(scalar: Any, largest: float) -> bool:
+    """Whether a scalar, or one of the values per coordinate, is finite and larger than that."""
+    if isinstance(scalar, np.ndarray):
+        return bool(np.any((np.abs(scalar) > largest) & np.isfinite(scalar)))
+    return largest < abs(scalar) < math.inf
 
 
 def _read_only(array: Any) -> Any:

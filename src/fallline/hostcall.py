@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, view
+from fallline.arrays import as_number, is_foreign, is_number, is_tensor, mark_changed, new_like, non_finite, view
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
@@ -27,6 +27,7 @@ class HostCall:
     def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
                  targets: Sequence[Any] | None, tree: Any, t: int) -> None:
         self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
+        self._xs = xs
         self._into = program.outputs[0][0]
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
@@ -60,11 +61,11 @@ class HostCall:
                 raise TypeError(f"{self.bound.name(k, what)} must be an array that can be written. Got {leaf!r}.")
         read = [(x, k, "parameter") for k, x in enumerate(self._x)] if what == "out" else []
         layout = [(address(array), array.strides, k, what) for array, k, what in written + read]
-        self._settled = layout == self.bound.disjoint
+        self._settled = layout == self.bound.disjoint.get(what)
         if not self._settled:
             check_disjoint([a for a, _, _ in written + read],
                            [self.bound.name(k, what) for _, k, what in written + read], len(written))
-            self.bound.disjoint = layout
+            self.bound.disjoint[what] = layout
 
     def _find_non_finite(self) -> list[tuple[str, str]]:
         if self.bound.host.all_finite(self._g, self._threads):
@@ -112,20 +113,22 @@ class HostCall:
         return Leaf(arrays, outside, constants, columns)
 
     def shorten(self) -> None:
-        """Prepare the short way if the next call could take it: plain arrays, which lay there at the last call too."""
-        bound = self.bound
+        """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""
+        bound, way = self.bound, "step" if self._into == "x" else "update" if self._targets is None else "out"
         if not (self._settled and bound.shortens):
             return
-        way = "step" if self._into == "x" else "update" if self._targets is None else "out"
-        xs = self._x if "x" in self._program.arrays else []
-        outs = list(self._targets) if way == "out" and self._targets is not None else []
-        for arrays in (self._gs, xs, outs):
-            if not all(type(a) is np.ndarray and a.dtype is dtype and is_direct(a)
-                       for a, dtype in zip(arrays, bound.dtypes)):
-                return
-        fast = bound.fast.get(way)
-        if fast is None or fast.where != [address(a) for a in (*xs, *outs)]:
-            bound.fast[way] = bound.faststep(self._program, xs, outs)
+        xs = (self._xs or []) if "x" in self._program.arrays else []
+        outs = (self._targets or []) if way == "out" else []
+        tensors = any(map(is_tensor, (*self._gs, *xs, *outs)))
+        if way != "step" and (tensors or len(self._live) < len(self._gs)):
+            return
+        lie = [[_as_it_lies(leaf, dtype) for leaf, dtype in zip(tree, bound.dtypes)] for tree in (xs, outs)]
+        gs = [None if g is None else _as_it_lies(g, dtype) for g, dtype in zip(self._gs, bound.dtypes)]
+        if any(a is None for a in (*lie[0], *lie[1], *(gs[k] for k in self._live))):
+            return
+        arrays = [tree for tree in (gs, *lie) if tree]
+        strided = [not all(a is None or is_direct(a) for a in leaf) for leaf in zip(*arrays)]
+        bound.prepare(way, self._program, lie[0], lie[1], strided, tensors)
 
     @property
     def whole(self) -> bool:
@@ -146,11 +149,9 @@ class HostCall:
 
     def _written(self, targets: Sequence[Any]) -> Any:
         """The tree that was written to; a new one where numbers had to be replaced."""
-        for k, leaf in enumerate(targets):
-            if k in self._out:
-                mark_changed(leaf)
-            elif self._into == INCREMENT:
-                _zero(leaf)
+        mark_changed([targets[k] for k in self._out])
+        if self._into == INCREMENT:
+            _zero([leaf for k, leaf in enumerate(targets) if k not in self._out])
         if not any(map(is_number, targets)):
             return self._tree
         return self.bound.treedef.unflatten(
@@ -160,12 +161,10 @@ class HostCall:
     def nothing(self) -> Any:
         """The increments of a call that was skipped."""
         if self._targets is not None:
-            for leaf in self._targets:
-                _zero(leaf)
+            _zero(self._targets)
             return self._tree
         self._new = {k: new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k]) for k in self._live}
-        for leaf in self._new.values():
-            _zero(leaf)
+        _zero(list(self._new.values()))
         return self._increments()
 
     def _increments(self) -> Any:
@@ -175,6 +174,15 @@ class HostCall:
             for k, g in enumerate(self._gs))
 
 
-def _zero(leaf: Any) -> None:
-    view(leaf)[...] = -0.0
-    mark_changed(leaf)
+def _as_it_lies(leaf: Any, dtype: np.dtype) -> np.ndarray | None:
+    """A leaf as an array that kernels can run on, whatever its strides, else None."""
+    if type(leaf) is not np.ndarray and not is_tensor(leaf):
+        return None
+    array = view(leaf)
+    return array if array.dtype is dtype and array.flags.aligned else None
+
+
+def _zero(leaves: Sequence[Any]) -> None:
+    for leaf in leaves:
+        view(leaf)[...] = -0.0
+    mark_changed(leaves)

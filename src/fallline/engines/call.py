@@ -18,7 +18,7 @@ import numpy as np
 
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import field, fields
-from fallline.engines.jobs import functions
+from fallline.engines.jobs import ABSENT, EXTRA, STRIDES, functions
 from fallline.engines.scalars import LAST
 from fallline.memory import address
 
@@ -30,20 +30,22 @@ TAKE, COMPARE = 0, 1  # an array's address is stored in the table, or must be th
 
 PLAN = {name: place for place, name in enumerate(
     ("n", "single", "type", "expected", "table", "width", "x", "x_flags", "g", "out", "out_flags", "out_mode",
-     "starts", "furthest", "ranges", "count", "groups", "n_groups", "job", "at_once"))}
+     "missed", "starts", "furthest", "ranges", "count", "groups", "n_groups", "job", "at_once"))}
 """What a call compares with: the number of leaves, and whether they come as one array and not as a list of arrays; the
 id of ndarray; what is expected of each leaf (`EXPECTED`); the table of the job and its width; of parameters, gradients
 and outputs the column (0: there are none), the flags that they must have, and whether outputs are to be taken or
-compared; where the step writes: ranges sorted by start, the running maximum of their ends, their number; where the
-completed steps are counted; the groups of leaves that share their scalars (`GROUP`), their number; the job, and
-whether to do it at once."""
+compared; whether a gradient may be None (0: not); where the step writes: ranges sorted by start, the running maximum of
+their ends, their number; where the completed steps are counted; the groups of leaves that share their scalars
+(`GROUP`), their number; the job, and whether to do it at once."""
 
-EXPECTED = ("dtype", "nd", "shape", "bytes")
-"""Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, its bytes."""
+EXPECTED = ("dtype", "nd", "shape", "size", "itemsize", "flags", "layout")
+"""Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, its size and that of a number,
+more flags that its arrays must have, and the address of its layout (0: they are contiguous). Behind what kernels read
+of a layout (see `strided`) stand the addresses of the strides that the arrays must have (0: any)."""
 
 GROUP = {name: place for place, name in enumerate(("scalars", "missed", "tiny", "hyper", "constants"))}
-"""The function of the scalars (0: they are there already); the steps that the group did not take; the smallest normal
-number; the addresses of the hyper-parameters' values and of the scalars."""
+"""The function of the scalars (0: they are there already); the address of the number of steps that the group did not
+take; the smallest normal number; the addresses of the hyper-parameters' values and of the scalars."""
 
 _HEAD = object.__basicsize__  # bytes before the fields of a list (length, items) and of an array (data, nd, ...)
 
@@ -87,9 +89,10 @@ def readable() -> bool:
         return False
     arrays = [np.zeros((3, 4), np.float32), np.zeros(0, np.float32), np.zeros((2, 3, 4), np.float32)[:, 1]]
     shapes = [np.array(a.shape, np.int64) for a in arrays]
-    expected = np.array([[id(a.dtype), a.ndim, address(s), a.nbytes] for a, s in zip(arrays, shapes)], np.int64)
-    table, count = np.zeros((3, 2), np.int64), np.zeros(1, np.int64)
-    known = {"n": 3, "type": id(np.ndarray), "expected": address(expected), "table": address(table), "width": 2,
+    expected = np.array([[id(a.dtype), a.ndim, address(s), a.size, a.itemsize, 0, 0] for a, s in zip(arrays, shapes)],
+                        np.int64)
+    table, count, width = np.zeros((3, EXTRA + 1), np.int64), np.zeros(1, np.int64), EXTRA + 1
+    known = {"n": 3, "type": id(np.ndarray), "expected": address(expected), "table": address(table), "width": width,
              "out": 1, "count": address(count)}
 
     def try_out(given: Any = arrays, **changed: int) -> bool | None:
@@ -100,7 +103,15 @@ def readable() -> bool:
         return False
     if not try_out(out_flags=WRITEABLE, out_mode=COMPARE) or not try_out(arrays[0], single=1, n=1):
         return False
-    refused = [try_out(out_flags=CONTIGUOUS), try_out(n=2), try_out(tuple(arrays)), try_out(arrays, single=1, n=1)]
+    strides = np.array(arrays[2].strides)
+    layout = np.array([2, address(shapes[2]), 0, address(strides)], np.int64)
+    expected[2, EXPECTED.index("layout")] = address(layout)
+    if not try_out() or list((ctypes.c_int64 * 2).from_address(int(layout[STRIDES]))) != strides.tolist():
+        return False
+    strides[0] += 4
+    refused = [try_out(), try_out(out_flags=CONTIGUOUS), try_out(n=2), try_out(tuple(arrays)),
+               try_out(arrays, single=1, n=1)]
+    expected[2, EXPECTED.index("layout")] = 0
     for wrong in ((expected[0, 0], 1, expected[0, 2]), (id(np.dtype(np.float64)), 2, expected[0, 2]),
                   (expected[0, 0], 2, expected[2, 2])):  # fmt: skip
         expected[0, :3] = wrong
@@ -114,18 +125,18 @@ define ptr @call(ptr %self, ptr %args, i64 %nargs) {{
 entry:
   {field("plan", "%self", _HEAD, "ptr")}
   {fields("%plan", PLAN, "n single type *expected *table width x x_flags g out out_flags out_mode")}
-  {fields("%plan", PLAN, "*starts *furthest ranges *count *groups n_groups *job at_once")}
+  {fields("%plan", PLAN, "*missed *starts *furthest ranges *count *groups n_groups *job at_once")}
   %one = icmp ne i64 %single, 0
   %x.ok = call i1 @take(ptr %args, i64 0, i1 %one, i64 %n, ptr %expected, i64 %x_flags, i64 %type, ptr %table,
-                        i64 %width, i64 %x, i64 {COMPARE})
+                        i64 %width, i64 %x, i64 {COMPARE}, ptr null)
   br i1 %x.ok, label %outputs, label %unlike
 outputs:
   %out.ok = call i1 @take(ptr %args, i64 2, i1 %one, i64 %n, ptr %expected, i64 %out_flags, i64 %type, ptr %table,
-                          i64 %width, i64 %out, i64 %out_mode)
+                          i64 %width, i64 %out, i64 %out_mode, ptr null)
   br i1 %out.ok, label %gradients, label %unlike
 gradients:
-  %g.ok = call i1 @take(ptr %args, i64 1, i1 %one, i64 %n, ptr %expected, i64 {CONTIGUOUS | ALIGNED}, i64 %type,
-                        ptr %table, i64 %width, i64 %g, i64 {TAKE})
+  %g.ok = call i1 @take(ptr %args, i64 1, i1 %one, i64 %n, ptr %expected, i64 {ALIGNED}, i64 %type, ptr %table,
+                        i64 %width, i64 %g, i64 {TAKE}, ptr %missed)
   br i1 %g.ok, label %apart, label %unlike
 apart:
   %meet = call i1 @overlap(ptr %table, i64 %width, i64 %n, i64 %g, ptr %expected, ptr %starts, ptr %furthest,
@@ -142,13 +153,15 @@ groups_loop:
 evaluate:
   %at = mul i64 %k, {8 * len(GROUP)}
   %group = getelementptr inbounds i8, ptr %groups, i64 %at
-  {fields("%group", GROUP, "*scalars missed *hyper *constants")}
+  {fields("%group", GROUP, "*scalars *hyper *constants")}
+  {field("missed_at", "%group", 8 * GROUP["missed"], "ptr")}
   %tiny.p = getelementptr inbounds i8, ptr %group, i64 {8 * GROUP["tiny"]}
   %tiny = load double, ptr %tiny.p
   %there = icmp eq ptr %scalars, null
   br i1 %there, label %evaluated, label %compute
 compute:
-  %taken = sub i64 %completed, %missed
+  %missed_steps = load i64, ptr %missed_at
+  %taken = sub i64 %completed, %missed_steps
   %t = add i64 %taken, 1
   %too_large = call i64 %scalars(i64 %t, double %tiny, ptr %hyper, ptr %constants)
   %fits = icmp eq i64 %too_large, 0
@@ -185,7 +198,7 @@ answer:
 # Whether an argument is as expected: None if there is no column for it, one array, or a list of arrays.
 _TAKE = f"""
 define internal i1 @take(ptr %args, i64 %place, i1 %one, i64 %n, ptr %expected, i64 %need, i64 %type, ptr %table,
-                         i64 %width, i64 %column, i64 %mode) {{
+                         i64 %width, i64 %column, i64 %mode, ptr %missed) {{
 entry:
   %arg.p = getelementptr inbounds ptr, ptr %args, i64 %place
   %arg = load ptr, ptr %arg.p
@@ -199,7 +212,7 @@ some:
   br i1 %one, label %single, label %several
 single:
   %alike1 = call i1 @gather(ptr %arg.p, i64 %n, ptr %expected, i64 %need, i64 %type, ptr %table, i64 %width,
-                            i64 %column, i64 %mode)
+                            i64 %column, i64 %mode, ptr %missed)
   ret i1 %alike1
 several:
   {field("its_type", "%arg", _HEAD - 8, "i64")}
@@ -212,45 +225,64 @@ list:
   br i1 %as_many, label %look, label %bad
 look:
   %alike = call i1 @gather(ptr %items, i64 %n, ptr %expected, i64 %need, i64 %type, ptr %table, i64 %width,
-                           i64 %column, i64 %mode)
+                           i64 %column, i64 %mode, ptr %missed)
   ret i1 %alike
 bad:
   ret i1 0
 }}"""
 
-_ARRAY = {"data": 0, "nd": 8, "shape": 16, "dtype": 40, "flags": 48}  # behind the head
+_ARRAY = {"data": 0, "nd": 8, "shape": 16, "strides": 24, "dtype": 40, "flags": 48}  # behind the head
 
-# Whether n objects are arrays as expected; their addresses go into a column of the table, or must be there.
+
+def _of_leaf(names: str) -> str:
+    """Load what is expected of leaf %k into %x_<name>; `*name` is an address."""
+    places = {name: place for place, name in enumerate(EXPECTED)}
+    return f"""%e = mul i64 %k, {8 * len(EXPECTED)}
+  %x = getelementptr inbounds i8, ptr %expected, i64 %e
+  {fields("%x", places, names, "x_")}"""
+
+
+# Whether n objects are arrays as expected; their addresses go into a column of the table, or must be there, and those
+# of their strides into the leaves' layouts. If %missed is not null, None may stand for one, and the lengths are noted.
 _GATHER = f"""
 define internal i1 @gather(ptr %items, i64 %n, ptr %expected, i64 %need, i64 %type, ptr %table, i64 %width, i64 %column,
-                           i64 %mode) {{
+                           i64 %mode, ptr %missed) {{
 entry:
   %taking = icmp eq i64 %mode, {TAKE}
+  %may_miss = icmp ne ptr %missed, null
   br label %loop
 loop:
   %k = phi i64 [ 0, %entry ], [ %next, %good ]
   %more = icmp slt i64 %k, %n
   br i1 %more, label %look, label %end
 look:
+  %row = mul i64 %k, %width
+  %length.p = getelementptr inbounds i64, ptr %table, i64 %row
   %item = getelementptr inbounds ptr, ptr %items, i64 %k
   %o = load ptr, ptr %item
   {field("its_type", "%o", _HEAD - 8, "i64")}
   %t = icmp eq i64 %its_type, %type
-  br i1 %t, label %an_array, label %bad
+  br i1 %t, label %an_array, label %no_array
+no_array:
+  %id = ptrtoint ptr %o to i64
+  %is_none = icmp eq i64 %id, {id(None)}
+  %missing = and i1 %is_none, %may_miss
+  br i1 %missing, label %absent, label %bad
+absent:
+  store i64 {ABSENT}, ptr %length.p
+  br label %good
 an_array:
   {field("data", "%o", _HEAD + _ARRAY["data"], "i64")}
   {field("nd", "%o", _HEAD + _ARRAY["nd"], "i32")}
   {field("shape", "%o", _HEAD + _ARRAY["shape"], "ptr")}
+  {field("strides", "%o", _HEAD + _ARRAY["strides"], "ptr")}
   {field("dtype", "%o", _HEAD + _ARRAY["dtype"], "i64")}
   {field("flags", "%o", _HEAD + _ARRAY["flags"], "i32")}
-  %e = mul i64 %k, {8 * len(EXPECTED)}
-  %x = getelementptr inbounds i8, ptr %expected, i64 %e
-  {field("x_dtype", "%x", 8 * EXPECTED.index("dtype"), "i64")}
-  {field("x_nd", "%x", 8 * EXPECTED.index("nd"), "i64")}
-  {field("x_shape", "%x", 8 * EXPECTED.index("shape"), "ptr")}
+  {_of_leaf("dtype nd *shape size flags *layout")}
   %flags64 = zext i32 %flags to i64
-  %have = and i64 %flags64, %need
-  %f = icmp eq i64 %have, %need
+  %needed = or i64 %need, %x_flags
+  %have = and i64 %flags64, %needed
+  %f = icmp eq i64 %have, %needed
   %d = icmp eq i64 %dtype, %x_dtype
   %nd64 = sext i32 %nd to i64
   %s = icmp eq i64 %nd64, %x_nd
@@ -270,15 +302,44 @@ dim:
   %same = icmp eq i64 %a, %b
   br i1 %same, label %dims, label %bad
 address:
-  %row = mul i64 %k, %width
   %place = add i64 %row, %column
   %cell = getelementptr inbounds i64, ptr %table, i64 %place
   %old = load i64, ptr %cell
   %unchanged = icmp eq i64 %old, %data
   %ok = or i1 %unchanged, %taking
-  br i1 %ok, label %good, label %bad
-good:
+  br i1 %ok, label %lay_out, label %bad
+lay_out:
   store i64 %data, ptr %cell
+  %is_strided = icmp ne ptr %x_layout, null
+  br i1 %is_strided, label %strided, label %measure
+strided:
+  %which = add i64 %column, {STRIDES - 1}
+  %its.p = getelementptr inbounds ptr, ptr %x_layout, i64 %which
+  store ptr %strides, ptr %its.p
+  %columns = sub i64 %width, {EXTRA}
+  %behind = add i64 %which, %columns
+  %wanted.p = getelementptr inbounds ptr, ptr %x_layout, i64 %behind
+  %wanted = load ptr, ptr %wanted.p
+  %any = icmp eq ptr %wanted, null
+  br i1 %any, label %measure, label %strides_loop
+strides_loop:
+  %i = phi i64 [ 0, %strided ], [ %i1, %stride ]
+  %further = icmp slt i64 %i, %x_nd
+  br i1 %further, label %stride, label %measure
+stride:
+  %u.p = getelementptr inbounds i64, ptr %strides, i64 %i
+  %w.p = getelementptr inbounds i64, ptr %wanted, i64 %i
+  %u = load i64, ptr %u.p
+  %w = load i64, ptr %w.p
+  %i1 = add i64 %i, 1
+  %alike = icmp eq i64 %u, %w
+  br i1 %alike, label %strides_loop, label %bad
+measure:
+  br i1 %may_miss, label %present, label %good
+present:
+  store i64 %x_size, ptr %length.p
+  br label %good
+good:
   %next = add i64 %k, 1
   br label %loop
 end:
@@ -299,18 +360,53 @@ loop:
   br i1 %more, label %look, label %end
 look:
   %at = mul i64 %k, %width
-  %place = add i64 %at, %column
-  %low.p = getelementptr inbounds i64, ptr %table, i64 %place
-  %low = load i64, ptr %low.p
-  %e = mul i64 %k, {8 * len(EXPECTED)}
-  %x = getelementptr inbounds i8, ptr %expected, i64 %e
-  {field("bytes", "%x", 8 * EXPECTED.index("bytes"), "i64")}
-  %high = add i64 %low, %bytes
-  %empty = icmp eq i64 %bytes, 0
-  br i1 %empty, label %apart, label %search
-search:  ; how many ranges start below our end
-  %from = phi i64 [ 0, %look ], [ %from1, %halve ]
-  %to = phi i64 [ %ranges, %look ], [ %to1, %halve ]
+  %row = getelementptr inbounds i64, ptr %table, i64 %at
+  %length = load i64, ptr %row
+  %some = icmp sgt i64 %length, 0
+  br i1 %some, label %where, label %apart
+where:
+  %data.p = getelementptr inbounds i64, ptr %row, i64 %column
+  %data = load i64, ptr %data.p
+  {_of_leaf("nd *shape itemsize *layout")}
+  %is_strided = icmp ne ptr %x_layout, null
+  br i1 %is_strided, label %strided, label %plain
+plain:
+  %bytes = mul i64 %length, %x_itemsize
+  %plain_high = add i64 %data, %bytes
+  br label %search
+strided:
+  %which = add i64 %column, {STRIDES - 1}
+  %strides.p = getelementptr inbounds ptr, ptr %x_layout, i64 %which
+  %strides = load ptr, ptr %strides.p
+  %first_high = add i64 %data, %x_itemsize
+  br label %axes
+axes:
+  %j = phi i64 [ 0, %strided ], [ %j1, %axis ]
+  %axis_low = phi i64 [ %data, %strided ], [ %axis_low1, %axis ]
+  %axis_high = phi i64 [ %first_high, %strided ], [ %axis_high1, %axis ]
+  %further = icmp slt i64 %j, %x_nd
+  br i1 %further, label %axis, label %search
+axis:
+  %size.p = getelementptr inbounds i64, ptr %x_shape, i64 %j
+  %size = load i64, ptr %size.p
+  %stride.p = getelementptr inbounds i64, ptr %strides, i64 %j
+  %stride = load i64, ptr %stride.p
+  %steps = sub i64 %size, 1
+  %reach = mul i64 %steps, %stride
+  %down = icmp slt i64 %reach, 0
+  %below_by = select i1 %down, i64 %reach, i64 0
+  %above_by = select i1 %down, i64 0, i64 %reach
+  %axis_low1 = add i64 %axis_low, %below_by
+  %axis_high1 = add i64 %axis_high, %above_by
+  %j1 = add i64 %j, 1
+  br label %axes
+search:
+  %low = phi i64 [ %data, %plain ], [ %axis_low, %axes ]
+  %high = phi i64 [ %plain_high, %plain ], [ %axis_high, %axes ]
+  br label %halves
+halves:  ; how many ranges start below our end
+  %from = phi i64 [ 0, %search ], [ %from1, %halve ]
+  %to = phi i64 [ %ranges, %search ], [ %to1, %halve ]
   %open = icmp slt i64 %from, %to
   br i1 %open, label %halve, label %found
 halve:
@@ -322,7 +418,7 @@ halve:
   %mid1 = add i64 %mid, 1
   %from1 = select i1 %below, i64 %mid1, i64 %from
   %to1 = select i1 %below, i64 %to, i64 %mid
-  br label %search
+  br label %halves
 found:
   %none = icmp eq i64 %from, 0
   br i1 %none, label %apart, label %compare

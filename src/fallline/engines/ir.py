@@ -15,10 +15,10 @@ def field(name: str, of: str, offset: int, kind: str = "i64") -> str:
             f"  %{name} = load {kind}, ptr %{name}.p, align {4 if kind == 'i32' else 8}")
 
 
-def fields(of: str, places: Mapping[str, int], names: str) -> str:
+def fields(of: str, places: Mapping[str, int], names: str, prefix: str = "") -> str:
     """Load these fields (blank between) of an array of 64-bit numbers; `*name` is one that holds an address."""
-    return "\n  ".join(field(name.lstrip("*"), of, 8 * places[name.lstrip("*")], "ptr" if name[0] == "*" else "i64")
-                       for name in names.split())
+    return "\n  ".join(field(prefix + name.lstrip("*"), of, 8 * places[name.lstrip("*")],
+                             "ptr" if name[0] == "*" else "i64") for name in names.split())  # fmt: skip
 
 
 def pinned() -> tuple[str, str, str]:

@@ -14,17 +14,23 @@ from typing import NamedTuple
 from fallline.engines.compiler import compiled, on_x86
 from fallline.engines.ir import fields
 
-__all__ = ["CHUNK", "JOB", "POOL", "Functions", "functions"]
+__all__ = ["ABSENT", "CHUNK", "CONSTANTS", "EXTRA", "JOB", "LAYOUT", "POOL", "STRIDES", "Functions", "functions"]
 
 CHUNK = 16384  # coordinates that are checked or stepped at a time
+EXTRA = 3  # columns of a table that hold no array's address: the length, and behind the addresses CONSTANTS and LAYOUT
+CONSTANTS, LAYOUT = -2, -1
+STRIDES = 2  # where in a layout the addresses of strides begin (see `strided`)
 
 JOB = {name: place for place, name in enumerate(
     ("kernels", "checks", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad",
-     "count"))}
+     "count", "missed", "n"))}
 """Of each packet, the share that a thread takes at a time, its kernel and its finite check (0: none at all); the table
-(a row per leaf: length, addresses, address of the constants); of each chunk its leaf and its offset; the first chunk of
-each packet, and their number; the table's width and the gradient's column; the next packet to take; whether a number is
-not finite; where to count that all packets were stepped (0: nowhere)."""
+(a row per leaf: its length, or ABSENT if it has no gradient, addresses, that of the constants, that of the layout if an
+array is strided); of each chunk its leaf and its offset; the first chunk of each packet, and their number; the table's
+width and the gradient's column; the next packet to take; whether a number is not finite; where to count that all
+packets were stepped (0: nowhere), and how often each leaf was absent (0: none is); the number of leaves."""
+
+ABSENT = -1
 
 POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit", "busy"))}
 """Each field on a cache line of its own: how many shares were offered; the job; 0 to check or 1 to step; whether the
@@ -198,6 +204,29 @@ increment:
   store i64 %after, ptr %place
   br label %end
 end:
+  {fields("%job", JOB, "*table *missed n width")}
+  %may = icmp ne ptr %missed, null
+  br i1 %may, label %leaves, label %over
+leaves:
+  %k = phi i64 [ 0, %end ], [ %next, %leaf_end ]
+  %more = icmp slt i64 %k, %n
+  br i1 %more, label %leaf, label %over
+leaf:
+  %at = mul i64 %k, %width
+  %row = getelementptr inbounds i64, ptr %table, i64 %at
+  %length = load i64, ptr %row
+  %absent = icmp eq i64 %length, {ABSENT}
+  br i1 %absent, label %miss, label %leaf_end
+miss:
+  %its.p = getelementptr inbounds i64, ptr %missed, i64 %k
+  %times = load i64, ptr %its.p
+  %times1 = add i64 %times, 1
+  store i64 %times1, ptr %its.p
+  br label %leaf_end
+leaf_end:
+  %next = add i64 %k, 1
+  br label %leaves
+over:
   ret void
 }}
 define i64 @alone(ptr %job) {{

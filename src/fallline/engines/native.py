@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fallline.engines.compiler import compiled
-from fallline.engines.ir import pinned
-from fallline.engines.jobs import CHUNK
+from fallline.engines.ir import field, pinned
+from fallline.engines.jobs import CHUNK, EXTRA, functions
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
@@ -23,9 +23,9 @@ from fallline.engines.work import Job
 from fallline.memory import address, is_direct
 from fallline.trace import Instruction, Program
 
-__all__ = ["kernel_ir", "native_all_finite", "native_kernel", "native_run"]
+__all__ = ["FLOATS", "inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop"]
 
-_FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
+FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
@@ -56,7 +56,7 @@ def native_run(work: Sequence[tuple[Any, list[Row]]], threads: int, count: np.nd
     Returns whether they do: then an interrupt finds all of it done and counted, or nothing.
     """
     work = [(kernel, some) for kernel, rows in work if (some := [row for row in rows if row.arrays[0].size])]
-    widths = {len(rows[0].arrays) + len(rows[0].columns) + 2 for _, rows in work}
+    widths = {len(rows[0].arrays) + len(rows[0].columns) + EXTRA for _, rows in work}
     if len(widths) != 1:
         for kernel, rows in work:
             kernel(rows, threads)
@@ -64,8 +64,8 @@ def native_run(work: Sequence[tuple[Any, list[Row]]], threads: int, count: np.nd
     every = [row for _, rows in work for row in rows]
     kinds = [k for k, (_, rows) in enumerate(work) for _ in rows]
     job = Job([row.arrays[0].size for row in every], widths.pop(), kinds)
-    job.table[:, 1:] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
-                        for row in every]
+    job.table[:, 1:-1] = [[*map(address, row.arrays), *map(address, row.columns), address(row.constants)]
+                          for row in every]
     if job.size < WORTH_SHARING and len(work) == 1:  # not worth to compile what shares it
         work[0][0].once(*job.chunks, None if count is None else address(count))
     else:
@@ -84,7 +84,7 @@ def native_all_finite(arrays: Sequence[np.ndarray], threads: int) -> bool:
     sizes = sorted({a.itemsize for a in large})
     job = Job([a.size for a in large], 2, [sizes.index(a.itemsize) for a in large])
     job.table[:, 1] = [address(a) for a in large]
-    job.check(1, *sizes)
+    job.check(1, *map(functions().finite.__getitem__, sizes))
     return not perform(job.where, job.size, threads) and all_finite([a for a in arrays if not is_direct(a)], threads)
 
 
@@ -94,20 +94,20 @@ def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> st
     Its functions are `chunks(table, leaf_of, offset_of, first, last)` and `once`, which has one more argument: where
     to count that it is done (null: nowhere).
     """
-    real, suffix = _FLOATS[dtype.name]
-    pointers = [f"%a{k}" for k in range(len(program.arrays) + len(columns))]
-    inner = _inner_loop(program, real, suffix, columns, pointers, dtype.itemsize)
+    pointers = len(program.arrays) + len(columns)
     return f"""
-declare {real} @llvm.sqrt.{suffix}({real})
-declare {real} @llvm.fabs.{suffix}({real})
-{inner}
-{_outer_loop(len(pointers), real)}
+{inner_loop(program, dtype, columns)}
+{_part(pointers, FLOATS[dtype.name][0])}
+{outer_loop(pointers + EXTRA)}
 {_ONCE}
 """
 
 
-def _inner_loop(program: Program, real: str, suffix: str, columns: tuple[int, ...], pointers: list[str],
-                size: int) -> str:
+def inner_loop(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
+    """The function `run`, over n coordinates of contiguous arrays."""
+    real, suffix = FLOATS[dtype.name]
+    size = dtype.itemsize
+    pointers = [f"%a{k}" for k in range(len(program.arrays) + len(columns))]
     name_of = dict(zip(program.arrays, pointers))
     values: list[str] = []
     head, body = [], []
@@ -131,6 +131,8 @@ def _inner_loop(program: Program, real: str, suffix: str, columns: tuple[int, ..
     arguments = ", ".join([*(f"ptr noalias {p}" for p in pointers), "ptr noalias %constants", "i64 %n"])
     join = "\n  ".join
     return f"""
+declare {real} @llvm.sqrt.{suffix}({real})
+declare {real} @llvm.fabs.{suffix}({real})
 define internal void @run({arguments}) noinline {{
 entry:
   {join(head)}
@@ -169,16 +171,22 @@ def _instruction(instruction: Instruction, operands: list[str], result: str, rea
     return [f"{result} = select i1 {a}, {real} {rest[0]}, {real} {rest[1]}"], result  # where
 
 
-def _outer_loop(pointers: int, real: str) -> str:
-    """A loop over chunks: of each its leaf, and so a row of the table (length, addresses, that of the constants)."""
-    width = pointers + 2
-    loads = ["%length = load i64, ptr %row, align 8"]
-    for k in range(1, width):
-        loads.append(f"%p{k} = getelementptr inbounds i64, ptr %row, i64 {k}")
-        loads.append(f"%c{k} = load ptr, ptr %p{k}, align 8")
-    loads += [f"%a{k} = getelementptr inbounds {real}, ptr %c{k}, i64 %offset" for k in range(1, width - 1)]
-    arguments = ", ".join([*(f"ptr %a{k}" for k in range(1, width - 1)), f"ptr %c{width - 1}", "i64 %n"])
+def _part(pointers: int, real: str) -> str:
+    """Run n coordinates of a row from an offset on, where they lie."""
+    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(pointers + 1)]
+    loads += [f"%a{k} = getelementptr inbounds {real}, ptr %c{k}, i64 %offset" for k in range(pointers)]
+    arguments = ", ".join([*(f"ptr %a{k}" for k in range(pointers)), f"ptr %c{pointers}", "i64 %n"])
     lines = "\n  ".join(loads)
+    return f"""
+define internal void @part(ptr %row, i64 %offset, i64 %n) {{
+  {lines}
+  call void @run({arguments})
+  ret void
+}}"""
+
+
+def outer_loop(width: int) -> str:
+    """A loop over chunks: of each its leaf, and so a row of the table, and a part of that to run."""
     declare, pin, unpin = pinned()
     return f"""{declare}
 define void @chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last) {{
@@ -192,11 +200,11 @@ loop:
   %offset = load i64, ptr %po, align 8
   %at = mul i64 %leaf, {width}
   %row = getelementptr inbounds i64, ptr %table, i64 %at
-  {lines}
+  %length = load i64, ptr %row, align 8
   %rest = sub i64 %length, %offset
   %short = icmp slt i64 %rest, {CHUNK}
   %n = select i1 %short, i64 %rest, i64 {CHUNK}
-  call void @run({arguments})
+  call void @part(ptr %row, i64 %offset, i64 %n)
   %next = add i64 %c, 1
   %more = icmp slt i64 %next, %last
   br i1 %more, label %loop, label %end

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fallline.engines.jobs import CHUNK, JOB, functions
+from fallline.engines.jobs import CHUNK, JOB
 from fallline.memory import address
 
 __all__ = ["Job"]
@@ -15,8 +15,7 @@ __all__ = ["Job"]
 class Job:
     """Leaves of these lengths; fill `table` (see `jobs.JOB`), say what to `run` and to `check`, then perform `where`.
 
-    Columns of the table: 0 the length, then the addresses of the kernel's arrays, then that of the constants. `kinds`
-    tells leaves of several kernels apart, by a number for each leaf: no packet holds leaves of two kinds.
+    `kinds` tells leaves of several kernels apart, by a number for each leaf: no packet holds leaves of two kinds.
     """
 
     def __init__(self, lengths: Sequence[int], width: int, kinds: Sequence[int] | None = None) -> None:
@@ -27,6 +26,7 @@ class Job:
         self.fields = np.zeros(len(JOB), np.int64)
         self._point(table=self.table, leaf_of=self._leaf_of, offset_of=self._offset_of, packets=self._packets)
         self.fields[JOB["width"]] = width
+        self.fields[JOB["n"]] = len(lengths)
         self.fields[JOB["n_packets"]] = len(self._packets) - 1
         self.where = address(self.fields)
         self.chunks = (*map(address, (self.table, self._leaf_of, self._offset_of)), 0, len(self._leaf_of))
@@ -61,17 +61,18 @@ class Job:
         self._kernels = np.array(kernels, np.int64)[self._kind_of]
         self._point(kernels=self._kernels)
 
-    def check(self, column: int, *itemsizes: int) -> None:
-        """Have the arrays of this column checked for finite numbers before anything is stepped."""
-        finite = functions().finite
-        self._checks = np.array([finite[size] for size in itemsizes], np.int64)[self._kind_of]
+    def check(self, column: int, *checks: int) -> None:
+        """Have the arrays of this column checked for finite numbers before anything is stepped, by kind."""
+        self._checks = np.array(checks, np.int64)[self._kind_of]
         self._point(checks=self._checks)
         self.fields[JOB["column"]] = column
 
-    def count(self, where: np.ndarray) -> None:
-        """Have a number (int64) increased whenever the leaves were stepped."""
-        self._count = where
+    def count(self, where: np.ndarray, missed: np.ndarray | None = None) -> None:
+        """Have a number (int64) increased whenever the leaves were stepped, and one for each leaf that was absent."""
+        self._count, self._missed = where, missed
         self._point(count=where)
+        if missed is not None:
+            self._point(missed=missed)
 
 
 _NOUGHT, _ONE = np.array([0], np.int64), np.array([0, 1], np.int64)
