@@ -98,3 +98,37 @@ def output_of(process, timeout=60):
 def run_alone(script, *arguments, **environment):
     """What the script prints in a Python process of its own."""
     return output_of(start_alone(script, *arguments, **environment))
+
+
+@fl.rule
+def signed_average(g, m=0, *, lr: fl.NonNegative = 1e-2, beta: fl.Fraction = 0.9):
+    """A rule that is not built in."""
+    m = beta * m + (1 - beta) * g
+    return -lr * fl.sign(m), m
+
+
+def halving(t):
+    return 0.5**t
+
+
+RECIPES = {
+    **fl.OPTIMIZERS,
+    "chain": lambda **o: fl.chain(fl.clip_value(0.5), fl.l2(0.1), fl.Nadam(0.01), fl.weight_decay(0.01), **o),
+    "own rule": lambda **o: fl.Optimizer(signed_average, **o),
+    "schedule": lambda **o: fl.Adam(lr=halving, **o),
+    "tree": lambda **o: fl.Adam(lr={"a": halving, "b": np.linspace(0.1, 0.2, 6).reshape(2, 3)}, **o),
+}
+"""Optimizers that stand for all: the ten, a chain, a rule and a schedule of one's own, settings by leaf."""
+every_recipe = pytest.mark.parametrize("recipe", RECIPES)
+
+
+def walk(opt, w, steps):
+    """Steps over parameters shaped like `a_tree`; at some a leaf has no gradient."""
+    for seed in steps:
+        g = a_tree(seed)
+        opt.step(w, {**g, "b": None} if seed % 3 == 1 else g)
+
+
+def everything_of(opt):
+    """A picture of all that `state_dict` gives."""
+    return frozen(opt.state_dict())

@@ -12,8 +12,8 @@ from fallline.ops import namespace
 
 __all__ = [
     "CASTABLE", "STEPPED",
-    "as_number", "detached", "dtype_of", "filled_like", "is_foreign", "is_number", "is_tensor", "kind_of", "like",
-    "mark_changed", "new_like", "non_finite", "view",
+    "as_number", "detached", "dtype_of", "filled_like", "host", "is_foreign", "is_number", "is_tensor", "kind_of",
+    "like", "mark_changed", "new_like", "non_finite", "view",
 ]  # fmt: skip
 
 SUPPORTED = "float32 or float64"
@@ -106,6 +106,20 @@ def view(leaf: Any) -> np.ndarray:
     if dtype_name(leaf) == "bfloat16":  # which NumPy cannot view
         leaf = leaf.float()
     return leaf.detach().resolve_conj().resolve_neg().numpy()
+
+
+def host(leaf: Any) -> np.ndarray:
+    """A leaf of any kind as a plain ndarray in host memory, of its own dtype; shares memory where it can."""
+    if isinstance(leaf, (np.ndarray, float, np.generic)):
+        return np.asarray(leaf)
+    if hasattr(leaf, "detach"):  # torch
+        tensor = leaf.detach().cpu().resolve_conj().resolve_neg()
+        if dtype_name(tensor) != "bfloat16":
+            return tensor.numpy()
+        import ml_dtypes
+
+        return tensor.view(sys.modules["torch"].int16).numpy().view(ml_dtypes.bfloat16)
+    return np.asarray(leaf.get() if type(leaf).__module__.split(".")[0] == "cupy" else leaf)
 
 
 def detached(leaf: Any) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer"]
+__all__ = ["CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer"]
 
 
 class FalllineError(Exception):
     """Base of fallline's own exceptions."""
+
+
+class CheckpointError(FalllineError, ValueError):
+    """A file is no checkpoint, or not this optimizer's, or cannot be written. Nothing was changed."""
 
 
 class FormulaError(FalllineError, TypeError):

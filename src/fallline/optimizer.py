@@ -20,6 +20,7 @@ from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.hostcall import HostCall
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
+from fallline.statedict import Known, Loaded, carry, check_fits, checked, fill, known_of, plain, put, record
 from fallline.threads import check_threads
 from fallline.trees import holds_none
 
@@ -57,6 +58,7 @@ class Optimizer:
     # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
     __call__: Callable[..., Any]
     _bound: Bound | None
+    _waiting: Known | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
     _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
 
@@ -184,13 +186,22 @@ class Optimizer:
         return self._advance(call)
 
     def _bind(self, like: Any, what: str) -> Bound:
-        return self._bound or Bound(self._chain, self._settings, like, what, self._engine, self._nonfinite,
-                                    self._threads, self._count)
+        if self._bound is not None:
+            return self._bound
+        bound = self._bound_to(like, what, self._settings)
+        return bound if self._waiting is None else fill(bound, self._waiting)
 
-    def _check_whole(self) -> None:
+    def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound:
+        return Bound(self._chain, settings, like, what, self._engine, self._nonfinite, self._threads, self._count)
+
+    def _check_untorn(self) -> None:
         if self._torn:
             raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
-                                "of no whole number of steps: call opt.reset() and start from known parameters.")
+                                "of no whole number of steps: load a state, or call opt.reset(), and start from known "
+                                "parameters.")
+
+    def _check_whole(self) -> None:
+        self._check_untorn()
         if self.t == LAST_STEP:
             raise OverflowError(f"{self._chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
                                 "to a smaller number.")
@@ -215,7 +226,7 @@ class Optimizer:
             if call.whole and self.t == t:
                 self._bound = known
             raise
-        self._torn = False
+        self._torn, self._waiting = False, None
         if isinstance(call, HostCall):
             call.shorten()
         return result
@@ -235,10 +246,11 @@ class Optimizer:
             t = -1
         if not 0 <= t <= LAST_STEP or isinstance(value, bool):
             raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
-        self._check_whole()
+        self._check_untorn()
         self._count[0] = t
         if self._bound:
             self._bound.forget_missed()
+        self._waiting = self._waiting and self._waiting.counted(t)
 
     @property
     def skipped(self) -> int:
@@ -261,9 +273,12 @@ class Optimizer:
     def state(self) -> Mapping[str, Any]:
         """The state by slot name ("m", or "rule.m"): read-only live views, each a tree like the parameters.
 
-        Empty before the first step, which is when the shapes are known.
+        Empty before the first step, which is when the shapes are known. A state that was loaded before the first step
+        is shown by leaf path.
         """
-        return MappingProxyType(self._bound.state_trees() if self._bound else {})
+        if self._bound:
+            return MappingProxyType(self._bound.state_trees())
+        return MappingProxyType(self._waiting.trees() if self._waiting else {})
 
     @property
     def engine(self) -> str:
@@ -281,6 +296,92 @@ class Optimizer:
     def nonfinite(self) -> str:
         """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
         return self._nonfinite
+
+    # ---- its state as data -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
+
+        Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
+        where functions stand by name; "leaves", by path the shape, dtype and the steps taken (None before the first
+        step); "state", by slot and path. How paths are written: `fallline.trees.paths`.
+
+        Raises TornOptimizer after a step that was interrupted half-way.
+
+        >>> import numpy as np, fallline as fl
+        >>> opt = fl.Momentum(lr=0.1)
+        >>> _ = opt.step({"W": np.ones(2)}, {"W": np.ones(2)})
+        >>> opt.state_dict()["state"]
+        {'velocity': {'W': array([-0.1, -0.1])}}
+        """
+        return plain(self._record())
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
+
+        Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
+        waits, and the first step checks it. Hyper-parameters are restored (as torch does) but for functions, which
+        must be those that were saved, by name, and by value the fields of dataclasses and the arguments of partials.
+
+        Raises ValueError or TypeError, naming what does not fit; then nothing was changed.
+
+        >>> import fallline as fl
+        >>> opt, other = fl.Adam(), fl.Adam(0.5)
+        >>> w = opt.step(1.0, 1.0)
+        >>> other.load_state_dict(opt.state_dict())
+        >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
+        (1, True)
+        """
+        loaded = checked(d, self._chain, self._settings)
+        if self._bound is None and loaded.known is not None:
+            loaded = loaded._replace(known=loaded.known.copied())
+        self._load(loaded)
+
+    def adapt(self, params: Any, **hyper: Any) -> None:
+        """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
+
+        A leaf whose path stays keeps its state and step count, a new one begins at its own step 1, others are
+        forgotten. A path in a list is an index: to leave out any but the last item of a list moves those behind it.
+        Hyper-parameters that are trees may be given along in their new form.
+
+        Raises ValueError or TypeError, naming the leaf, if one changed its shape or dtype; then nothing was changed.
+
+        >>> import fallline as fl
+        >>> opt = fl.Momentum(lr=1.0)
+        >>> w = opt.step({"a": 0.0}, {"a": 1.0})
+        >>> opt.adapt({**w, "b": 0.0})
+        >>> opt.step({**w, "b": 0.0}, {"a": 1.0, "b": 1.0})
+        {'a': -2.9, 'b': -1.0}
+        """
+        self._check_untorn()
+        known, settings = self._known(), dict(self._settings)
+        for qualified, value in self._chain.qualify(hyper).items():
+            self._refuse_started(qualified)
+            settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
+        bound = self._bound_to(params, "parameter", settings)
+        self._bound = bound if known is None else carry(bound, known)
+        self._settings, self._waiting = settings, None
+
+    def _known(self) -> Known | None:
+        return known_of(self._bound, self.t) if self._bound else self._waiting
+
+    def _record(self) -> dict[str, Any]:
+        self._check_untorn()
+        return record(self._chain, self._settings, self.t, self._skipped, self._known())
+
+    def _load(self, loaded: Loaded) -> None:
+        """Take over what was checked; its arrays too where they have to wait."""
+        bound, known = self._bound, loaded.known
+        if bound is None or known is None:
+            self._forget()
+            self._torn, self._waiting = True, known  # should an interrupt come
+        else:
+            check_fits(known, known_of(bound, self.t))
+            bound.resolve(loaded.settings)
+            self._torn = True
+            put(bound, known, bound.paths, loaded.t)
+        self._count[0], self._skipped, self._settings = loaded.t, loaded.skipped, loaded.settings
+        self._torn = False
 
     def reset(self) -> None:
         """Forget state and step count; hyper-parameters stay.
@@ -318,7 +419,7 @@ class Optimizer:
         self._count = np.zeros(1, np.int64)
         self._skipped = 0
         self._torn = False
-        self._bound = None
+        self._bound = self._waiting = None
 
     def _checked(self, qualified: str, value: Any) -> Any:
         return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
@@ -329,13 +430,16 @@ class Optimizer:
 
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)
-        if self._bound and qualified in self._chain.only_start():
-            raise ValueError(f"{name} of {self._chain.owner(qualified)} only says where the state starts, and that "
-                             "has started: call reset() first, or make a new optimizer.")
+        self._refuse_started(qualified)
         settings = {**self._settings, qualified: self._checked(qualified, value)}
         if self._bound:
             self._bound.resolve(settings)
         self._settings = settings
+
+    def _refuse_started(self, qualified: str) -> None:
+        if (self._bound or self._waiting) and qualified in self._chain.only_start():
+            raise ValueError(f"{self._chain.hyper[qualified].name} of {self._chain.owner(qualified)} only says where "
+                             "the state starts, and that has started: call reset() first, or make a new optimizer.")
 
     def _qualified(self, name: str) -> str:
         qualified = self._chain.short.get(name, name)

@@ -29,7 +29,8 @@ class ByPath:
 def by_path(function: Callable[[str], Any]) -> ByPath:
     """A hyper-parameter's value by the path of the leaf.
 
-    `function` gets the path ("layer1/W"; "" for a single array) and returns a number, a schedule or an array shaped
+    `function` gets the path ("layer1/W"; "" for a single array; "/" within a key is written "%2F", see
+    `fallline.trees.paths`) and returns a number, a schedule or an array shaped
     like the leaf.
 
     >>> import fallline as fl

@@ -19,7 +19,7 @@ from fallline.errors import FormulaError
 from fallline.ops import Symbol, flush, per_coordinate, settle
 from fallline.schema import Rule
 
-__all__ = ["INCREMENT", "Instruction", "Program", "Traced", "trace"]
+__all__ = ["INCREMENT", "Instruction", "Program", "Traced", "as_written", "trace"]
 
 
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
@@ -155,6 +155,15 @@ def trace(chain: Sequence[Traced], into: str) -> Program:
     outputs = {into: symbols["x"] + increment if into == "x" else increment}
     outputs |= {name: flush(new) for name, new in state.items()}
     return _Linearised(outputs).program()
+
+
+def as_written(rule: Rule) -> Program:
+    """The program of one rule by itself, with nothing added to its formula."""
+    link = Traced(rule, {slot: f".{slot}" for slot in rule.slots}, {name: name for name in rule.hyper})
+    symbols = {name: Symbol("input", (name,), array=True) for name in ("g", "x", *link.slots.values())}
+    state: dict[str, Any] = {}
+    value = _call(link, symbols["g"], symbols | {"t": Symbol("t", (), array=False)}, state)
+    return _Linearised({INCREMENT: value, **state}).program()
 
 
 def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str, Any]) -> Any:

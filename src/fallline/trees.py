@@ -5,12 +5,13 @@ A single array or number is a tree of one leaf and needs no optree.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Treedef", "copy", "flatten", "paths"]
+__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "paths"]
 
 
 class Treedef:
@@ -91,14 +92,39 @@ def holds_none(tree: Any) -> bool:
 
 
 def paths(treedef: Treedef) -> list[str]:
-    """The name of each leaf, such as "layer1/W"; "" for a single leaf.
+    """The name of each leaf, such as "layer1/W"; "" for a single leaf. An index of a list is a number: "blocks/0/W".
+
+    No two leaves of a tree share a name. A key is written as it is, but for what could be taken for something else,
+    which is written as in URLs: "/" in a key as "%2F", "%" as "%25", the first character of a string that looks like
+    an index as its code ("%30" is the key "0", "0" the key 0), the empty key as "%". A key that is neither a string
+    nor an integer has its type before it: "%float:0.5".
+
+    Raises ValueError if containers of one's own give two leaves the same keys.
 
     >>> paths(flatten({"layer1": {"W": 0.0, "b": 0.0}})[1])
     ['layer1/W', 'layer1/b']
+    >>> paths(flatten({"a/b": 0.0, "a": {"b": 0.0}, "c": [0.0, {"0": 0.0}]})[1])
+    ['a/b', 'a%2Fb', 'c/0', 'c/1/%30']
     """
     if treedef.spec is None:
         return [""]
-    return ["/".join(map(str, path)) for path in treedef.spec.paths()]
+    names = ["/".join(map(_key, path)) for path in treedef.spec.paths()]
+    if len(set(names)) < len(names):
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise ValueError(f"Two leaves of the tree have the name {twice!r}: give their containers distinct keys.")
+    return names
+
+
+def _key(key: Any) -> str:
+    """One part of a path."""
+    if type(key) is int:
+        return str(key)
+    text = str(key).replace("%", "%25").replace("/", "%2F")
+    if not isinstance(key, str):
+        return f"%{type(key).__name__}:{text}"
+    if re.fullmatch("-?[0-9]+", text):
+        return f"%{ord(text[0]):02X}{text[1:]}"
+    return text or "%"
 
 
 def copy(tree: Any) -> Any:
@@ -120,3 +146,37 @@ def _copy_leaf(leaf: Any) -> Any:
         return leaf.detach().clone().requires_grad_(leaf.requires_grad)
     duplicate: Callable[[], Any] | None = getattr(leaf, "copy", None)  # CuPy, JAX (where it costs little)
     return duplicate() if duplicate is not None else leaf
+
+
+def encode(tree: Any, leaf: Callable[[Any, str], Any], what: str, path: tuple[Any, ...] = ()) -> Any:
+    """A tree of dicts, lists and tuples as JSON takes it, with leaf(value, path) for each leaf.
+
+    Raises TypeError, naming `what`, for any other container: it could not be made again.
+
+    >>> encode({"W": 1.0, 0: (2.0, None)}, lambda value, path: path, "params")
+    {'dict': [['W', 'W'], [0, {'tuple': ['0/0', None]}]]}
+    """
+    if tree is None:
+        return None
+    if isinstance(tree, dict) and all(type(key) in (str, int) for key in tree):
+        return {"dict": [[key, encode(value, leaf, what, (*path, key))] for key, value in tree.items()]}
+    if type(tree) in (list, tuple):
+        return {type(tree).__name__: [encode(value, leaf, what, (*path, k)) for k, value in enumerate(tree)]}
+    name = "/".join(map(_key, path))
+    if not is_leaf(tree) and not flatten(tree)[1].spec.is_leaf():
+        raise TypeError(f"{what} must be made of dicts (with strings or integers as keys), lists and tuples to be "
+                        f"saved. Got {type(tree).__name__}{' at ' * bool(name)}{name}.")
+    return leaf(tree, name)
+
+
+def decode(node: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The tree that `encode` made a node of, with leaf(node) for each leaf."""
+    if node is None:
+        return None
+    if not isinstance(node, dict):
+        return leaf(node)
+    if "dict" in node:
+        return {key: decode(value, leaf) for key, value in node["dict"]}
+    if "list" in node:
+        return [decode(value, leaf) for value in node["list"]]
+    return tuple(decode(value, leaf) for value in node["tuple"]) if "tuple" in node else leaf(node)

@@ -1,0 +1,273 @@
+"""What an optimizer knows as plain data, keyed by leaf path: given out, checked, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fallline.arrays import dtype_of, host, like
+from fallline.bound import Bound
+from fallline.chain import Chain
+from fallline.fingerprint import BUILT_IN, described, origins
+from fallline.settings import ByPath, check
+from fallline.trees import flatten
+
+__all__ = ["FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "fill", "known_of", "plain",
+           "put", "record"]  # fmt: skip
+
+FORMAT = 1
+KEYS = ("format", "rules", "t", "skipped", "hyper", "leaves", "state")
+
+
+class Leaf(NamedTuple):
+    """One parameter: its shape, the name of its dtype, the steps that it took."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    t: int
+
+
+class Known(NamedTuple):
+    """The leaves by path, and their state by slot and path."""
+
+    leaves: dict[str, Leaf]
+    state: dict[str, dict[str, Any]]
+
+    def copied(self) -> Known:
+        """The same in memory of its own."""
+        return Known(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
+                                   for slot, arrays in self.state.items()})
+
+    def counted(self, t: int) -> Known:
+        """The same with every leaf at step t."""
+        return self._replace(leaves={path: leaf._replace(t=t) for path, leaf in self.leaves.items()})
+
+    def trees(self) -> dict[str, Any]:
+        """The state by slot, as read-only views by path; a single leaf by itself."""
+        shown = {slot: {path: array.view() for path, array in arrays.items()} for slot, arrays in self.state.items()}
+        for arrays in shown.values():
+            for array in arrays.values():
+                array.flags.writeable = False
+        return {slot: arrays[""] if list(arrays) == [""] else arrays for slot, arrays in shown.items()}
+
+
+class Loaded(NamedTuple):
+    """A state that was checked against a chain; `known` is None for that of an optimizer that never stepped."""
+
+    t: int
+    skipped: int
+    settings: dict[str, Any]
+    known: Known | None
+
+
+# ---- given out -------------------------------------------------------------------------------------------------------
+
+
+def known_of(bound: Bound, t: int) -> Known:
+    """What a bound chain knows, live."""
+    leaves = {path: Leaf(bound.shapes[k], bound.dtypes[k].name, t - int(bound.missed[k]))
+              for k, path in enumerate(bound.paths)}
+    return Known(leaves, {slot: dict(zip(bound.paths, arrays)) for slot, arrays in bound.state.items()})
+
+
+def record(chain: Chain, settings: Mapping[str, Any], t: int, skipped: int, known: Known | None) -> dict[str, Any]:
+    """The state dictionary, with the live arrays and the functions in it."""
+    leaves = None if known is None else {path: leaf._asdict() for path, leaf in known.leaves.items()}
+    return {"format": FORMAT, "rules": origins(chain), "t": t, "skipped": skipped, "hyper": dict(settings),
+            "leaves": leaves, "state": {} if known is None else known.state}
+
+
+def plain(live: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with copies of its arrays, and functions by their names."""
+    hyper = {name: _mapped(_named, value) for name, value in live["hyper"].items()}
+    state = {slot: {path: np.array(host(a)) for path, a in arrays.items()} for slot, arrays in live["state"].items()}
+    return {**live, "hyper": hyper, "state": state}
+
+
+def _mapped(function: Any, tree: Any) -> Any:
+    leaves, treedef = flatten(tree)
+    return treedef.unflatten(map(function, leaves))
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return described(value) if _is_function(value) else value
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) or isinstance(value, ByPath)
+
+
+# ---- checked ---------------------------------------------------------------------------------------------------------
+
+
+def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
+    """A state dictionary as it can be put into a chain that has these settings.
+
+    Raises ValueError or TypeError, naming what is wrong.
+    """
+    if not isinstance(d, Mapping) or sorted(map(str, d)) != sorted(KEYS):
+        got = f"a {type(d).__name__}" if not isinstance(d, Mapping) else f"the keys {', '.join(map(str, d)) or 'none'}"
+        raise ValueError(f"A state is a dict as state_dict() gives it, with the keys {', '.join(KEYS)}. Got {got}.")
+    if d["format"] != FORMAT:
+        raise ValueError(f"The state has the format {d['format']!r}; this version of fallline reads {FORMAT}.")
+    _check_rules(d["rules"], chain)
+    t, skipped = _count(d["t"], "t"), _count(d["skipped"], "skipped")
+    return Loaded(t, skipped, _settings(d["hyper"], chain, settings), _known(d["leaves"], d["state"], chain, t))
+
+
+def _check_rules(saved: Any, chain: Chain) -> None:
+    here = origins(chain)
+    if not isinstance(saved, Mapping) or list(saved) != list(here):
+        theirs = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)
+        raise ValueError(f"The state is that of another optimizer: its rules are {theirs}; those of {chain.title} are "
+                         f"{', '.join(here)}.")
+    for name, origin in here.items():
+        if saved[name] != origin:
+            theirs, ours = (f"fallline's own {name}" if o == BUILT_IN else f"a formula {name} of fingerprint {o}"
+                            for o in (saved[name], origin))
+            raise ValueError(f"The state is that of another rule: it was made by {theirs}; here is {ours}.")
+
+
+def _count(value: Any, what: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{what} of the state must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
+    return value
+
+
+def _settings(saved: Any, chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(saved, Mapping) or not set(saved) <= set(chain.hyper):
+        raise ValueError(f"hyper of the state must be a dict of {', '.join(chain.hyper)}. "
+                         f"Got {', '.join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)}.")
+    found = {q: check(chain.hyper[q], _at_hand(q, saved[q], settings.get(q), chain), chain.owner(q)) for q in saved}
+    missing = [q for q in chain.settings(found) if q not in found]
+    if missing:
+        raise ValueError(f"hyper of the state lacks {', '.join(missing)}.")
+    return {q: found[q] for q in chain.hyper if q in found}
+
+
+def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
+    """A saved setting with the functions that it names, which must stand at the same places of the setting here."""
+    leaves, treedef = flatten(saved)
+    own, own_treedef = flatten(here)
+    named = [leaf for leaf in leaves if isinstance(leaf, str)]
+    functions = [leaf for leaf in own if _is_function(leaf)]
+    if not named and not functions:
+        return saved
+    if treedef == own_treedef and all(mine == (described(f) if _is_function(f) else None)
+                                      for mine, f in zip((s if isinstance(s, str) else None for s in leaves), own)):
+        return treedef.unflatten(f if isinstance(s, str) else s for s, f in zip(leaves, own))
+    name, owner = chain.hyper[qualified].name, chain.owner(qualified)
+    shown = "not given" if here is None else _mapped(_named, here)
+    raise ValueError(f"{name} of {owner} was {saved} when it was saved, and is {shown} here. A function cannot be "
+                     f"saved: give {owner} the {name} that it had, load, and assign another afterwards.")
+
+
+def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
+    if leaves is None and state == {}:
+        return None
+    if not isinstance(leaves, Mapping) or not isinstance(state, Mapping):
+        raise ValueError("leaves and state of a state must be dicts.")
+    found = {path: _leaf(path, leaf, t) for path, leaf in leaves.items()}
+    _same(state, chain.starts(), "state slots")
+    for slot, arrays in state.items():
+        if not isinstance(arrays, Mapping):
+            raise ValueError(f"The state of {slot} must be a dict by leaf path. Got {type(arrays).__name__}.")
+        _same(arrays, found, f"leaves of {slot}")
+        for path, array in arrays.items():
+            _check_array(array, found[path].shape, f"The state {slot}{' of ' * bool(path)}{path}")
+    return Known(found, {slot: dict(state[slot]) for slot in chain.starts()})
+
+
+def _same(got: Iterable[Any], wanted: Iterable[str], what: str) -> None:
+    """Raise ValueError, naming some, unless the two hold the same names."""
+    wanted, got = list(wanted), list(got)
+    missing, unknown = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
+    said = [f"{word} {', '.join(map(repr, some[:5]))}{' ...' * (len(some) > 5)}"
+            for word, some in (("missing", missing), ("unexpected", unknown)) if some]
+    if said:
+        raise ValueError(f"The {what} of the state are not those here: {'; '.join(said)}.")
+
+
+def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
+    try:
+        shape, dtype, own = tuple(leaf["shape"]), leaf["dtype"], leaf["t"]
+        well = isinstance(path, str) and isinstance(dtype, str) and len(leaf) == 3
+        well = well and all(type(n) is int and n >= 0 for n in shape) and type(own) is int and 0 <= own <= t
+    except (TypeError, KeyError, IndexError):
+        well = False
+    if not well:
+        raise ValueError(f"The leaf {path!r} of the state must have a shape, a dtype and a t of at most {t}. "
+                         f"Got {leaf!r}.")
+    return Leaf(shape, dtype, own)
+
+
+def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
+    if type(array) is not np.ndarray:
+        raise TypeError(f"{what} must be a NumPy array. Got {type(array).__name__}.")
+    if array.shape != shape:
+        raise ValueError(f"{what} must have the shape {shape} of the leaf. Got {array.shape}.")
+
+
+# ---- put back --------------------------------------------------------------------------------------------------------
+
+
+def fill(bound: Bound, known: Known) -> Bound:
+    """The bound chain, new, with the state that waited for it.
+
+    Raises ValueError or TypeError, naming what does not fit, if its leaves are not those of the state.
+    """
+    t = int(bound.count[0])
+    check_fits(known, known_of(bound, t))
+    put(bound, known, bound.paths, t)
+    return bound
+
+
+def carry(bound: Bound, known: Known) -> Bound:
+    """The bound chain, new, with the state of the leaves that it shares with what was known; the others begin.
+
+    Raises ValueError if a leaf of the same path has another shape or dtype.
+    """
+    t = int(bound.count[0])
+    shared = [path for path in bound.paths if path in known.leaves]
+    _check_leaves(known, known_of(bound, t), shared)
+    put(bound, known, shared, t)
+    bound.missed[[k for k, path in enumerate(bound.paths) if path not in known.leaves]] = t
+    return bound
+
+
+def check_fits(known: Known, here: Known) -> None:
+    """Raise ValueError or TypeError, naming what does not fit, unless a state can take the place of the one here."""
+    _same(known.leaves, here.leaves, "leaves")
+    _check_leaves(known, here, here.leaves)
+
+
+def _check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
+    for path in paths:
+        saved, own = known.leaves[path], here.leaves[path]
+        if (saved.shape, saved.dtype) != (own.shape, own.dtype):
+            raise ValueError(f"The state of {path or 'the parameter'} is for {saved.dtype} of shape {saved.shape}. "
+                             f"The parameter is {own.dtype} of shape {own.shape}.")
+        for slot, arrays in here.state.items():
+            theirs, ours = known.state[slot][path], dtype_of(arrays[path])
+            if dtype_of(theirs) != ours or not getattr(theirs.dtype, "isnative", True):
+                raise TypeError(f"The state {slot}{' of ' * bool(path)}{path} must be {ours}. Got {theirs.dtype}.")
+
+
+def put(bound: Bound, known: Known, paths: Iterable[str], t: int) -> None:
+    """Put the state of the leaves of these paths, which fits, into a bound chain that has completed t steps."""
+    index = {path: k for k, path in enumerate(bound.paths)}
+    places = [(slot, path, index[path]) for slot in bound.state for path in paths]
+    if bound.foreign:  # all are made before any is put in place: a device's memory may not suffice
+        new = [like(bound.state[slot][k], np.array(host(known.state[slot][path]))) for slot, path, k in places]
+        for (slot, _, k), array in zip(places, new):
+            bound.state[slot][k] = array
+    else:
+        for slot, path, k in places:
+            bound.state[slot][k][...] = known.state[slot][path]
+    bound.forget_missed()
+    for path in paths:
+        bound.missed[index[path]] = t - known.leaves[path].t
