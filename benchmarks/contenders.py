@@ -18,7 +18,7 @@ import fallline as fl
 from benchmarks.sizes import Shapes
 from fallline.engines.jobs import CONSTANTS, EXTRA
 from fallline.engines.native import native_kernel
-from fallline.engines.pool import perform
+from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.work import Job
 from fallline.memory import address
 from fallline.schema import Rule
@@ -53,6 +53,10 @@ def limit(rule: Rule, shapes: Shapes) -> Step:
     job.table[:, 1:CONSTANTS] = np.array([[address(a) for a in leaves] for leaves in owned]).T
     job.table[:, CONSTANTS] = address(constants)
     job.run(kernel.chunks)
+    if job.size < WORTH_SHARING:
+        alone = partial(kernel.once, *job.chunks, None)
+        alone.kept = owned, constants, job  # type: ignore[attr-defined]
+        return alone
 
     def run(_kept: Any = (owned, constants)) -> None:
         perform(job.where, job.size, num_threads())

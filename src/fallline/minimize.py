@@ -7,9 +7,8 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +43,7 @@ class Status(Enum):
         return {"MAXITER": 1, "ROSE": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
+class _Trial(NamedTuple):
     """An evaluated point, with the max-norm of its projected gradient; its arrays are never changed again."""
 
     x: Any
@@ -54,8 +52,7 @@ class _Trial:
     norm: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     status: Status
     nit: int
     best: _Trial

@@ -18,7 +18,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline.errors import FormulaError
 from fallline.ops import sign  # noqa: F401  (the doctest above)
@@ -28,8 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """The values a hyper-parameter may take; `text` completes the sentence "lr of Adam must be ..."."""
 
     text: str
@@ -42,8 +41,7 @@ Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
 Real = Range("a finite number", lambda v: True)
 
 
-@dataclass(frozen=True)
-class Hyper:
+class Hyper(NamedTuple):
     """A hyper-parameter of a rule: its name, default (None where the chain or the caller must give it) and range."""
 
     name: str

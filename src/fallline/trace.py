@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +24,7 @@ __all__ = ["INCREMENT", "Instruction", "Program", "Traced", "as_written", "trace
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
 
 
-@dataclass(frozen=True)
-class Traced:
+class Traced(NamedTuple):
     """A rule as it stands in a chain: its state slots and hyper-parameters by the names they have there."""
 
     rule: Rule
@@ -34,16 +32,14 @@ class Traced:
     hyper: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One operation; `operands` are the numbers of the values it combines."""
 
     op: str
     operands: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """A traced chain.
 
     Its values are numbered: first the `inputs` (arrays, by name), then the `scalars`, then the results of `code`.
@@ -58,7 +54,7 @@ class Program:
     scalars: tuple[int, ...]
     code: tuple[Instruction, ...]
     outputs: tuple[tuple[str, int], ...]
-    source: str = field(repr=False)
+    source: str
     hyper: tuple[str, ...]
     powers: frozenset[str]
     steps: tuple[Instruction, ...] = ()

@@ -7,6 +7,7 @@ within. A job lies in an array of 64-bit fields (`JOB`), as does what threads sh
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -31,6 +32,7 @@ width and the gradient's column; the next packet to take; whether a number is no
 packets were stepped (0: nowhere), and how often each leaf was absent (0: none is); the number of leaves."""
 
 ABSENT = -1
+PATIENCE = 64  # turns of a waiting loop between giving way: on a busy machine the other may need this processor
 
 POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit", "busy"))}
 """Each field on a cache line of its own: how many shares were offered; the job; 0 to check or 1 to step; whether the
@@ -147,13 +149,28 @@ good:
 }}"""
 
 
+def _yield_at() -> int:
+    """The address of the system's function that gives way to another thread; 0 where there is none."""
+    library, name = (None, "sched_yield") if os.name == "posix" else ("kernel32", "SwitchToThread")
+    function = getattr(ctypes.CDLL(library), name, None)
+    return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
+
+
 def _jobs() -> str:
     pause = "call void @llvm.x86.sse2.pause()" if on_x86() else ""
     declare = "declare void @llvm.x86.sse2.pause()" if on_x86() else ""
+    give_way = f"call i32 inttoptr (i64 {_yield_at()} to ptr)()" if _yield_at() else ""
     loads = fields("%job", JOB, "*kernels *checks *table *leaf_of *offset_of *packets n_packets width column")
 
     def of_pool(name: str) -> str:
         return f"%{name}.p = getelementptr inbounds i64, ptr %pool, i64 {POOL[name]}"
+
+    def of_turn(name: str, of: str, now: str, else_: str, op: str = "add") -> str:
+        """Count a turn of a waiting loop; every so many give way to a thread that may need this processor."""
+        return f"""%{name} = {op} i64 {of}, 1
+  %{name}.few = and i64 %{name}, {PATIENCE - 1}
+  %{name}.now = icmp eq i64 %{name}.few, 0
+  br i1 %{name}.now, label %{now}, label %{else_}"""
 
     return f"""
 {declare}
@@ -273,11 +290,15 @@ entry:
   store atomic i64 0, ptr %open.p seq_cst, align 8
   br label %wait
 wait:
+  %turn = phi i64 [ 1, %entry ], [ %turn1, %again ], [ %turn1, %give ]
   %active = load atomic i64, ptr %active.p seq_cst, align 8
   %done = icmp eq i64 %active, 0
   br i1 %done, label %end, label %again
 again:
   {pause}
+  {of_turn("turn1", "%turn", "give", "wait")}
+give:
+  {give_way}
   br label %wait
 end:
   ret void
@@ -332,8 +353,8 @@ entry:
   {of_pool("limit")}
   br label %loop
 loop:
-  %last = phi i64 [ %seen, %entry ], [ %last, %wait ], [ %epoch, %left ]
-  %left_to_spin = phi i64 [ %spins, %entry ], [ %fewer, %wait ], [ %spins, %left ]
+  %last = phi i64 [ %seen, %entry ], [ %last, %wait ], [ %last, %give ], [ %epoch, %left ]
+  %left_to_spin = phi i64 [ %spins, %entry ], [ %fewer, %wait ], [ %fewer, %give ], [ %spins, %left ]
   %epoch = load atomic i64, ptr %epoch.p seq_cst, align 8
   %new = icmp ne i64 %epoch, %last
   br i1 %new, label %enter, label %idle
@@ -342,7 +363,9 @@ idle:
   br i1 %tired, label %end, label %wait
 wait:
   {pause}
-  %fewer = sub i64 %left_to_spin, 1
+  {of_turn("fewer", "%left_to_spin", "give", "loop", "sub")}
+give:
+  {give_way}
   br label %loop
 enter:
   %before = atomicrmw add ptr %active.p, i64 1 seq_cst
