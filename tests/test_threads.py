@@ -330,6 +330,91 @@ def test_an_optimizer_goes_on_in_a_process_started_in_any_way_with_threads_of_it
     subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", script], check=True, timeout=90)
 
 
+# ---- one optimizer, several threads ----------------------------------------------------------------------------------
+
+
+def test_while_a_thread_has_an_optimizer_at_work_others_are_refused_and_change_nothing():
+    inside, go_on = threading.Event(), threading.Event()
+
+    def rate(t):
+        if t == 2:
+            inside.set()
+            assert go_on.wait(30)
+        return 1.0
+
+    opt, w, g = fl.Momentum(rate), np.zeros(5), np.ones(5)
+    for _ in range(2):
+        opt.step(w, g)
+    saved, before = opt.state_dict(), w.copy()
+    thread = threading.Thread(target=opt.step, args=(w, g))
+    thread.start()
+    assert inside.wait(30)
+    try:
+        for call in (lambda: opt.step(w, g), lambda: opt.update(g), lambda: opt.update(g, out=np.empty(5)),
+                     lambda: setattr(opt, "lr", 0.5), lambda: setattr(opt, "t", 7), opt.state_dict, opt.reset,
+                     lambda: opt.load_state_dict(saved), lambda: opt.adapt(w)):  # fmt: skip
+            with pytest.raises(fl.BusyOptimizer, match=r"opt\.fresh\(\)"):
+                call()
+        assert opt.t == 2
+        assert w.tobytes() == before.tobytes()
+        assert opt.fresh().step(w.copy(), g) is not None
+    finally:
+        go_on.set()
+        thread.join()
+    assert opt.t == 3
+    opt.step(w, g)
+    twin, v = fl.Momentum(1.0), np.zeros(5)
+    for _ in range(4):
+        twin.step(v, g)
+    assert v.tobytes() == w.tobytes()
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_threads_that_step_one_optimizer_at_once_take_whole_steps_or_are_refused(size):
+    opt, w, taken = fl.SGD(1.0), np.zeros(size), []
+
+    def work():
+        for _ in range(200):
+            g = np.ones(size)  # gone after the call, so that nobody may go on reading it
+            try:
+                opt.step(w, g)
+            except fl.BusyOptimizer:
+                continue
+            taken.append(1)
+
+    opt.step(w, np.ones(size))
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opt.t == len(taken) + 1
+    assert (w == -opt.t).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_while_another_thread_steps_can_go_on():
+    run_alone("""
+import os, threading
+import numpy as np, fallline as fl
+
+inside, go_on = threading.Event(), threading.Event()
+opt, w = fl.SGD(lambda t: (inside.set(), go_on.wait(30), 1.0)[-1]), np.zeros(5)
+thread = threading.Thread(target=opt.step, args=(w, np.ones(5)))
+thread.start()
+inside.wait(30)
+child = os.fork()
+if not child:
+    go_on.set()
+    opt.step(w, np.ones(5))
+    os._exit(0 if opt.t == 1 and (w == -1).all() else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+go_on.set()
+thread.join()
+assert opt.t == 1
+""")
+
+
 # ---- when interrupted ------------------------------------------------------------------------------------------------
 
 INTERRUPTED = """

@@ -13,7 +13,7 @@ from typing import Any
 
 from fallline import ops, rules
 from fallline.descend import descend
-from fallline.errors import FalllineError, FormulaError, NonFiniteGradient, TornOptimizer
+from fallline.errors import BusyOptimizer, FalllineError, FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.minimize import minimize
 from fallline.ops import abs, maximum, minimum, root, sign, sqrt, where
 from fallline.optimizer import Optimizer, chain
@@ -42,6 +42,7 @@ __all__ = [
     "AdaGrad",
     "AdaMax",
     "Adam",
+    "BusyOptimizer",
     "FalllineError",
     "FormulaError",
     "Fraction",

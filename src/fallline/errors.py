@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer"]
+__all__ = ["BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer"]
 
 
 class FalllineError(Exception):
     """Base of fallline's own exceptions."""
+
+
+class BusyOptimizer(FalllineError, RuntimeError):  # noqa: N818
+    """An optimizer was asked for something while another thread had it at work. Nothing was changed."""
 
 
 class CheckpointError(FalllineError, ValueError):

@@ -182,6 +182,7 @@ class FastStep:
             "at_once": self._at_once}  # fmt: skip
         self._plan = np.array([known[name] for name in PLAN], np.int64)
         self._call = bound_call(self._plan)
+        self.is_atomic = self._at_once and not self._asks  # so that other threads find it taken or not begun
         plain = self._single and self._at_once and not (self._asks or self._is_new or self._has_tensors)
         self.take: Callable[[Any, Any, Any], Any] = self._call if plain else self._take
 

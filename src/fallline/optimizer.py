@@ -21,7 +21,7 @@ from fallline.hostcall import HostCall
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, Loaded, carry, check_fits, checked, fill, known_of, plain, put, record
-from fallline.threads import check_threads
+from fallline.threads import Turn, check_threads
 from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
@@ -86,6 +86,7 @@ class Optimizer:
         self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
         self._refuse_taken_names()
         self._engine, self._nonfinite, self._threads = engine, nonfinite, threads
+        self._turn = Turn()
         self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
         self._forget()
 
@@ -133,10 +134,17 @@ class Optimizer:
         (True, array([0.9, 1.1]))
         """
         bound = self._bound
-        if bound is not None and not self._torn:
+        if bound is not None and not self._turn.taken and not self._torn:
             fast = bound.fast.get("step")
-            if fast is not None and fast.take(params, grads, None):
+            if fast is not None and fast.is_atomic and fast.take(params, grads, None):
                 return params
+        with self._turn:
+            return self._step(params, grads)
+
+    def _step(self, params: Any, grads: Any) -> Any:
+        fast = self._short_way("step")
+        if fast is not None and fast.take(params, grads, None):
+            return params
         self._check_whole()
         if params is None:
             raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
@@ -163,11 +171,13 @@ class Optimizer:
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
         {'W': array([-0.5, -1. ]), 'b': -2.0}
         """
-        bound = self._bound
-        if bound is not None and not self._torn:
-            fast = bound.fast.get("update" if out is None else "out")
-            if fast is not None and (new := fast.take(params, grads, out)) is not None and new is not False:
-                return new if out is None else out
+        with self._turn:
+            return self._update(grads, params, out)
+
+    def _update(self, grads: Any, params: Any, out: Any) -> Any:
+        fast = self._short_way("update" if out is None else "out")
+        if fast is not None and (new := fast.take(params, grads, out)) is not None and new is not False:
+            return new if out is None else out
         self._check_whole()
         if grads is None:
             raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
@@ -184,6 +194,9 @@ class Optimizer:
         if self._check_finite(call.non_finite):
             return call.nothing()
         return self._advance(call)
+
+    def _short_way(self, way: str) -> Any:
+        return None if self._bound is None or self._torn else self._bound.fast.get(way)
 
     def _bind(self, like: Any, what: str) -> Bound:
         if self._bound is not None:
@@ -246,11 +259,12 @@ class Optimizer:
             t = -1
         if not 0 <= t <= LAST_STEP or isinstance(value, bool):
             raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
-        self._check_untorn()
-        self._count[0] = t
-        if self._bound:
-            self._bound.forget_missed()
-        self._waiting = self._waiting and self._waiting.counted(t)
+        with self._turn:
+            self._check_untorn()
+            self._count[0] = t
+            if self._bound:
+                self._bound.forget_missed()
+            self._waiting = self._waiting and self._waiting.counted(t)
 
     @property
     def skipped(self) -> int:
@@ -314,7 +328,8 @@ class Optimizer:
         >>> opt.state_dict()["state"]
         {'velocity': {'W': array([-0.1, -0.1])}}
         """
-        return plain(self._record())
+        with self._turn:
+            return plain(self._record())
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
@@ -333,9 +348,10 @@ class Optimizer:
         (1, True)
         """
         loaded = checked(d, self._chain, self._settings)
-        if self._bound is None and loaded.known is not None:
-            loaded = loaded._replace(known=loaded.known.copied())
-        self._load(loaded)
+        with self._turn:
+            if self._bound is None and loaded.known is not None:
+                loaded = loaded._replace(known=loaded.known.copied())
+            self._load(loaded)
 
     def adapt(self, params: Any, **hyper: Any) -> None:
         """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
@@ -353,14 +369,15 @@ class Optimizer:
         >>> opt.step({**w, "b": 0.0}, {"a": 1.0, "b": 1.0})
         {'a': -2.9, 'b': -1.0}
         """
-        self._check_untorn()
-        known, settings = self._known(), dict(self._settings)
-        for qualified, value in self._chain.qualify(hyper).items():
-            self._refuse_started(qualified)
-            settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
-        bound = self._bound_to(params, "parameter", settings)
-        self._bound = bound if known is None else carry(bound, known)
-        self._settings, self._waiting = settings, None
+        with self._turn:
+            self._check_untorn()
+            known, settings = self._known(), dict(self._settings)
+            for qualified, value in self._chain.qualify(hyper).items():
+                self._refuse_started(qualified)
+                settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
+            bound = self._bound_to(params, "parameter", settings)
+            self._bound = bound if known is None else carry(bound, known)
+            self._settings, self._waiting = settings, None
 
     def _known(self) -> Known | None:
         return known_of(self._bound, self.t) if self._bound else self._waiting
@@ -392,7 +409,8 @@ class Optimizer:
         >>> opt.reset(); opt.t
         0
         """
-        self._forget()
+        with self._turn:
+            self._forget()
 
     def fresh(self) -> Optimizer:
         """A copy with the same chain, hyper-parameters and options, and no state.
@@ -404,6 +422,7 @@ class Optimizer:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._settings = {name: renewed(value) for name, value in self._settings.items()}
+        other._turn = Turn()
         other._forget()
         return other
 
@@ -431,10 +450,11 @@ class Optimizer:
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)
         self._refuse_started(qualified)
-        settings = {**self._settings, qualified: self._checked(qualified, value)}
-        if self._bound:
-            self._bound.resolve(settings)
-        self._settings = settings
+        with self._turn:
+            settings = {**self._settings, qualified: self._checked(qualified, value)}
+            if self._bound:
+                self._bound.resolve(settings)
+            self._settings = settings
 
     def _refuse_started(self, qualified: str) -> None:
         if (self._bound or self._waiting) and qualified in self._chain.only_start():
