@@ -9,7 +9,7 @@ ORDER = [
     "errors", "ops", "schema", "rules", "trace", "memory", "threads",
     "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.jobs", "engines.pool",
     "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.strided", "engines.eager", "engines",
-    "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
+    "options", "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
     "fingerprint", "statedict", "optimizer", "optimizers",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip

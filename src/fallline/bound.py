@@ -13,6 +13,7 @@ from fallline.arrays import CASTABLE, STEPPED, dtype_of, filled_like, kind_of
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import arena, byte_range
+from fallline.options import Options
 from fallline.settings import resolve
 from fallline.trace import Program
 from fallline.trees import flatten, paths
@@ -27,10 +28,11 @@ class Bound:
     once that call has succeeded. `count`, an array of one int64, holds the completed steps.
     """
 
-    def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, what: str, engine: str, nonfinite: str,
-                 threads: int | None, count: np.ndarray) -> None:
-        self.chain, self.threads, self.count = chain, threads, count
-        self.checks_finite = nonfinite != "propagate"
+    def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, what: str, options: Options,
+                 count: np.ndarray) -> None:
+        self.chain, self.threads, self.count, engine = chain, options.threads, count, options.engine
+        self.checks_finite = options.nonfinite != "propagate"
+        self._directory = options.state_dir
         leaves, self.treedef = flatten(like)
         self.paths = paths(self.treedef)
         kinds = [kind_of(leaf, self.name(k, what)) for k, leaf in enumerate(leaves)]
@@ -38,6 +40,9 @@ class Bound:
         if engine not in ("auto", "eager") and self.foreign:
             raise TypeError(f'engine={engine!r} runs on arrays in host memory (NumPy, torch CPU tensors). '
                             f"Got {type(leaves[kinds.index('foreign')]).__name__}: use engine=\"auto\".")
+        if self.foreign and self._directory is not None:
+            raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
+                            f"Got {type(leaves[0]).__name__}.")
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
@@ -67,7 +72,7 @@ class Bound:
     def _lay_out(self, starts: Mapping[str, Sequence[Any]]) -> None:
         """Have the state of all leaves of a dtype in one run of memory, and start it at numbers or arrays."""
         slots = list(starts)
-        arenas, placed = arena(self.shapes * len(slots), self.dtypes * len(slots))
+        arenas, placed = arena(self.shapes * len(slots), self.dtypes * len(slots), self._directory)
         for n, slot in enumerate(slots):
             self.state[slot] = placed[n * len(self.shapes) : (n + 1) * len(self.shapes)]
             for array, start in zip(self.state[slot], starts[slot]):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -40,8 +42,12 @@ address: Callable[[np.ndarray], int] = _read_pointer if _READABLE else _ask_nump
 _LINE = 64  # bytes of a cache line, where each array of an arena starts
 
 
-def arena(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """One flat array for each dtype, and in these the arrays of the given shapes and dtypes, all zero."""
+def arena(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype],
+          directory: Any = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """One flat array for each dtype, and in these the arrays of the given shapes and dtypes, all zero.
+
+    They lie in memory, or in files of that directory that vanish with them; raises OSError if it has no room.
+    """
     taken: dict[np.dtype, int] = {}
     places = []
     for shape, dtype in zip(shapes, dtypes):
@@ -50,9 +56,37 @@ def arena(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype]) -> tupl
         places.append((start, start + size))
         line = _LINE // dtype.itemsize
         taken[dtype] = start + -(-size // line) * line
-    flat = {dtype: np.zeros(size, dtype) for dtype, size in taken.items()}
+    zeros = np.zeros if directory is None else partial(_in_file, directory)
+    flat = {dtype: zeros(size, dtype) for dtype, size in taken.items()}
     return list(flat.values()), [flat[dtype][start:stop].reshape(shape)
                                  for (start, stop), shape, dtype in zip(places, shapes, dtypes)]
+
+
+def _in_file(directory: Any, size: int, dtype: np.dtype) -> np.ndarray:
+    """A flat array of zeros in a file without a name; its room is taken now, as a full disk would later be a signal."""
+    import mmap
+    import tempfile
+
+    length = max(size * dtype.itemsize, 1)  # of which no mapping can be empty
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            _take_room(file, length)
+            return np.frombuffer(mmap.mmap(file.fileno(), length), dtype, size)
+    except OSError as error:
+        raise OSError(error.errno, f"No {length:,} bytes of state could be put into the folder {str(directory)!r} "
+                                   f"(state_dir): {error.strerror}") from error
+
+
+def _take_room(file: Any, length: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, length)
+        return
+    for start in range(0, length, _BLOCK):
+        file.write(bytes(min(_BLOCK, length - start)))
+    file.flush()
+
+
+_BLOCK = 1 << 20  # bytes that are written at a time
 
 
 def byte_range(array: np.ndarray) -> tuple[int, int]:

@@ -15,20 +15,18 @@ from fallline.arrays import as_number, detached, is_number, new_like, view
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
 from fallline.eagercall import EagerCall
-from fallline.engines import ENGINES
 from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
 from fallline.hostcall import HostCall
+from fallline.options import Options
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, Loaded, carry, check_fits, checked, fill, known_of, plain, put, record
-from fallline.threads import Turn, check_threads
+from fallline.threads import Turn
 from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
 
-NONFINITE = ("raise", "skip", "propagate")
 LAST_STEP = 2**63 - 1
-OPTIONS = {"engine": "auto", "nonfinite": "raise", "threads": None}  # of a whole chain, with their defaults
 
 
 class Optimizer:
@@ -41,6 +39,8 @@ class Optimizer:
     nonfinite: what a gradient with NaN or infinity does: "raise" NonFiniteGradient, "skip" the call (counted in
         `skipped`), or "propagate" (no check).
     threads: how many threads a step of the native engine may use; None: `fallline.set_num_threads`.
+    state_dir: a folder for files that hold the state in place of memory, so that it may be larger than that: scratch,
+        gone with the optimizer, no checkpoint. The first step takes up the room, or raises OSError.
     **hyper: hyper-parameters by name, or by "rule.name" where a name means more than one: a number, a schedule
         (a function of the number of completed steps), or a tree of these shaped like the parameters.
 
@@ -69,15 +69,12 @@ class Optimizer:
             cls.__doc__ = _docstring(cls, cls.rule)
 
     def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
-                 **hyper: Any) -> None:
+                 state_dir: Any = None, **hyper: Any) -> None:
         if self.rule is not None:
             links = (self._own_link(links, hyper),)
             hyper = {}
-        for name, value, known in (("engine", engine, ENGINES), ("nonfinite", nonfinite, NONFINITE)):
-            if value not in known:
-                raise ValueError(f"{name} of {type(self).__name__} must be one of {', '.join(map(repr, known))}. "
-                                 f"Got {value!r}.")
-        check_threads(threads, f"threads of {type(self).__name__}")
+        self._options = Options(engine, nonfinite, threads, state_dir)
+        self._options.check(type(self).__name__)
         flat = [link for item in links for link in _links_of(item)]
         self._chain = Chain(flat)
         given = {f"{name}.{key}": value
@@ -85,7 +82,6 @@ class Optimizer:
         given.update(self._chain.qualify(hyper))
         self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
         self._refuse_taken_names()
-        self._engine, self._nonfinite, self._threads = engine, nonfinite, threads
         self._turn = Turn()
         self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
         self._forget()
@@ -205,7 +201,7 @@ class Optimizer:
         return bound if self._waiting is None else fill(bound, self._waiting)
 
     def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound:
-        return Bound(self._chain, settings, like, what, self._engine, self._nonfinite, self._threads, self._count)
+        return Bound(self._chain, settings, like, what, self._options, self._count)
 
     def _check_untorn(self) -> None:
         if self._torn:
@@ -223,7 +219,7 @@ class Optimizer:
         """Whether to skip the call; raises under nonfinite="raise"."""
         if not bad:
             return False
-        if self._nonfinite == "raise":
+        if self._options.nonfinite == "raise":
             said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
             raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing changed; "
                                     'nonfinite="skip" goes on without such steps.', tuple(path for path, _ in bad))
@@ -299,17 +295,23 @@ class Optimizer:
         """Which engine runs, and why."""
         if self._bound:
             return self._bound.engine_note
-        return f"{self._engine}: " + ("chosen at the first step" if self._engine == "auto" else "asked for")
+        wanted = self._options.engine
+        return f"{wanted}: " + ("chosen at the first step" if wanted == "auto" else "asked for")
 
     @property
     def threads(self) -> int | None:
         """How many threads a step may use; None: as many as `fallline.set_num_threads` says."""
-        return self._threads
+        return self._options.threads
+
+    @property
+    def state_dir(self) -> Any:
+        """The folder of the files that hold the state; None: it is held in memory."""
+        return self._options.state_dir
 
     @property
     def nonfinite(self) -> str:
         """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
-        return self._nonfinite
+        return self._options.nonfinite
 
     # ---- its state as data -------------------------------------------------------------------------------------------
 
@@ -429,11 +431,6 @@ class Optimizer:
     def __copy__(self) -> Optimizer:
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
 
-    def _options(self) -> dict[str, Any]:
-        """The options that are not the default."""
-        given = {name: getattr(self, f"_{name}") for name in OPTIONS}
-        return {name: value for name, value in given.items() if value != OPTIONS[name]}
-
     def _forget(self) -> None:
         self._count = np.zeros(1, np.int64)
         self._skipped = 0
@@ -494,7 +491,7 @@ class Optimizer:
         return sorted({*super().__dir__(), *self._chain.short})
 
     def __repr__(self) -> str:
-        options = [f"{name}={value!r}" for name, value in self._options().items()]
+        options = [f"{name}={value!r}" for name, value in self._options.given().items()]
         text = self._chain.describe(self._settings)
         if self.rule is None and len(self._chain.rules) == 1:
             text = f"Optimizer({text})"
@@ -550,7 +547,8 @@ class _Hyper(MutableMapping[str, Any]):
         return repr(dict(self))
 
 
-def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None) -> Optimizer:
+def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+          state_dir: Any = None) -> Optimizer:
     """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
 
     An optimizer among the links lends its rules and hyper-parameters; it is left alone itself.
@@ -561,7 +559,7 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
     >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.1), fl.weight_decay(0.01))
     chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
     """
-    return Optimizer(*links, engine=engine, nonfinite=nonfinite, threads=threads)
+    return Optimizer(*links, engine=engine, nonfinite=nonfinite, threads=threads, state_dir=state_dir)
 
 
 def _links_of(item: Any) -> list[Link]:
@@ -569,7 +567,7 @@ def _links_of(item: Any) -> list[Link]:
         item = item()
     if not isinstance(item, Optimizer):
         return [as_link(item)]
-    for name, value in item._options().items():
+    for name, value in item._options.given().items():
         raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
                            "or the outer Optimizer(...).")
     return item._chain.links(item._settings)
@@ -581,7 +579,7 @@ def _signature(rule: Rule) -> inspect.Signature:
     own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY,
                 default=kind.empty if h.default is None else h.default)
            for h in sorted(rule.hyper.values(), key=lambda h: h.name != "lr")]
-    options = [kind(name, kind.KEYWORD_ONLY, default=default) for name, default in OPTIONS.items()]
+    options = [kind(name, kind.KEYWORD_ONLY, default=default) for name, default in Options._field_defaults.items()]
     return inspect.Signature([*own, *options])
 
 
@@ -592,4 +590,4 @@ def _docstring(cls: type, rule: Rule) -> str:
     example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
     return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
             f"State, per coordinate\n---------------------\n{slots or 'none'}\n\n"
-            f"For engine, nonfinite and threads, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
+            f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
