@@ -10,7 +10,7 @@ ORDER = [
     "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.jobs", "engines.pool",
     "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.strided", "engines.eager", "engines",
     "options", "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
-    "fingerprint", "statedict", "optimizer", "optimizers",
+    "fingerprint", "statedict", "tensorfile", "saved", "keeping", "optimizer", "optimizers", "checkpoint",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent

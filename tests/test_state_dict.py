@@ -193,12 +193,13 @@ BAD = {
     "an unknown slot": (lambda d: {**d, "state": {**d["state"], "u": d["state"]["v"]}}, "unexpected 'u'"),
     "a slot that is none": (lambda d: {**d, "state": {**d["state"], "v": 1}}, "state of v must be a dict"),
     "state without a leaf": (lambda d: {**d, "state": {**d["state"], "m": {"a": np.ones(4)}}}, "of m .*missing 'b'"),
-    "a list": (lambda d: with_array(d, [0.0] * 4), "The state m of a must be a NumPy array. Got list"),
+    "a list": (lambda d: with_array(d, [0.0] * 4), "The state m of a must be a NumPy array of floats. Got list"),
+    "objects": (lambda d: with_array(d, np.zeros(4, object)), "m of a must be .* of floats. Got an array of object"),
+    "integers": (lambda d: with_array(d, np.zeros(4, int)), "m of a must be .* of floats. Got an array of int64"),
     "another shape": (lambda d: with_array(d, np.zeros((2, 2))), r"m of a must have the shape \(4,\).*\(2, 2\)"),
 }  # fmt: skip
 BAD_FOR_THE_PARAMETERS = {
     "another dtype": (lambda d: with_array(d, np.zeros(4, np.float32)), "m of a must be float64. Got float32"),
-    "objects": (lambda d: with_array(d, np.zeros(4, object)), "m of a must be float64. Got object"),
     "another byte order": (lambda d: with_array(d, np.zeros(4, ">f8")), "m of a must be float64. Got >f8"),
     "a leaf of another dtype": (lambda d: with_leaf(d, "a", dtype="float32"), "of a is for float32 .*is float64"),
     "a leaf of another shape": (

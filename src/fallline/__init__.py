@@ -12,8 +12,16 @@ True
 from typing import Any
 
 from fallline import ops, rules
+from fallline.checkpoint import load
 from fallline.descend import descend
-from fallline.errors import BusyOptimizer, FalllineError, FormulaError, NonFiniteGradient, TornOptimizer
+from fallline.errors import (
+    BusyOptimizer,
+    CheckpointError,
+    FalllineError,
+    FormulaError,
+    NonFiniteGradient,
+    TornOptimizer,
+)
 from fallline.minimize import minimize
 from fallline.ops import abs, maximum, minimum, root, sign, sqrt, where
 from fallline.optimizer import Optimizer, chain
@@ -43,6 +51,7 @@ __all__ = [
     "AdaMax",
     "Adam",
     "BusyOptimizer",
+    "CheckpointError",
     "FalllineError",
     "FormulaError",
     "Fraction",
@@ -64,6 +73,7 @@ __all__ = [
     "clip_value",
     "descend",
     "l2",
+    "load",
     "maximize",
     "maximum",
     "minimize",

@@ -15,12 +15,13 @@ from fallline.arrays import as_number, detached, is_number, new_like, view
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
 from fallline.eagercall import EagerCall
-from fallline.errors import FormulaError, NonFiniteGradient, TornOptimizer
+from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
+from fallline.keeping import Keeping
 from fallline.options import Options
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
-from fallline.statedict import Known, Loaded, carry, check_fits, checked, fill, known_of, plain, put, record
+from fallline.statedict import Known, fill
 from fallline.threads import Turn
 from fallline.trees import holds_none
 
@@ -29,7 +30,7 @@ __all__ = ["Optimizer", "chain"]
 LAST_STEP = 2**63 - 1
 
 
-class Optimizer:
+class Optimizer(Keeping):
     """A chain of rules with hyper-parameters and state.
 
     Parameters
@@ -203,12 +204,6 @@ class Optimizer:
     def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound:
         return Bound(self._chain, settings, like, what, self._options, self._count)
 
-    def _check_untorn(self) -> None:
-        if self._torn:
-            raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
-                                "of no whole number of steps: load a state, or call opt.reset(), and start from known "
-                                "parameters.")
-
     def _check_whole(self) -> None:
         self._check_untorn()
         if self.t == LAST_STEP:
@@ -312,95 +307,6 @@ class Optimizer:
     def nonfinite(self) -> str:
         """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
         return self._options.nonfinite
-
-    # ---- its state as data -------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
-
-        Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
-        where functions stand by name; "leaves", by path the shape, dtype and the steps taken (None before the first
-        step); "state", by slot and path. How paths are written: `fallline.trees.paths`.
-
-        Raises TornOptimizer after a step that was interrupted half-way.
-
-        >>> import numpy as np, fallline as fl
-        >>> opt = fl.Momentum(lr=0.1)
-        >>> _ = opt.step({"W": np.ones(2)}, {"W": np.ones(2)})
-        >>> opt.state_dict()["state"]
-        {'velocity': {'W': array([-0.1, -0.1])}}
-        """
-        with self._turn:
-            return plain(self._record())
-
-    def load_state_dict(self, d: Mapping[str, Any]) -> None:
-        """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
-
-        Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
-        waits, and the first step checks it. Hyper-parameters are restored (as torch does) but for functions, which
-        must be those that were saved, by name, and by value the fields of dataclasses and the arguments of partials.
-
-        Raises ValueError or TypeError, naming what does not fit; then nothing was changed.
-
-        >>> import fallline as fl
-        >>> opt, other = fl.Adam(), fl.Adam(0.5)
-        >>> w = opt.step(1.0, 1.0)
-        >>> other.load_state_dict(opt.state_dict())
-        >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
-        (1, True)
-        """
-        loaded = checked(d, self._chain, self._settings)
-        with self._turn:
-            if self._bound is None and loaded.known is not None:
-                loaded = loaded._replace(known=loaded.known.copied())
-            self._load(loaded)
-
-    def adapt(self, params: Any, **hyper: Any) -> None:
-        """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
-
-        A leaf whose path stays keeps its state and step count, a new one begins at its own step 1, others are
-        forgotten. A path in a list is an index: to leave out any but the last item of a list moves those behind it.
-        Hyper-parameters that are trees may be given along in their new form.
-
-        Raises ValueError or TypeError, naming the leaf, if one changed its shape or dtype; then nothing was changed.
-
-        >>> import fallline as fl
-        >>> opt = fl.Momentum(lr=1.0)
-        >>> w = opt.step({"a": 0.0}, {"a": 1.0})
-        >>> opt.adapt({**w, "b": 0.0})
-        >>> opt.step({**w, "b": 0.0}, {"a": 1.0, "b": 1.0})
-        {'a': -2.9, 'b': -1.0}
-        """
-        with self._turn:
-            self._check_untorn()
-            known, settings = self._known(), dict(self._settings)
-            for qualified, value in self._chain.qualify(hyper).items():
-                self._refuse_started(qualified)
-                settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
-            bound = self._bound_to(params, "parameter", settings)
-            self._bound = bound if known is None else carry(bound, known)
-            self._settings, self._waiting = settings, None
-
-    def _known(self) -> Known | None:
-        return known_of(self._bound, self.t) if self._bound else self._waiting
-
-    def _record(self) -> dict[str, Any]:
-        self._check_untorn()
-        return record(self._chain, self._settings, self.t, self._skipped, self._known())
-
-    def _load(self, loaded: Loaded) -> None:
-        """Take over what was checked; its arrays too where they have to wait."""
-        bound, known = self._bound, loaded.known
-        if bound is None or known is None:
-            self._forget()
-            self._torn, self._waiting = True, known  # should an interrupt come
-        else:
-            check_fits(known, known_of(bound, self.t))
-            bound.resolve(loaded.settings)
-            self._torn = True
-            put(bound, known, bound.paths, loaded.t)
-        self._count[0], self._skipped, self._settings = loaded.t, loaded.skipped, loaded.settings
-        self._torn = False
 
     def reset(self) -> None:
         """Forget state and step count; hyper-parameters stay.

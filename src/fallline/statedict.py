@@ -14,10 +14,11 @@ from fallline.fingerprint import BUILT_IN, described, origins
 from fallline.settings import ByPath, check
 from fallline.trees import flatten
 
-__all__ = ["FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "fill", "known_of", "plain",
-           "put", "record"]  # fmt: skip
+__all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "fill", "known_of",
+           "names_function", "plain", "put", "record"]  # fmt: skip
 
 FORMAT = 1
+FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 KEYS = ("format", "rules", "t", "skipped", "hyper", "leaves", "state")
 
 
@@ -95,6 +96,11 @@ def _named(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
     return described(value) if _is_function(value) else value
+
+
+def names_function(setting: Any) -> bool:
+    """Whether a saved setting was a function, or holds one."""
+    return any(isinstance(leaf, str) for leaf in flatten(setting)[0])
 
 
 def _is_function(value: Any) -> bool:
@@ -195,7 +201,7 @@ def _same(got: Iterable[Any], wanted: Iterable[str], what: str) -> None:
 def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
     try:
         shape, dtype, own = tuple(leaf["shape"]), leaf["dtype"], leaf["t"]
-        well = isinstance(path, str) and isinstance(dtype, str) and len(leaf) == 3
+        well = isinstance(path, str) and dtype in FLOATS and len(leaf) == 3
         well = well and all(type(n) is int and n >= 0 for n in shape) and type(own) is int and 0 <= own <= t
     except (TypeError, KeyError, IndexError):
         well = False
@@ -206,8 +212,9 @@ def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
 
 
 def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
-    if type(array) is not np.ndarray:
-        raise TypeError(f"{what} must be a NumPy array. Got {type(array).__name__}.")
+    if type(array) is not np.ndarray or array.dtype.name not in FLOATS:
+        got = f"an array of {array.dtype}" if type(array) is np.ndarray else type(array).__name__
+        raise TypeError(f"{what} must be a NumPy array of floats. Got {got}.")
     if array.shape != shape:
         raise ValueError(f"{what} must have the shape {shape} of the leaf. Got {array.shape}.")
 

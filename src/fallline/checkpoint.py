@@ -1,0 +1,108 @@
+"""`load`: an optimizer, and the parameters, made again from the file that `Optimizer.save` wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fallline import rules as built_in
+from fallline.chain import Chain
+from fallline.errors import CheckpointError
+from fallline.fingerprint import BUILT_IN
+from fallline.optimizer import Optimizer
+from fallline.optimizers import OPTIMIZERS
+from fallline.saved import Contents
+from fallline.saved import load as read
+from fallline.schema import Link, Rule
+from fallline.statedict import checked, names_function
+from fallline.tensorfile import guarding
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: Any) -> Any:
+    """The optimizer of a checkpoint, ready to go on; with its parameters, if the file holds them.
+
+    Parameters
+    ----------
+    path: a file that `opt.save(path)` or `opt.save(path, params)` wrote.
+    rules: the rules, or classes of optimizers, in the file that are not fallline's own. Each must compute what it did.
+    **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved.
+
+    Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
+
+    Returns the optimizer, or (optimizer, params): dicts, lists and tuples as they were; arrays of any library as NumPy
+    arrays of the same shape and dtype, Python floats as floats.
+
+    Raises FileNotFoundError, and CheckpointError for anything that is wrong with the file or missing for it.
+
+    >>> import os, tempfile, numpy as np, fallline as fl
+    >>> opt, w = fl.SGD(0.1), {"W": np.ones(2)}
+    >>> w = opt.step(w, {"W": np.ones(2)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     opt.save(os.path.join(folder, "run.safetensors"), w)
+    ...     again, v = fl.load(os.path.join(folder, "run.safetensors"))
+    >>> again, again.t, v
+    (SGD(lr=0.1), 1, {'W': array([0.9, 0.9])})
+    """
+    given, classes = _given(rules)
+    contents = read(path)
+    with guarding(path):
+        chain = _chain(path, contents, given)
+    settings = chain.qualify(hyper)
+    with guarding(path):
+        _check_functions(path, contents.state["hyper"], settings, chain)
+        loaded = checked(contents.state, chain, settings)
+        optimizer = _made(path, contents.built, chain.links(loaded.settings), classes)
+        optimizer._load(loaded)
+    return optimizer if contents.params is None else (optimizer, contents.params)
+
+
+def _given(items: Sequence[Any]) -> tuple[dict[str, Rule], dict[str, type[Optimizer]]]:
+    found: dict[str, Rule] = {}
+    classes = dict(OPTIMIZERS)
+    for item in items:
+        rule = item.rule if isinstance(item, type) and issubclass(item, Optimizer) else item
+        if not isinstance(rule, Rule):
+            raise TypeError(f"rules must be rules (fallline.rule) or classes of optimizers. Got {item!r}.")
+        found[rule.name] = rule
+        if rule is not item:
+            classes[item.__name__] = item
+    return found, classes
+
+
+def _chain(path: Any, contents: Contents, given: Mapping[str, Rule]) -> Chain:
+    links = []
+    for (name, title), origin in zip(contents.built["links"], contents.state["rules"].values(), strict=True):
+        if type(name) is not str or type(title) is not str:
+            raise ValueError("the names of its rules are no text")
+        rule = getattr(built_in, name, None) if origin == BUILT_IN else given.get(name)
+        if not isinstance(rule, Rule):
+            raise CheckpointError(f"{path} needs the rule {name!r}, which is not fallline's own: give it, "
+                                  f"fl.load(path, rules=[{name}]).")
+        links.append(Link(rule, {}, title))
+    return Chain(links)
+
+
+def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain) -> None:
+    """Refuse functions that are missing, and what is given where there was none."""
+    for qualified, value in saved.items():
+        if names_function(value) != (qualified in given):
+            name, owner = chain.hyper[qualified].name, chain.owner(qualified)
+            remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
+                      f"Functions cannot be saved: give it again, fl.load(path, {name}=...)")
+            raise CheckpointError(f"{path}: {name} of {owner} was {value} when it was saved. {remedy}.")
+
+
+def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]
+          ) -> Optimizer:
+    name, options = built["class"], built["options"]
+    if not options.keys() <= {"engine", "nonfinite", "threads"}:
+        raise ValueError(f"it holds unknown options: {', '.join(options)}")
+    if name == Optimizer.__name__:
+        return Optimizer(*links, **options)
+    if name not in classes or classes[name].rule is not links[0].rule or len(links) > 1:
+        raise CheckpointError(f"{path} needs the class {name}, which is not fallline's own: give it, "
+                              f"fl.load(path, rules=[{name}]).")
+    return classes[name](**links[0].settings, **options)

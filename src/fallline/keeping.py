@@ -1,0 +1,205 @@
+"""How an optimizer's state leaves it and comes back: as plain data, as a file, for other parameters."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fallline.bound import Bound
+from fallline.chain import Chain
+from fallline.errors import TornOptimizer
+from fallline.options import Options
+from fallline.saved import Contents
+from fallline.saved import load as read
+from fallline.saved import save as write
+from fallline.statedict import Known, Loaded, carry, check_fits, checked, known_of, plain, put, record
+from fallline.tensorfile import Path, guarding
+from fallline.threads import Turn
+
+__all__ = ["Keeping"]
+
+
+class Keeping:
+    """What `Optimizer` is made of as far as its state is data."""
+
+    _chain: Chain
+    _settings: dict[str, Any]
+    _bound: Bound | None
+    _waiting: Known | None  # a state that was loaded before the structure is known
+    _torn: bool  # whether a step was interrupted half-way
+    _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
+    _skipped: int
+    _turn: Turn
+    _options: Options
+
+    @property
+    @abstractmethod
+    def t(self) -> int: ...
+
+    @abstractmethod
+    def _forget(self) -> None: ...
+
+    @abstractmethod
+    def _checked(self, qualified: str, value: Any) -> Any: ...
+
+    @abstractmethod
+    def _refuse_started(self, qualified: str) -> None: ...
+
+    @abstractmethod
+    def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
+
+        Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
+        where functions stand by name; "leaves", by path the shape, dtype and the steps taken (None before the first
+        step); "state", by slot and path. How paths are written: `fallline.trees.paths`.
+
+        Raises TornOptimizer after a step that was interrupted half-way.
+
+        >>> import numpy as np, fallline as fl
+        >>> opt = fl.Momentum(lr=0.1)
+        >>> _ = opt.step({"W": np.ones(2)}, {"W": np.ones(2)})
+        >>> opt.state_dict()["state"]
+        {'velocity': {'W': array([-0.1, -0.1])}}
+        """
+        with self._turn:
+            return plain(self._record())
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
+
+        Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
+        waits, and the first step checks it. Hyper-parameters are restored (as torch does) but for functions, which
+        must be those that were saved, by name, and by value the fields of dataclasses and the arguments of partials.
+
+        Raises ValueError or TypeError, naming what does not fit; then nothing was changed.
+
+        >>> import fallline as fl
+        >>> opt, other = fl.Adam(), fl.Adam(0.5)
+        >>> w = opt.step(1.0, 1.0)
+        >>> other.load_state_dict(opt.state_dict())
+        >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
+        (1, True)
+        """
+        loaded = checked(d, self._chain, self._settings)
+        with self._turn:
+            if self._bound is None and loaded.known is not None:
+                loaded = loaded._replace(known=loaded.known.copied())
+            self._load(loaded)
+
+    def adapt(self, params: Any, **hyper: Any) -> None:
+        """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
+
+        A leaf whose path stays keeps its state and step count, a new one begins at its own step 1, others are
+        forgotten. A path in a list is an index: to leave out any but the last item of a list moves those behind it.
+        Hyper-parameters that are trees may be given along in their new form.
+
+        Raises ValueError or TypeError, naming the leaf, if one changed its shape or dtype; then nothing was changed.
+
+        >>> import fallline as fl
+        >>> opt = fl.Momentum(lr=1.0)
+        >>> w = opt.step({"a": 0.0}, {"a": 1.0})
+        >>> opt.adapt({**w, "b": 0.0})
+        >>> opt.step({**w, "b": 0.0}, {"a": 1.0, "b": 1.0})
+        {'a': -2.9, 'b': -1.0}
+        """
+        with self._turn:
+            self._check_untorn()
+            known, settings = self._known(), dict(self._settings)
+            for qualified, value in self._chain.qualify(hyper).items():
+                self._refuse_started(qualified)
+                settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
+            bound = self._bound_to(params, "parameter", settings)
+            self._bound = bound if known is None else carry(bound, known)
+            self._settings, self._waiting = settings, None
+
+    def save(self, path: Path, params: Any = None) -> None:
+        """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
+
+        All or nothing: the old file stays until the new one is whole and on disk. A link is followed, permission bits
+        are kept. Arrays of any library are written by leaf path ("params/W", "state/m/W"); parameters are trees of
+        dicts, lists and tuples. Rules are recorded by name, your own by a fingerprint of their formula too, functions
+        by name.
+
+        Raises CheckpointError if the file cannot be written, ValueError or TypeError for parameters that are not this
+        optimizer's or that a file cannot hold, TornOptimizer after a step that was interrupted half-way.
+
+        >>> import os, tempfile, fallline as fl
+        >>> opt = fl.Adam()
+        >>> w = opt.step(1.0, 1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     opt.save(os.path.join(folder, "run.safetensors"), w)
+        ...     os.listdir(folder)
+        ['run.safetensors']
+        """
+        self._save(path, params)
+
+    def load(self, path: Path) -> Any:
+        """Take over the state of a file that `save` wrote, as `load_state_dict` does; returns its parameters, or None.
+
+        To make the optimizer too: `fallline.load`, where also the kinds that parameters come back as are told.
+
+        Raises FileNotFoundError if there is no file, CheckpointError if anything is wrong with it or it is another
+        optimizer's; then nothing was changed.
+
+        >>> import os, tempfile, fallline as fl
+        >>> opt, other = fl.Adam(), fl.Adam()
+        >>> w = opt.step(1.0, 1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     opt.save(os.path.join(folder, "run.safetensors"), w)
+        ...     v = other.load(os.path.join(folder, "run.safetensors"))
+        >>> v == w, other.t
+        (True, 1)
+        """
+        return self._load_file(path).params
+
+    def _save(self, path: Path, params: Any = None, arrays: Mapping[str, Any] | None = None, extra: Any = None) -> None:
+        """Save; with named arrays, and data that JSON takes, of the caller's own."""
+        with self._turn:
+            state = self._record()
+            if params is not None and self._bound:
+                self._bound.leaves(params, "parameter")
+            write(path, Contents(state, self._built(), params, dict(arrays or {}), extra))
+
+    def _load_file(self, path: Path) -> Contents:
+        contents = read(path)
+        with self._turn, guarding(path):
+            self._load(checked(contents.state, self._chain, self._settings))
+        return contents
+
+    def _built(self) -> dict[str, Any]:
+        """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""
+        links = [[link.rule.name, link.title] for link in self._chain.links(self._settings)]
+        options = {name: value for name, value in self._options.given().items() if name != "state_dir"}
+        return {"class": type(self).__name__, "links": links, "options": options}
+
+    def _check_untorn(self) -> None:
+        if self._torn:
+            raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
+                                "of no whole number of steps: load a state, or call opt.reset(), and start from known "
+                                "parameters.")
+
+    def _known(self) -> Known | None:
+        return known_of(self._bound, self.t) if self._bound else self._waiting
+
+    def _record(self) -> dict[str, Any]:
+        self._check_untorn()
+        return record(self._chain, self._settings, self.t, self._skipped, self._known())
+
+    def _load(self, loaded: Loaded) -> None:
+        """Take over what was checked; its arrays too where they have to wait."""
+        bound, known = self._bound, loaded.known
+        if bound is None or known is None:
+            self._forget()
+            self._torn, self._waiting = True, known  # should an interrupt come
+        else:
+            check_fits(known, known_of(bound, self.t))
+            bound.resolve(loaded.settings)
+            self._torn = True
+            put(bound, known, bound.paths, loaded.t)
+        self._count[0], self._skipped, self._settings = loaded.t, loaded.skipped, loaded.settings
+        self._torn = False

@@ -1,0 +1,681 @@
+"""Checkpoints: one file, whole or not there, and nothing that was altered is ever loaded."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+import resource
+import stat
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fallline as fl
+from conftest import need
+from fallline.tensorfile import DTYPES
+from fallline.tensorfile import read as read_file
+from support import (
+    RECIPES,
+    a_tree,
+    every_engine,
+    every_recipe,
+    everything_of,
+    frozen,
+    halving,
+    run_alone,
+    same_bits,
+    signed_average,
+    walk,
+)
+
+Point = collections.namedtuple("Point", "x y")
+DATA = Path(__file__).parent / "data"
+NEEDED = {
+    "own rule": {"rules": [signed_average]},
+    "schedule": {"lr": halving},
+    "tree": {"lr": {"a": halving, "b": 0.0}},
+}
+
+
+def stepped(recipe="Adam", steps=4, **options):
+    opt, w = RECIPES[recipe](**options), a_tree(100)
+    walk(opt, w, range(steps))
+    return opt, w
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.safetensors"
+
+
+@functools.cache
+def a_small_checkpoint():
+    """The bytes of a file with parameters."""
+    opt, w = fl.Momentum(0.25), {"a": np.array([1.0, 2.0]), "b": 3.0}
+    w = opt.step(w, {"a": np.array([0.5, -0.5]), "b": 1.0})
+    with tempfile.TemporaryDirectory() as folder:
+        opt.save(Path(folder) / "small", w)
+        return (Path(folder) / "small").read_bytes()
+
+
+# ---- a run goes on ---------------------------------------------------------------------------------------------------
+
+
+@every_recipe
+@every_engine
+def test_a_run_saved_at_any_step_goes_on_to_the_bit(recipe, engine, path):
+    whole, w = RECIPES[recipe](engine=engine), a_tree(100)
+    for cut in range(5):
+        whole.save(path, w)
+        again, v = fl.load(path, **NEEDED.get(recipe, {}))
+        same, u = RECIPES[recipe](engine=engine), None
+        u = same.load(path)
+        assert (type(again), repr(again)) == (type(whole), repr(whole))
+        twin, x = copy.deepcopy(whole), copy.deepcopy(w)
+        walk(twin, x, range(cut, 6))
+        for resumed, y in ((again, v), (same, u)):
+            assert everything_of(resumed) == everything_of(whole)
+            assert same_bits(y, w)
+            walk(resumed, y, range(cut, 6))
+            assert same_bits(y, x)
+            assert everything_of(resumed) == everything_of(twin)
+        walk(whole, w, [cut])
+
+
+@pytest.mark.parametrize("options", [{}, {"engine": "reference", "nonfinite": "skip", "threads": 2}])
+def test_options_come_back(options, path):
+    opt = fl.chain(fl.clip_value(1.0), fl.clip_value(0.5), fl.Adam(), fl.weight_decay(lr=0.5), **options)
+    opt.save(path)
+    again = fl.load(path)
+    assert repr(again) == repr(opt)
+    assert everything_of(again) == everything_of(opt)
+
+
+def test_state_in_files_is_saved_and_loaded_into(path, tmp_path):
+    opt, w = stepped(state_dir=tmp_path)
+    opt.save(path, w)
+    again, v = fl.load(path)
+    assert again.state_dir is None
+    other = fl.Adam(state_dir=tmp_path)
+    other.load(path)
+    for each, x in ((opt, w), (again, v), (other, copy.deepcopy(w))):
+        walk(each, x, range(4, 7))
+        assert same_bits(x, w)
+        assert everything_of(each) == everything_of(opt)
+
+
+def test_a_file_without_parameters_gives_the_optimizer_alone(path):
+    opt, _ = stepped()
+    opt.save(path)
+    assert isinstance(fl.load(path), fl.Adam)
+    assert fl.Adam().load(path) is None
+    for params in (0.0, np.zeros(0), {}, []):  # but whatever is given is there
+        fl.SGD().save(path, params)
+        assert same_bits(fl.load(path)[1], params)
+
+
+def test_a_stepped_optimizer_takes_over_a_file(path):
+    opt, w = stepped()
+    opt.save(path, w)
+    other, _ = stepped(steps=6)
+    v = other.load(path)
+    walk(opt, w, range(4, 8))
+    walk(other, v, range(4, 8))
+    assert same_bits(v, w)
+
+
+def test_what_is_loaded_is_saved_again_as_the_same_bytes(path):
+    opt, w = stepped("chain")
+    opt.save(path, w)
+    first = path.read_bytes()
+    again, v = fl.load(path)  # whose state still waits
+    again.save(path, v)
+    assert path.read_bytes() == first
+
+
+def test_a_process_of_its_own_goes_on(path):
+    opt, w = stepped("chain")
+    opt.save(path, w)
+    walk(opt, w, [4])
+    script = ("import sys, fallline as fl; sys.path.insert(0, sys.argv[2]); from support import walk; "
+              "opt, w = fl.load(sys.argv[1]); walk(opt, w, [4]); opt.save(sys.argv[1], w)")
+    run_alone(script, path, Path(__file__).parent)
+    _, v = fl.load(path)
+    assert same_bits(v, w)
+
+
+# ---- rules and functions ---------------------------------------------------------------------------------------------
+
+
+def altered_average():
+    @fl.rule
+    def signed_average(g, m=0, *, lr: fl.NonNegative = 1e-2, beta: fl.Fraction = 0.9):
+        m = beta * m + (1 - beta) * g
+        return lr * fl.sign(m), m
+    return signed_average
+
+
+@functools.cache
+def a_class_of_ones_own():
+    class Signed(fl.Optimizer):
+        rule = signed_average
+    return Signed
+
+
+def test_rules_and_classes_of_ones_own_are_given_again(path):
+    Signed = a_class_of_ones_own()
+    Signed(0.5).save(path)
+    assert repr(fl.load(path, rules=[Signed])) == "Signed(lr=0.5, beta=0.9)"
+    fl.chain(Signed(0.5), fl.weight_decay()).save(path)
+    assert repr(fl.load(path, rules=[signed_average])) == "chain(Signed(lr=0.5, beta=0.9), weight_decay(rate=0.01))"
+
+
+REFUSED = {
+    "a rule that is not given": (lambda: fl.Optimizer(signed_average), {}, "needs the rule 'signed_average'.*rules="),
+    "another formula": (lambda: fl.Optimizer(signed_average), {"rules": [altered_average()]},
+                        "made by a formula signed_average of fingerprint 4cfa.*here is"),
+    "a class that is not given": (lambda: a_class_of_ones_own()(), {"rules": [signed_average]}, "the class Signed"),
+    "a function that is not given": (lambda: fl.SGD(halving), {}, "lr of SGD was halving .*give it again"),
+    "another function": (lambda: fl.SGD(halving), {"lr": abs}, "lr of SGD was halving .*is abs here"),
+    "a number where a function was": (lambda: fl.SGD(halving), {"lr": 0.1}, "lr of SGD was halving .*is 0.1 here"),
+    "a function where none was": (lambda: fl.SGD(0.5), {"lr": halving}, "lr of SGD was 0.5 .*is restored"),
+    "a number given": (lambda: fl.SGD(0.5), {"lr": 0.5}, "lr of SGD was 0.5 .*is restored"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_what_was_saved_is_refused_with_both_named(case, path):
+    make, arguments, message = REFUSED[case]
+    make().save(path)
+    with pytest.raises(fl.CheckpointError, match=message):
+        fl.load(path, **arguments)
+
+
+def test_arguments_that_make_no_sense_are_the_callers_mistake(path):
+    fl.SGD().save(path)
+    with pytest.raises(TypeError, match="SGD has no hyper-parameter 'rate'"):
+        fl.load(path, rate=0.1)
+    with pytest.raises(TypeError, match="rules must be rules"):
+        fl.load(path, rules=[halving])
+
+
+@every_engine
+def test_another_optimizers_file_is_refused_by_name_and_changes_nothing(engine, path):
+    fl.Adam().save(path)
+    for opt, message in ((fl.SGD(engine=engine), "its rules are adam; those of SGD are sgd"),
+                         (stepped("AdaMax", engine=engine)[0], "its rules are adam; those of AdaMax are adamax")):
+        before = everything_of(opt)
+        with pytest.raises(fl.CheckpointError, match=message):
+            opt.load(path)
+        assert everything_of(opt) == before
+    opt = stepped(engine=engine)[0]
+    other = fl.Adam(engine=engine)
+    other.step({"a": np.ones(4), "c": 1.0}, {"a": np.ones(4), "c": 1.0})
+    other.save(path)
+    before = everything_of(opt)
+    with pytest.raises(fl.CheckpointError, match=r"leaves of the state .*missing 'b'; unexpected 'c'"):
+        opt.load(path)
+    assert everything_of(opt) == before
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_every_dtype_travels_to_the_bit(name, path):
+    dtype = np.dtype(getattr(need("ml_dtypes"), name)) if name == "bfloat16" else np.dtype(name)
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 2 if name == "bool" else 256, 24 * dtype.itemsize, np.uint8)
+    x = raw.view(dtype).reshape(4, 6)
+    arrays = {"x": x, "strided": x[::2, ::-1], "fortran": np.asfortranarray(x), "0-d": np.array(x[0, 0]),
+              "empty": x[:0], "a/b": x[0], "__metadata__": x[1], "digest": x[2]}  # fmt: skip
+    params = None if name in ("int64", "int32", "uint8", "bool") else {**arrays, "0": [x], 0: (x[0, 0], None)}
+    fl.SGD()._save(path, params, arrays, {"best": 1.5})
+    contents = fl.SGD()._load_file(path)
+    assert frozen(contents.arrays) == frozen(arrays)
+    assert contents.extra == {"best": 1.5}
+    assert frozen(contents.params) == frozen(params)
+    assert params is None or all(type(v) is type(params[k]) for k, v in contents.params.items())
+
+
+def test_other_byte_orders_and_subclasses_come_back_as_plain_arrays(path):
+    fl.SGD().save(path, [np.arange(3.0).astype(">f8"), np.arange(3.0).view(np.memmap), np.float32(0.1), 0.1])
+    _, (swapped, sub, scalar, number) = fl.load(path)
+    assert same_bits([swapped, sub], [np.arange(3.0)] * 2)
+    assert (type(swapped), type(sub), type(scalar), type(number)) == (np.ndarray, np.ndarray, np.float32, float)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_arrays_of_other_libraries_come_back_as_numpy_arrays(library, path):
+    xp = need("jax.numpy" if library == "jax" else "torch")
+    ml_dtypes = need("ml_dtypes")
+    w = {"w": xp.asarray(np.linspace(-1, 1, 5, dtype=np.float32))}
+    opt = fl.Adam()
+    w = opt.step(w, w)
+    half = {"half": xp.asarray(np.ones(3, np.float32)).astype(xp.bfloat16)} if library == "jax" else {
+        "half": xp.ones(3, dtype=xp.bfloat16, requires_grad=True)}
+    opt.save(path, w)
+    again, v = fl.load(path)
+    assert same_bits(v["w"], np.asarray(w["w"]))
+    assert everything_of(again) == everything_of(opt)
+    fl.SGD().save(path, half)
+    assert fl.load(path)[1]["half"].dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize(("params", "error", "message"), [
+    ({"a": np.ones(4)}, ValueError, "missing 'b'"),
+    ({"a": np.ones(4), "b": np.ones(3)}, ValueError, "'b' must have the shape"),
+    ({"a": np.ones(4), "b": np.ones((2, 3), np.float32)}, TypeError, "'b' must be float64"),
+])  # fmt: skip
+def test_parameters_that_are_not_the_optimizers_are_refused(params, error, message, path):
+    opt, w = stepped()
+    opt.save(path, w)
+    before = path.read_bytes()
+    with pytest.raises(error, match=message):
+        opt.save(path, params)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("params", "message"), [
+    ([np.ones(3, int)], "Got int64"),
+    ({1.5: 1.0}, "made of dicts .with strings or integers as keys., lists and tuples.*Got dict"),
+    ({"p": Point(1.0, 2.0)}, "lists and tuples"),
+    (["text"], "str"),
+    (np.ma.masked_array([1.0]), "masked"),
+])  # fmt: skip
+def test_parameters_that_a_file_cannot_hold_are_refused(params, message, path):
+    with pytest.raises(TypeError, match=message):
+        fl.SGD().save(path, params)
+    assert os.listdir(path.parent) == []
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_the_safetensors_library_reads_it(path):
+    library = need("safetensors.numpy")
+    opt, w = stepped()
+    opt.save(path, w)
+    found = library.load_file(path)
+    assert same_bits(found["params/b"], w["b"])
+    assert same_bits(found["state/m/a"], opt.state["m"]["a"])
+    assert found["digest"].tobytes() == hashlib.sha256(path.read_bytes()[:-32]).digest()
+
+
+def test_the_first_format_is_read_for_ever():
+    for name, arguments in (("all-1", {"rules": [signed_average_1], "lr": halving}), ("fresh-1", {})):
+        loaded = fl.load(DATA / f"{name}.safetensors", **arguments)
+        opt, *rest = loaded if isinstance(loaded, tuple) else (loaded,)
+        known = json.loads((DATA / f"{name}.json").read_text())
+        assert re.sub(" at 0x[0-9a-f]+", "", repr(opt)) == known["repr"]
+        assert [opt.t, opt.skipped] == known["counts"]
+        if rest:
+            params = opt.step(rest[0], {"net": [np.ones(2), np.ones(3, np.float32)], "0": 1.0})
+            assert [np.asarray(x).tobytes().hex() for x in (*params["net"], params["0"])] == known["next step"]
+
+
+@fl.after
+def signed_average_1(d, mean=0, *, rate: fl.Fraction = 0.5):
+    mean = rate * mean + (1 - rate) * d
+    return fl.where(mean > 0, fl.root(mean), mean), mean
+
+
+def test_saving_keeps_permissions_and_follows_links(path):
+    opt, w = stepped()
+    mask = os.umask(0o027)
+    try:
+        opt.save(path)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    path.chmod(0o604)
+    link = path.parent / "link"
+    link.symlink_to(path.name)
+    opt.save(link, w)
+    assert link.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+    assert same_bits(fl.load(path)[1], w)
+    assert sorted(os.listdir(path.parent)) == ["link", path.name]
+    dangling = path.parent / "dangling"
+    dangling.symlink_to("later")
+    opt.save(dangling)
+    assert (path.parent / "later").is_file()
+
+
+def assert_not_written(opt, path, w, why):
+    before = {name: (path.parent / name).read_bytes() for name in os.listdir(path.parent)}
+    with pytest.raises(fl.CheckpointError, match="could not be written") as caught:
+        opt.save(path, w)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == why
+    assert {name: (path.parent / name).read_bytes() for name in os.listdir(path.parent)} == before
+
+
+@pytest.mark.parametrize("room", [0, 100, 5000, 60_000])
+def test_a_full_disk_is_a_clear_error_and_leaves_the_old_file(room, path):
+    opt, w = fl.Adam(), np.ones(4000)
+    opt.step(w, w)
+    opt.save(path, w)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        assert_not_written(opt, path, w, errno.EFBIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    opt.save(path, w)
+    assert same_bits(fl.load(path)[1], w)
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error_and_leaves_the_old_file():
+    opt, w = stepped()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run"
+        opt.save(path, w)
+        os.chmod(folder, 0o555)
+        owner = os.geteuid()
+        if owner == 0:  # whom permissions do not stop
+            os.seteuid(65534)
+        try:
+            assert_not_written(opt, path, w, errno.EACCES)
+        finally:
+            os.seteuid(owner)
+            os.chmod(folder, 0o755)
+        assert same_bits(fl.load(path)[1], w)
+        with pytest.raises(fl.CheckpointError, match=r"could not be written .No such file"):
+            opt.save(Path(folder) / "none" / "run")
+
+
+def test_an_interrupt_while_saving_leaves_the_old_file(path):
+    opt, w = stepped()
+    opt.save(path, w)
+    before = path.read_bytes()
+
+    class Interrupting:
+        dtype, shape, ndim = np.dtype("float64"), (4,), 1
+
+        def __array__(self, dtype=None, copy=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opt._save(path, w, {"late": Interrupting()})
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_optimizer_that_is_torn_is_not_saved_and_a_file_makes_it_whole(path):
+    opt, w = stepped()
+    opt.save(path, w)
+    before = path.read_bytes()
+    opt._torn = True
+    for call in (lambda: opt.save(path), opt.state_dict):
+        with pytest.raises(fl.TornOptimizer, match="load a state"):
+            call()
+    assert path.read_bytes() == before
+    w = opt.load(path)
+    walk(opt, w, [4])
+    assert opt.t == 5
+
+
+# ---- bad files -------------------------------------------------------------------------------------------------------
+
+
+def assert_refused(path, content, message=None):
+    """Neither way of loading takes the file, and an optimizer is left as it was."""
+    path.write_bytes(content)
+    with pytest.raises(fl.CheckpointError, match=message) as caught:
+        fl.load(path)
+    opt = fl.Momentum(0.125)
+    with pytest.raises(fl.CheckpointError):
+        opt.load(path)
+    assert (opt.t, dict(opt.state), opt.lr) == (0, {}, 0.125)
+    return str(caught.value)
+
+
+def test_every_truncation_is_refused(path):
+    content = a_small_checkpoint()
+    path.write_bytes(content)
+    for length in range(len(content), -1, -1):
+        os.truncate(path, length)
+        if length < len(content):
+            with pytest.raises(fl.CheckpointError, match=r"no checkpoint, or a truncated one|altered or cut short"):
+                fl.load(path)
+        else:
+            assert fl.load(path)[0].t == 1
+    assert_refused(path, content + b"\0", "altered or cut short")
+
+
+def test_every_flipped_bit_is_refused(path):
+    content = bytearray(a_small_checkpoint())
+    with open(path, "wb", buffering=0) as file:
+        file.write(content)
+        for place in range(len(content)):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([content[place] ^ 1 << bit]), place)
+                with pytest.raises(fl.CheckpointError):
+                    read_file(path)
+            os.pwrite(file.fileno(), content[place : place + 1], place)
+    assert fl.load(path)[0].t == 1
+
+
+def header_of(content):
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length : -32]
+
+
+def rebuilt(header, data):
+    """A file with this header and data, and a digest that fits."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    body = len(text).to_bytes(8, "little") + text + data
+    return body + hashlib.sha256(body).digest()
+
+
+def with_info(change):
+    header, data = header_of(a_small_checkpoint())
+    info = json.loads(header["__metadata__"]["info"])
+    change(info)
+    header["__metadata__"]["info"] = json.dumps(info)
+    return rebuilt(header, data)
+
+
+def with_header(change):
+    header, data = header_of(a_small_checkpoint())
+    change(header)
+    return rebuilt(header, data)
+
+
+def entries(header):
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+SENSELESS = {
+    "a hole": lambda h: [e.update(data_offsets=[n + 8 for n in e["data_offsets"]]) for e in entries(h).values()],
+    "an overlap": lambda h: h["params/a"].update(data_offsets=h["state/velocity/a"]["data_offsets"]),
+    "a shape too large": lambda h: h["params/a"].update(shape=[3]),
+    "a huge shape": lambda h: h["params/a"].update(shape=[2**40, 2**40]),
+    "an empty huge shape": lambda h: h["params/a"].update(shape=[0, 10**30]),
+    "a negative shape": lambda h: h["params/a"].update(shape=[-1, -2]),
+    "a shape of truth": lambda h: h["params/a"].update(shape=[True, 2]),
+    "too many dimensions": lambda h: h["params/a"].update(shape=[1] * 99 + [2]),
+    "places as text": lambda h: h["params/a"].update(data_offsets="ab"),
+    "huge places": lambda h: h["params/a"].update(data_offsets=[10**30, 10**30 + 16]),
+    "an unknown dtype": lambda h: h["params/a"].update(dtype="F8_E4M3"),
+    "another dtype": lambda h: h["state/velocity/a"].update(dtype="I64"),
+    "no dtype": lambda h: h["params/a"].pop("dtype"),
+    "no entry": lambda h: h.update({"params/a": None}),
+    "a missing array": lambda h: h.update({"params/c": h.pop("params/a")}),
+    "a superfluous array": lambda h: h.update({"other": {**h["params/a"], "shape": [0], "data_offsets": [0, 0]}}),
+    "no digest": lambda h: h.update({"extra/digest": h.pop("digest")}),
+    "pairs that are none": lambda h: h["__metadata__"].update(complex='{"params/a": "complex128", "params/b": "?"}'),
+    "no info": lambda h: h["__metadata__"].pop("info"),
+    "info of another kind": lambda h: h["__metadata__"].update(info="[]"),
+    "info that is no JSON": lambda h: h["__metadata__"].update(info="{"),
+    "info too deep": lambda h: h["__metadata__"].update(info="[" * 100_000),
+    "a number too long": lambda h: h["__metadata__"].update(info="9" * 10_000),
+}
+
+
+@pytest.mark.parametrize("case", SENSELESS)
+def test_a_header_that_makes_no_sense_is_refused_though_the_digest_fits(case, path):
+    assert_refused(path, with_header(SENSELESS[case]))
+
+
+WRONG_INFO = {
+    "t": ({"t": -1}, "t of the state must be"),
+    "counts": ({"skipped": "1"}, "skipped of the state must be"),
+    "format": ({"format": 2}, "format 2"),
+    "rules": ({"rules": {"adam": "built in"}}, None),
+    "a setting": ({"hyper": {"momentum.lr": -1.0, "momentum.momentum": 0.9}}, "lr of Momentum must be ≥ 0"),
+    "settings": ({"hyper": {}}, "lacks momentum.lr"),
+    "leaves": ({"leaves": {"a": {}}}, None),
+    "slots": ({"slots": ["m"]}, None),
+    "a superfluous key": ({"more": 1}, None),
+}
+WRONG_BUILT = {
+    "a rule that is none": ({"links": [["__name__", ""]]}, "needs the rule '__name__'"),
+    "a name that is none": ({"links": [[None, ""]]}, "names of its rules are no text"),
+    "a title that is none": ({"links": [["momentum", None]]}, "names of its rules are no text"),
+    "no rule": ({"links": []}, None),
+    "another class": ({"class": "Adam"}, "needs the class Adam"),
+    "no class": ({"class": None}, "needs the class None"),
+    "an unknown option": ({"options": {"shell": 1}}, "shell"),
+    "a folder of another machine": ({"options": {"state_dir": "/"}}, "unknown options: state_dir"),
+    "an option out of range": ({"options": {"engine": "fast"}}, "engine of Momentum must be one of"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INFO)
+def test_content_that_makes_no_sense_is_refused_though_the_digest_fits(case, path):
+    change, message = WRONG_INFO[case]
+    assert_refused(path, with_info(lambda info: info.update(change)), message)
+
+
+@pytest.mark.parametrize("case", WRONG_BUILT)
+def test_an_optimizer_that_cannot_be_made_is_refused_though_the_digest_fits(case, path):
+    change, message = WRONG_BUILT[case]
+    path.write_bytes(with_info(lambda info: info["built"].update(change)))
+    with pytest.raises(fl.CheckpointError, match=message):
+        fl.load(path)
+    assert fl.Momentum().load(path)["b"] == 2.75  # by an optimizer that is there
+
+
+def test_swapped_arrays_are_refused(path):
+    header, data = header_of(a_small_checkpoint())
+    a, b = (slice(*header[name]["data_offsets"]) for name in ("params/a", "state/velocity/a"))
+    swapped = bytearray(data)
+    swapped[a], swapped[b] = data[b], data[a]
+    content = a_small_checkpoint()
+    assert_refused(path, content[: -32 - len(data)] + bytes(swapped) + content[-32:], "altered")
+
+
+def test_foreign_files_are_refused_by_what_they_are(path):
+    library = need("safetensors.numpy")
+    cases = {
+        "another program": library.save({"w": np.ones(3), "x": np.zeros(20)}),
+        "another program's": library.save({"w": np.ones(9)}, {"format": "pt"}),
+        "no checkpoint, or a truncated one": b"",
+        "no checkpoint": b"Dear reader, " * 100,
+        "no checkpoint:": bytes(200),
+        "format 2; this version of fallline reads 1": with_header(
+            lambda h: h["__metadata__"].update(fallline="2")),
+        "format 123456": with_header(lambda h: h["__metadata__"].update(fallline="123456")),
+    }
+    for message, content in cases.items():
+        assert_refused(path, content, message.split("'")[0])
+    np.savez(path.parent / "file.npz", w=np.ones(9))
+    assert_refused(path, (path.parent / "file.npz").read_bytes(), "no checkpoint")
+    with pytest.raises(fl.CheckpointError, match="is a folder"):
+        fl.load(path.parent)
+    with pytest.raises(fl.CheckpointError, match="is a folder"):
+        fl.SGD().save(path.parent)
+    with pytest.raises(fl.CheckpointError, match="no regular file"):
+        fl.load("/dev/zero")
+    with pytest.raises(FileNotFoundError):
+        fl.load(path.parent / "none")
+
+
+def test_a_huge_header_costs_no_memory(path):
+    with open(path, "wb") as file:
+        file.write((2**62).to_bytes(8, "little"))
+        file.truncate(10**6)
+    assert_refused_as_it_lies(path, "no room for its header")
+    with open(path, "wb") as file:  # a file with a hole: it takes no room
+        file.write((2**33).to_bytes(8, "little"))
+        file.truncate(2**34)
+    assert_refused_as_it_lies(path, "no room for its header")
+    path.unlink()
+
+
+def assert_refused_as_it_lies(path, message):
+    with pytest.raises(fl.CheckpointError, match=message):
+        fl.load(path)
+
+
+ATOMS = st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats(allow_nan=False) | st.sampled_from(
+    ["", "a", "momentum", "built in", "float64", "F64", "state/velocity/a"]) | st.lists(st.integers(-1, 3), max_size=3)
+
+
+def nodes_of(tree, at=()):
+    """The places in nested dicts and lists."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*at, key)
+        yield from nodes_of(value, (*at, key))
+
+
+def changed(tree, place, value):
+    for key in place[:-1]:
+        tree = tree[key]
+    if value is ...:
+        del tree[place[-1]]
+    else:
+        tree[place[-1]] = value
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_change_of_the_content_is_refused_or_gives_an_optimizer_that_works(data):
+    """Mutated headers and info whose digest was made to fit: a CheckpointError, or a proper optimizer."""
+    header, body = header_of(a_small_checkpoint())
+    header["__metadata__"]["info"] = json.loads(header["__metadata__"]["info"])
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.sampled_from(list(nodes_of(header))))
+        changed(header, place, data.draw(ATOMS | st.just(...)))
+    if isinstance(header.get("__metadata__"), dict) and "info" in header["__metadata__"]:
+        header["__metadata__"]["info"] = json.dumps(header["__metadata__"]["info"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mutant"
+        path.write_bytes(rebuilt(header, body))
+        try:
+            loaded = fl.load(path)
+        except fl.CheckpointError:
+            return
+    opt = loaded[0] if isinstance(loaded, tuple) else loaded
+    opt.state_dict()
+    repr(opt)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_bytes_written_over_cut_out_or_put_in_are_refused(data):
+    content = a_small_checkpoint()
+    start = data.draw(st.integers(0, len(content)))
+    stop = data.draw(st.integers(start, min(len(content), start + 40)))
+    mutant = content[:start] + data.draw(st.binary(max_size=40)) + content[stop:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mutant"
+        path.write_bytes(mutant)
+        if mutant == content:
+            assert fl.load(path)[0].t == 1
+        else:
+            with pytest.raises(fl.CheckpointError):
+                fl.load(path)
