@@ -1,0 +1,59 @@
+"""The same bits whatever instructions the processor has: kernels compiled for less than this one, in processes of their
+own."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from support import output_of, start_alone
+
+DIGEST = """
+import hashlib, sys
+import llvmlite.binding as llvm
+import numpy as np
+
+cpu, features, engine = sys.argv[1:]
+if cpu:
+    class Features(dict):
+        def flatten(self):
+            return features
+    llvm.get_host_cpu_name, llvm.get_host_cpu_features = lambda: cpu, Features
+import fallline as fl
+
+def numbers(rng, dtype):
+    drawn = [rng.standard_normal(n) * 10.0 ** rng.integers(-45, 20, n) for n in (20_011, 7, 1)]
+    drawn.append(rng.standard_normal((40, 30)).T)
+    drawn[0][::13] = 0.0
+    drawn[0][5::17] = -0.0
+    return [a.astype(dtype) for a in drawn]
+
+for name, cls in fl.OPTIMIZERS.items():
+    seen = hashlib.sha256()
+    for dtype in (np.float32, np.float64):
+        rng = np.random.default_rng(0)
+        opt = fl.chain(fl.l2(0.01), fl.clip_value(10.0), cls(), fl.weight_decay(0.1, **({} if hasattr(cls(), "lr") else
+                       {"lr": 0.1})), engine=engine)
+        w = numbers(rng, dtype)
+        for _ in range(6):
+            with np.errstate(all="ignore"):
+                opt.step(w, numbers(rng, dtype))
+        for a in (*w, *(a for tree in opt.state.values() for a in tree)):
+            seen.update(np.where(np.isnan(a), 0, a).tobytes())
+    print(name, seen.hexdigest())
+"""
+
+SETS = {
+    "SSE2": ("x86-64", ""),
+    "AVX2": ("haswell", "+avx2,+fma,+f16c,-avx512f"),
+}
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="instruction sets of x86")
+def test_kernels_for_any_instruction_set_give_the_bits_of_numpy():
+    running = [start_alone(DIGEST, "", "", "reference"), start_alone(DIGEST, "", "", "native"),
+               *(start_alone(DIGEST, *target, "native") for target in SETS.values())]  # fmt: skip
+    expected, *found = map(output_of, running)
+    assert len(expected.splitlines()) == 10
+    assert found == [expected] * 3
