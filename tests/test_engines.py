@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fallline as fl
+from conftest import need
 from fallline.engines.reference import TILE
 from fallline.engines.scalars import LAST, native_scalars
 from fallline.hoststep import BUFFER
@@ -288,3 +289,27 @@ def test_scalars_that_the_dtype_cannot_hold_are_noticed():
 def test_scalars_that_machine_code_cannot_be_sure_of_are_left_to_python(factor):
     rule = fl.rule(lambda g, t, *, b=0.5: factor(t, b) * g)
     assert native_scalars(fl.Optimizer(rule)._chain.stepping, np.dtype(np.float32)) == 0
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+@every_dtype
+def test_another_librarys_flush_to_zero_changes_no_bit(name, dtype):
+    torch = need("torch")
+    rng = np.random.default_rng(0)
+    smallest = np.finfo(dtype).smallest_subnormal
+    gradients = [(rng.integers(-(2**20), 2**20, 50) * smallest).astype(dtype) for _ in range(6)]
+
+    def run(engine, flush):
+        opt, w, increments = EVERYTHING[name](engine=engine), np.full(50, smallest * 1000, dtype), []
+        try:
+            if not torch.set_flush_denormal(flush):
+                pytest.skip("this processor does not flush")
+            for g in gradients:
+                opt.step(w, g)
+                increments.append(opt.update(g, params=w).tobytes())
+        finally:
+            torch.set_flush_denormal(False)
+        return bits(w), increments, {slot: bits(a) for slot, a in opt.state.items()}
+
+    expected = run("reference", False)
+    assert run("reference", True) == run("native", True) == run("native", False) == expected

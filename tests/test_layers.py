@@ -6,7 +6,7 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "ops", "schema", "rules", "trace", "memory", "threads",
+    "errors", "ops", "schema", "rules", "trace", "memory", "threads", "arithmetic",
     "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.jobs", "engines.pool",
     "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.strided", "engines.eager", "engines",
     "options", "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fallline.arithmetic import pinned
 from fallline.arrays import as_number, detached, is_number, new_like, view
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
@@ -23,6 +24,7 @@ from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
+from fallline.trace import Program
 from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
@@ -148,10 +150,7 @@ class Optimizer(Keeping):
         bound = self._bind(params, "parameter")
         xs = bound.leaves(params, "parameter")
         gs = bound.leaves(grads, "gradient")
-        call = _call(bound)(bound, self._chain.stepping, xs, gs, xs, params, self.t)
-        if self._check_finite(call.non_finite):
-            return params
-        return self._advance(call)
+        return self._take_long_way(bound, self._chain.stepping, xs, gs, xs, params)
 
     def update(self, grads: Any, params: Any = None, out: Any = None) -> Any:
         """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
@@ -187,10 +186,7 @@ class Optimizer(Keeping):
         gs = bound.leaves(grads, "gradient")
         xs = None if params is None else bound.leaves(params, "parameter")
         targets = None if out is None else bound.leaves(out, "out")
-        call = _call(bound)(bound, self._chain.updating, xs, gs, targets, out, self.t)
-        if self._check_finite(call.non_finite):
-            return call.nothing()
-        return self._advance(call)
+        return self._take_long_way(bound, self._chain.updating, xs, gs, targets, out)
 
     def _short_way(self, way: str) -> Any:
         return None if self._bound is None or self._torn else self._bound.fast.get(way)
@@ -220,6 +216,13 @@ class Optimizer(Keeping):
                                     'nonfinite="skip" goes on without such steps.', tuple(path for path, _ in bad))
         self._skipped += 1
         return True
+
+    def _take_long_way(self, bound: Bound, program: Program, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
+        with pinned():
+            call = _call(bound)(bound, program, xs, gs, targets, tree, self.t)
+            if self._check_finite(call.non_finite):
+                return tree if program.outputs[0][0] == "x" else call.nothing()
+            return self._advance(call)
 
     def _advance(self, call: HostCall | EagerCall) -> Any:
         known, t = self._bound, self.t
