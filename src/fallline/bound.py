@@ -206,7 +206,7 @@ class Bound:
         from fallline.faststep import Arrays  # which needs llvmlite
 
         arrays = Arrays(self.state, xs, outs, strided, tensors)
-        if way not in self.fast or not self.fast[way].matches(arrays):
+        if way not in self.fast or not (self.fast[way].is_free and self.fast[way].matches(arrays)):
             self.fast.pop(way, None)
             fast = self._faststep(program, arrays)
             if fast is not None:
@@ -228,9 +228,10 @@ class Bound:
         settings = [[(q, self._setting(q, group.leaves[0])) for q in program.hyper] for group in groups]
         chain = self.chain  # and not self: a cycle would keep a dropped optimizer's state for a while
 
-        def values_after(t: int) -> list[list[float]]:
+        def values_after(t: int, live: Sequence[bool]) -> list[list[float] | None]:
             memo: dict[Any, Any] = {}
-            return [[_value(chain, q, setting, t, memo) for q, setting in group] for group in settings]
+            return [[_value(chain, q, setting, t, memo) for q, setting in group] if is_live else None
+                    for group, is_live in zip(settings, live)]
 
         leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
         constant = not any(callable(setting) for group in settings for _, setting in group)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fallline.arrays import is_tensor, mark_changed
 from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
-from fallline.engines.jobs import CHUNK, CONSTANTS, EXTRA, LAYOUT, STRIDES, functions
+from fallline.engines.jobs import CHUNK, CONSTANTS, EXTRA, JOB, LAYOUT, STRIDES, functions
 from fallline.engines.native import native_kernel
 from fallline.engines.pool import perform
 from fallline.engines.scalars import native_scalars
@@ -56,18 +56,22 @@ class Group(NamedTuple):
     dtype: np.dtype
 
 
+ValuesAfter = Callable[[int, Sequence[bool]], Sequence[Sequence[float] | None]]
+
+
 class FastStep:
     """A step or update prepared for parameters, and outputs if they are given, at these addresses.
 
     `take(params, grads, out)` takes the trees (None for what the program does not have). It returns None or False,
     having done nothing, if the call must go the long way; else the tree of new increments if there are no outputs to
-    write, else True. `values_after(t)` gives the values of the hyper-parameters for each group after t completed steps;
-    if it is `constant` they stay the same. A leaf whose gradient is None is left alone, if it has a group of its own.
+    write, else True. `values_after(t, live)` gives the values of the hyper-parameters after t completed steps for each
+    group, None for those that are not live; if it is `constant` they stay the same. A leaf whose gradient is None is
+    left alone, if it has a group of its own.
     """
 
     def __init__(self, program: Program, leaves: Leaves, groups: Sequence[Group], arrays: Arrays,
-                 values_after: Callable[[int], list[list[float]]], constant: bool, checks_finite: bool,
-                 count: np.ndarray, missed: np.ndarray, threads: int | None) -> None:
+                 values_after: ValuesAfter, constant: bool, checks_finite: bool, count: np.ndarray,
+                 missed: np.ndarray, threads: int | None) -> None:
         self._program, self._leaves, self._groups = program, leaves, groups
         self._values_after, self._count, self._missed, self._threads = values_after, count, missed, threads
         self._single = leaves.treedef.spec is None
@@ -75,6 +79,7 @@ class FastStep:
         self._is_new = self._into == INCREMENT and not arrays.outs
         self._may_miss = self._into == "x" and len(groups) == len(leaves.shapes)
         self._has_tensors = arrays.tensors
+        self._free = [True]  # holds one item, which a call takes out
         self.where = _places(arrays)
         self._column = {name: place for place, name in enumerate(program.arrays, 1)}
         self._prepare_job(arrays, checks_finite)
@@ -118,27 +123,36 @@ class FastStep:
                                      "hyper": address(self._values[k]), "constants": address(constants)}  # fmt: skip
             self._group_rows[k] = [given[name] for name in GROUP]
         self._asks = self._in_python or not constant
-        self._set_values(self._values_after(0) if constant else [])
+        self._set_values(self._values_after(0, [True] * n) if constant else [])
 
-    def _set_values(self, values: Sequence[Sequence[float]]) -> None:
+    def _set_values(self, values: Sequence[Sequence[float] | None]) -> None:
         for row, given in zip(self._values, values):
-            row[: len(given)] = given
+            if given is not None:
+                row[: len(given)] = given
 
-    def _ask(self) -> bool:
-        """Evaluate for the coming step what native code cannot; False if the dtype cannot hold it."""
+    def _ask(self, gs: Any) -> bool:
+        """Evaluate for the coming step what native code cannot; False if it cannot be taken with that."""
         t = int(self._count[0])
-        values = self._values_after(t)
-        if not self._in_python:
-            self._set_values(values)
-            return True
-        for group, constants, given in zip(self._groups, self._constants, values):
-            taken = t - int(self._missed[group.leaves[0]])
-            scalars = self._program.evaluate(given, taken + 1, float(np.finfo(group.dtype).tiny))
-            code = "f" if group.dtype.itemsize == 4 else "d"
-            try:
-                struct.pack_into(f"{len(scalars)}{code}", memoryview(constants), 0, *scalars)  # type: ignore[arg-type]
-            except OverflowError:
+        live = [g is not None for g in ([gs] if self._single else gs)] if self._may_miss else [True] * len(self._groups)
+        with np.errstate(all="ignore"):  # as on the long way
+            values = self._values_after(t, live)
+            if not self._in_python:
+                self._set_values(values)
+            elif not all(map(self._evaluate, self._groups, self._constants, values)):
                 return False
+        return int(self._count[0]) == t  # no schedule has changed it
+
+    def _evaluate(self, group: Group, constants: np.ndarray, given: Sequence[float] | None) -> bool:
+        """Set the scalars of a group, unless it is not to be stepped; False if the dtype cannot hold them."""
+        if given is None:
+            return True
+        limits, taken = np.finfo(group.dtype), int(self._count[0] - self._missed[group.leaves[0]])
+        scalars = self._program.evaluate(given, taken + 1, float(limits.tiny))
+        largest = float(limits.max)
+        if any(largest < abs(s) < math.inf for s in scalars):
+            return False
+        code = "f" if group.dtype.itemsize == 4 else "d"
+        struct.pack_into(f"{len(scalars)}{code}", memoryview(constants), 0, *scalars)  # type: ignore[arg-type]
         return True
 
     def _find_ranges(self, written: Sequence[np.ndarray]) -> None:
@@ -157,10 +171,12 @@ class FastStep:
         for k in (k for k, strided in enumerate(arrays.strided) if strided):
             layout = np.zeros(STRIDES + 2 * columns, np.int64)
             layout[:STRIDES] = len(self._leaves.shapes[k]), address(self._dims[k])
-            for name, fixed in (("x", arrays.xs), (INCREMENT, arrays.outs)):
-                if fixed:
-                    self._strides.append(np.array(fixed[k].strides, np.int64))
-                    layout[STRIDES + columns + self._column[name] - 1] = address(self._strides[-1])
+            for name, fixed in (("x", arrays.xs), ("g", ()), (INCREMENT, arrays.outs)):
+                if name in self._column:
+                    self._strides.append(np.array(fixed[k].strides if fixed else self._dims[k], np.int64))
+                    place = STRIDES + self._column[name] - 1
+                    layout[place] = address(self._strides[-1])
+                    layout[place + columns] = address(self._strides[-1]) if fixed else 0
             self._layouts[k] = layout
             self._job.table[k, LAYOUT] = address(layout)
 
@@ -183,36 +199,75 @@ class FastStep:
         self._plan = np.array([known[name] for name in PLAN], np.int64)
         self._call = bound_call(self._plan)
         self.is_atomic = self._at_once and not self._asks  # so that other threads find it taken or not begun
-        plain = self._single and self._at_once and not (self._asks or self._is_new or self._has_tensors)
-        self.take: Callable[[Any, Any, Any], Any] = self._call if plain else self._take
+        if self._asks:
+            self._prepare_look(known)
+        if self._single and self.is_atomic and not (self._is_new or self._has_tensors):
+            vars(self)["take"] = self._call  # with no Python around it
+
+    def _prepare_look(self, known: dict[str, int]) -> None:
+        """A native call that only looks whether the step can be taken: then alone schedules are asked, as ever."""
+        self._look_fields = self._job.fields.copy()
+        self._look_fields[[JOB["kernels"], JOB["count"]]] = 0
+        self._job.fields[JOB["checks"]] = 0
+        known = known | {"n_groups": 0, "job": address(self._look_fields)}
+        self._look_plan = np.array([known[name] for name in PLAN], np.int64)
+        self._look = bound_call(self._look_plan)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no call is within (nor was when an interrupt ended it)."""
+        return bool(self._free)
+
+    def take(self, params: Any, grads: Any, out: Any) -> Any:
+        """See above. While a call is within, the table is its own: one from a schedule, a finaliser or a handler of
+        signals goes the long way."""
+        if self.is_atomic:
+            return self._take(params, grads, out)
+        try:
+            self._free.pop()
+        except IndexError:
+            return None
+        try:
+            return self._take(params, grads, out)
+        finally:
+            self._free.append(True)
 
     def _take(self, params: Any, grads: Any, out: Any) -> Any:
-        xs, gs, outs = self._leaves_of(params), self._leaves_of(grads), self._leaves_of(out)
-        if self._asks and not self._ask():
-            return None
+        leaves = [self._leaves_of(tree) for tree in (params, grads, out)]
+        xs, gs, outs = map(self._as_arrays, leaves) if self._has_tensors else leaves
         if self._is_new:
             fresh = [np.empty(shape, dtype) for shape, dtype in zip(self._leaves.shapes, self._leaves.dtypes)]
             outs = fresh[0] if self._single else fresh
-        if not self._call(xs, gs, outs):
+        if self._asks and not (self._perform(self._look, self._look_fields, xs, gs, outs) and self._ask(gs)):
             return None
-        if not self._at_once and perform(self._job.where, self._job.size, self._threads):
+        if not self._perform(self._call, self._job.fields, xs, gs, outs):
             return None
         if self._is_new:
             return self._leaves.treedef.unflatten(fresh)
         if self._has_tensors:
-            written = self._leaves.treedef.flatten_like(params if self._into == "x" else out, "", "")
-            mark_changed([leaf for leaf, g in zip(written, [gs] if self._single else gs) if g is not None])
+            each = [leaves] if self._single else zip(*leaves[:2])
+            mark_changed([x for x, g, *_ in each if g is not None])
         return True
 
+    def _perform(self, call: Callable[..., Any], job: np.ndarray, xs: Any, gs: Any, outs: Any) -> bool:
+        """Whether the arrays are as the native call expects them and its job is done."""
+        if not call(xs, gs, outs):
+            return False
+        return self._at_once or not perform(address(job), self._job.size, self._threads)
+
     def _leaves_of(self, tree: Any) -> Any:
-        """What the native call takes for a tree: a list of leaves or one array; it refuses what is something else."""
-        if tree is None:
-            return None
+        """What the native call takes for a tree: a list of leaves or one leaf; it refuses what is something else."""
+        if tree is None or self._single:
+            return tree
         try:
-            leaves = tree if self._single else self._leaves.treedef.spec.flatten_up_to(tree)
-            if not self._has_tensors:
-                return leaves
-            return _as_array(leaves) if self._single else list(map(_as_array, leaves))
+            return self._leaves.treedef.spec.flatten_up_to(tree)
+        except (ValueError, TypeError, RuntimeError):
+            return ()
+
+    def _as_arrays(self, leaves: Any) -> Any:
+        """The same with arrays that share the memory of tensors, which must be possible."""
+        try:
+            return _as_array(leaves) if self._single or leaves is None else list(map(_as_array, leaves))
         except (ValueError, TypeError, RuntimeError):
             return ()
 

@@ -41,7 +41,8 @@ their ends, their number; where the completed steps are counted; the groups of l
 EXPECTED = ("dtype", "nd", "shape", "size", "itemsize", "flags", "layout")
 """Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, its size and that of a number,
 more flags that its arrays must have, and the address of its layout (0: they are contiguous). Behind what kernels read
-of a layout (see `strided`) stand the addresses of the strides that the arrays must have (0: any)."""
+of a layout (see `strided`) stand the addresses of the strides that the arrays must have; 0: any, and they are copied to
+where kernels read them, as an array's own may be freed while a step runs."""
 
 GROUP = {name: place for place, name in enumerate(("scalars", "missed", "tiny", "hyper", "constants"))}
 """The function of the scalars (0: they are there already); the address of the number of steps that the group did not
@@ -103,10 +104,13 @@ def readable() -> bool:
         return False
     if not try_out(out_flags=WRITEABLE, out_mode=COMPARE) or not try_out(arrays[0], single=1, n=1):
         return False
-    strides = np.array(arrays[2].strides)
-    layout = np.array([2, address(shapes[2]), 0, address(strides)], np.int64)
+    strides = np.zeros(2, np.int64)
+    layout = np.array([2, address(shapes[2]), address(strides), 0], np.int64)
     expected[2, EXPECTED.index("layout")] = address(layout)
-    if not try_out() or list((ctypes.c_int64 * 2).from_address(int(layout[STRIDES]))) != strides.tolist():
+    if not try_out() or tuple(strides) != arrays[2].strides:
+        return False
+    layout[STRIDES + 1] = address(strides)
+    if not try_out():
         return False
     strides[0] += 4
     refused = [try_out(), try_out(out_flags=CONTIGUOUS), try_out(n=2), try_out(tuple(arrays)),
@@ -242,8 +246,8 @@ def _of_leaf(names: str) -> str:
   {fields("%x", places, names, "x_")}"""
 
 
-# Whether n objects are arrays as expected; their addresses go into a column of the table, or must be there, and those
-# of their strides into the leaves' layouts. If %missed is not null, None may stand for one, and the lengths are noted.
+# Whether n objects are arrays as expected; their addresses go into a column of the table, or must be there, and their
+# strides into the leaves' layouts. If %missed is not null, None may stand for one, and the lengths are noted.
 _GATHER = f"""
 define internal i1 @gather(ptr %items, i64 %n, ptr %expected, i64 %need, i64 %type, ptr %table, i64 %width, i64 %column,
                            i64 %mode, ptr %missed) {{
@@ -315,23 +319,29 @@ lay_out:
 strided:
   %which = add i64 %column, {STRIDES - 1}
   %its.p = getelementptr inbounds ptr, ptr %x_layout, i64 %which
-  store ptr %strides, ptr %its.p
+  %its = load ptr, ptr %its.p
   %columns = sub i64 %width, {EXTRA}
   %behind = add i64 %which, %columns
   %wanted.p = getelementptr inbounds ptr, ptr %x_layout, i64 %behind
   %wanted = load ptr, ptr %wanted.p
   %any = icmp eq ptr %wanted, null
-  br i1 %any, label %measure, label %strides_loop
+  br label %strides_loop
 strides_loop:
-  %i = phi i64 [ 0, %strided ], [ %i1, %stride ]
+  %i = phi i64 [ 0, %strided ], [ %i1, %copy ], [ %i1, %compare ]
   %further = icmp slt i64 %i, %x_nd
   br i1 %further, label %stride, label %measure
 stride:
   %u.p = getelementptr inbounds i64, ptr %strides, i64 %i
-  %w.p = getelementptr inbounds i64, ptr %wanted, i64 %i
   %u = load i64, ptr %u.p
-  %w = load i64, ptr %w.p
   %i1 = add i64 %i, 1
+  br i1 %any, label %copy, label %compare
+copy:
+  %own.p = getelementptr inbounds i64, ptr %its, i64 %i
+  store i64 %u, ptr %own.p
+  br label %strides_loop
+compare:
+  %w.p = getelementptr inbounds i64, ptr %wanted, i64 %i
+  %w = load i64, ptr %w.p
   %alike = icmp eq i64 %u, %w
   br i1 %alike, label %strides_loop, label %bad
 measure:
