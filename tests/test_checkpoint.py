@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import errno
 import functools
@@ -13,6 +14,8 @@ import re
 import resource
 import stat
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,7 @@ from support import (
     run_alone,
     same_bits,
     signed_average,
+    start_alone,
     walk,
 )
 
@@ -68,6 +72,13 @@ def a_small_checkpoint():
         return (Path(folder) / "small").read_bytes()
 
 
+@pytest.fixture(params=["nameless", "named"])
+def way(request, monkeypatch):
+    """How the new file is made: without a name at first, or with one, where the system has no such files."""
+    if request.param == "named":
+        monkeypatch.delattr(os, "O_TMPFILE")
+
+
 # ---- a run goes on ---------------------------------------------------------------------------------------------------
 
 
@@ -90,6 +101,21 @@ def test_a_run_saved_at_any_step_goes_on_to_the_bit(recipe, engine, path):
             assert same_bits(y, x)
             assert everything_of(resumed) == everything_of(twin)
         walk(whole, w, [cut])
+
+
+def test_leaves_of_several_dtypes_and_short_steps_go_on_to_the_bit(path):
+    w = {"a": np.linspace(-1, 1, 7), "b": np.linspace(-2, 2, 5, dtype=np.float32), "c": [np.zeros((0, 2)), np.ones(())]}
+    opt = fl.Nadam(0.1)
+    for _ in range(6):
+        opt.save(path, w)
+        again, v = fl.load(path)
+        twin, u = copy.deepcopy(opt), copy.deepcopy(w)
+        for _ in range(4):
+            again.step(v, {**v, "b": v["b"] * v["b"]})
+            twin.step(u, {**u, "b": u["b"] * u["b"]})
+        assert same_bits(v, u)
+        assert everything_of(again) == everything_of(twin)
+        opt.step(w, {**w, "b": w["b"] * w["b"]})
 
 
 @pytest.mark.parametrize("options", [{}, {"engine": "reference", "nonfinite": "skip", "threads": 2}])
@@ -330,6 +356,7 @@ def signed_average_1(d, mean=0, *, rate: fl.Fraction = 0.5):
     return fl.where(mean > 0, fl.root(mean), mean), mean
 
 
+@pytest.mark.usefixtures("way")
 def test_saving_keeps_permissions_and_follows_links(path):
     opt, w = stepped()
     mask = os.umask(0o027)
@@ -361,6 +388,7 @@ def assert_not_written(opt, path, w, why):
     assert {name: (path.parent / name).read_bytes() for name in os.listdir(path.parent)} == before
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("room", [0, 100, 5000, 60_000])
 def test_a_full_disk_is_a_clear_error_and_leaves_the_old_file(room, path):
     opt, w = fl.Adam(), np.ones(4000)
@@ -376,6 +404,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_old_file(room, path):
     assert same_bits(fl.load(path)[1], w)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_folder_that_cannot_be_written_is_a_clear_error_and_leaves_the_old_file():
     opt, w = stepped()
     with tempfile.TemporaryDirectory() as folder:
@@ -395,6 +424,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error_and_leaves_the_old_fil
             opt.save(Path(folder) / "none" / "run")
 
 
+@pytest.mark.usefixtures("way")
 def test_an_interrupt_while_saving_leaves_the_old_file(path):
     opt, w = stepped()
     opt.save(path, w)
@@ -410,6 +440,54 @@ def test_an_interrupt_while_saving_leaves_the_old_file(path):
         opt._save(path, w, {"late": Interrupting()})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+SAVING = """
+import sys, numpy as np, fallline as fl
+opt, w = fl.Adam(), np.ones(100_000)
+for t in range(10_000):
+    w = opt.step(w, w)
+    opt.save(sys.argv[1], w)
+    if t == 0:
+        print("saved", flush=True)
+"""
+
+
+def test_a_process_killed_at_any_moment_leaves_a_whole_file(path):
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        process = start_alone(SAVING, path)
+        assert process.stdout.readline() == "saved\n"
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        opt, w = fl.load(path)
+        assert opt.t >= 1
+        assert (w != 1.0).all()
+        assert sum(file.stat().st_size for file in path.parent.iterdir() if file != path) <= path.stat().st_size
+
+
+def test_saving_while_another_thread_steps_is_refused_or_whole(path):
+    opt, w = fl.Adam(engine="reference"), np.zeros(200_000)
+    g = np.ones_like(w)
+    opt.step(w, g)
+    opt.save(path)
+    done = threading.Event()
+
+    def saving():
+        while not done.is_set():
+            with contextlib.suppress(fl.BusyOptimizer):
+                opt.save(path)
+
+    thread = threading.Thread(target=saving)
+    thread.start()
+    for _ in range(30):
+        with contextlib.suppress(fl.BusyOptimizer):
+            opt.step(w, g)
+        state = fl.load(path).state["m"]
+        assert (state == state[0]).all()
+    done.set()
+    thread.join()
 
 
 def test_an_optimizer_that_is_torn_is_not_saved_and_a_file_makes_it_whole(path):

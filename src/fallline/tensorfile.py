@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -103,24 +102,47 @@ def _bytes(array: Any) -> Any:
 @contextlib.contextmanager
 def _replacing(target: str) -> Iterator[BufferedWriter]:
     """A new file that takes the place of `target` once it is written and on disk; removed if anything goes wrong."""
-    folder = os.path.dirname(target)
-    mode = _permissions(target)
-    with _opened_folder(folder) as sync:
-        temporary = os.path.join(folder, f".fallline-{secrets.token_hex(8)}.tmp")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    folder, name = os.path.dirname(target), f".fallline-{os.urandom(8).hex()}.tmp"
+    temporary, mode = os.path.join(folder, name), _permissions(target)
+    with _opened(folder) as place:
+        handle, nameless = _new_file(folder, temporary)
         try:
             with os.fdopen(handle, "wb") as file:
                 if mode is not None:
-                    os.chmod(temporary, mode)
+                    os.chmod(handle if nameless else temporary, mode)
                 yield file
                 file.flush()
                 os.fsync(handle)
+                if nameless:  # (Python follows the link only where a folder's handle is given)
+                    os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=place, follow_symlinks=True)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync()
+        if place is not None:
+            os.fsync(place)
+
+
+def _new_file(folder: str, name: str) -> tuple[int, bool]:
+    """A new file to write, and whether it is nameless: one that leaves nothing behind should the process be killed."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # not every file system has them
+            return os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o666), True
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), False
+
+
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[int | None]:
+    """The folder's handle, to write its entries to disk; opened first, so that this cannot fail in the end."""
+    if os.name == "nt":  # where folders cannot be opened
+        yield None
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _permissions(target: str) -> int | None:
@@ -136,19 +158,6 @@ def _permissions(target: str) -> int | None:
 def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'} and no checkpoint.")
-
-
-@contextlib.contextmanager
-def _opened_folder(folder: str) -> Iterator[Any]:
-    """What writes a folder's entries to disk; opened first, so that it cannot fail for want of a permission."""
-    if os.name == "nt":  # where folders cannot be opened
-        yield lambda: None
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield lambda: os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
