@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
+from fallline.saved import load as read_contents
 from fallline.tensorfile import DTYPES
 from fallline.tensorfile import read as read_file
 from support import (
@@ -267,7 +268,7 @@ def test_every_dtype_travels_to_the_bit(name, path):
               "empty": x[:0], "a/b": x[0], "__metadata__": x[1], "digest": x[2]}  # fmt: skip
     params = None if name in ("int64", "int32", "uint8", "bool") else {**arrays, "0": [x], 0: (x[0, 0], None)}
     fl.SGD()._save(path, params, arrays, {"best": 1.5})
-    contents = fl.SGD()._load_file(path)
+    contents = read_contents(path)
     assert frozen(contents.arrays) == frozen(arrays)
     assert contents.extra == {"best": 1.5}
     assert frozen(contents.params) == frozen(params)

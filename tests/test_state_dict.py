@@ -510,6 +510,29 @@ def test_the_state_of_other_arrays_is_plain_numpy(library):
     assert everything_of(other) == everything_of(opt)
 
 
+@pytest.mark.parametrize("recipe", ["Adam", "chain", "tree"])
+def test_the_eager_engine_keeps_its_state_too(recipe):
+    opt, w = stepped(recipe, engine="eager")
+    for other in (RECIPES[recipe](engine="eager"), stepped(recipe, 6, engine="eager")[0]):
+        other.load_state_dict(opt.state_dict())
+        v, twin, u = copy.deepcopy(w), copy.deepcopy(opt), copy.deepcopy(w)
+        walk(other, v, range(4, 7))
+        walk(twin, u, range(4, 7))
+        assert same_bits(v, u)
+        assert everything_of(other) == everything_of(twin)
+
+
+def test_jax_arrays_come_and_go():
+    jnp = need("jax.numpy")
+    opt, w = fl.Momentum(1.0), {"a": jnp.ones(2), "b": jnp.zeros(1)}
+    w = opt.step(w, w)
+    m = opt.state_dict()["state"]["velocity"]["a"]
+    opt.adapt({"a": w["a"], "c": jnp.ones(3)})
+    assert same_bits(opt.state_dict()["state"]["velocity"], {"a": m, "c": np.zeros(3, np.float32)})
+    w = opt.step({"a": w["a"], "c": jnp.ones(3)}, {"a": None, "c": jnp.ones(3)})
+    assert {path: leaf["t"] for path, leaf in opt.state_dict()["leaves"].items()} == {"a": 1, "c": 1}
+
+
 # ---- names of leaves -------------------------------------------------------------------------------------------------
 
 

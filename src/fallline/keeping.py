@@ -155,7 +155,9 @@ class Keeping:
         >>> v == w, other.t
         (True, 1)
         """
-        return self._load_file(path).params
+        contents = read(path)
+        self._take(path, contents)
+        return contents.params
 
     def _save(self, path: Path, params: Any = None, arrays: Mapping[str, Any] | None = None, extra: Any = None) -> None:
         """Save; with named arrays, and data that JSON takes, of the caller's own."""
@@ -165,11 +167,10 @@ class Keeping:
                 self._bound.leaves(params, "parameter")
             write(path, Contents(state, self._built(), params, dict(arrays or {}), extra))
 
-    def _load_file(self, path: Path) -> Contents:
-        contents = read(path)
+    def _take(self, path: Path, contents: Contents) -> None:
+        """Take over the state of a file that was read (`saved.load`)."""
         with self._turn, guarding(path):
             self._load(checked(contents.state, self._chain, self._settings))
-        return contents
 
     def _built(self) -> dict[str, Any]:
         """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""

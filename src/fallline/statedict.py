@@ -190,8 +190,8 @@ def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
 
 def _same(got: Iterable[Any], wanted: Iterable[str], what: str) -> None:
     """Raise ValueError, naming some, unless the two hold the same names."""
-    wanted, got = list(wanted), list(got)
-    missing, unknown = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
+    wanted, got = dict.fromkeys(wanted), dict.fromkeys(got)
+    missing, unknown = [n for n in wanted if n not in got], [n for n in got if n not in wanted]
     said = [f"{word} {', '.join(map(repr, some[:5]))}{' ...' * (len(some) > 5)}"
             for word, some in (("missing", missing), ("unexpected", unknown)) if some]
     if said:

@@ -48,8 +48,12 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
 
     Raises CheckpointError if it cannot be written, from the OSError that says why; the old file is then untouched.
     """
-    names = sorted(arrays, key=lambda name: -_width(arrays[name]))  # so that none lies unaligned
-    header = _header(info, {name: arrays[name] for name in names})
+    dtypes = {name: dtype_name(array) for name, array in arrays.items()}
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            raise TypeError(f"A checkpoint holds arrays of {', '.join(DTYPES)}. {name!r} is of {dtype}.")
+    names = sorted(arrays, key=lambda name: -SIZES[DTYPES[dtypes[name]]])  # so that none lies unaligned
+    header = _header(info, {name: (dtypes[name], np.shape(arrays[name])) for name in names})
     target = os.path.realpath(path)
     try:
         with _replacing(target) as file:
@@ -65,23 +69,16 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
                               "changed.") from error
 
 
-def _width(array: Any) -> int:
-    name = dtype_name(array)
-    if name not in DTYPES:
-        raise TypeError(f"A checkpoint holds arrays of {', '.join(DTYPES)}. Got {name}.")
-    return SIZES[DTYPES[name]]
-
-
-def _header(info: Any, arrays: Mapping[str, Any]) -> bytes:
-    """The length and the header, which ends at a multiple of 8."""
-    pairs = {name: dtype_name(a) for name, a in arrays.items() if dtype_name(a).startswith("complex")}
+def _header(info: Any, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """The length and the header, which ends at a multiple of 8; `arrays` are dtypes and shapes in order."""
+    pairs = {name: dtype for name, (dtype, _) in arrays.items() if dtype.startswith("complex")}
     entries: dict[str, Any] = {"__metadata__": {"fallline": str(VERSION), "complex": json.dumps(pairs),
                                                 "info": json.dumps(info, allow_nan=False)}}
     start = 0
-    for name, array in arrays.items():
-        shape = [*np.shape(array), 2] if name in pairs else list(np.shape(array))
-        stop = start + math.prod(shape) * _width(array)
-        entries[name] = {"dtype": DTYPES[dtype_name(array)], "shape": shape, "data_offsets": [start, stop]}
+    for name, (dtype, shape) in arrays.items():
+        code, stored = DTYPES[dtype], [*shape, 2] if name in pairs else list(shape)
+        stop = start + math.prod(stored) * SIZES[code]
+        entries[name] = {"dtype": code, "shape": stored, "data_offsets": [start, stop]}
         start = stop
     entries["digest"] = {"dtype": "U8", "shape": [DIGEST], "data_offsets": [start, start + DIGEST]}
     text = json.dumps(entries, separators=(",", ":")).encode()
