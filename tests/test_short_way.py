@@ -563,3 +563,31 @@ def test_strides_that_change_under_a_step_do_not_lead_it_astray(monkeypatch):
     opt.step(w, g)
     assert g.strides == (0, 0)
     assert (w == expected).all()
+
+
+def test_another_librarys_flush_to_zero_reaches_neither_schedules_nor_scalars():
+    torch = need("torch")
+
+    @fl.rule
+    def faint(g, t, *, lr=0.0, by=0.5):
+        return -lr * by ** (0.5 * t) * 1e-150 * g
+
+    def run(engine, flush):
+        opts = [fl.SGD(lambda t: np.float64(1e-155) * 1e-160, engine=engine),
+                fl.Optimizer(faint, lr=1e-165, engine=engine)]
+        found = []
+        try:
+            if not torch.set_flush_denormal(flush):
+                pytest.skip("this processor does not flush")
+            for opt in opts:
+                w = np.zeros(3)
+                for _ in range(6):
+                    opt.step(w, np.full(3, 1e308))
+                found.append(w.tobytes())
+        finally:
+            torch.set_flush_denormal(False)
+        return found
+
+    expected = run("reference", False)
+    assert np.zeros(3).tobytes() not in expected
+    assert run("native", True) == run("native", False) == run("reference", True) == expected

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline.arithmetic import pinned
 from fallline.arrays import is_tensor, mark_changed
 from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
 from fallline.engines.jobs import CHUNK, CONSTANTS, EXTRA, JOB, LAYOUT, STRIDES, functions
@@ -134,7 +135,7 @@ class FastStep:
         """Evaluate for the coming step what native code cannot; False if it cannot be taken with that."""
         t = int(self._count[0])
         live = [g is not None for g in ([gs] if self._single else gs)] if self._may_miss else [True] * len(self._groups)
-        with np.errstate(all="ignore"):  # as on the long way
+        with pinned(), np.errstate(all="ignore"):  # as on the long way
             values = self._values_after(t, live)
             if not self._in_python:
                 self._set_values(values)
