@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -21,7 +22,17 @@ WITH_POWERS_OF_T = ["Adam", "AdaMax", "Nadam", "NadaMax"]
 
 every_optimiser = pytest.mark.parametrize("name", NAMES)
 every_engine = pytest.mark.parametrize("engine", ["reference", "native"])
-every_dtype = pytest.mark.parametrize("dtype", [np.dtype("float64"), np.dtype("float32")], ids=str)
+FULL = [np.dtype("float64"), np.dtype("float32")]
+HALVES = [np.dtype("float16"), np.dtype(ml_dtypes.bfloat16)]
+every_dtype = pytest.mark.parametrize("dtype", FULL, ids=str)  # that is computed in itself
+every_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
+every_precision = pytest.mark.parametrize("dtype", FULL + HALVES, ids=str)
+limits = ml_dtypes.finfo
+
+
+def computed(dtype):
+    """What a dtype is computed in, and has its state in."""
+    return np.dtype(np.float32) if dtype in HALVES else dtype
 
 
 def build(name, engine="auto", **keywords):

@@ -12,6 +12,7 @@ from support import output_of, start_alone
 DIGEST = """
 import hashlib, sys
 import llvmlite.binding as llvm
+import ml_dtypes
 import numpy as np
 
 cpu, features, engine = sys.argv[1:]
@@ -27,11 +28,13 @@ def numbers(rng, dtype):
     drawn.append(rng.standard_normal((40, 30)).T)
     drawn[0][::13] = 0.0
     drawn[0][5::17] = -0.0
-    return [a.astype(dtype) for a in drawn]
+    with np.errstate(over="ignore"):
+        drawn = [a.astype(dtype) for a in drawn]
+    return [np.where(np.isfinite(a), a, np.ones_like(a)) for a in drawn]
 
 for name, cls in fl.OPTIMIZERS.items():
     seen = hashlib.sha256()
-    for dtype in (np.float32, np.float64):
+    for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16):
         rng = np.random.default_rng(0)
         opt = fl.chain(fl.l2(0.01), fl.clip_value(10.0), cls(), fl.weight_decay(0.1, **({} if hasattr(cls(), "lr") else
                        {"lr": 0.1})), engine=engine)

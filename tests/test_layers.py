@@ -6,9 +6,10 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "ops", "schema", "rules", "trace", "memory", "threads", "arithmetic",
-    "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.jobs", "engines.pool",
-    "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.strided", "engines.eager", "engines",
+    "errors", "ops", "schema", "rules", "trace", "precision", "memory", "threads", "arithmetic",
+    "engines.rows", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
+    "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.native", "engines.strided",
+    "engines.eager", "engines",
     "options", "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
     "fingerprint", "statedict", "tensorfile", "saved", "keeping", "optimizer", "optimizers", "checkpoint",
     "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from support import NAMES, a_tree, build, every_dtype, every_engine, every_optimiser, frozen, same_bits
+from support import HALVES, NAMES, a_tree, build, every_engine, every_optimiser, every_precision, frozen, same_bits
 
 SHAPE = (6, 5, 4)
 VIEWS = {
@@ -47,7 +47,7 @@ def memory(kind, dtype, tmp_path):
 
 
 @every_engine
-@every_dtype
+@every_precision
 @pytest.mark.parametrize(("name", "kind"), [(name, "C") for name in NAMES] + [("Adam", kind) for kind in MEMORIES[1:]])
 def test_any_view_gets_the_right_step_and_its_neighbours_none(name, engine, dtype, kind, tmp_path):
     base = memory(kind, dtype, tmp_path)
@@ -64,7 +64,8 @@ def test_any_view_gets_the_right_step_and_its_neighbours_none(name, engine, dtyp
         assert same_bits(np.array(w, order="C"), flat), label
         elsewhere = ~np.isin(indices, view(indices))
         assert same_bits(after[elsewhere], before[elsewhere]), label
-        assert w.size == 0 or not same_bits(after, before), label
+        rounded_away = dtype in HALVES and w.size == 1
+        assert w.size == 0 or rounded_away or not same_bits(after, before), label
 
 
 @every_optimiser
@@ -107,7 +108,7 @@ def test_columns_that_interleave_without_sharing_are_two_parameters(name, engine
 
 @every_optimiser
 @every_engine
-@every_dtype
+@every_precision
 def test_the_gradient_is_never_written(name, engine, dtype):
     opt = build(name, engine)
     w, g = a_tree(0, dtype), a_tree(1, dtype)
@@ -121,7 +122,7 @@ def test_the_gradient_is_never_written(name, engine, dtype):
 
 @every_optimiser
 @every_engine
-@every_dtype
+@every_precision
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_a_gradient_that_overlaps_its_parameter_is_read_before_it_changes(name, engine, dtype, shift):
     base = np.random.default_rng(6).standard_normal(40).astype(dtype)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
+from support import FULL, HALVES, every_precision, limits
 
 
 @fl.rule
@@ -32,10 +33,15 @@ CHAINS = {
     "strided": lambda **o: fl.NadaMax(0.1, **o),
     "partly scheduled": lambda **o: fl.AdaMax([0.1, lambda t: 0.5**t, 0.1, lambda t: 0.5 / (1 + t)], **o),
     "decayed": lambda **o: fl.chain(fl.clip_value(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), **o),
+    "low precision": lambda **o: fl.chain(fl.l2(0.5), fl.Nesterov(lambda t: 0.5 / (1 + t)), **o),
+    "low precision, strided": lambda **o: fl.RMSProp(0.1, **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]
-DTYPES = {"Adam": ["f8"] * 4, "decayed": ["f4"] * 4}  # of the others several
-STRIDED = ("partly scheduled", "strided")  # with parameters that are views
+DTYPES = {  # of the others several
+    "Adam": ["f8"] * 4, "decayed": ["f4"] * 4, "low precision": [*HALVES, "f4", "f8"],
+    "low precision, strided": [*HALVES, *HALVES],
+}  # fmt: skip
+STRIDED = ("partly scheduled", "strided", "low precision, strided")  # with parameters that are views
 
 
 def spread(array):
@@ -144,7 +150,7 @@ class Run:
                 self.opt.update(wrong, params=self.params)
         if self.opt.state:  # before the first step any dtype will do
             other = "f4" if self.dtypes[1] == "f8" else "f8"
-            with pytest.raises(TypeError, match=r"must be float\d\d, as before"):
+            with pytest.raises(TypeError, match=r"must be b?float\d\d, as before"):
                 self.opt.step([self.params[0], self.params[1].astype(other), *self.params[2:]], g)
 
     def refuse_read_only(self, g):
@@ -199,7 +205,7 @@ SPANS = [(5,), (1024,), (1025,), (3, 1), (1, 7), (7, 300), (3, 2, 5), (2, 1, 3, 
 def test_arrays_of_any_layout_take_the_short_way_and_get_the_bits_of_contiguous_ones(of_parameters, of_gradients,
                                                                                      monkeypatch):
     rng = np.random.default_rng(0)
-    dtypes = [np.dtype("f4"), np.dtype("f8")] * 5
+    dtypes = ((FULL + HALVES) * 3)[: len(SPANS)]
     numbers = [rng.standard_normal(shape).astype(d) for shape, d in zip(SPANS, dtypes)]
     w, plain = [LAYOUTS[of_parameters](a.copy()) for a in numbers], [a.copy() for a in numbers]
     opts = [fl.Nadam(0.1, engine="native"), fl.Nadam(0.1, engine="reference")]
@@ -221,14 +227,14 @@ def test_arrays_of_any_layout_take_the_short_way_and_get_the_bits_of_contiguous_
         assert all(np.isnan(a.base.sum()) and np.count_nonzero(np.isnan(a.base)) == a.base.size - a.size for a in w)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_precision
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_strided_gradient_is_checked_wherever_its_bad_number_stands(dtype, bad):
     opt, w = fl.SGD(1.0), np.zeros((181, 200), dtype)
     for _ in range(3):
         opt.step(w, np.ones((200, 181), dtype).T)
     for place in ((0, 0), (90, 100), (180, 199)):
-        g = np.full((200, 181), np.finfo(dtype).max, dtype).T
+        g = np.full((200, 181), limits(dtype).max, dtype).T
         g[place] = bad
         with pytest.raises(fl.NonFiniteGradient):
             opt.step(w, g)
@@ -252,21 +258,24 @@ def test_leaves_without_a_gradient_take_the_short_way_and_count_for_themselves(m
     assert results[0] == results[1]
 
 
-def test_tensors_take_the_short_way_and_autograd_hears_of_it(monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_tensors_take_the_short_way_and_autograd_hears_of_it(dtype, monkeypatch):
     torch = need("torch")
-    w = {"W": torch.nn.Parameter(torch.ones(3, 4)), "b": torch.ones(4)}
-    v = {"W": np.ones((3, 4), np.float32), "b": np.ones(4, np.float32)}
+    kind = getattr(torch, dtype)
+    w = {"W": torch.nn.Parameter(torch.ones(3, 4, dtype=kind)), "b": torch.ones(4, dtype=kind)}
+    v = {"W": np.ones((3, 4), dtype), "b": np.ones(4, dtype)}
     tensors, arrays = fl.Adam(0.1), fl.Adam(0.1, engine="reference")
     for k in range(6):
-        g = {"W": torch.full((4, 3), 0.5 + k).T, "b": torch.full((4,), -1.0)}
+        g = {"W": torch.full((4, 3), 0.5 + k, dtype=kind).T, "b": torch.full((4,), -1.0, dtype=kind)}
         versions = [p._version for p in w.values()]
         with monkeypatch.context() as patched:
             if k >= 3:
                 patched.setattr("fallline.optimizer.HostCall", long_way)
             assert tensors.step(w, g) is w
-        arrays.step(v, {name: a.numpy() for name, a in g.items()})
+        arrays.step(v, {name: a.float().numpy().astype(dtype) for name, a in g.items()})
         assert all(p._version > old for p, old in zip(w.values(), versions))
-        assert all(w[name].detach().numpy().tobytes() == v[name].tobytes() for name in w)
+        assert all(w[name].dtype is kind for name in w)
+        assert all(np.array_equal(w[name].detach().float(), v[name].astype(np.float32)) for name in w)
     with pytest.raises(ValueError, match="must have the shape"):
         tensors.step(w, {"W": torch.ones(4, 3), "b": torch.ones(4)})
 
@@ -327,9 +336,10 @@ def test_a_parameter_that_was_resized_in_place_is_noticed():
 @pytest.mark.parametrize("cls", fl.OPTIMIZERS.values(), ids=fl.OPTIMIZERS)
 def test_any_number_of_threads_gives_the_same_bits(cls):
     rng = np.random.default_rng(0)
-    sizes = [250_001, 1, 0, 16_384, 100_000]
-    start = [rng.standard_normal(n).astype(np.float32) for n in sizes]
-    gradients = [[rng.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(4)]
+    sizes = [150_001, 1, 0, 16_384, 100_000, 100_003]
+    dtypes = [np.float32, np.float32, *HALVES, *HALVES]
+    start = [rng.standard_normal(n).astype(d) for n, d in zip(sizes, dtypes)]
+    gradients = [[rng.standard_normal(n).astype(d) for n, d in zip(sizes, dtypes)] for _ in range(4)]
     results = []
     try:
         for threads in (1, 2, 3, 7):
@@ -344,14 +354,14 @@ def test_any_number_of_threads_gives_the_same_bits(cls):
 
 
 @pytest.mark.parametrize("size", [5, 16_384, 16_385, 400_000])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_precision
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_not_finite_is_found_wherever_it_stands_and_nothing_is_changed(size, dtype, bad):
     opt, w = fl.Adam(), np.ones(size, dtype)
     for _ in range(2):
         opt.step(w, np.ones(size, dtype))
     before = w.copy(), opt.state["m"].copy()
-    largest = np.full(size, np.finfo(dtype).max, dtype)
+    largest = np.full(size, limits(dtype).max, dtype)
     for place in {0, size // 2, size - 1}:
         g = largest.copy()
         g[place] = bad

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from fallline.ops import namespace
+from fallline.precision import HALVES, bfloat16, computed
 
 __all__ = [
     "CASTABLE", "STEPPED",
-    "as_number", "detached", "dtype_of", "filled_like", "host", "is_foreign", "is_number", "is_tensor", "kind_of",
-    "like", "mark_changed", "new_like", "non_finite", "view",
+    "as_number", "cast", "detached", "dtype_of", "filled_like", "host", "is_foreign", "is_number", "is_tensor",
+    "kind_of", "like", "mark_changed", "new_like", "non_finite", "view", "widened",
 ]  # fmt: skip
 
-SUPPORTED = "float32 or float64"
-STEPPED = ("float32", "float64")
-CASTABLE = (*STEPPED, "float16", "bfloat16", "longdouble", "float96", "float128")
+SUPPORTED = "float16, bfloat16, float32 or float64"
+STEPPED = (*HALVES, "float32", "float64")
+CASTABLE = (*STEPPED, "longdouble", "float96", "float128")
 
 
 def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
@@ -32,7 +33,7 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     torch = sys.modules.get("torch")
     if isinstance(leaf, np.ndarray):
         kind = "numpy"
-    elif isinstance(leaf, (float, np.floating)):
+    elif is_number(leaf):
         kind = "number"
     elif torch is not None and isinstance(leaf, torch.Tensor):
         if leaf.layout is not torch.strided:
@@ -73,7 +74,8 @@ def dtype_of(leaf: Any) -> np.dtype:
     """The dtype of a leaf of any kind, in native byte order."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return np.dtype(leaf.dtype.type)
-    return np.dtype(dtype_name(leaf))
+    name = dtype_name(leaf)
+    return bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
 def filled_like(leaf: Any, value: Any) -> Any:
@@ -101,11 +103,16 @@ def view(leaf: Any) -> np.ndarray:
         return leaf
     if isinstance(leaf, np.ndarray):
         return leaf.view(np.ndarray)
-    if isinstance(leaf, (float, np.floating)):
+    if is_number(leaf):
         return np.array(leaf)
-    if dtype_name(leaf) == "bfloat16":  # which NumPy cannot view
-        leaf = leaf.float()
-    return leaf.detach().resolve_conj().resolve_neg().numpy()
+    return _as_array(leaf.detach().resolve_conj().resolve_neg())
+
+
+def _as_array(tensor: Any) -> np.ndarray:
+    """A torch tensor as the array that shares its memory."""
+    if dtype_name(tensor) != "bfloat16":
+        return tensor.numpy()
+    return tensor.view(sys.modules["torch"].int16).numpy().view(bfloat16())  # NumPy knows torch's integers only
 
 
 def host(leaf: Any) -> np.ndarray:
@@ -113,13 +120,21 @@ def host(leaf: Any) -> np.ndarray:
     if isinstance(leaf, (np.ndarray, float, np.generic)):
         return np.asarray(leaf)
     if hasattr(leaf, "detach"):  # torch
-        tensor = leaf.detach().cpu().resolve_conj().resolve_neg()
-        if dtype_name(tensor) != "bfloat16":
-            return tensor.numpy()
-        import ml_dtypes
-
-        return tensor.view(sys.modules["torch"].int16).numpy().view(ml_dtypes.bfloat16)
+        return _as_array(leaf.detach().cpu().resolve_conj().resolve_neg())
     return np.asarray(leaf.get() if type(leaf).__module__.split(".")[0] == "cupy" else leaf)
+
+
+def cast(leaf: Any, dtype: np.dtype) -> Any:
+    """A leaf of any library in a dtype; a Python float as it is."""
+    xp = namespace(leaf)
+    if xp is None or dtype_of(leaf) == dtype:
+        return leaf
+    return leaf.astype(dtype) if xp is np else xp.astype(leaf, getattr(xp, dtype.name))
+
+
+def widened(leaf: Any) -> Any:
+    """A leaf of any library in the dtype that it is computed in."""
+    return cast(leaf, computed(dtype_of(leaf)))
 
 
 def detached(leaf: Any) -> Any:
@@ -134,7 +149,10 @@ def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     else:
         new = np.empty(shape, dtype)
     if type(leaf).__module__.split(".")[0] == "torch":
-        return sys.modules["torch"].from_numpy(new)
+        torch = sys.modules["torch"]
+        if dtype.name == "bfloat16":
+            return torch.from_numpy(new.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(new)
     return new
 
 
@@ -155,17 +173,17 @@ def is_tensor(leaf: Any) -> bool:
 
 def is_number(leaf: Any) -> bool:
     """Whether a leaf is a Python float or NumPy scalar, which cannot be written."""
-    return isinstance(leaf, (float, np.floating))
+    return isinstance(leaf, (float, np.floating)) or (isinstance(leaf, np.generic) and leaf.dtype.name in STEPPED)
 
 
 def as_number(leaf: Any, value: Any) -> Any:
     """A value as the kind of number that a leaf is: a NumPy scalar of its dtype, or a Python float."""
-    return type(leaf)(value) if isinstance(leaf, np.floating) else float(value)
+    return type(leaf)(value) if isinstance(leaf, np.generic) else float(value)
 
 
 def is_foreign(leaf: Any) -> bool:
     """Whether a leaf is an array of a library that does not share its memory with NumPy."""
-    return not isinstance(leaf, (np.ndarray, float, np.floating)) and type(leaf).__module__.split(".")[0] != "torch"
+    return not isinstance(leaf, (np.ndarray, float, np.generic)) and type(leaf).__module__.split(".")[0] != "torch"
 
 
 def non_finite(array: Any) -> str:

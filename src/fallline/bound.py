@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import CASTABLE, STEPPED, dtype_of, filled_like, kind_of
+from fallline.arrays import CASTABLE, STEPPED, detached, dtype_of, filled_like, kind_of, widened
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import arena, byte_range
 from fallline.options import Options
+from fallline.precision import computed
 from fallline.settings import resolve
 from fallline.trace import Program
 from fallline.trees import flatten, paths
@@ -45,6 +46,7 @@ class Bound:
                             f"Got {type(leaves[0]).__name__}.")
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
+        self.computed = list(map(computed, self.dtypes))  # of the state and of scalars
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
         self.fast: dict[str, Any] = {}  # the short ways to "step", "update" and "out", once a call could take them
         self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
@@ -53,7 +55,7 @@ class Bound:
         self.state: dict[str, list[Any]] = {}
         starts = {slot: [self._start(start, k) for k in range(len(leaves))] for slot, start in chain.starts().items()}
         if self.foreign:
-            self.state = {slot: [filled_like(leaf, start) for leaf, start in zip(leaves, values)]
+            self.state = {slot: [filled_like(widened(detached(leaf)), start) for leaf, start in zip(leaves, values)]
                           for slot, values in starts.items()}
         else:
             self._lay_out(starts)
@@ -72,7 +74,7 @@ class Bound:
     def _lay_out(self, starts: Mapping[str, Sequence[Any]]) -> None:
         """Have the state of all leaves of a dtype in one run of memory, and start it at numbers or arrays."""
         slots = list(starts)
-        arenas, placed = arena(self.shapes * len(slots), self.dtypes * len(slots), self._directory)
+        arenas, placed = arena(self.shapes * len(slots), self.computed * len(slots), self._directory)
         for n, slot in enumerate(slots):
             self.state[slot] = placed[n * len(self.shapes) : (n + 1) * len(self.shapes)]
             for array, start in zip(self.state[slot], starts[slot]):
@@ -125,16 +127,16 @@ class Bound:
         """
         values = [s if type(s := self._settings[q]) is float else self.value(q, k, t, memo) for q in program.hyper]
         count = t - int(self.missed[k])
-        key: Any = (count, self.dtypes[k], *values)
+        key: Any = (count, self.computed[k], *values)
         try:
             return memo[key]
         except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
-            limits = np.finfo(self.dtypes[k])
+            limits = np.finfo(self.computed[k])
             found = program.evaluate(values, count + 1, float(limits.tiny))
             largest = float(limits.max)
             if any(_beyond(s, largest) for s in found):
                 given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values))
-                raise ValueError(f"A setting of {self.chain.title} is too large for {self.dtypes[k]}: "
+                raise ValueError(f"A setting of {self.chain.title} is too large for {self.computed[k]}: "
                                  f"{given}.") from None
         if not any(isinstance(v, np.ndarray) for v in values):
             memo[key] = found
@@ -144,7 +146,7 @@ class Bound:
         value = self.value(start, k, int(self.count[0]), {}) if isinstance(start, str) else start
         if self.foreign:
             return value
-        first = ops.flush(np.asarray(value, self.dtypes[k]))
+        first = ops.flush(np.asarray(value, self.computed[k]))
         return first if first.ndim else float(first)
 
     def name(self, k: int, what: str) -> str:
@@ -218,13 +220,13 @@ class Bound:
 
         apart = bool(self.missed.any())  # then each leaf goes on counting for itself
         alike: dict[Any, list[int]] = {}
-        for k, dtype in enumerate(self.dtypes):
+        for k, dtype in enumerate(self.computed):
             own = [self._setting(q, k) for q in program.hyper]
             if any(isinstance(s, np.ndarray) for s in own):
                 return None
             key = (k if apart else dtype, *(id(s) if callable(s) else s for s in own))
             alike.setdefault(key, []).append(k)
-        groups = [Group(leaves, self.dtypes[leaves[0]]) for leaves in alike.values()]
+        groups = [Group(leaves, self.computed[leaves[0]]) for leaves in alike.values()]
         settings = [[(q, self._setting(q, group.leaves[0])) for q in program.hyper] for group in groups]
         chain = self.chain  # and not self: a cycle would keep a dropped optimizer's state for a while
 

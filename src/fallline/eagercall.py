@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import as_number, detached, filled_like, is_number, kind_of, like, view
+from fallline.arrays import (
+    as_number,
+    cast,
+    detached,
+    filled_like,
+    host,
+    is_number,
+    kind_of,
+    like,
+    view,
+    widened,
+)
 from fallline.bound import Bound
 from fallline.engines.eager import run_eagerly
 from fallline.memory import check_disjoint
@@ -72,14 +83,15 @@ class EagerCall:
         return bound.treedef.unflatten(result)
 
     def _compute(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
-        g = self._gs[k]
+        g = widened(self._gs[k])
         arrays = {"g": g, **{slot: values[k] for slot, values in self.bound.state.items()}}
         if "x" in self._program.inputs:
             assert self._xs is not None
-            arrays["x"] = detached(self._xs[k])
+            arrays["x"] = widened(detached(self._xs[k]))
         values = [like(g, s) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in scalars]
         with np.errstate(all="ignore"):
-            return run_eagerly(self._program, arrays, values)
+            new = run_eagerly(self._program, arrays, values)
+            return {**new, self._into: cast(new[self._into], self.bound.dtypes[k])}
 
     def nothing(self) -> Any:
         """The increments of a call that was skipped."""
@@ -95,10 +107,9 @@ def _gradient(g: Any, leaf: Any, dtype: np.dtype) -> Any:
     g = detached(g)
     xp = namespace(leaf)
     if xp is None or xp is np:
-        return np.asarray(g, dtype)
-    if type(g) is not type(detached(leaf)) or g.dtype != leaf.dtype:
-        return xp.astype(g, leaf.dtype) if namespace(g) is xp else like(leaf, np.asarray(g))
-    return g
+        with np.errstate(all="ignore"):  # what overflows is judged as a gradient that is not finite
+            return np.asarray(host(g), dtype)
+    return like(leaf, widened(host(g))) if type(g) is not type(detached(leaf)) else cast(g, dtype)
 
 
 def _bad(g: Any) -> str:

@@ -81,7 +81,7 @@ class HostCall:
         with np.errstate(all="ignore"):
             leaves = [self._leaf(k, g, t, memo) for k, g in zip(self._live, gradients)]
         kernel = self.bound.kernel_for(self._into, self._program)
-        for key in {(leaf.constants.dtype, tuple(leaf.columns)) for leaf in leaves}:
+        for key in {(leaf.dtype, tuple(leaf.columns)) for leaf in leaves}:
             kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
         return leaves
 
@@ -101,16 +101,16 @@ class HostCall:
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
         arrays = tuple(own[n] if n in own else bound.state[n][k] for n in self._program.arrays)
         outside = (g, out) if x is out or x is None else (g, out, x)
-        scalars = bound.scalars(self._program, k, t, memo)
-        key = (id(scalars), bound.dtypes[k])  # leaves that share an evaluation share its constants
+        scalars, dtype = bound.scalars(self._program, k, t, memo), bound.computed[k]
+        key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
         if key in memo:
-            return Leaf(arrays, outside, memo[key], {})
-        columns = {i: np.ascontiguousarray(np.broadcast_to(np.asarray(s, bound.dtypes[k]), bound.shapes[k]))
+            return Leaf(arrays, outside, bound.dtypes[k], memo[key], {})
+        columns = {i: np.ascontiguousarray(np.broadcast_to(np.asarray(s, dtype), bound.shapes[k]))
                    for i, s in enumerate(scalars) if isinstance(s, np.ndarray) and s.ndim}
-        constants = np.array([0.0 if i in columns else s for i, s in enumerate(scalars)], bound.dtypes[k])
+        constants = np.array([0.0 if i in columns else s for i, s in enumerate(scalars)], dtype)
         if not columns:
             memo[key] = constants
-        return Leaf(arrays, outside, constants, columns)
+        return Leaf(arrays, outside, bound.dtypes[k], constants, columns)
 
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""

@@ -20,11 +20,12 @@ class Leaf(NamedTuple):
     """One leaf's part of a call.
 
     `arrays` stand in the order of `Program.arrays`; those named by `outside` came from the caller and may lie in any
-    way, the state is contiguous. `columns` are the scalars that differ by coordinate, by place.
+    way, and are of `dtype`; the state is contiguous. `columns` are the scalars that differ by coordinate, by place.
     """
 
     arrays: tuple[np.ndarray, ...]
     outside: tuple[np.ndarray, ...]
+    dtype: np.dtype
     constants: np.ndarray
     columns: dict[int, np.ndarray]
 
@@ -39,9 +40,9 @@ def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype
             strided.append(leaf)
         else:
             row = Row(leaf.arrays, leaf.constants, tuple(leaf.columns.values()))
-            groups.setdefault((leaf.constants.dtype, tuple(leaf.columns)), []).append(row)
+            groups.setdefault((leaf.dtype, tuple(leaf.columns)), []).append(row)
     for leaf in strided:
-        _run_strided(program, leaf, kernel_for(leaf.constants.dtype, tuple(leaf.columns)), threads)
+        _run_strided(program, leaf, kernel_for(leaf.dtype, tuple(leaf.columns)), threads)
     if not engine.run([(kernel_for(*key), rows) for key, rows in groups.items()], threads, count):
         count += 1
 
@@ -61,7 +62,7 @@ def _run_strided(program: Program, leaf: Leaf, kernel: Kernel, threads: int) -> 
         arrays,
         flags=["external_loop", "buffered", "delay_bufalloc"],
         op_flags=[[*a, "contig", "aligned", "nbo"] for a in access],
-        op_dtypes=[leaf.constants.dtype] * len(arrays),
+        op_dtypes=[a.dtype.newbyteorder("=") for a in arrays],
         order="C",
         casting="equiv",
         buffersize=BUFFER,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fallline.arithmetic import pinned
-from fallline.arrays import as_number, detached, is_number, new_like, view
+from fallline.arrays import as_number, cast, detached, is_number, new_like, view, widened
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
 from fallline.eagercall import EagerCall
@@ -119,7 +119,8 @@ class Optimizer(Keeping):
 
         Parameters
         ----------
-        params: a tree of arrays of float32 or float64 (NumPy, torch, JAX, ...) or Python floats.
+        params: a tree of arrays of float16, bfloat16, float32 or float64 (NumPy, torch, JAX, ...) or Python floats.
+            What has 16 bits is computed in float32, with state of float32, and rounded once.
         grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone.
 
         Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
@@ -162,6 +163,7 @@ class Optimizer(Keeping):
         out: a tree of writable arrays to hold the increment.
 
         Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
+        In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
 
         >>> import numpy as np, fallline as fl
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
@@ -417,10 +419,11 @@ class Optimizer(Keeping):
             hyper = {p.name: bound.value(self._chain.short[p.name], k, self.t, {})
                      for p in arguments if p.kind is p.KEYWORD_ONLY}
             if bound.foreign:
-                values.append(formula(detached(x), *slots, **hyper))
+                values.append(cast(formula(widened(detached(x)), *slots, **hyper), bound.dtypes[k]))
             else:
                 new = new_like(x, bound.shapes[k], bound.dtypes[k])
-                view(new)[...] = formula(view(x), *slots, **hyper)
+                with np.errstate(all="ignore"):
+                    view(new)[...] = formula(widened(view(x)), *slots, **hyper)
                 values.append(as_number(x, new) if is_number(x) else new)
         return bound.treedef.unflatten(values)
 

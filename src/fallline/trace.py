@@ -18,10 +18,11 @@ from fallline.errors import FormulaError
 from fallline.ops import Symbol, flush, per_coordinate, settle
 from fallline.schema import Rule
 
-__all__ = ["INCREMENT", "Instruction", "Program", "Traced", "as_written", "trace"]
+__all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Traced", "as_written", "trace"]
 
 
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
+OUTSIDE = ("x", "g", INCREMENT)  # the arrays that come from the caller; all others are state
 
 
 class Traced(NamedTuple):

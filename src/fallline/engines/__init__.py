@@ -21,7 +21,7 @@ class HostEngine(NamedTuple):
 
     name: str
     why: str  # it runs
-    kernel: Callable[..., Kernel]  # of (program, dtype, columns)
+    kernel: Callable[..., Kernel]  # of (program, dtype of the parameters, columns)
     run: Callable[[Sequence[tuple[Kernel, list[Row]]], int, np.ndarray | None], bool]
     """of (kernels with rows, threads, count) -> whether it was one call that nothing can interrupt, and was counted"""
     all_finite: Callable[[Sequence[np.ndarray], int], bool]  # of (arrays, threads)

@@ -10,29 +10,33 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-__all__ = ["compiled", "on_x86"]
+__all__ = ["Compiler", "compiled", "on_x86"]
 
 _LOCK = threading.RLock()  # a fork waits for it: a child must not meet LLVM's own lock held by a thread it lacks
 
 
-class _Compiler:
-    shared: _Compiler | None = None
+class Compiler:
+    """LLVM for a processor of this name and these features, by default the host's."""
 
-    def __init__(self) -> None:
+    shared: Compiler | None = None
+
+    def __init__(self, cpu: str | None = None, features: str | None = None) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
+        # name and features: a virtual machine may mask features of the processor that it names
+        self._cpu = llvm.get_host_cpu_name() if cpu is None else cpu
+        self._features = llvm.get_host_cpu_features().flatten() if features is None else features
         self._jits = {codegen: llvm.create_lljit_compiler(self._machine(codegen, jit=True), use_jit_link=False)
                       for codegen in (0, 3)}
         self._libraries: list[Any] = []  # never disposed: a fork must not meet one being freed
         self._numbers = itertools.count()  # of names, which an interrupt must not lead to give twice
 
-    @staticmethod
-    def _machine(codegen: int, **options: Any) -> Any:
-        # name and features: a virtual machine may mask features of the processor that it names
+    def _machine(self, codegen: int, **options: Any) -> Any:
         return llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=codegen, **options)
+            cpu=self._cpu, features=self._features, opt=codegen, **options)
 
     def compile(self, ir: str, names: tuple[str, ...], passes: int, codegen: int) -> tuple[int, ...]:
+        """The addresses of a module's functions, at these of LLVM's levels (see `compiled`)."""
         machine = self._machine(codegen)
         module = llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n'
                                      f'target datalayout = "{machine.target_data}"\n{ir}')
@@ -55,9 +59,9 @@ def compiled(ir: str, *names: str, passes: int = 3, codegen: int = 3) -> tuple[i
     step.
     """
     with _LOCK:  # around every call into LLVM and every disposal
-        if _Compiler.shared is None:
-            _Compiler.shared = _Compiler()
-        return _Compiler.shared.compile(ir, names, passes, codegen)
+        if Compiler.shared is None:
+            Compiler.shared = Compiler()
+        return Compiler.shared.compile(ir, names, passes, codegen)
 
 
 def on_x86() -> bool:

@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from fallline.engines.compiler import compiled, on_x86
 from fallline.engines.ir import fields
+from fallline.engines.stored import STORED, Stored
 
-__all__ = ["ABSENT", "CHUNK", "CONSTANTS", "EXTRA", "JOB", "LAYOUT", "POOL", "STRIDES", "Functions", "functions"]
+__all__ = ["ABSENT", "CHUNK", "CONSTANTS", "EXTRA", "JOB", "LAYOUT", "POOL", "STRIDES", "Functions", "finite_check",
+           "functions"]
 
 CHUNK = 16384  # coordinates that are checked or stepped at a time
 EXTRA = 3  # columns of a table that hold no array's address: the length, and behind the addresses CONSTANTS and LAYOUT
@@ -42,7 +44,6 @@ share is still to be had; how many threads are at it; how many workers may be; w
 class Functions(NamedTuple):
     """The functions, callable; all but `epoch` release the interpreter's lock."""
 
-    finite: dict[int, int]  # addresses by the size of a number, for a job's checks
     alone_at: int  # an address, too
     alone: Callable[..., int]  # (job) -> 1 if a gradient is not finite and nothing was done, else 0
     conduct: Callable[..., int]  # (pool, job, workers) -> the same, shared with so many, or alone if the pool is busy
@@ -53,21 +54,23 @@ class Functions(NamedTuple):
 @cache
 def functions() -> Functions:
     """The functions, compiled on first use."""
-    parts = [_finite("float", "i32", 0x7F800000), _finite("double", "i64", 0x7FF0000000000000), _jobs()]
-    names = ("finite_float", "finite_double", "alone", "conduct", "attend", "epoch")
-    finite32, finite64, alone, conduct, attend, epoch = compiled("\n".join(parts), *names, passes=0)
+    alone, conduct, attend, epoch = compiled(_jobs(), "alone", "conduct", "attend", "epoch", passes=0)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     release = ctypes.CFUNCTYPE
-    return Functions({4: finite32, 8: finite64}, alone,
-                     release(number, pointer)(alone), release(number, pointer, pointer, number)(conduct),
+    return Functions(alone, release(number, pointer)(alone), release(number, pointer, pointer, number)(conduct),
                      release(number, pointer, number, number, number)(attend),
                      ctypes.PYFUNCTYPE(number, pointer)(epoch))
 
 
-def _finite(real: str, whole: str, infinity: int) -> str:
+@cache
+def finite_check(name: str) -> int:
+    """The address of the check of gradients of a dtype, by its name, for a job."""
+    return compiled(_finite(STORED[name]), "finite", passes=0)[0]
+
+
+def _finite(kind: Stored) -> str:
     """Whether a gradient has an entry that is not finite: as integers, these are the magnitudes from infinity's on."""
-    magnitude = infinity | (infinity & -infinity) - 1
-    size = 4 if whole == "i32" else 8
+    whole, size, infinity, magnitude = kind.whole, kind.size, kind.infinity, kind.magnitude
     # vectors written out, of 64 bytes: cut to what the processor has without the optimiser, which takes longer to start
     lanes = 64 // size
     vector = f"<{lanes} x {whole}>"
@@ -76,7 +79,7 @@ def _finite(real: str, whole: str, infinity: int) -> str:
 declare {vector} @llvm.umax.v{lanes}{whole}({vector}, {vector})
 declare {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector})
 declare {whole} @llvm.umax.{whole}({whole}, {whole})
-define internal {whole} @largest_{real}(ptr noalias %g, i64 %n) noinline {{
+define internal {whole} @largest(ptr noalias %g, i64 %n) noinline {{
 entry:
   %whole = and i64 %n, {-lanes}
   %some = icmp sgt i64 %whole, 0
@@ -113,7 +116,7 @@ one:
 end:
   ret {whole} %mj
 }}
-define i64 @finite_{real}(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
+define i64 @finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
 entry:
   %some = icmp slt i64 %first, %last
   br i1 %some, label %loop, label %good
@@ -135,7 +138,7 @@ loop:
   %any = icmp sgt i64 %n, 0
   br i1 %any, label %look, label %after
 look:
-  %m = call {whole} @largest_{real}(ptr %g, i64 %n)
+  %m = call {whole} @largest(ptr %g, i64 %n)
   %bad = icmp uge {whole} %m, {infinity}
   br i1 %bad, label %found, label %after
 after:

@@ -7,6 +7,7 @@ table, so one call steps any number of arrays. No fast-math: every operation is 
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -15,24 +16,26 @@ import numpy as np
 
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import field, pinned
-from fallline.engines.jobs import CHUNK, EXTRA, functions
+from fallline.engines.jobs import CHUNK, EXTRA, finite_check
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
+from fallline.engines.stored import FLOATS, STORED, Stored, conversions, load, store
 from fallline.engines.work import Job
 from fallline.memory import address, is_direct
-from fallline.trace import Instruction, Program
+from fallline.precision import computed
+from fallline.trace import OUTSIDE, Instruction, Program
 
-__all__ = ["FLOATS", "inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop"]
+__all__ = ["inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop"]
 
-FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
 @cache
 def native_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
-    """The kernel of a program; `columns` are the scalars (by place) that differ by coordinate."""
+    """The kernel of a program for parameters stored in a dtype; `columns` are the scalars (by place) that differ by
+    coordinate."""
     return _kernel_of(kernel_ir(program, dtype, columns))
 
 
@@ -81,10 +84,10 @@ def native_all_finite(arrays: Sequence[np.ndarray], threads: int) -> bool:
     large = [a for a in arrays if is_direct(a) and a.size]
     if sum(a.size for a in large) < WORTH_SHARING:  # where NumPy is done before a job is compiled
         return all_finite(arrays, threads)
-    sizes = sorted({a.itemsize for a in large})
-    job = Job([a.size for a in large], 2, [sizes.index(a.itemsize) for a in large])
+    names = sorted({a.dtype.name for a in large})
+    job = Job([a.size for a in large], 2, [names.index(a.dtype.name) for a in large])
     job.table[:, 1] = [address(a) for a in large]
-    job.check(1, *map(functions().finite.__getitem__, sizes))
+    job.check(1, *map(finite_check, names))
     return not perform(job.where, job.size, threads) and all_finite([a for a in arrays if not is_direct(a)], threads)
 
 
@@ -94,43 +97,49 @@ def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> st
     Its functions are `chunks(table, leaf_of, offset_of, first, last)` and `once`, which has one more argument: where
     to count that it is done (null: nowhere).
     """
-    pointers = len(program.arrays) + len(columns)
+    kinds = _kinds(program, dtype, columns)
     return f"""
 {inner_loop(program, dtype, columns)}
-{_part(pointers, FLOATS[dtype.name][0])}
-{outer_loop(pointers + EXTRA)}
+{_part(kinds)}
+{outer_loop(len(kinds) + EXTRA)}
 {_ONCE}
 """
 
 
+def _kinds(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> list[Stored]:
+    """How the numbers of each of a kernel's arrays are stored: those of the caller in `dtype`."""
+    inside = STORED[computed(dtype).name]
+    return [STORED[dtype.name] if name in OUTSIDE else inside for name in program.arrays] + [inside] * len(columns)
+
+
 def inner_loop(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
     """The function `run`, over n coordinates of contiguous arrays."""
-    real, suffix = FLOATS[dtype.name]
-    size = dtype.itemsize
-    pointers = [f"%a{k}" for k in range(len(program.arrays) + len(columns))]
+    real, suffix = FLOATS[computed(dtype).name]
+    kinds = dict(zip((f"%a{k}" for k in itertools.count()), _kinds(program, dtype, columns)))
+    pointers = list(kinds)
     name_of = dict(zip(program.arrays, pointers))
     values: list[str] = []
     head, body = [], []
     for k, name in enumerate(program.inputs):
-        body.append(f"%i{k} = load {real}, ptr {name_of[name]}.i, align {size}")
+        body.append(load(f"%i{k}", f"{name_of[name]}.i", kinds[name_of[name]], real))
         values.append(f"%i{k}")
     for k in range(len(program.scalars)):
         if k in columns:
             place = pointers[len(program.arrays) + columns.index(k)]
-            body.append(f"%s{k} = load {real}, ptr {place}.i, align {size}")
+            body.append(load(f"%s{k}", f"{place}.i", kinds[place], real))
         else:
             head.append(f"%s{k}.p = getelementptr inbounds {real}, ptr %constants, i64 {k}")
-            head.append(f"%s{k} = load {real}, ptr %s{k}.p, align {size}")
+            head.append(f"%s{k} = load {real}, ptr %s{k}.p")
         values.append(f"%s{k}")
     for k, instruction in enumerate(program.code):
         lines, result = _instruction(instruction, [values[v] for v in instruction.operands], f"%v{k}", real, suffix)
         body += lines
         values.append(result)
-    body += [f"store {real} {values[v]}, ptr {name_of[name]}.i, align {size}" for name, v in program.outputs]
-    addresses = [f"{p}.i = getelementptr inbounds {real}, ptr {p}, i64 %k" for p in pointers]
+    body += [store(values[v], f"{name_of[name]}.i", kinds[name_of[name]], real) for name, v in program.outputs]
+    addresses = [f"{p}.i = getelementptr inbounds {kind.type}, ptr {p}, i64 %k" for p, kind in kinds.items()]
     arguments = ", ".join([*(f"ptr noalias {p}" for p in pointers), "ptr noalias %constants", "i64 %n"])
     join = "\n  ".join
-    return f"""
+    return f"""{conversions(dtype)}
 declare {real} @llvm.sqrt.{suffix}({real})
 declare {real} @llvm.fabs.{suffix}({real})
 define internal void @run({arguments}) noinline {{
@@ -171,11 +180,12 @@ def _instruction(instruction: Instruction, operands: list[str], result: str, rea
     return [f"{result} = select i1 {a}, {real} {rest[0]}, {real} {rest[1]}"], result  # where
 
 
-def _part(pointers: int, real: str) -> str:
+def _part(kinds: Sequence[Stored]) -> str:
     """Run n coordinates of a row from an offset on, where they lie."""
-    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(pointers + 1)]
-    loads += [f"%a{k} = getelementptr inbounds {real}, ptr %c{k}, i64 %offset" for k in range(pointers)]
-    arguments = ", ".join([*(f"ptr %a{k}" for k in range(pointers)), f"ptr %c{pointers}", "i64 %n"])
+    n = len(kinds)
+    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(n + 1)]
+    loads += [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{k}, i64 %offset" for k, kind in enumerate(kinds)]
+    arguments = ", ".join([*(f"ptr %a{k}" for k in range(n)), f"ptr %c{n}", "i64 %n"])
     lines = "\n  ".join(loads)
     return f"""
 define internal void @part(ptr %row, i64 %offset, i64 %n) {{

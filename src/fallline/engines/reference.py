@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline.engines.rows import Kernel, Row
+from fallline.precision import computed
 from fallline.trace import Program
 
 __all__ = ["all_finite", "reference_kernel", "reference_run"]
@@ -44,8 +45,9 @@ _TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 @lru_cache(maxsize=256)
 def reference_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
-    """The kernel of a program; `columns` are the scalars (by place) that differ by coordinate."""
-    return _Reference(program, dtype, columns)
+    """The kernel of a program for parameters stored in a dtype; `columns` are the scalars (by place) that differ by
+    coordinate."""
+    return _Reference(program, computed(dtype), columns)
 
 
 class _Reference:
@@ -88,7 +90,7 @@ class _Reference:
         program = self._program
         arrays = dict(zip(program.arrays, (a[part] for a in row.arrays)))
         n = len(row.arrays[0][part])
-        values: list[Any] = [arrays[name] for name in program.inputs]
+        values: list[Any] = [arrays[name].astype(self._dtype, copy=False) for name in program.inputs]
         values += list(row.constants)
         for place, column in zip(self._columns, row.columns):
             values[len(program.inputs) + place] = column[part]

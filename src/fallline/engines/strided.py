@@ -14,8 +14,10 @@ import numpy as np
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import field
 from fallline.engines.jobs import CHUNK, EXTRA, STRIDES
-from fallline.engines.native import FLOATS, inner_loop, outer_loop
-from fallline.trace import INCREMENT, Program
+from fallline.engines.native import inner_loop, outer_loop
+from fallline.engines.stored import STORED, Stored
+from fallline.precision import computed
+from fallline.trace import OUTSIDE, Program
 
 __all__ = ["Strided", "strided_kernel"]
 
@@ -31,24 +33,26 @@ class Strided(NamedTuple):
 
 @cache
 def strided_kernel(program: Program, dtype: np.dtype) -> Strided:
-    """The kernel of a program whose parameters, gradients and outputs are strided; the state is contiguous."""
-    real, whole = FLOATS[dtype.name][0], f"i{8 * dtype.itemsize}"
-    parts = [inner_loop(program, dtype, ()), _part(program, real, dtype.itemsize),
-             outer_loop(len(program.arrays) + EXTRA), _move("fetch", real), _move("store", real), _finite(real, whole)]
+    """The kernel of a program whose parameters, gradients and outputs, of a dtype, are strided; the state is
+    contiguous."""
+    kind = STORED[dtype.name]
+    parts = [inner_loop(program, dtype, ()), _part(program, kind.type, STORED[computed(dtype).name].type),
+             outer_loop(len(program.arrays) + EXTRA), _move("fetch", kind.type), _move("store", kind.type),
+             _finite(kind)]
     return Strided(*compiled("\n".join(parts), "chunks", "finite"))
 
 
-def _part(program: Program, real: str, size: int) -> str:
+def _part(program: Program, stored: str, real: str) -> str:
     """Run n coordinates of a row from an offset on, those of strided arrays through buffers."""
     names = program.arrays
-    strided = [k for k, name in enumerate(names) if name in ("x", "g", INCREMENT)]
+    strided = [k for k, name in enumerate(names) if name in OUTSIDE]
     written = {name for name, _ in program.outputs}
     join = "\n  ".join
     loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(names) + 1)]
     loads += [field("layout", "%row", 8 * (len(names) + 2), "ptr"), field("nd", "%layout", 0),
               field("shape", "%layout", 8, "ptr")]
     loads += [field(f"s{k}", "%layout", 8 * (STRIDES + k), "ptr") for k in strided]
-    loads += [f"%b{k} = alloca [{PART} x {real}], align 64" for k in strided]
+    loads += [f"%b{k} = alloca [{PART} x {stored}], align 64" for k in strided]
     move = {k: f"(i64 %nd, ptr %shape, ptr %s{k}, ptr %c{k}, i64 %start, i64 %m, ptr %b{k})" for k in strided}
     fetch = [f"call void @fetch{move[k]}" for k in strided if names[k] in program.inputs]
     store = [f"call void @store{move[k]}" for k in strided if names[k] in written]
@@ -80,7 +84,7 @@ end:
 }}"""
 
 
-def _move(name: str, real: str) -> str:
+def _move(name: str, stored: str) -> str:
     """Copy n coordinates, from the start-th in C order on, into a buffer (fetch) or out of it (store)."""
     source, target = ("%e", "%b") if name == "fetch" else ("%b", "%e")
     return f"""
@@ -126,15 +130,15 @@ run:
   %short = icmp slt i64 %left, %to_end
   %m = select i1 %short, i64 %left, i64 %to_end
   %origin = getelementptr inbounds i8, ptr %base, i64 %off
-  %into = getelementptr inbounds {real}, ptr %buffer, i64 %done
+  %into = getelementptr inbounds {stored}, ptr %buffer, i64 %done
   br label %each
 each:
   %k = phi i64 [ 0, %run ], [ %k1, %each ]
   %far = mul i64 %k, %stride
   %e = getelementptr inbounds i8, ptr %origin, i64 %far
-  %b = getelementptr inbounds {real}, ptr %into, i64 %k
-  %value = load {real}, ptr {source}
-  store {real} %value, ptr {target}
+  %b = getelementptr inbounds {stored}, ptr %into, i64 %k
+  %value = load {stored}, ptr {source}
+  store {stored} %value, ptr {target}
   %k1 = add nuw nsw i64 %k, 1
   %again = icmp slt i64 %k1, %m
   br i1 %again, label %each, label %run.end
@@ -146,14 +150,13 @@ end:
 }}"""
 
 
-def _finite(real: str, whole: str) -> str:
-    """As `finite_<real>` of jobs, for strided gradients."""
-    infinity = 0x7F800000 if whole == "i32" else 0x7FF0000000000000
-    magnitude = infinity | (infinity & -infinity) - 1
+def _finite(kind: Stored) -> str:
+    """As the checks of jobs, for strided gradients."""
+    whole, infinity = kind.whole, kind.infinity
     return f"""
 define i64 @finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
 entry:
-  %buffer = alloca [{PART} x {real}], align 64
+  %buffer = alloca [{PART} x {whole}], align 64
   br label %chunks_loop
 chunks_loop:
   %c = phi i64 [ %first, %entry ], [ %c1, %chunk.end ]
@@ -197,7 +200,7 @@ each:
   %largest = phi {whole} [ 0, %part ], [ %larger, %each ]
   %p = getelementptr inbounds {whole}, ptr %buffer, i64 %k
   %bits = load {whole}, ptr %p
-  %size = and {whole} %bits, {magnitude}
+  %size = and {whole} %bits, {kind.magnitude}
   %above = icmp ugt {whole} %size, %largest
   %larger = select i1 %above, {whole} %size, {whole} %largest
   %k1 = add nuw nsw i64 %k, 1
