@@ -12,7 +12,7 @@ ORDER = [
     "engines.eager", "engines",
     "options", "trees", "arrays", "settings", "chain", "faststep", "bound", "hoststep", "hostcall", "eagercall",
     "fingerprint", "statedict", "tensorfile", "saved", "keeping", "optimizer", "optimizers", "checkpoint",
-    "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
+    "resume", "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
 

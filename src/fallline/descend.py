@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +16,7 @@ import numpy as np
 from fallline import _progress, trees
 from fallline.errors import NonFiniteGradient
 from fallline.optimizer import Optimizer
+from fallline.resume import Holding, Record
 
 __all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "remedy", "stops"]
 
@@ -62,7 +64,8 @@ class Descent:
 class Walk:
     """Iterate for one `Point` per evaluation; the step from it is taken when the next is asked for.
 
-    `params` is where the walk stands; `error` is what ended it early, if anything did.
+    `params` is where the walk stands, after `taken` steps; `error` is what ended it early, if anything did. A step is
+    taken and counted within `holding`.
     """
 
     def __init__(
@@ -71,11 +74,15 @@ class Walk:
         params: Any,
         advance: Callable[[Any, Any], Any],
         steps: Iterable[int],
+        taken: int = 0,
+        holding: contextlib.AbstractContextManager[None] | None = None,
     ) -> None:
         self.evaluate = evaluate
         self.params = params
         self.advance = advance
         self.steps = steps
+        self.taken = taken
+        self.holding = holding or contextlib.nullcontext()
         self.error: Exception | None = None
 
     def __iter__(self) -> Generator[Point, None, None]:
@@ -88,7 +95,9 @@ class Walk:
                 return
             yield Point(t, self.params, value, grad)
             try:
-                self.params = self.advance(self.params, grad)
+                with self.holding:
+                    self.params = self.advance(self.params, grad)
+                    self.taken += 1
             except NonFiniteGradient as error:
                 self.error = error
                 return
@@ -105,6 +114,8 @@ def descend(
     patience: int | None = None,
     callback: Callable[[Point], Any] | None = None,
     progress: bool | Literal["auto"] = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
 ) -> Descent:
     """Take `steps` steps down the gradient, over mini-batches if given, and say why it stopped.
 
@@ -123,6 +134,12 @@ def descend(
         Its arrays are live: copy what is to be kept.
     progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True wherever rich can; False
         never.
+    checkpoint: a file for the run. If it is there, the run goes on from it (parameters, optimizer and values are the
+        file's, and `steps` counts those taken), with the bits of a run that was never ended; value_and_grad may depend
+        on nothing but its arguments. It is written all or nothing, at the end, before an exception passes through, and
+        before Ctrl-C or SIGTERM ends the run.
+    checkpoint_every: write it after every so many steps too, for what cannot be caught, as SIGKILL and a power cut;
+        20 times in the run if it is None.
 
     A value or gradient that is not finite ends the run as diverged, and so do parameters that are not finite at its
     end, or an OverflowError in value_and_grad. An optimizer with `nonfinite="skip"` goes on: it is diverged only if
@@ -132,6 +149,7 @@ def descend(
     ------
     TypeError, ValueError: an argument, or what value_and_grad returned, is not as described. A KeyboardInterrupt and
     any other exception of value_and_grad or callback passes through; the optimizer then has advanced so far.
+    CheckpointError: the file is damaged, of another run, or cannot be written.
 
     >>> import fallline as fl
     >>> run = fl.descend(lambda w: (w @ w, 2 * w), np.array([3.0, 4.0]), fl.SGD(lr=0.25), steps=100, target=1e-6)
@@ -145,11 +163,19 @@ def descend(
     target = None if target is None else number(target, "target of descend must be a number")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). Got {optimizer!r}.")
-    start = optimizer.t
-    walk = Walk(_evaluator(value_and_grad, batches), trees.copy(params), optimizer.step, range(start, start + steps))
-    values: list[float] = []
-    with contextlib.closing(_progress.watched(walk, steps) if _progress.wanted(progress) else iter(walk)) as points:
-        status = _follow(points, values, target, patience, callback, optimizer.nonfinite == "skip")
+    record = _record(checkpoint, checkpoint_every, steps, optimizer)
+    evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.t, None
+    if record is None:
+        params, values = trees.copy(params), list[float]()
+    else:
+        params, values = record.resume(params)
+        start, holding = record.start, Holding()
+    ahead = range(start + len(values), start + steps)
+    walk = Walk(evaluate, params, optimizer.step, ahead, len(values), holding)
+    watched = _progress.watched(walk, len(ahead)) if _progress.wanted(progress) else iter(walk)
+    signals = holding.watching() if holding else contextlib.nullcontext()
+    with signals, _recorded(walk, values, record), contextlib.closing(watched) as points:
+        status = _follow(points, values, record, target, patience, callback, optimizer.nonfinite == "skip")
     trouble = _trouble(walk, values)
     status = status if trouble is None else Status.DIVERGED
     found = np.array(values, dtype=np.float64)
@@ -166,16 +192,44 @@ def descend(
     return Descent(walk.params, found, optimizer.t, status, message)
 
 
+def _record(path: Any, every: Any, steps: int, optimizer: Optimizer) -> Record | None:
+    if path is None:
+        if every is not None:
+            raise TypeError("checkpoint_every of descend needs a file: give checkpoint=path too.")
+        return None
+    return Record(path, max(1, steps // 20) if every is None else _whole(every, "checkpoint_every", least=1), optimizer)
+
+
+@contextlib.contextmanager
+def _recorded(walk: Walk, values: list[float], record: Record | None) -> Iterator[None]:
+    """Have the walk in its record from the start, as a folder that cannot be written is better known at once; and leave
+    it there, however it ends."""
+    if record is not None:
+        record.save(walk.params, values)
+    try:
+        yield
+    finally:
+        if record is not None:
+            with walk.holding:
+                record.save(walk.params, values[: walk.taken])
+
+
 def _follow(
     points: Iterator[Point],
     values: list[float],
+    record: Record | None,
     target: float | None,
     patience: int | None,
     callback: Callable[[Point], Any] | None,
     past_nonfinite: bool,
 ) -> Status:
     best, best_at = math.inf, 0
+    for n, value in enumerate(values, 1):
+        if value < best:
+            best, best_at = value, n
     for point in points:
+        if record is not None:
+            record.keep(point.params, values)
         value = point.value
         values.append(value)
         if not math.isfinite(value) and not past_nonfinite:

@@ -9,6 +9,7 @@ every byte before it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -25,7 +26,7 @@ import numpy as np
 from fallline.arrays import dtype_name, host
 from fallline.errors import CheckpointError
 
-__all__ = ["DTYPES", "VERSION", "guarding", "read", "write"]
+__all__ = ["DTYPES", "VERSION", "guarding", "read", "sweep", "write"]
 
 VERSION = 1
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "F32",
@@ -99,8 +100,8 @@ def _bytes(array: Any) -> Any:
 @contextlib.contextmanager
 def _replacing(target: str) -> Iterator[BufferedWriter]:
     """A new file that takes the place of `target` once it is written and on disk; removed if anything goes wrong."""
-    folder, name = os.path.dirname(target), f".fallline-{os.urandom(8).hex()}.tmp"
-    temporary, mode = os.path.join(folder, name), _permissions(target)
+    folder, temporary = os.path.dirname(target), f"{_unfinished(target)}{os.urandom(8).hex()}{_UNFINISHED}"
+    mode = _permissions(target)
     with _opened(folder) as place:
         handle, nameless = _new_file(folder, temporary)
         try:
@@ -140,6 +141,23 @@ def _opened(folder: str) -> Iterator[int | None]:
         yield handle
     finally:
         os.close(handle)
+
+
+_UNFINISHED = ".unfinished"
+
+
+def _unfinished(target: str) -> str:
+    """How the names of a target's unfinished files begin."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name}.")
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of this file left unfinished that were killed; for its only writer."""
+    start = _unfinished(os.path.realpath(path))
+    for left in glob.glob(f"{glob.escape(start)}*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            os.unlink(left)
 
 
 def _permissions(target: str) -> int | None:

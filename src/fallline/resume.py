@@ -1,0 +1,143 @@
+"""A run of `descend` in a file: where it stands, how it came there, and how it is left in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fallline import trees
+from fallline.arrays import dtype_name, host, is_number, like
+from fallline.errors import CheckpointError
+from fallline.optimizer import Optimizer
+from fallline.saved import load
+from fallline.tensorfile import Path, sweep
+
+__all__ = ["Holding", "Record"]
+
+
+class Record:
+    """The file of a run, written after every so many steps and when the run is left.
+
+    `values` are those before each step that was taken, `start` is the step number that the run began with.
+    """
+
+    def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
+        self.path, self.every, self._optimizer = path, every, optimizer
+        self.start, self._saved = optimizer.t, -1
+
+    def resume(self, params: Any) -> tuple[Any, list[float]]:
+        """The parameters and values to go on from: those of the file, which the optimizer takes over too, if there is
+        one; else the given ones and none.
+
+        Raises CheckpointError if the file is damaged or of something else; then nothing was changed.
+        """
+        sweep(self.path)
+        if not os.path.exists(self.path):
+            return trees.copy(params), []
+        contents = load(self.path)
+        extra = contents.extra if isinstance(contents.extra, dict) else {}
+        values = contents.arrays.get("values")
+        if extra.get("what") != "descend" or values is None or contents.params is None:
+            raise CheckpointError(f"{self.path} holds no run of descend: give a path of its own.")
+        params = self._taken_over(trees.copy(params), contents.params)
+        self._optimizer._load_file(self.path)
+        self.start, self._saved = int(extra["start"]), len(values)
+        return params, values.tolist()
+
+    def _taken_over(self, params: Any, saved: Any) -> Any:
+        """Parameters of the given kinds with the saved numbers."""
+        (leaves, treedef), (found, other) = trees.flatten(params), trees.flatten(saved)
+        ours, theirs = (dict(zip(trees.paths(d), map(_look, a))) for d, a in ((treedef, leaves), (other, found)))
+        for path in [*ours, *theirs]:
+            if ours.get(path) != theirs.get(path):
+                raise CheckpointError(f"{self.path} is of another run: parameter {path!r} is {theirs.get(path, 'not')} "
+                                      f"there, here it is {ours.get(path, 'not')}.")
+        return treedef.unflatten(_with(leaf, value) for leaf, value in zip(leaves, found))
+
+    def keep(self, params: Any, values: list[float]) -> None:
+        """Save if it is time to."""
+        if len(values) % self.every == 0:
+            self.save(params, values)
+
+    def save(self, params: Any, values: list[float]) -> None:
+        """Save, if there is anything new."""
+        if len(values) != self._saved:
+            self._optimizer._save(self.path, params, {"values": np.array(values, np.float64)},
+                                  {"what": "descend", "start": self.start})
+            self._saved = len(values)
+
+
+def _look(leaf: Any) -> str:
+    return "a number" if is_number(leaf) else f"{dtype_name(leaf)} of shape {tuple(np.shape(leaf))}"
+
+
+def _with(leaf: Any, value: Any) -> Any:
+    """A leaf with these numbers: this one, which may be written, or a new one like it."""
+    if is_number(leaf):
+        return value
+    if isinstance(leaf, np.ndarray) or (hasattr(leaf, "detach") and leaf.device.type == "cpu"):
+        host(leaf)[...] = value
+        return leaf
+    return like(leaf, value)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+class Holding:
+    """Signals that would end the run come between steps only, so that it is left in good order.
+
+    Within `watching`, SIGINT and SIGTERM are delivered at once, but in a `with` of this object at its end. It does
+    nothing in a thread other than the main one, where no signals arrive.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._pending: list[Any] = []
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Have the signals held; SIGTERM, once the block is left for it, ends the process as ever."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        taken = [s for s, old in self._old.items() if callable(old) or (old == signal.SIG_DFL and s == signal.SIGTERM)]
+        try:
+            for s in taken:
+                signal.signal(s, self._arrived)
+            yield
+        except _TerminatedError:
+            self._restore(taken)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise  # should it have been blocked
+        finally:
+            self._restore(taken)
+
+    def _restore(self, taken: list[Any]) -> None:
+        for s in taken:
+            signal.signal(s, self._old[s])
+
+    def _arrived(self, number: int, frame: Any) -> None:
+        if self._depth:
+            self._pending.append((number, frame))
+            return
+        old = self._old[signal.Signals(number)]
+        if not callable(old):
+            raise _TerminatedError
+        old(number, frame)
+
+    def __enter__(self) -> None:
+        self._depth += 1
+
+    def __exit__(self, *_: Any) -> None:
+        self._depth -= 1
+        while self._pending and not self._depth:
+            self._arrived(*self._pending.pop(0))
