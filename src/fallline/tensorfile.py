@@ -112,6 +112,7 @@ def _replacing(target: str) -> Iterator[BufferedWriter]:
                 file.flush()
                 os.fsync(handle)
                 if nameless:  # (Python follows the link only where a folder's handle is given)
+                    name = os.path.basename(temporary)
                     os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=place, follow_symlinks=True)
             os.replace(temporary, target)
         except BaseException:
