@@ -601,3 +601,20 @@ def test_another_librarys_flush_to_zero_reaches_neither_schedules_nor_scalars():
     expected = run("reference", False)
     assert np.zeros(3).tobytes() not in expected
     assert run("native", True) == run("native", False) == run("reference", True) == expected
+
+
+@pytest.mark.parametrize(("asked", "set_by_it"), [("lr", "beta1"), ("beta1", "lr"), ("beta2", "lr")])
+def test_what_a_schedule_sets_takes_effect_at_the_next_step(asked, set_by_it):
+    def stepped(engine):
+        def schedule(t):
+            if t > 2:
+                setattr(opt, set_by_it, 0.05 + 0.01 * t)
+            return 0.5
+
+        opt, w = fl.Adam(engine=engine, **{"lr": 0.1, asked: schedule}), np.ones(3)
+        for t in range(8):
+            opt.step(w, np.full(3, 0.3 + t))
+        return w.tobytes()
+
+    reference, native = outcomes(stepped)
+    assert reference == native

@@ -125,7 +125,9 @@ class Bound:
 
         `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation.
         """
-        values = [s if type(s := self._settings[q]) is float else self.value(q, k, t, memo) for q in program.hyper]
+        settings = memo.setdefault("settings", self._settings)  # a schedule that sets another does so for the next step
+        values = [s if type(s := settings[q]) is float else _value(self.chain, q, _of_leaf(s, k), t, memo)
+                  for q in program.hyper]
         count = t - int(self.missed[k])
         key: Any = (count, self.computed[k], *values)
         try:
@@ -241,8 +243,7 @@ class Bound:
                         self.missed, self.threads)
 
     def _setting(self, qualified: str, k: int) -> Any:
-        setting = self._settings[qualified]
-        return setting[k] if isinstance(setting, list) else setting
+        return _of_leaf(self._settings[qualified], k)
 
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views."""
@@ -257,6 +258,10 @@ def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, A
         note = f" from its schedule at t={t}"
         memo[key] = chain.hyper[qualified].check(setting(t), chain.owner(qualified), note)
     return memo[key]
+
+
+def _of_leaf(setting: Any, k: int) -> Any:
+    return setting[k] if isinstance(setting, list) else setting
 
 
 def _beyond(scalar: Any, largest: float) -> bool:
