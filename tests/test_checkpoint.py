@@ -73,11 +73,16 @@ def a_small_checkpoint():
         return (Path(folder) / "small").read_bytes()
 
 
-@pytest.fixture(params=["nameless", "named"])
+@pytest.fixture(params=["nameless", "named", "without links"])
 def way(request, monkeypatch):
-    """How the new file is made: without a name at first, or with one, where the system has no such files."""
+    """How the new file is made: without a name at first; with one, where the system has no such files; copied."""
     if request.param == "named":
         monkeypatch.delattr(os, "O_TMPFILE")
+    elif request.param == "without links":
+        def refused(*_, **__):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(os, "link", refused)
 
 
 # ---- a run goes on ---------------------------------------------------------------------------------------------------
@@ -126,6 +131,14 @@ def test_options_come_back(options, path):
     again = fl.load(path)
     assert repr(again) == repr(opt)
     assert everything_of(again) == everything_of(opt)
+
+
+def test_rules_that_share_a_name_are_told_apart_by_what_they_compute(path):
+    rules = [fl.before(lambda g: g + g), fl.before(lambda g: g * 3), fl.rule(lambda g, *, lr=0.1: -lr * g)]
+    opt = fl.chain(*rules)
+    opt.save(path)
+    for order in (rules, rules[::-1]):
+        assert fl.load(path, rules=order).update(1.0) == opt.fresh().update(1.0)
 
 
 def test_state_in_files_is_saved_and_loaded_into(path, tmp_path):
@@ -212,9 +225,9 @@ REFUSED = {
     "another formula": (lambda: fl.Optimizer(signed_average), {"rules": [altered_average()]},
                         "made by a formula signed_average of fingerprint 4cfa.*here is"),
     "a class that is not given": (lambda: a_class_of_ones_own()(), {"rules": [signed_average]}, "the class Signed"),
-    "a function that is not given": (lambda: fl.SGD(halving), {}, "lr of SGD was halving .*give it again"),
-    "another function": (lambda: fl.SGD(halving), {"lr": abs}, "lr of SGD was halving .*is abs here"),
-    "a number where a function was": (lambda: fl.SGD(halving), {"lr": 0.1}, "lr of SGD was halving .*is 0.1 here"),
+    "a function that is not given": (lambda: fl.SGD(halving), {}, "lr of SGD was 'halving' .*give it again"),
+    "another function": (lambda: fl.SGD(halving), {"lr": abs}, "lr of SGD was 'halving' .*is 'abs' here"),
+    "a number where a function was": (lambda: fl.SGD(halving), {"lr": 0.1}, "lr of SGD was 'halving' .*is 0.1 here"),
     "a function where none was": (lambda: fl.SGD(0.5), {"lr": halving}, "lr of SGD was 0.5 .*is restored"),
     "a number given": (lambda: fl.SGD(0.5), {"lr": 0.5}, "lr of SGD was 0.5 .*is restored"),
 }  # fmt: skip

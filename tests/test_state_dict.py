@@ -184,7 +184,7 @@ BAD = {
     "an unknown setting": (lambda d: {**d, "hyper": {**d["hyper"], "adam.rate": 1.0}}, "hyper of the state"),
     "a setting out of range": (lambda d: {**d, "hyper": {**d["hyper"], "adam.beta1": 1.0}}, r"beta1 of Adam must"),
     "a missing setting": (lambda d: {**d, "hyper": without(d["hyper"], "adam.eps")}, "lacks adam.eps"),
-    "a function": (lambda d: {**d, "hyper": {**d["hyper"], "adam.lr": "halving"}}, "lr of Adam was halving when"),
+    "a function": (lambda d: {**d, "hyper": {**d["hyper"], "adam.lr": "halving"}}, "lr of Adam was 'halving' when"),
     "leaves that are none": (lambda d: {**d, "leaves": None}, "leaves and state"),
     "a missing leaf": (lambda d: {**d, "leaves": without(d["leaves"], "b")}, "leaves of m .*unexpected 'b'"),
     "a leaf without count": (lambda d: {**d, "leaves": {**d["leaves"], "a": {"shape": (4,)}}}, "The leaf 'a'"),

@@ -9,12 +9,12 @@ from typing import Any
 from fallline import rules as built_in
 from fallline.chain import Chain
 from fallline.errors import CheckpointError
-from fallline.fingerprint import BUILT_IN
+from fallline.fingerprint import BUILT_IN, fingerprint
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS
 from fallline.saved import Contents
 from fallline.saved import load as read
-from fallline.schema import Link, Rule
+from fallline.schema import Link, Rule, brief
 from fallline.statedict import checked, names_function
 from fallline.tensorfile import guarding
 
@@ -59,25 +59,29 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     return optimizer if contents.params is None else (optimizer, contents.params)
 
 
-def _given(items: Sequence[Any]) -> tuple[dict[str, Rule], dict[str, type[Optimizer]]]:
-    found: dict[str, Rule] = {}
+def _given(items: Sequence[Any]) -> tuple[dict[str, list[Rule]], dict[str, type[Optimizer]]]:
+    found: dict[str, list[Rule]] = {}
     classes = dict(OPTIMIZERS)
     for item in items:
         rule = item.rule if isinstance(item, type) and issubclass(item, Optimizer) else item
         if not isinstance(rule, Rule):
             raise TypeError(f"rules must be rules (fallline.rule) or classes of optimizers. Got {item!r}.")
-        found[rule.name] = rule
+        found.setdefault(rule.name, []).append(rule)
         if rule is not item:
             classes[item.__name__] = item
     return found, classes
 
 
-def _chain(path: Any, contents: Contents, given: Mapping[str, Rule]) -> Chain:
+def _chain(path: Any, contents: Contents, given: Mapping[str, Sequence[Rule]]) -> Chain:
     links = []
     for (name, title), origin in zip(contents.built["links"], contents.state["rules"].values(), strict=True):
         if type(name) is not str or type(title) is not str:
             raise ValueError("the names of its rules are no text")
-        rule = getattr(built_in, name, None) if origin == BUILT_IN else given.get(name)
+        if origin == BUILT_IN:
+            rule = getattr(built_in, name, None)
+        else:  # rules may share a name, as those made of lambdas do
+            candidates = given.get(name, [])
+            rule = next((r for r in candidates if fingerprint(r) == origin), next(iter(candidates), None))
         if not isinstance(rule, Rule):
             raise CheckpointError(f"{path} needs the rule {name!r}, which is not fallline's own: give it, "
                                   f"fl.load(path, rules=[{name}]).")
@@ -92,7 +96,7 @@ def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, An
             name, owner = chain.hyper[qualified].name, chain.owner(qualified)
             remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
                       f"Functions cannot be saved: give it again, fl.load(path, {name}=...)")
-            raise CheckpointError(f"{path}: {name} of {owner} was {value} when it was saved. {remedy}.")
+            raise CheckpointError(f"{path}: {name} of {owner} was {brief(value)} when it was saved. {remedy}.")
 
 
 def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]

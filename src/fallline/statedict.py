@@ -11,6 +11,7 @@ from fallline.arrays import dtype_of, host, like
 from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.fingerprint import BUILT_IN, described, origins
+from fallline.schema import brief
 from fallline.settings import ByPath, check
 from fallline.trees import flatten
 
@@ -167,9 +168,9 @@ def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
                                       for mine, f in zip((s if isinstance(s, str) else None for s in leaves), own)):
         return treedef.unflatten(f if isinstance(s, str) else s for s, f in zip(leaves, own))
     name, owner = chain.hyper[qualified].name, chain.owner(qualified)
-    shown = "not given" if here is None else _mapped(_named, here)
-    raise ValueError(f"{name} of {owner} was {saved} when it was saved, and is {shown} here. A function cannot be "
-                     f"saved: give {owner} the {name} that it had, load, and assign another afterwards.")
+    shown = "not given" if here is None else brief(_mapped(_named, here))
+    raise ValueError(f"{name} of {owner} was {brief(saved)} when it was saved, and is {shown} here. A function "
+                     f"cannot be saved: give {owner} the {name} that it had, load, and assign another afterwards.")
 
 
 def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
@@ -207,7 +208,7 @@ def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
         well = False
     if not well:
         raise ValueError(f"The leaf {path!r} of the state must have a shape, a dtype and a t of at most {t}. "
-                         f"Got {leaf!r}.")
+                         f"Got {brief(leaf)}.")
     return Leaf(shape, dtype, own)
 
 

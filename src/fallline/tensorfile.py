@@ -111,9 +111,8 @@ def _replacing(target: str) -> Iterator[BufferedWriter]:
                 yield file
                 file.flush()
                 os.fsync(handle)
-                if nameless:  # (Python follows the link only where a folder's handle is given)
-                    name = os.path.basename(temporary)
-                    os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=place, follow_symlinks=True)
+                if nameless:
+                    _give_name(handle, place, temporary)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -127,8 +126,22 @@ def _new_file(folder: str, name: str) -> tuple[int, bool]:
     """A new file to write, and whether it is nameless: one that leaves nothing behind should the process be killed."""
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # not every file system has them
-            return os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o666), True
+            return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o666), True
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), False
+
+
+def _give_name(handle: int, place: int | None, name: str) -> None:
+    """Give a nameless file a name, or copy it to one where the system does not allow that."""
+    try:  # (Python follows the link only where a folder's handle is given)
+        os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=place, follow_symlinks=True)
+    except OSError:
+        with open(name, "xb") as copy:
+            os.chmod(copy.fileno(), stat.S_IMODE(os.fstat(handle).st_mode))
+            at = 0
+            while piece := os.pread(handle, PIECE, at):
+                at += copy.write(piece)
+            copy.flush()
+            os.fsync(copy.fileno())
 
 
 @contextlib.contextmanager
