@@ -110,7 +110,9 @@ def test_a_run_saved_at_any_step_goes_on_to_the_bit(recipe, engine, path):
 
 
 def test_leaves_of_several_dtypes_and_short_steps_go_on_to_the_bit(path):
-    w = {"a": np.linspace(-1, 1, 7), "b": np.linspace(-2, 2, 5, dtype=np.float32), "c": [np.zeros((0, 2)), np.ones(())]}
+    w = {"a": np.linspace(-1, 1, 7), "b": np.linspace(-2, 2, 5, dtype=np.float32), "c": [np.zeros((0, 2)), np.ones(())],
+         "half": np.linspace(-1, 1, 9).astype(np.float16),
+         "brain": np.linspace(-1, 1, 5).astype(need("ml_dtypes").bfloat16)}
     opt = fl.Nadam(0.1)
     for _ in range(6):
         opt.save(path, w)

@@ -46,7 +46,7 @@ class Record:
         if extra.get("what") != "descend" or values is None or contents.params is None:
             raise CheckpointError(f"{self.path} holds no run of descend: give a path of its own.")
         params = self._taken_over(trees.copy(params), contents.params)
-        self._optimizer._load_file(self.path)
+        self._optimizer._take(self.path, contents)
         self.start, self._saved = int(extra["start"]), len(values)
         return params, values.tolist()
 
