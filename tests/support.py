@@ -24,15 +24,29 @@ every_optimiser = pytest.mark.parametrize("name", NAMES)
 every_engine = pytest.mark.parametrize("engine", ["reference", "native"])
 FULL = [np.dtype("float64"), np.dtype("float32")]
 HALVES = [np.dtype("float16"), np.dtype(ml_dtypes.bfloat16)]
+COMPLEX = [np.dtype("complex64"), np.dtype("complex128")]
 every_dtype = pytest.mark.parametrize("dtype", FULL, ids=str)  # that is computed in itself
 every_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
-every_precision = pytest.mark.parametrize("dtype", FULL + HALVES, ids=str)
-limits = ml_dtypes.finfo
+every_precision = pytest.mark.parametrize("dtype", FULL + HALVES + COMPLEX, ids=str)
+every_complex = pytest.mark.parametrize("dtype", COMPLEX, ids=str)
 
 
-def computed(dtype):
-    """What a dtype is computed in, and has its state in."""
+def limits(dtype):
+    """Of the reals of a dtype."""
+    return ml_dtypes.finfo(dtype) if dtype in HALVES else np.finfo(dtype)
+
+
+def state_dtype(dtype):
+    """What a dtype has its state in."""
     return np.dtype(np.float32) if dtype in HALVES else dtype
+
+
+def normal(rng, shape, dtype=np.float64):
+    """Random numbers of a dtype, complex ones with two parts."""
+    numbers = rng.standard_normal(shape)
+    if np.dtype(dtype) in COMPLEX:
+        numbers = numbers + 1j * rng.standard_normal(shape)
+    return np.asarray(numbers).astype(dtype)
 
 
 def build(name, engine="auto", **keywords):
@@ -41,7 +55,7 @@ def build(name, engine="auto", **keywords):
 
 def a_tree(seed, dtype=np.float64):
     rng = np.random.default_rng(seed)
-    return {"a": rng.standard_normal(4).astype(dtype), "b": rng.standard_normal((2, 3)).astype(dtype)}
+    return {"a": normal(rng, 4, dtype), "b": normal(rng, (2, 3), dtype)}
 
 
 def frozen(value):

@@ -14,7 +14,7 @@ from fallline.engines.reference import TILE
 from fallline.engines.scalars import LAST, native_scalars
 from fallline.hoststep import BUFFER
 from fallline.memory import address
-from support import HALVES, every_dtype, every_precision, limits
+from support import COMPLEX, HALVES, every_dtype, every_precision, limits, normal
 
 
 @fl.rule
@@ -35,13 +35,14 @@ every_chain = pytest.mark.parametrize("name", EVERYTHING)
 
 
 def quick(dtype):
-    return settings(max_examples=8 if dtype in HALVES else 25, deadline=None,
+    return settings(max_examples=8 if dtype in HALVES + COMPLEX else 25, deadline=None,
                     suppress_health_check=[HealthCheck.too_slow])
 
 
 def bits(array):
     """An array to the bit, every NaN counted as the same value."""
-    a = np.array(array)
+    a = np.array(array).reshape(-1)
+    a = a.view(a.real.dtype)
     a[np.isnan(a)] = np.nan
     return a.tobytes()
 
@@ -70,7 +71,8 @@ def assert_same_bits(name, w, gradients, **options):
 def runs(draw, dtype):
     """A parameter and some gradients of one shape, with every kind of number."""
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9))
-    drawn = dtype if dtype.kind == "f" else np.dtype("float32")  # Hypothesis knows no bfloat16
+    drawn = np.dtype("float32") if dtype.name == "bfloat16" else np.empty(0, dtype).real.dtype
+    parts = (2,) * (dtype in COMPLEX)
     special = np.array([0.0, -0.0, 1e-40, -1e-310, np.nan, np.inf, -np.inf, 1e20, float(limits(dtype).tiny)])
     with np.errstate(over="ignore"):
         special = special.astype(drawn)
@@ -78,9 +80,9 @@ def runs(draw, dtype):
 
     def cast(array):
         with np.errstate(all="ignore"):
-            return array.astype(dtype)
+            return array.view(dtype)[..., 0] if parts else array.astype(dtype)
 
-    array = hnp.arrays(drawn, shape, elements=elements).map(cast)
+    array = hnp.arrays(drawn, shape + parts, elements=elements).map(cast)
     return draw(array), draw(st.lists(array, min_size=1, max_size=7))
 
 
@@ -163,14 +165,14 @@ def test_step_is_the_increment_of_update_added_to_the_bit(name):
 @every_precision
 def test_the_eager_engine_is_close_to_the_reference(name, dtype):
     rng = np.random.default_rng(4)
-    w = rng.standard_normal((4, 5)).astype(dtype)
+    w = normal(rng, (4, 5), dtype)
     v = w.copy()
     eager, reference = EVERYTHING[name](engine="eager"), EVERYTHING[name](engine="reference")
     for _ in range(20):
-        g = rng.standard_normal((4, 5)).astype(dtype)
+        g = normal(rng, (4, 5), dtype)
         assert eager.step(w, g) is w
         reference.step(v, g)
-    np.testing.assert_allclose(w.astype(float), v.astype(float),
+    np.testing.assert_allclose(w.astype(complex), v.astype(complex),
                                rtol=(4 if dtype in HALVES else 100) * float(limits(dtype).eps))
     assert eager.engine.startswith("eager")
 
@@ -180,12 +182,12 @@ def test_the_eager_engine_is_close_to_the_reference(name, dtype):
 def test_settings_per_coordinate_give_each_coordinate_what_the_number_would(dtype, engine):
     rng = np.random.default_rng(5)
     rates = np.array([0.1, 0.01, 0.0])
-    w = rng.standard_normal(3).astype(dtype)
+    w = normal(rng, 3, dtype)
     singles = [w[k : k + 1].copy() for k in range(3)]
     opt = fl.Adam(lr=rates, engine=engine)
     opts = [fl.Adam(lr=float(r), engine=engine) for r in rates]
     for _ in range(5):
-        g = rng.standard_normal(3).astype(dtype)
+        g = normal(rng, 3, dtype)
         opt.step(w, g)
         for k in range(3):
             opts[k].step(singles[k], g[k : k + 1])

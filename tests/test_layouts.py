@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from support import HALVES, NAMES, a_tree, build, every_engine, every_optimiser, every_precision, frozen, same_bits
+from support import (
+    HALVES,
+    NAMES,
+    a_tree,
+    build,
+    every_engine,
+    every_optimiser,
+    every_precision,
+    frozen,
+    normal,
+    same_bits,
+)
 
 SHAPE = (6, 5, 4)
 VIEWS = {
@@ -31,7 +42,7 @@ MEMORIES = ["C", "Fortran", "memmap", "unaligned", "record field"]
 
 def memory(kind, dtype, tmp_path):
     """A base array of the shape, filled with random numbers, in the given kind of memory."""
-    values = np.random.default_rng(9).standard_normal(SHAPE).astype(dtype)
+    values = normal(np.random.default_rng(9), SHAPE, dtype)
     if kind == "Fortran":
         return np.asfortranarray(values)
     if kind == "memmap":
@@ -57,7 +68,7 @@ def test_any_view_gets_the_right_step_and_its_neighbours_none(name, engine, dtyp
         w, before = view(base), np.array(base, order="C")
         flat = np.array(w, order="C")
         for seed in range(3):
-            g = np.random.default_rng(seed).standard_normal(w.shape).astype(dtype)
+            g = normal(np.random.default_rng(seed), w.shape, dtype)
             assert opt.step(w, g) is w
             plain.step(flat, g)
         after = np.array(base, order="C")
@@ -125,7 +136,7 @@ def test_the_gradient_is_never_written(name, engine, dtype):
 @every_precision
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_a_gradient_that_overlaps_its_parameter_is_read_before_it_changes(name, engine, dtype, shift):
-    base = np.random.default_rng(6).standard_normal(40).astype(dtype)
+    base = normal(np.random.default_rng(6), 40, dtype)
     apart, g = base[4:34].copy(), base[4 + shift : 34 + shift].copy()
     opt, plain = build(name, engine), build(name, engine)
     opt.step(base[4:34], base[4 + shift : 34 + shift])

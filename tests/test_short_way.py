@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from support import FULL, HALVES, every_precision, limits
+from support import COMPLEX, FULL, HALVES, every_precision, limits, normal
 
 
 @fl.rule
@@ -34,12 +34,13 @@ CHAINS = {
     "partly scheduled": lambda **o: fl.AdaMax([0.1, lambda t: 0.5**t, 0.1, lambda t: 0.5 / (1 + t)], **o),
     "decayed": lambda **o: fl.chain(fl.clip_value(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), **o),
     "low precision": lambda **o: fl.chain(fl.l2(0.5), fl.Nesterov(lambda t: 0.5 / (1 + t)), **o),
+    "complex": lambda **o: fl.AdaGrad(0.1, **o),
     "low precision, strided": lambda **o: fl.RMSProp(0.1, **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]
 DTYPES = {  # of the others several
     "Adam": ["f8"] * 4, "decayed": ["f4"] * 4, "low precision": [*HALVES, "f4", "f8"],
-    "low precision, strided": [*HALVES, *HALVES],
+    "low precision, strided": [*HALVES, *HALVES], "complex": [*COMPLEX, "f4", "c8"],
 }  # fmt: skip
 STRIDED = ("partly scheduled", "strided", "low precision, strided")  # with parameters that are views
 
@@ -66,7 +67,7 @@ class Run:
 
     def gradients(self, seed):
         rng = np.random.default_rng(seed)
-        return [np.asarray(rng.standard_normal(shape)).astype(dtype) for shape, dtype in zip(SHAPES, self.dtypes)]
+        return [normal(rng, shape, dtype) for shape, dtype in zip(SHAPES, self.dtypes)]
 
     def act(self, action, seed):
         g = self.gradients(seed)
@@ -116,7 +117,7 @@ class Run:
         self.step([None] * 4)
 
     def step_single_precision(self, g):
-        self.step([a.astype(np.float32) for a in g])
+        self.step([a.real.astype(np.float32) for a in g])
 
     def step_without_one(self, g):
         self.step([g[0], None, *g[2:]])
@@ -141,17 +142,17 @@ class Run:
         self.step(g)
 
     def refuse(self, g):
-        for wrong in ([*g[:3], np.zeros(1)], g[:3], [np.array([1.0, np.nan, 1.0]), *g[1:]], [g[0].astype(int), *g[1:]],
-                      [g[0], spread(np.array([[1.0, 1.0], [np.inf, 1.0]], g[1].dtype)), *g[2:]],
-                      [g[0], g[1].reshape(4), *g[2:]]):  # fmt: skip
+        for wrong in ([*g[:3], np.zeros(1)], g[:3], [np.array([1.0, np.nan, 1.0]), *g[1:]],
+                      [g[0].real.astype(int), *g[1:]], [g[0], g[1].reshape(4), *g[2:]],
+                      [g[0], spread(np.array([[1.0, 1.0], [np.inf, 1.0]], g[1].dtype)), *g[2:]]):  # fmt: skip
             with pytest.raises((ValueError, TypeError)):
                 self.opt.step(self.params, wrong)
             with pytest.raises((ValueError, TypeError)):
                 self.opt.update(wrong, params=self.params)
         if self.opt.state:  # before the first step any dtype will do
             other = "f4" if self.dtypes[1] == "f8" else "f8"
-            with pytest.raises(TypeError, match=r"must be b?float\d\d, as before"):
-                self.opt.step([self.params[0], self.params[1].astype(other), *self.params[2:]], g)
+            with pytest.raises(TypeError, match=r"must be (b?float|complex)\d+, as before"):
+                self.opt.step([self.params[0], np.zeros((2, 2), other), *self.params[2:]], g)
 
     def refuse_read_only(self, g):
         self.params[0].flags.writeable = False
@@ -235,7 +236,7 @@ def test_a_strided_gradient_is_checked_wherever_its_bad_number_stands(dtype, bad
         opt.step(w, np.ones((200, 181), dtype).T)
     for place in ((0, 0), (90, 100), (180, 199)):
         g = np.full((200, 181), limits(dtype).max, dtype).T
-        g[place] = bad
+        g[place] = complex(1, bad) if dtype in COMPLEX else bad
         with pytest.raises(fl.NonFiniteGradient):
             opt.step(w, g)
     assert opt.t == 3
@@ -336,10 +337,10 @@ def test_a_parameter_that_was_resized_in_place_is_noticed():
 @pytest.mark.parametrize("cls", fl.OPTIMIZERS.values(), ids=fl.OPTIMIZERS)
 def test_any_number_of_threads_gives_the_same_bits(cls):
     rng = np.random.default_rng(0)
-    sizes = [150_001, 1, 0, 16_384, 100_000, 100_003]
-    dtypes = [np.float32, np.float32, *HALVES, *HALVES]
-    start = [rng.standard_normal(n).astype(d) for n, d in zip(sizes, dtypes)]
-    gradients = [[rng.standard_normal(n).astype(d) for n, d in zip(sizes, dtypes)] for _ in range(4)]
+    sizes = [150_001, 1, 0, 16_384, 100_000, 100_003, 30_001, 100]
+    dtypes = [np.float32, np.float32, *HALVES, *HALVES, *COMPLEX]
+    start = [normal(rng, n, d) for n, d in zip(sizes, dtypes)]
+    gradients = [[normal(rng, n, d) for n, d in zip(sizes, dtypes)] for _ in range(4)]
     results = []
     try:
         for threads in (1, 2, 3, 7):
@@ -364,7 +365,7 @@ def test_a_number_that_is_not_finite_is_found_wherever_it_stands_and_nothing_is_
     largest = np.full(size, limits(dtype).max, dtype)
     for place in {0, size // 2, size - 1}:
         g = largest.copy()
-        g[place] = bad
+        g[place] = complex(1, bad) if dtype in COMPLEX else bad
         with pytest.raises(fl.NonFiniteGradient):
             opt.step(w, g)
         with pytest.raises(fl.NonFiniteGradient):

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 
 from fallline.ops import namespace
-from fallline.precision import HALVES, bfloat16, computed
+from fallline.precision import COMPLEX, HALVES, bfloat16, kept
 
 __all__ = [
     "CASTABLE", "STEPPED",
-    "as_number", "cast", "detached", "dtype_of", "filled_like", "host", "is_foreign", "is_number", "is_tensor",
-    "kind_of", "like", "mark_changed", "new_like", "non_finite", "view", "widened",
+    "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "is_complex", "is_foreign",
+    "is_number", "is_tensor", "joined", "kind_of", "like", "mark_changed", "new_like", "non_finite", "split", "view",
+    "widened",
 ]  # fmt: skip
 
-SUPPORTED = "float16, bfloat16, float32 or float64"
-STEPPED = (*HALVES, "float32", "float64")
-CASTABLE = (*STEPPED, "longdouble", "float96", "float128")
+SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
+STEPPED = (*HALVES, "float32", "float64", *COMPLEX)
+CASTABLE = (*STEPPED, "longdouble", "float96", "float128", "clongdouble", "complex192", "complex256")
 
 
 def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
-    """ "numpy", "torch" (in host memory), "number" (a Python float or NumPy scalar) or "foreign" (any other library).
+    """ "numpy", "torch" (in host memory), "number" (a Python or NumPy scalar) or "foreign" (any other library).
 
     Raises TypeError, naming `what`, for anything that is no array of one of the `dtypes`.
     """
@@ -38,8 +39,10 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     elif torch is not None and isinstance(leaf, torch.Tensor):
         if leaf.layout is not torch.strided:
             raise TypeError(f"{what} is a {leaf.layout} tensor: convert it, .to_dense().")
-        if dtypes is STEPPED and (leaf.is_neg() or leaf.is_conj()):  # written, its negation would be lost
-            raise TypeError(f"{what} is a lazily negated view: call .resolve_neg() on it first.")
+        if dtypes is STEPPED:  # written, its negation would be lost
+            for is_lazy, word, remedy in ((leaf.is_neg(), "negated", "neg"), (leaf.is_conj(), "conjugated", "conj")):
+                if is_lazy:
+                    raise TypeError(f"{what} is a lazily {word} view: call .resolve_{remedy}() on it first.")
         kind = "torch" if leaf.device.type == "cpu" else "foreign"
     else:
         _check_foreign(leaf, what)
@@ -52,7 +55,7 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
 
 
 def _check_foreign(leaf: Any, what: str) -> None:
-    if isinstance(leaf, (int, complex, np.generic)):
+    if isinstance(leaf, (int, np.generic)):
         raise TypeError(f"{what} must be {SUPPORTED}. Got {leaf!r} ({type(leaf).__name__}).")
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(leaf, jax.core.Tracer):
@@ -67,7 +70,9 @@ def dtype_name(leaf: Any) -> str:
     """The dtype's name without its library: "float32"."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.dtype.name if leaf.dtype.names is None else str(leaf.dtype)
-    return "float64" if isinstance(leaf, float) else str(leaf.dtype).removeprefix("torch.")
+    if isinstance(leaf, (float, complex)):
+        return "float64" if isinstance(leaf, float) else "complex128"
+    return str(leaf.dtype).removeprefix("torch.")
 
 
 def dtype_of(leaf: Any) -> np.dtype:
@@ -79,11 +84,12 @@ def dtype_of(leaf: Any) -> np.dtype:
 
 
 def filled_like(leaf: Any, value: Any) -> Any:
-    """A new array of the leaf's library, shape and dtype, holding a number or the values of an ndarray."""
+    """A new array of the leaf's library, shape and dtype, holding a number or the values of an ndarray; if it is
+    complex, in both parts."""
     xp = namespace(leaf) or np
     if isinstance(value, np.ndarray):
-        return xp.zeros_like(leaf) + like(leaf, value)
-    return xp.full_like(leaf, value)
+        return xp.zeros_like(leaf) + like(leaf, value + 1j * value if is_complex(leaf) else value)
+    return xp.full_like(leaf, complex(value, value) if is_complex(leaf) else value)
 
 
 def like(leaf: Any, value: Any) -> Any:
@@ -125,7 +131,7 @@ def host(leaf: Any) -> np.ndarray:
 
 
 def cast(leaf: Any, dtype: np.dtype) -> Any:
-    """A leaf of any library in a dtype; a Python float as it is."""
+    """A leaf of any library in a dtype; a Python number as it is."""
     xp = namespace(leaf)
     if xp is None or dtype_of(leaf) == dtype:
         return leaf
@@ -133,8 +139,28 @@ def cast(leaf: Any, dtype: np.dtype) -> Any:
 
 
 def widened(leaf: Any) -> Any:
-    """A leaf of any library in the dtype that it is computed in."""
-    return cast(leaf, computed(dtype_of(leaf)))
+    """A leaf of any library in the dtype that its state has."""
+    return cast(leaf, kept(dtype_of(leaf)))
+
+
+def split(leaf: Any) -> Any:
+    """A leaf of any library as reals: if it is complex, a new array of its two parts, along one more axis."""
+    if not is_complex(leaf):
+        return leaf
+    xp = namespace(leaf) or np
+    return xp.stack((xp.real(leaf), xp.imag(leaf)), axis=-1)
+
+
+def joined(array: Any, dtype: np.dtype) -> Any:
+    """Reals of any library as numbers of a dtype, which undoes `split`."""
+    if dtype.kind != "c":
+        return cast(array, dtype)
+    return cast(array[..., 0], dtype) + 1j * cast(array[..., 1], dtype)
+
+
+def is_complex(leaf: Any) -> bool:
+    """Whether a leaf of any kind is complex."""
+    return dtype_name(leaf).startswith(("complex", "clong"))
 
 
 def detached(leaf: Any) -> Any:
@@ -172,18 +198,24 @@ def is_tensor(leaf: Any) -> bool:
 
 
 def is_number(leaf: Any) -> bool:
-    """Whether a leaf is a Python float or NumPy scalar, which cannot be written."""
-    return isinstance(leaf, (float, np.floating)) or (isinstance(leaf, np.generic) and leaf.dtype.name in STEPPED)
+    """Whether a leaf is a Python or NumPy scalar, which cannot be written."""
+    return isinstance(leaf, (float, complex)) or (isinstance(leaf, np.generic) and leaf.dtype.name in CASTABLE)
 
 
 def as_number(leaf: Any, value: Any) -> Any:
-    """A value as the kind of number that a leaf is: a NumPy scalar of its dtype, or a Python float."""
-    return type(leaf)(value) if isinstance(leaf, np.generic) else float(value)
+    """A value as the kind of number that a leaf is: a NumPy scalar of its dtype, or a Python number. It is complex if
+    the value is."""
+    if np.iscomplexobj(value) and not is_complex(leaf):
+        return complex(value)
+    if isinstance(leaf, np.generic):
+        return type(leaf)(value)
+    return complex(value) if isinstance(leaf, complex) else float(value)
 
 
 def is_foreign(leaf: Any) -> bool:
     """Whether a leaf is an array of a library that does not share its memory with NumPy."""
-    return not isinstance(leaf, (np.ndarray, float, np.generic)) and type(leaf).__module__.split(".")[0] != "torch"
+    known = isinstance(leaf, (np.ndarray, float, complex, np.generic))
+    return not known and type(leaf).__module__.split(".")[0] != "torch"
 
 
 def non_finite(array: Any) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import CASTABLE, STEPPED, detached, dtype_of, filled_like, kind_of, widened
+from fallline.arrays import CASTABLE, STEPPED, detached, dtype_name, dtype_of, filled_like, is_complex, kind_of, widened
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import arena, byte_range
 from fallline.options import Options
-from fallline.precision import computed
+from fallline.precision import computed, kept
 from fallline.settings import resolve
 from fallline.trace import Program
 from fallline.trees import flatten, paths
@@ -46,7 +46,7 @@ class Bound:
                             f"Got {type(leaves[0]).__name__}.")
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
-        self.computed = list(map(computed, self.dtypes))  # of the state and of scalars
+        self.computed = list(map(computed, self.dtypes))
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
         self.fast: dict[str, Any] = {}  # the short ways to "step", "update" and "out", once a call could take them
         self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
@@ -74,12 +74,12 @@ class Bound:
     def _lay_out(self, starts: Mapping[str, Sequence[Any]]) -> None:
         """Have the state of all leaves of a dtype in one run of memory, and start it at numbers or arrays."""
         slots = list(starts)
-        arenas, placed = arena(self.shapes * len(slots), self.computed * len(slots), self._directory)
+        arenas, placed = arena(self.shapes * len(slots), list(map(kept, self.dtypes)) * len(slots), self._directory)
         for n, slot in enumerate(slots):
             self.state[slot] = placed[n * len(self.shapes) : (n + 1) * len(self.shapes)]
             for array, start in zip(self.state[slot], starts[slot]):
                 if isinstance(start, np.ndarray) or start:  # elsewhere pages that need not be filled
-                    array[...] = start
+                    _fill(array, start)
         self.state_ranges = [(*byte_range(a), a) for a in arenas if a.size]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -178,6 +178,9 @@ class Bound:
         if shape != self.shapes[k]:
             raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")
         if what == "gradient":
+            if is_complex(leaf) and self.dtypes[k].kind != "c":
+                raise TypeError(f"{name} must be real, as the parameter is {self.dtypes[k]}. Got {dtype_name(leaf)}: "
+                                "pass its real part.")
             return
         like = "before" if what == "parameter" else "the parameters"
         if kind == "foreign" and not self.foreign:
@@ -248,6 +251,15 @@ class Bound:
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views."""
         return {slot: self.treedef.unflatten(map(_read_only, leaves)) for slot, leaves in self.state.items()}
+
+
+def _fill(array: np.ndarray, start: Any) -> None:
+    """Start a state array; both parts of a complex one at reals."""
+    if array.dtype.kind == "c" and np.asarray(start).dtype.kind != "c":
+        array.real[...] = start
+        array.imag[...] = start
+    else:
+        array[...] = start
 
 
 def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:

@@ -14,8 +14,10 @@ from fallline.arrays import (
     filled_like,
     host,
     is_number,
+    joined,
     kind_of,
     like,
+    split,
     view,
     widened,
 )
@@ -23,6 +25,7 @@ from fallline.bound import Bound
 from fallline.engines.eager import run_eagerly
 from fallline.memory import check_disjoint
 from fallline.ops import namespace
+from fallline.precision import kept
 from fallline.trace import INCREMENT, Program
 
 __all__ = ["EagerCall"]
@@ -83,15 +86,17 @@ class EagerCall:
         return bound.treedef.unflatten(result)
 
     def _compute(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
-        g = widened(self._gs[k])
-        arrays = {"g": g, **{slot: values[k] for slot, values in self.bound.state.items()}}
+        g = split(widened(self._gs[k]))
+        arrays = {"g": g, **{slot: split(values[k]) for slot, values in self.bound.state.items()}}
         if "x" in self._program.inputs:
             assert self._xs is not None
-            arrays["x"] = widened(detached(self._xs[k]))
-        values = [like(g, s) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in scalars]
+            arrays["x"] = split(widened(detached(self._xs[k])))
+        dtype = self.bound.dtypes[k]
+        both = (..., None) if dtype.kind == "c" else ...  # parts have the coordinate's setting
+        values = [like(g, s[both]) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in scalars]
         with np.errstate(all="ignore"):
             new = run_eagerly(self._program, arrays, values)
-            return {**new, self._into: cast(new[self._into], self.bound.dtypes[k])}
+            return {name: joined(value, dtype if name == self._into else kept(dtype)) for name, value in new.items()}
 
     def nothing(self) -> Any:
         """The increments of a call that was skipped."""

@@ -24,6 +24,7 @@ from fallline.engines.scalars import native_scalars
 from fallline.engines.strided import Strided, strided_kernel
 from fallline.engines.work import Job
 from fallline.memory import address, byte_range
+from fallline.precision import real
 from fallline.trace import INCREMENT, Program
 from fallline.trees import Treedef
 
@@ -84,6 +85,8 @@ class FastStep:
         self._free = [True]  # holds one item, which a call takes out
         self.where = _places(arrays)
         self._column = {name: place for place, name in enumerate(program.arrays, 1)}
+        self._sizes = [math.prod(shape) * (dtype.itemsize // real(dtype).itemsize)
+                       for shape, dtype in zip(leaves.shapes, leaves.dtypes)]  # in reals
         self._prepare_job(arrays, checks_finite)
         self._prepare_groups(constant)
         self._find_ranges(arrays.xs if self._into == "x" else arrays.outs)
@@ -95,10 +98,9 @@ class FastStep:
         return self.where == _places(arrays)
 
     def _prepare_job(self, arrays: Arrays, checks_finite: bool) -> None:
-        kind_of = list(zip(self._leaves.dtypes, arrays.strided))
+        kind_of = list(zip(map(real, self._leaves.dtypes), arrays.strided))
         kinds = sorted(set(kind_of), key=kind_of.index)
-        self._job = Job([math.prod(shape) for shape in self._leaves.shapes], len(self._program.arrays) + EXTRA,
-                        [kinds.index(kind) for kind in kind_of])
+        self._job = Job(self._sizes, len(self._program.arrays) + EXTRA, [kinds.index(kind) for kind in kind_of])
         for name, addressed in {**arrays.state, "x": arrays.xs, INCREMENT: arrays.outs}.items():
             if addressed:
                 self._job.table[:, self._column[name]] = [address(a) for a in addressed]
@@ -186,7 +188,7 @@ class FastStep:
         """The plan of the native call."""
         shapes, dtypes, table = self._leaves.shapes, self._leaves.dtypes, self._job.table
         self._expected = np.array(
-            [[id(dtype), len(shape), address(dims), math.prod(shape), dtype.itemsize,
+            [[id(dtype), len(shape), address(dims), self._sizes[k], real(dtype).itemsize,
               0 if k in self._layouts else CONTIGUOUS, table[k, LAYOUT]]
              for k, (shape, dtype, dims) in enumerate(zip(shapes, dtypes, self._dims))], np.int64)
         known = {

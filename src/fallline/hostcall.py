@@ -11,6 +11,7 @@ from fallline.arrays import as_number, is_foreign, is_number, is_tensor, mark_ch
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
+from fallline.precision import real, reals, whole
 from fallline.threads import num_threads
 from fallline.trace import INCREMENT, Program
 
@@ -32,7 +33,7 @@ class HostCall:
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
         self._g = [self._gradient(gs[k], bound.dtypes[k]) for k in self._live]
-        self._x = [] if xs is None else [view(x) for x in xs]
+        self._x = [] if xs is None else [reals(view(x)) for x in xs]
         if targets is not None:
             self._check_targets(targets)
         self._threads = bound.threads or num_threads()  # asked for now: an error must not come half-way
@@ -49,7 +50,7 @@ class HostCall:
 
     def _check_targets(self, targets: Sequence[Any]) -> None:
         what = "parameter" if self._into == "x" else "out"
-        views = self._x if self._into == "x" else [view(leaf) for leaf in targets]
+        views = self._x if self._into == "x" else [reals(view(leaf)) for leaf in targets]
         written = []
         for k, (leaf, array) in enumerate(zip(targets, views)):
             if not is_number(leaf):
@@ -68,7 +69,7 @@ class HostCall:
             self.bound.disjoint[what] = layout
 
     def _find_non_finite(self) -> list[tuple[str, str]]:
-        if self.bound.host.all_finite(self._g, self._threads):
+        if self.bound.host.all_finite(list(map(reals, self._g)), self._threads):
             return []
         return [(self.bound.paths[k], kinds) for k, g in zip(self._live, self._g) if (kinds := non_finite(g))]
 
@@ -76,7 +77,7 @@ class HostCall:
         self._new: dict[int, Any] = {}
         self._out = {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
-        gradients = detach(self._g, written)
+        gradients = detach(list(map(reals, self._g)), written)
         memo: dict[Any, Any] = {}
         with np.errstate(all="ignore"):
             leaves = [self._leaf(k, g, t, memo) for k, g in zip(self._live, gradients)]
@@ -90,27 +91,29 @@ class HostCall:
         if self._into == "x":
             return self._x[k]
         if self._targets is not None:
-            return view(self._targets[k])
+            return reals(view(self._targets[k]))
         self._new[k] = new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k])
-        return view(self._new[k])
+        return reals(view(self._new[k]))
 
     def _leaf(self, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
         bound, out = self.bound, self._out[k]
         x = out if self._into == "x" else self._x[k] if self._x else None
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
-        arrays = tuple(own[n] if n in own else bound.state[n][k] for n in self._program.arrays)
+        arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in self._program.arrays)
         outside = (g, out) if x is out or x is None else (g, out, x)
         scalars, dtype = bound.scalars(self._program, k, t, memo), bound.computed[k]
+        stored = real(bound.dtypes[k])
         key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
         if key in memo:
-            return Leaf(arrays, outside, bound.dtypes[k], memo[key], {})
-        columns = {i: np.ascontiguousarray(np.broadcast_to(np.asarray(s, dtype), bound.shapes[k]))
+            return Leaf(arrays, outside, stored, memo[key], {})
+        both = (..., None) if bound.dtypes[k].kind == "c" else ...  # parts have the coordinate's setting
+        columns = {i: np.ascontiguousarray(np.broadcast_to(np.asarray(s, dtype)[both], g.shape))
                    for i, s in enumerate(scalars) if isinstance(s, np.ndarray) and s.ndim}
         constants = np.array([0.0 if i in columns else s for i, s in enumerate(scalars)], dtype)
         if not columns:
             memo[key] = constants
-        return Leaf(arrays, outside, bound.dtypes[k], constants, columns)
+        return Leaf(arrays, outside, stored, constants, columns)
 
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""
@@ -155,7 +158,7 @@ class HostCall:
         if not any(map(is_number, targets)):
             return self._tree
         return self.bound.treedef.unflatten(
-            as_number(leaf, self._out[k]) if is_number(leaf) and k in self._out else leaf
+            as_number(leaf, whole(self._out[k], self.bound.dtypes[k])) if is_number(leaf) and k in self._out else leaf
             for k, leaf in enumerate(targets))
 
     def nothing(self) -> Any:
@@ -175,14 +178,15 @@ class HostCall:
 
 
 def _as_it_lies(leaf: Any, dtype: np.dtype) -> np.ndarray | None:
-    """A leaf as an array that kernels can run on, whatever its strides, else None."""
+    """A leaf as an array that the short way can take, else None: of any strides if it is real."""
     if type(leaf) is not np.ndarray and not is_tensor(leaf):
         return None
     array = view(leaf)
-    return array if array.dtype is dtype and array.flags.aligned else None
+    fits = is_direct(array) if dtype.kind == "c" else array.flags.aligned
+    return array if array.dtype is dtype and fits else None
 
 
 def _zero(leaves: Sequence[Any]) -> None:
     for leaf in leaves:
-        view(leaf)[...] = -0.0
+        reals(view(leaf))[...] = -0.0
     mark_changed(leaves)

@@ -149,7 +149,7 @@ def namespace(*values: Any) -> Any:
     for a in values:
         if isinstance(a, (np.ndarray, np.generic)):
             return np
-        if not isinstance(a, (int, float)):
+        if not isinstance(a, (int, float, complex)):
             from array_api_compat import array_namespace
 
             return array_namespace(a)

@@ -119,9 +119,11 @@ class Optimizer(Keeping):
 
         Parameters
         ----------
-        params: a tree of arrays of float16, bfloat16, float32 or float64 (NumPy, torch, JAX, ...) or Python floats.
-            What has 16 bits is computed in float32, with state of float32, and rounded once.
-        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone.
+        params: a tree of Python numbers or arrays (NumPy, torch, JAX, ...) of float16, bfloat16, float32, float64,
+            complex64 or complex128. What has 16 bits is computed in float32, with state of float32, and rounded once.
+            Complex numbers are stepped as pairs of reals.
+        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone. That of a
+            complex parameter is ∂L/∂Re + i·∂L/∂Im, as torch gives it (`jax.grad` gives its conjugate).
 
         Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
 

@@ -39,10 +39,11 @@ their ends, their number; where the completed steps are counted; the groups of l
 (`GROUP`), their number; the job, and whether to do it at once."""
 
 EXPECTED = ("dtype", "nd", "shape", "size", "itemsize", "flags", "layout")
-"""Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, its size and that of a number,
-more flags that its arrays must have, and the address of its layout (0: they are contiguous). Behind what kernels read
-of a layout (see `strided`) stand the addresses of the strides that the arrays must have; 0: any, and they are copied to
-where kernels read them, as an array's own may be freed while a step runs."""
+"""Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, the number of its reals (a
+complex number has two) and the size of one, more flags that its arrays must have, and the address of its layout (0:
+they are contiguous). Behind what kernels read of a layout (see `strided`) stand the addresses of the strides that the
+arrays must have; 0: any, and they are copied to where kernels read them, as an array's own may be freed while a step
+runs."""
 
 GROUP = {name: place for place, name in enumerate(("scalars", "missed", "tiny", "hyper", "constants"))}
 """The function of the scalars (0: they are there already); the address of the number of steps that the group did not
