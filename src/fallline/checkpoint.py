@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallline import rules as built_in
 from fallline.chain import Chain
@@ -12,11 +12,11 @@ from fallline.errors import CheckpointError
 from fallline.fingerprint import BUILT_IN, fingerprint
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS
-from fallline.saved import Contents
-from fallline.saved import load as read
 from fallline.schema import Link, Rule, brief
 from fallline.statedict import checked, names_function
-from fallline.tensorfile import guarding
+
+if TYPE_CHECKING:
+    from fallline.saved import Contents
 
 __all__ = ["load"]
 
@@ -46,6 +46,9 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     >>> again, again.t, v
     (SGD(lr=0.1), 1, {'W': array([0.9, 0.9])})
     """
+    from fallline.saved import load as read
+    from fallline.tensorfile import guarding
+
     given, classes = _given(rules)
     contents = read(path)
     with guarding(path):

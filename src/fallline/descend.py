@@ -9,14 +9,16 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fallline import _progress, trees
 from fallline.errors import NonFiniteGradient
 from fallline.optimizer import Optimizer
-from fallline.resume import Holding, Record
+
+if TYPE_CHECKING:
+    from fallline.resume import Record
 
 __all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "remedy", "stops"]
 
@@ -169,7 +171,7 @@ def descend(
         params, values = trees.copy(params), list[float]()
     else:
         params, values = record.resume(params)
-        start, holding = record.start, Holding()
+        start, holding = record.start, record.holding
     ahead = range(start + len(values), start + steps)
     walk = Walk(evaluate, params, optimizer.step, ahead, len(values), holding)
     watched = _progress.watched(walk, len(ahead)) if _progress.wanted(progress) else iter(walk)
@@ -197,6 +199,8 @@ def _record(path: Any, every: Any, steps: int, optimizer: Optimizer) -> Record |
         if every is not None:
             raise TypeError("checkpoint_every of descend needs a file: give checkpoint=path too.")
         return None
+    from fallline.resume import Record
+
     return Record(path, max(1, steps // 20) if every is None else _whole(every, "checkpoint_every", least=1), optimizer)
 
 

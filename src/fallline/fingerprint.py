@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -45,6 +44,8 @@ def fingerprint(rule: Rule) -> str:
     operations = [f"{i.op} {' '.join(map(repr, i.operands))}" for i in (*program.steps, *program.code)]
     parts: list[Any] = [rule.kind, *starts, program.inputs, program.hyper, program.scalars, *operations,
                         program.outputs]
+    import hashlib  # which takes a while
+
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.errors import TornOptimizer
 from fallline.options import Options
-from fallline.saved import Contents
-from fallline.saved import load as read
-from fallline.saved import save as write
 from fallline.statedict import Known, Loaded, carry, check_fits, checked, known_of, plain, put, record
-from fallline.tensorfile import Path, guarding
 from fallline.threads import Turn
+
+if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
+    from fallline.saved import Contents
+    from fallline.tensorfile import Path
 
 __all__ = ["Keeping"]
 
@@ -155,12 +155,17 @@ class Keeping:
         >>> v == w, other.t
         (True, 1)
         """
+        from fallline.saved import load as read
+
         contents = read(path)
         self._take(path, contents)
         return contents.params
 
     def _save(self, path: Path, params: Any = None, arrays: Mapping[str, Any] | None = None, extra: Any = None) -> None:
         """Save; with named arrays, and data that JSON takes, of the caller's own."""
+        from fallline.saved import Contents
+        from fallline.saved import save as write
+
         with self._turn:
             state = self._record()
             if params is not None and self._bound:
@@ -169,6 +174,8 @@ class Keeping:
 
     def _take(self, path: Path, contents: Contents) -> None:
         """Take over the state of a file that was read (`saved.load`)."""
+        from fallline.tensorfile import guarding
+
         with self._turn, guarding(path):
             self._load(checked(contents.state, self._chain, self._settings))
 

@@ -18,18 +18,20 @@ from fallline.optimizer import Optimizer
 from fallline.saved import load
 from fallline.tensorfile import Path, sweep
 
-__all__ = ["Holding", "Record"]
+__all__ = ["Record"]
 
 
 class Record:
     """The file of a run, written after every so many steps and when the run is left.
 
-    `values` are those before each step that was taken, `start` is the step number that the run began with.
+    `values` are those before each step that was taken, `start` is the step number that the run began with; `holding`
+    keeps signals from coming within a step.
     """
 
     def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
         self.path, self.every, self._optimizer = path, every, optimizer
         self.start, self._saved = optimizer.t, -1
+        self.holding = Holding()
 
     def resume(self, params: Any) -> tuple[Any, list[float]]:
         """The parameters and values to go on from: those of the file, which the optimizer takes over too, if there is
