@@ -17,7 +17,8 @@ import numpy as np
 from fallline.arithmetic import pinned
 from fallline.arrays import is_tensor, mark_changed, view
 from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
-from fallline.engines.jobs import CHUNK, CONSTANTS, EXTRA, JOB, LAYOUT, STRIDES, finite_check
+from fallline.engines.ir import CHUNK
+from fallline.engines.jobs import CONSTANTS, EXTRA, JOB, LAYOUT, STRIDES, finite_check
 from fallline.engines.native import native_kernel
 from fallline.engines.pool import perform
 from fallline.engines.scalars import native_scalars

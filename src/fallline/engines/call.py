@@ -89,6 +89,8 @@ def readable() -> bool:
     """Whether lists and arrays look in memory as expected."""
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return False
+    if ctypes.sizeof(ctypes.c_void_p) != 8:  # the fields are read as of 64 bits
+        return False
     arrays = [np.zeros((3, 4), np.float32), np.zeros(0, np.float32), np.zeros((2, 3, 4), np.float32)[:, 1]]
     shapes = [np.array(a.shape, np.int64) for a in arrays]
     expected = np.array([[id(a.dtype), a.ndim, address(s), a.size, a.itemsize, 0, 0] for a, s in zip(arrays, shapes)],

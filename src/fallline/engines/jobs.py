@@ -13,13 +13,12 @@ from functools import cache
 from typing import NamedTuple
 
 from fallline.engines.compiler import compiled, on_x86
-from fallline.engines.ir import fields
+from fallline.engines.ir import chunk, fields
 from fallline.engines.stored import STORED, Stored
 
-__all__ = ["ABSENT", "CHUNK", "CONSTANTS", "EXTRA", "JOB", "LAYOUT", "POOL", "STRIDES", "Functions", "finite_check",
+__all__ = ["ABSENT", "CONSTANTS", "EXTRA", "JOB", "LAYOUT", "POOL", "STRIDES", "Functions", "finite_check",
            "functions"]
 
-CHUNK = 16384  # coordinates that are checked or stepped at a time
 EXTRA = 3  # columns of a table that hold no array's address: the length, and behind the addresses CONSTANTS and LAYOUT
 CONSTANTS, LAYOUT = -2, -1
 STRIDES = 2  # where in a layout the addresses of strides begin (see `strided`)
@@ -122,16 +121,7 @@ entry:
   br i1 %some, label %loop, label %good
 loop:
   %c = phi i64 [ %first, %entry ], [ %next, %after ]
-  %pl = getelementptr inbounds i64, ptr %leaf_of, i64 %c
-  %leaf = load i64, ptr %pl
-  %po = getelementptr inbounds i64, ptr %offset_of, i64 %c
-  %offset = load i64, ptr %po
-  %at = mul i64 %leaf, %width
-  %row = getelementptr inbounds i64, ptr %table, i64 %at
-  %length = load i64, ptr %row
-  %rest = sub i64 %length, %offset
-  %short = icmp slt i64 %rest, {CHUNK}
-  %n = select i1 %short, i64 %rest, i64 {CHUNK}
+  {chunk("%width")}
   %pg = getelementptr inbounds i64, ptr %row, i64 %column
   %start = load ptr, ptr %pg
   %g = getelementptr inbounds {whole}, ptr %start, i64 %offset

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from fallline.engines.compiler import compiled
-from fallline.engines.ir import field, pinned
-from fallline.engines.jobs import CHUNK, EXTRA, finite_check
+from fallline.engines.ir import chunk, field, pinned
+from fallline.engines.jobs import EXTRA, finite_check
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
@@ -204,16 +204,7 @@ entry:{pin}
   br label %loop
 loop:
   %c = phi i64 [ %first, %entry ], [ %next, %loop ]
-  %pl = getelementptr inbounds i64, ptr %leaf_of, i64 %c
-  %leaf = load i64, ptr %pl, align 8
-  %po = getelementptr inbounds i64, ptr %offset_of, i64 %c
-  %offset = load i64, ptr %po, align 8
-  %at = mul i64 %leaf, {width}
-  %row = getelementptr inbounds i64, ptr %table, i64 %at
-  %length = load i64, ptr %row, align 8
-  %rest = sub i64 %length, %offset
-  %short = icmp slt i64 %rest, {CHUNK}
-  %n = select i1 %short, i64 %rest, i64 {CHUNK}
+  {chunk(width)}
   call void @part(ptr %row, i64 %offset, i64 %n)
   %next = add i64 %c, 1
   %more = icmp slt i64 %next, %last

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline.engines.compiler import compiled
-from fallline.engines.ir import field
-from fallline.engines.jobs import CHUNK, EXTRA, STRIDES
+from fallline.engines.ir import chunk, field
+from fallline.engines.jobs import EXTRA, STRIDES
 from fallline.engines.native import inner_loop, outer_loop
 from fallline.engines.stored import STORED, Stored
 from fallline.precision import computed
@@ -163,16 +163,7 @@ chunks_loop:
   %more = icmp slt i64 %c, %last
   br i1 %more, label %chunk, label %good
 chunk:
-  %pl = getelementptr inbounds i64, ptr %leaf_of, i64 %c
-  %leaf = load i64, ptr %pl
-  %po = getelementptr inbounds i64, ptr %offset_of, i64 %c
-  %offset = load i64, ptr %po
-  %at = mul i64 %leaf, %width
-  %row = getelementptr inbounds i64, ptr %table, i64 %at
-  %length = load i64, ptr %row
-  %rest = sub i64 %length, %offset
-  %short = icmp slt i64 %rest, {CHUNK}
-  %n = select i1 %short, i64 %rest, i64 {CHUNK}
+  {chunk("%width")}
   %g.p = getelementptr inbounds i64, ptr %row, i64 %column
   %g = load ptr, ptr %g.p
   %end_of_row = sub i64 %width, 1

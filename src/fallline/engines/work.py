@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fallline.engines.jobs import CHUNK, JOB
+from fallline.engines.ir import CHUNK
+from fallline.engines.jobs import JOB
 from fallline.memory import address
 
 __all__ = ["Job"]
