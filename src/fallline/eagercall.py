@@ -41,7 +41,7 @@ class EagerCall:
 
     def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
                  targets: Sequence[Any] | None, tree: Any, t: int) -> None:
-        self.bound, self._program, self._xs, self._targets, self._t = bound, program, xs, targets, t
+        self.bound, self._program, self._xs, self._targets = bound, program, xs, targets
         self._gs = [None if g is None else _gradient(g, leaf, dtype)
                     for g, leaf, dtype in zip(gs, gs if xs is None else xs, bound.dtypes)]
         self._into = program.outputs[0][0]
