@@ -41,6 +41,11 @@ def test_a_closure_a_lambda_and_a_helper_function_make_rules():
     (lambda g, lr: abs(-g) - +g, 0.0),
     (lambda g, lr: fl.root(g * g), 2.0),
     (lambda g, lr: lr ** 2 * g + lr ** 0.5 * 0, 0.02),
+    (lambda g, lr: fl.log(lr) * g, 2 * math.log(0.1)),
+    (lambda g, lr: np.log(lr) + np.exp(fl.exp(lr)) + 0 * g, math.log(0.1) + math.exp(math.exp(0.1))),
+    (lambda g, lr: fl.where(fl.log(lr - lr) < -1e300, fl.exp(-1e9) + 4, 0) * g, 8.0),
+    (lambda g, lr: 1 / fl.exp(1e4 * lr) + fl.where(fl.exp(1e6 * lr) > 1e300, g, 0), 2.0),
+    (lambda g, lr: fl.where(fl.log(-lr) == fl.log(-lr), 0, g), 2.0),
     (lambda g, lr: fl.where(g >= 2, fl.where(g <= 2, fl.where(g == 2, 7, 0), 0), 0), 7.0),
     (lambda g, lr: fl.where(g != 2, 1, 8) + fl.where(g < 2, 1, 0), 8.0),
     (lambda g, lr: 1 / g, 0.5),
@@ -57,6 +62,11 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     assert fl.sqrt(9.0) == 3.0
     assert math.isnan(fl.sqrt(-1.0))
     assert fl.root(0.0) > 0
+    assert (fl.log(math.e), fl.log(0), fl.exp(np.float32(0)), fl.exp(710.0)) == (1.0, -math.inf, 1.0, math.inf)
+    assert math.isnan(fl.log(-1.0))
+    assert math.isnan(fl.log(math.nan))
+    with pytest.raises(fl.FormulaError, match="log is for single numbers"):
+        fl.log(a)
     np.testing.assert_array_equal(fl.sign(a), [-1, 0, 0, 1, np.nan])
     np.testing.assert_array_equal(fl.maximum(a, 1.0), [1, 1, 1, 9, np.nan])
     np.testing.assert_array_equal(fl.minimum(1.0, a), [-4, 0, 0, 1, np.nan])
@@ -73,7 +83,9 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     (lambda g, lr: g**2, "write g*g for g**2"),
     (lambda g, lr: 2**g, "Powers are for scalars"),
     (lambda g, lr: np.power(g, 3), "write g*g for g**2"),
-    (lambda g, lr: np.exp(g), "np.exp is not in the vocabulary"),
+    (lambda g, lr: np.exp(g), "exp of an array is not rounded the same on every machine. It is for scalars"),
+    (lambda g, lr: fl.log(g) * lr, "log of an array"),
+    (lambda g, lr: np.sin(g), "np.sin is not in the vocabulary"),
     (lambda g, lr: np.sum(g), "np.sum is not in the vocabulary"),
     (lambda g, lr: g.sum(), ".sum of an array is not known"),
     (lambda g, lr: g[0], "coordinate by coordinate"),

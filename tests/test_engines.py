@@ -253,8 +253,9 @@ def test_a_rule_may_return_plain_numbers(engine):
     assert np.asarray(opt.state["last"]).tolist() == [7.0] * 3
 
 
-def test_a_division_by_zero_after_a_power_follows_ieee_at_the_first_call_and_the_second():
-    fading = fl.rule(lambda g, t, *, lr=1.0, beta=0.0: -lr / beta**t * g)
+@pytest.mark.parametrize("formula", [lambda b, t: b**t, lambda b, t: fl.log(1 + b), lambda b, t: fl.exp((b - 1) * 1e4)])
+def test_a_division_by_zero_follows_ieee_whatever_has_become_zero(formula):
+    fading = fl.rule(lambda g, t, *, lr=1.0, beta=0.0: -lr / formula(beta, t) * g)
     for engine in ("reference", "native", "eager"):
         opt = fl.Optimizer(fading, engine=engine)
         for _ in range(3):
@@ -296,7 +297,8 @@ def test_scalars_that_the_dtype_cannot_hold_are_noticed():
 
 
 @pytest.mark.parametrize("factor", [lambda t, b: b ** (t / 2), lambda t, b: t**2, lambda t, b: b ** (t * t),
-                                    lambda t, b: t * t - b, lambda t, b: b**0.5])  # fmt: skip
+                                    lambda t, b: t * t - b, lambda t, b: b**0.5, lambda t, b: fl.log(b),
+                                    lambda t, b: fl.exp(b / t)])  # fmt: skip
 def test_scalars_that_machine_code_cannot_be_sure_of_are_left_to_python(factor):
     rule = fl.rule(lambda g, t, *, b=0.5: factor(t, b) * g)
     assert native_scalars(fl.Optimizer(rule)._chain.stepping, np.dtype(np.float32)) == 0

@@ -166,7 +166,7 @@ def test_settings_that_do_not_fit_the_parameters_are_refused_by_name():
         fl.SGD(lr={"W": 1.0, "c": 1.0}).step(w, g)
     with pytest.raises(ValueError, match=r"one per coordinate, must have the shape \(2,\) of W. Got \(3,\)"):
         fl.SGD(lr={"W": np.ones(3), "b": 1.0}).step(w, g)
-    with pytest.raises(TypeError, match="beta1 of Adam is raised to a power"):
+    with pytest.raises(TypeError, match="beta1 of Adam stands in a power, log or exp"):
         fl.Adam(beta1={"W": np.zeros(2), "b": 0.9}).step(w, g)
     with pytest.raises(ValueError, match="a single array"):
         fl.SGD(lr=[1.0, 2.0]).step(np.zeros(2), np.ones(2))

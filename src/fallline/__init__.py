@@ -23,7 +23,7 @@ from fallline.errors import (
     TornOptimizer,
 )
 from fallline.minimize import minimize
-from fallline.ops import abs, maximum, minimum, root, sign, sqrt, where
+from fallline.ops import abs, exp, log, maximum, minimum, root, sign, sqrt, where
 from fallline.optimizer import Optimizer, chain
 from fallline.optimizers import (
     OPTIMIZERS,
@@ -72,8 +72,10 @@ __all__ = [
     "chain",
     "clip_value",
     "descend",
+    "exp",
     "l2",
     "load",
+    "log",
     "maximize",
     "maximum",
     "minimize",

@@ -1,9 +1,9 @@
-"""The vocabulary of formulas: arithmetic, comparison, and sqrt, abs, sign, maximum, minimum, where, root.
+"""The vocabulary of formulas: arithmetic, comparison, sqrt, abs, sign, maximum, minimum, where, root; log, exp, powers.
 
 Every word works on numbers, on the symbols of a formula that is being traced, and on arrays of any library.
 On arrays there is nothing here but operations that IEEE 754 rounds exactly (or that only choose), which is why
-engines, machines and chunkings agree to the bit. What is built of others (`maximum`, `root`, ...) is written once,
-below, and traced through, so that no engine has an opinion on it.
+engines, machines and chunkings agree to the bit. Powers, log and exp are for scalars only. What is built of others
+(`maximum`, `root`, ...) is written once, below, and traced through, so that no engine has an opinion on it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 
 from fallline.errors import FormulaError
 
-__all__ = ["abs", "maximum", "minimum", "root", "sign", "sqrt", "tiny", "where"]
+__all__ = ["abs", "exp", "log", "maximum", "minimum", "root", "sign", "sqrt", "tiny", "where"]
 
-VOCABULARY = "+ - * /, comparison, sqrt abs sign maximum minimum where root"
+VOCABULARY = "+ - * /, comparison, sqrt abs sign maximum minimum where root; for scalars also ** log exp"
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -75,7 +75,7 @@ class Symbol:
 
     def __float__(self) -> NoReturn:
         raise FormulaError("math.* and float() take plain numbers, not the values of a formula: "
-                           "write fallline's sqrt, abs, sign, maximum, minimum or where.")
+                           "write fallline's sqrt, abs, sign, maximum, minimum, where, log or exp.")
 
     __int__ = __index__ = __complex__ = __round__ = __trunc__ = __float__
 
@@ -110,6 +110,9 @@ def build(op: str, *operands: Any) -> Symbol:
     if op == "power" and array:
         raise FormulaError("A power of an array is not rounded the same on every machine: write g*g for g**2, "
                            "g*g*g for g**3, sqrt(g) for g**0.5. Powers are for scalars (beta1**t).")
+    if op in ("log", "exp") and array:
+        raise FormulaError(f"{op} of an array is not rounded the same on every machine. It is for scalars "
+                           f"({op}(beta1)): functions of hyper-parameters and t.")
     if op == "where" and not args[0].truth:
         raise FormulaError("where(condition, a, b) needs a comparison as its condition, such as g > 0.")
     if any(a.truth for a in (args[1:] if op == "where" else args)):
@@ -168,6 +171,42 @@ def sqrt(a: Any) -> Any:
     if xp is None:
         return math.sqrt(a) if a >= 0 else math.nan
     return xp.sqrt(a)
+
+
+def log(a: Any) -> Any:
+    """Natural logarithm of a scalar; -inf at 0, NaN below. Another machine may differ in its last bit.
+
+    Raises FormulaError for arrays.
+
+    >>> log(1.0), log(0.0)
+    (0.0, -inf)
+    """
+    if isinstance(a, Symbol):
+        return build("log", a)
+    _only_number("log", a)
+    return math.log(a) if a > 0 else -math.inf if a == 0 else math.nan
+
+
+def exp(a: Any) -> Any:
+    """e to the power of a scalar; inf where that is too large. Another machine may differ in its last bit.
+
+    Raises FormulaError for arrays.
+
+    >>> exp(0.0), exp(1000.0)
+    (1.0, inf)
+    """
+    if isinstance(a, Symbol):
+        return build("exp", a)
+    _only_number("exp", a)
+    try:
+        return math.exp(a)
+    except OverflowError:
+        return math.inf
+
+
+def _only_number(word: str, a: Any) -> None:
+    if not isinstance(a, (int, float, np.integer, np.floating)):
+        raise FormulaError(f"{word} is for single numbers. Got {type(a).__name__}.")
 
 
 def abs(a: Any) -> Any:
@@ -259,7 +298,7 @@ def settle(d: Any) -> Any:
 _UFUNCS: dict[str, Callable[..., Any]] = {
     "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
     "power": operator.pow, "negative": operator.neg, "positive": operator.pos, "absolute": abs, "fabs": abs,
-    "sqrt": sqrt, "sign": sign, "maximum": maximum, "minimum": minimum, "square": lambda a: a * a,
-    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
-    "equal": operator.eq, "not_equal": operator.ne,
+    "sqrt": sqrt, "log": log, "exp": exp, "sign": sign, "maximum": maximum, "minimum": minimum,
+    "square": lambda a: a * a, "less": operator.lt, "less_equal": operator.le, "greater": operator.gt,
+    "greater_equal": operator.ge, "equal": operator.eq, "not_equal": operator.ne,
 }  # fmt: skip

@@ -96,7 +96,8 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
             powers: bool) -> Setting | list[Setting]:
     """The setting of every leaf: one for all, or a list in the order of the leaves.
 
-    `powers`: whether a formula raises this hyper-parameter to a power, which excludes values per coordinate.
+    `powers`: whether this hyper-parameter stands in a power, logarithm or exponential, which excludes values per
+    coordinate.
     """
     if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
         return value
@@ -108,8 +109,8 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
                 raise ValueError(f"{hyper.name} of {owner}, one per coordinate, must have the shape {shapes[k]} of "
                                  f"{names[k] or 'the parameter'}. Got {setting.shape}.")
             if powers:
-                raise TypeError(f"{hyper.name} of {owner} is raised to a power in the formula and cannot differ by "
-                                "coordinate: give one number for each leaf.")
+                raise TypeError(f"{hyper.name} of {owner} stands in a power, log or exp of the formula and cannot "
+                                "differ by coordinate: give one number for each leaf.")
     return settings
 
 

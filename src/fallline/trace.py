@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fallline.errors import FormulaError
-from fallline.ops import Symbol, flush, per_coordinate, settle
+from fallline.ops import Symbol, exp, flush, log, per_coordinate, settle
 from fallline.schema import Rule
 
 __all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Traced", "as_written", "trace"]
@@ -48,7 +48,7 @@ class Program(NamedTuple):
 
     The scalars are some of the results of `steps`, by number: operations on t, tiny, constants (the operand is the
     number itself) and the hyper-parameters (the operand is the place in `hyper`). `source` is the steps as a Python
-    function. `powers` are the hyper-parameters that the formulas raise to a power.
+    function. `powers` are the hyper-parameters in powers, logarithms and exponentials.
     """
 
     inputs: tuple[str, ...]
@@ -86,12 +86,13 @@ class Program(NamedTuple):
 
 @lru_cache(maxsize=256)  # (not cached_property, which on Python 3.11 holds a lock that a fork may meet)
 def _fast(source: str) -> Callable[..., tuple]:
-    return _compile(source, {"sqrt": math.sqrt, "abs": abs, "where": _choose})
+    return _compile(source, {"sqrt": math.sqrt, "log": log, "exp": exp, "abs": abs, "where": _choose})
 
 
 @lru_cache(maxsize=256)
 def _careful(source: str) -> Callable[..., tuple]:
-    return _compile(source, {"sqrt": np.sqrt, "abs": np.abs, "where": np.where})
+    return _compile(source, {"sqrt": np.sqrt, "log": lambda a: np.float64(log(a)), "exp": lambda a: np.float64(exp(a)),
+                             "abs": np.abs, "where": np.where})
 
 
 def _choose(condition: bool, a: float, b: float) -> float:
@@ -228,7 +229,8 @@ class _Linearised:
             outputs=tuple((name, index[k]) for name, k in self._roots.items()),
             source=_source(steps, wanted, hyper),
             hyper=hyper,
-            powers=frozenset().union(*(self._hyper[k] for k, s in enumerate(self._symbols) if s.op == "power")),
+            powers=frozenset().union(*(self._hyper[k] for k, s in enumerate(self._symbols)
+                                       if s.op in ("power", "log", "exp"))),
             steps=steps,
         )
 

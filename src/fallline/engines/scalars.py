@@ -20,7 +20,8 @@ def native_scalars(program: Program, dtype: np.dtype) -> int:
     """The address of scalars(t, tiny, hyper, constants) -> 0, or 1 if the dtype cannot hold one that is finite.
 
     It writes the program's scalars in the dtype for a step number up to LAST and values (float64) of the program's
-    hyper-parameters. 0 if the program raises to powers that need not be whole, which need a library's function.
+    hyper-parameters. 0 if the program has logarithms, exponentials or powers that need not be whole, which need a
+    library's function.
     """
     return _compiled(program.steps, program.scalars, dtype) if _exact(program.steps) else 0
 
@@ -34,7 +35,7 @@ def _exact(steps: tuple[Instruction, ...]) -> bool:
             whole.add(k)
         elif step.op in ("add", "sub", "mul") and whole.issuperset(given):
             return False
-        if step.op == "power" and (given[0] in whole or not _is_count(steps[given[1]])):
+        if step.op in ("log", "exp") or (step.op == "power" and (given[0] in whole or not _is_count(steps[given[1]]))):
             return False
     return True
 
