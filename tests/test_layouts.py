@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fallline as fl
+from fallline.hoststep import detach
+from fallline.memory import byte_range
 from support import (
     HALVES,
     NAMES,
@@ -153,3 +159,40 @@ def test_a_gradient_that_overlaps_another_leaf_is_read_before_it_changes(name, e
     build(name, engine).step(w, [w[1], w[0]])
     build(name, engine).step(apart, [apart[1].copy(), apart[0].copy()])
     assert same_bits(w, apart)
+
+
+def ranges_of(arrays):
+    return [(*byte_range(a), a) for a in arrays]
+
+
+@st.composite
+def views(draw, base):
+    """Any view of a matrix or of its flat memory: columns and rows that interleave, reversed ones, empty ones."""
+    if draw(st.booleans()):
+        start, stop = sorted(draw(st.tuples(*[st.integers(0, base.size)] * 2)))
+        return base.reshape(-1)[start : stop : draw(st.integers(1, 7))]
+    index = [slice(*sorted(draw(st.tuples(*[st.integers(0, n)] * 2))), draw(st.integers(1, 4))) for n in base.shape]
+    view = base[tuple(index)]
+    return view[::-1].T if draw(st.booleans()) else view
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_those_gradients_are_copied_that_share_an_element_with_what_is_written(data):
+    base = np.arange(60.0).reshape(6, 10)
+    written, gradients = ([data.draw(views(base)) for _ in range(n)] for n in (data.draw(st.integers(6, 16)), 8))
+    found = detach(gradients, ranges_of(written))
+    for before, after in zip(gradients, found):
+        assert np.array_equal(before, after)
+        assert (after is not before) == any(np.shares_memory(before, w) for w in written)
+
+
+def test_parameters_as_their_own_gradients_are_found_in_time_that_grows_as_their_number():
+    def seconds(gradients):
+        start = time.perf_counter()
+        detach(gradients, written)
+        return time.perf_counter() - start
+
+    arrays = [np.zeros(3) for _ in range(6000)]
+    written, apart = ranges_of(arrays[::2]), arrays[1::2]
+    assert min(seconds(arrays[::2]) for _ in range(3)) < 20 * min(seconds(apart) for _ in range(3))

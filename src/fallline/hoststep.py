@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline.engines import HostEngine, Kernel, Row
-from fallline.memory import byte_range, is_direct, overlapping
+from fallline.memory import address, byte_range, is_direct, overlapping
 from fallline.trace import Program
 
 __all__ = ["Leaf", "detach", "is_strided", "run"]
@@ -82,13 +82,18 @@ def detach(gradients: Sequence[np.ndarray], written: Sequence[Range]) -> Sequenc
     if len(written) <= 8:  # most calls step few arrays: no need to sort
         return [g.copy() if overlapping(g, written) else g for g in gradients]
     ordered = sorted(written, key=lambda r: r[:2])
-    starts = np.array([r[0] for r in ordered], np.uintp)
-    furthest = np.maximum.accumulate(np.array([r[1] for r in ordered], np.uintp))
+    starts, stops = np.array([r[:2] for r in ordered], np.uintp).T
     low, high = np.array([byte_range(g) for g in gradients], np.uintp).reshape(-1, 2).T
+    first = np.searchsorted(np.maximum.accumulate(stops), low, side="right")
     before = np.searchsorted(starts, high)
-    near = (before > 0) & (low < furthest[before - 1])
+    places = {_place(array) for *_, array in written}  # parameters that are their own gradients are found at once
     result = list(gradients)
-    for k in np.flatnonzero(near):
-        if overlapping(result[k], ordered[: before[k]]):
+    for k in np.flatnonzero((first < before) & (low < high)):
+        near = first[k] + np.flatnonzero(stops[first[k] : before[k]] > low[k])
+        if near.size and (_place(result[k]) in places or overlapping(result[k], [ordered[i] for i in near])):
             result[k] = result[k].copy()
     return result
+
+
+def _place(array: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return address(array), array.shape, array.strides
