@@ -352,7 +352,7 @@ def test_while_a_thread_has_an_optimizer_at_work_others_are_refused_and_change_n
     try:
         for call in (lambda: opt.step(w, g), lambda: opt.update(g), lambda: opt.update(g, out=np.empty(5)),
                      lambda: setattr(opt, "lr", 0.5), lambda: setattr(opt, "t", 7), opt.state_dict, opt.reset,
-                     lambda: opt.load_state_dict(saved), lambda: opt.adapt(w)):  # fmt: skip
+                     lambda: opt.load_state_dict(saved), lambda: opt.adapt(w), lambda: opt.lookahead(w)):  # fmt: skip
             with pytest.raises(fl.BusyOptimizer, match=r"opt\.fresh\(\)"):
                 call()
         assert opt.t == 2

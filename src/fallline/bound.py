@@ -16,6 +16,7 @@ from fallline.memory import arena, byte_range
 from fallline.options import Options
 from fallline.precision import computed, kept
 from fallline.settings import resolve
+from fallline.threads import Turn
 from fallline.trace import Program
 from fallline.trees import flatten, paths
 
@@ -26,12 +27,14 @@ class Bound:
     """Leaves by name, shape and dtype, the state of each, and how often each was stepped.
 
     It is made for the first call, from the parameters or gradients (`like`; `what` messages call its leaves), and kept
-    once that call has succeeded. `count`, an array of one int64, holds the completed steps.
+    once that call has succeeded. `count`, an array of one int64, holds the completed steps; a call that is one native
+    call waits for no `turn`, but looks whether another has it.
     """
 
     def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, what: str, options: Options,
-                 count: np.ndarray) -> None:
+                 count: np.ndarray, turn: Turn) -> None:
         self.chain, self.threads, self.count, engine = chain, options.threads, count, options.engine
+        self._turn = turn
         self.checks_finite = options.nonfinite != "propagate"
         self._directory = options.state_dir
         leaves, self.treedef = flatten(like)
@@ -102,6 +105,7 @@ class Bound:
         found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes, q in powers)
                  for q, value in settings.items()}
         self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
+        self.given = settings
         self.fast = {}  # which knows the old values
 
     def took(self, gradients: Sequence[Any]) -> None:
@@ -213,7 +217,7 @@ class Bound:
         from fallline.faststep import Arrays  # which needs llvmlite
 
         arrays = Arrays(self.state, xs, outs, strided, tensors)
-        if way not in self.fast or not (self.fast[way].is_free and self.fast[way].matches(arrays)):
+        if way not in self.fast or not self.fast[way].matches(arrays):
             self.fast.pop(way, None)
             fast = self._faststep(program, arrays)
             if fast is not None:
@@ -243,7 +247,7 @@ class Bound:
         leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
         constant = not any(callable(setting) for group in settings for _, setting in group)
         return FastStep(program, leaves, groups, arrays, values_after, constant, self.checks_finite, self.count,
-                        self.missed, self.threads)
+                        self.missed, self.threads, self._turn.taken)
 
     def _setting(self, qualified: str, k: int) -> Any:
         return _of_leaf(self._settings[qualified], k)

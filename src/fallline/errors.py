@@ -10,7 +10,10 @@ class FalllineError(Exception):
 
 
 class BusyOptimizer(FalllineError, RuntimeError):  # noqa: N818
-    """An optimizer was asked for something while another thread had it at work. Nothing was changed."""
+    """An optimizer was asked for something while it was at work: in another thread, or on the step whose schedule asks.
+
+    Nothing was changed.
+    """
 
 
 class CheckpointError(FalllineError, ValueError):

@@ -70,20 +70,21 @@ class FastStep:
     having done nothing, if the call must go the long way; else the tree of new increments if there are no outputs to
     write, else True. `values_after(t, live)` gives the values of the hyper-parameters after t completed steps for each
     group, None for those that are not live; if it is `constant` they stay the same. A leaf whose gradient is None is
-    left alone, if it has a group of its own.
+    left alone, if it has a group of its own. If it `is_atomic`, one native call is all of it, which is not for the
+    caller who has the turn: it finds that `taken`, and so does any other thread's.
     """
 
     def __init__(self, program: Program, leaves: Leaves, groups: Sequence[Group], arrays: Arrays,
                  values_after: ValuesAfter, constant: bool, checks_finite: bool, count: np.ndarray,
-                 missed: np.ndarray, threads: int | None) -> None:
+                 missed: np.ndarray, threads: int | None, taken: np.ndarray) -> None:
         self._program, self._leaves, self._groups = program, leaves, groups
         self._values_after, self._count, self._missed, self._threads = values_after, count, missed, threads
+        self._taken = taken
         self._single = leaves.treedef.spec is None
         self._into = program.outputs[0][0]
         self._is_new = self._into == INCREMENT and not arrays.outs
         self._may_miss = self._into == "x" and len(groups) == len(leaves.shapes)
         self._has_tensors = arrays.tensors
-        self._free = [True]  # holds one item, which a call takes out
         self.where = _places(arrays)
         self._column = {name: place for place, name in enumerate(program.arrays, 1)}
         self._sizes = [math.prod(shape) * (dtype.itemsize // real(dtype).itemsize)
@@ -141,11 +142,10 @@ class FastStep:
         live = [g is not None for g in ([gs] if self._single else gs)] if self._may_miss else [True] * len(self._groups)
         with pinned(), np.errstate(all="ignore"):  # as on the long way
             values = self._values_after(t, live)
-            if not self._in_python:
-                self._set_values(values)
-            elif not all(map(self._evaluate, self._groups, self._constants, values)):
-                return False
-        return int(self._count[0]) == t  # no schedule has changed it
+            if self._in_python:
+                return all(map(self._evaluate, self._groups, self._constants, values))
+        self._set_values(values)
+        return True
 
     def _evaluate(self, group: Group, constants: np.ndarray, given: Sequence[float] | None) -> bool:
         """Set the scalars of a group, unless it is not to be stepped; False if the dtype cannot hold them."""
@@ -192,6 +192,7 @@ class FastStep:
             [[id(dtype), len(shape), address(dims), self._sizes[k], real(dtype).itemsize,
               0 if k in self._layouts else CONTIGUOUS, table[k, LAYOUT]]
              for k, (shape, dtype, dims) in enumerate(zip(shapes, dtypes, self._dims))], np.int64)
+        self.is_atomic = self._at_once and not self._asks  # so that other threads find it taken or not begun
         known = {
             "n": len(shapes), "single": self._single, "type": id(np.ndarray), "expected": address(self._expected),
             "table": address(table), "width": table.shape[1], "x": self._column.get("x", 0),
@@ -200,10 +201,9 @@ class FastStep:
             "out_mode": TAKE if self._is_new else COMPARE, "missed": self._may_miss, "starts": address(self._starts),
             "furthest": address(self._furthest), "ranges": len(self._starts), "count": address(self._count),
             "groups": address(self._group_rows), "n_groups": len(self._groups), "job": self._job.where,
-            "at_once": self._at_once}  # fmt: skip
+            "at_once": self._at_once, "busy": address(self._taken) if self.is_atomic else 0}  # fmt: skip
         self._plan = np.array([known[name] for name in PLAN], np.int64)
         self._call = bound_call(self._plan)
-        self.is_atomic = self._at_once and not self._asks  # so that other threads find it taken or not begun
         if self._asks:
             self._prepare_look(known)
         if self._single and self.is_atomic and not (self._is_new or self._has_tensors):
@@ -218,26 +218,8 @@ class FastStep:
         self._look_plan = np.array([known[name] for name in PLAN], np.int64)
         self._look = bound_call(self._look_plan)
 
-    @property
-    def is_free(self) -> bool:
-        """Whether no call is within (nor was when an interrupt ended it)."""
-        return bool(self._free)
-
     def take(self, params: Any, grads: Any, out: Any) -> Any:
-        """See above. While a call is within, the table is its own: one from a schedule, a finaliser or a handler of
-        signals goes the long way."""
-        if self.is_atomic:
-            return self._take(params, grads, out)
-        try:
-            self._free.pop()
-        except IndexError:
-            return None
-        try:
-            return self._take(params, grads, out)
-        finally:
-            self._free.append(True)
-
-    def _take(self, params: Any, grads: Any, out: Any) -> Any:
+        """See above."""
         leaves = [self._leaves_of(tree) for tree in (params, grads, out)]
         xs, gs, outs = map(self._as_arrays, leaves) if self._has_tensors else leaves
         if self._is_new:

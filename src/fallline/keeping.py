@@ -66,8 +66,7 @@ class Keeping:
         >>> opt.state_dict()["state"]
         {'velocity': {'W': array([-0.1, -0.1])}}
         """
-        with self._turn:
-            return plain(self._record())
+        return self._turn.join(lambda: plain(self._record()))
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
@@ -86,10 +85,12 @@ class Keeping:
         (1, True)
         """
         loaded = checked(d, self._chain, self._settings)
-        with self._turn:
-            if self._bound is None and loaded.known is not None:
-                loaded = loaded._replace(known=loaded.known.copied())
-            self._load(loaded)
+        self._turn.take(self._load_copies, loaded)
+
+    def _load_copies(self, loaded: Loaded) -> None:
+        if self._bound is None and loaded.known is not None:
+            loaded = loaded._replace(known=loaded.known.copied())
+        self._load(loaded)
 
     def adapt(self, params: Any, **hyper: Any) -> None:
         """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
@@ -107,15 +108,17 @@ class Keeping:
         >>> opt.step({**w, "b": 0.0}, {"a": 1.0, "b": 1.0})
         {'a': -2.9, 'b': -1.0}
         """
-        with self._turn:
-            self._check_untorn()
-            known, settings = self._known(), dict(self._settings)
-            for qualified, value in self._chain.qualify(hyper).items():
-                self._refuse_started(qualified)
-                settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
-            bound = self._bound_to(params, "parameter", settings)
-            self._bound = bound if known is None else carry(bound, known)
-            self._settings, self._waiting = settings, None
+        self._turn.take(self._adapt, params, hyper)
+
+    def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
+        self._check_untorn()
+        known, settings = self._known(), dict(self._settings)
+        for qualified, value in self._chain.qualify(hyper).items():
+            self._refuse_started(qualified)
+            settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
+        bound = self._bound_to(params, "parameter", settings)
+        self._bound = bound if known is None else carry(bound, known)
+        self._settings, self._waiting = settings, None
 
     def save(self, path: Path, params: Any = None) -> None:
         """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
@@ -166,18 +169,23 @@ class Keeping:
         from fallline.saved import Contents
         from fallline.saved import save as write
 
-        with self._turn:
+        def written() -> None:
             state = self._record()
             if params is not None and self._bound:
                 self._bound.leaves(params, "parameter")
             write(path, Contents(state, self._built(), params, dict(arrays or {}), extra))
 
+        self._turn.join(written)
+
     def _take(self, path: Path, contents: Contents) -> None:
         """Take over the state of a file that was read (`saved.load`)."""
         from fallline.tensorfile import guarding
 
-        with self._turn, guarding(path):
-            self._load(checked(contents.state, self._chain, self._settings))
+        def loaded() -> None:
+            with guarding(path):
+                self._load(checked(contents.state, self._chain, self._settings))
+
+        self._turn.take(loaded)
 
     def _built(self) -> dict[str, Any]:
         """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""

@@ -137,8 +137,7 @@ class Optimizer(Keeping):
         """
         if self._hurried("step", params, grads, None):
             return params
-        with self._turn:
-            return self._step(params, grads)
+        return self._turn.take(self._step, params, grads)
 
     def _step(self, params: Any, grads: Any) -> Any:
         fast = self._short_way("step")
@@ -171,15 +170,12 @@ class Optimizer(Keeping):
         new = self._hurried("update" if out is None else "out", params, grads, out)
         if new is not None and new is not False:
             return new if out is None else out
-        with self._turn:
-            return self._update(grads, params, out)
+        return self._turn.take(self._update, grads, params, out)
 
     def _hurried(self, way: str, params: Any, grads: Any, out: Any) -> Any:
-        """Take the short way if that is one native call, for which nobody need take turns; see `FastStep.take`."""
+        """Take the short way if that is one native call, which looks itself whether it is its turn; see `FastStep`."""
         bound = self._bound
-        if bound is None or self._turn.taken or self._torn:
-            return None
-        fast = bound.fast.get(way)
+        fast = None if bound is None or self._torn else bound.fast.get(way)
         return fast.take(params, grads, out) if fast is not None and fast.is_atomic else None
 
     def _update(self, grads: Any, params: Any, out: Any) -> Any:
@@ -201,7 +197,8 @@ class Optimizer(Keeping):
         return self._take_long_way(bound, self._chain.updating, xs, gs, targets, out)
 
     def _short_way(self, way: str) -> Any:
-        return None if self._bound is None or self._torn else self._bound.fast.get(way)
+        fast = None if self._bound is None or self._torn else self._bound.fast.get(way)
+        return None if fast is None or fast.is_atomic else fast  # which was tried already
 
     def _bind(self, like: Any, what: str) -> Bound:
         if self._bound is not None:
@@ -210,7 +207,7 @@ class Optimizer(Keeping):
         return bound if self._waiting is None else fill(bound, self._waiting)
 
     def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound:
-        return Bound(self._chain, settings, like, what, self._options, self._count)
+        return Bound(self._chain, settings, like, what, self._options, self._count, self._turn)
 
     def _check_whole(self) -> None:
         self._check_untorn()
@@ -234,6 +231,8 @@ class Optimizer(Keeping):
             call = _call(bound)(bound, program, xs, gs, targets, tree, self.t)
             if self._check_finite(call.non_finite):
                 return tree if program.outputs[0][0] == "x" else call.nothing()
+            if bound.given is not self._settings:
+                bound.resolve(self._settings)  # what a schedule of the first step has set
             return self._advance(call)
 
     def _advance(self, call: HostCall | EagerCall) -> Any:
@@ -265,12 +264,14 @@ class Optimizer(Keeping):
             t = -1
         if not 0 <= t <= LAST_STEP or isinstance(value, bool):
             raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
-        with self._turn:
-            self._check_untorn()
-            self._count[0] = t
-            if self._bound:
-                self._bound.forget_missed()
-            self._waiting = self._waiting and self._waiting.counted(t)
+        self._turn.take(self._recount, t)
+
+    def _recount(self, t: int) -> None:
+        self._check_untorn()
+        self._count[0] = t
+        if self._bound:
+            self._bound.forget_missed()
+        self._waiting = self._waiting and self._waiting.counted(t)
 
     @property
     def skipped(self) -> int:
@@ -332,8 +333,7 @@ class Optimizer(Keeping):
         >>> opt.reset(); opt.t
         0
         """
-        with self._turn:
-            self._forget()
+        self._turn.take(self._forget)
 
     def fresh(self) -> Optimizer:
         """A copy with the same chain, hyper-parameters and options, and no state.
@@ -368,11 +368,13 @@ class Optimizer(Keeping):
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)
         self._refuse_started(qualified)
-        with self._turn:
-            settings = {**self._settings, qualified: self._checked(qualified, value)}
-            if self._bound:
-                self._bound.resolve(settings)
-            self._settings = settings
+        self._turn.join(self._assign, qualified, value)
+
+    def _assign(self, qualified: str, value: Any) -> None:
+        settings = {**self._settings, qualified: self._checked(qualified, value)}
+        if self._bound:
+            self._bound.resolve(settings)
+        self._settings = settings
 
     def _refuse_started(self, qualified: str) -> None:
         if (self._bound or self._waiting) and qualified in self._chain.only_start():
@@ -420,6 +422,9 @@ class Optimizer(Keeping):
 
     def _at(self, formula: Callable[..., Any], params: Any) -> Any:
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
+        return self._turn.join(self._evaluate_at, formula, params)
+
+    def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
         self._check_whole()
         bound = self._bind(params, "parameter")
         arguments = list(inspect.signature(formula).parameters.values())[1:]

@@ -30,13 +30,13 @@ TAKE, COMPARE = 0, 1  # an array's address is stored in the table, or must be th
 
 PLAN = {name: place for place, name in enumerate(
     ("n", "single", "type", "expected", "table", "width", "x", "x_flags", "g", "out", "out_flags", "out_mode",
-     "missed", "starts", "furthest", "ranges", "count", "groups", "n_groups", "job", "at_once"))}
+     "missed", "starts", "furthest", "ranges", "count", "groups", "n_groups", "job", "at_once", "busy"))}
 """What a call compares with: the number of leaves, and whether they come as one array and not as a list of arrays; the
 id of ndarray; what is expected of each leaf (`EXPECTED`); the table of the job and its width; of parameters, gradients
 and outputs the column (0: there are none), the flags that they must have, and whether outputs are to be taken or
 compared; whether a gradient may be None (0: not); where the step writes: ranges sorted by start, the running maximum of
 their ends, their number; where the completed steps are counted; the groups of leaves that share their scalars
-(`GROUP`), their number; the job, and whether to do it at once."""
+(`GROUP`), their number; the job, and whether to do it at once; the address of a number that must be 0 (0: none)."""
 
 EXPECTED = ("dtype", "nd", "shape", "size", "itemsize", "flags", "layout")
 """Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, the number of its reals (a
@@ -132,8 +132,15 @@ define ptr @call(ptr %self, ptr %args, i64 %nargs) {{
 entry:
   {field("plan", "%self", _HEAD, "ptr")}
   {fields("%plan", PLAN, "n single type *expected *table width x x_flags g out out_flags out_mode")}
-  {fields("%plan", PLAN, "*missed *starts *furthest ranges *count *groups n_groups *job at_once")}
+  {fields("%plan", PLAN, "*missed *starts *furthest ranges *count *groups n_groups *job at_once *busy")}
   %one = icmp ne i64 %single, 0
+  %no_turns = icmp eq ptr %busy, null
+  br i1 %no_turns, label %parameters, label %look
+look:
+  %turn = load i64, ptr %busy
+  %free = icmp eq i64 %turn, 0
+  br i1 %free, label %parameters, label %unlike
+parameters:
   %x.ok = call i1 @take(ptr %args, i64 0, i1 %one, i64 %n, ptr %expected, i64 %x_flags, i64 %type, ptr %table,
                         i64 %width, i64 %x, i64 {COMPARE}, ptr null)
   br i1 %x.ok, label %outputs, label %unlike
