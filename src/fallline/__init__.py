@@ -23,7 +23,7 @@ from fallline.errors import (
     TornOptimizer,
 )
 from fallline.minimize import minimize
-from fallline.ops import abs, exp, log, maximum, minimum, root, sign, sqrt, where
+from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline.optimizer import Optimizer, chain
 from fallline.optimizers import (
     OPTIMIZERS,
@@ -38,8 +38,8 @@ from fallline.optimizers import (
     Nesterov,
     RMSProp,
 )
-from fallline.rules import clip_value, l2, maximize, weight_decay
-from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
+from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
+from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar
 from fallline.settings import by_path
 from fallline.threads import set_num_threads
 
@@ -68,8 +68,10 @@ __all__ = [
     "abs",
     "after",
     "before",
+    "average",
     "by_path",
     "chain",
+    "clip_norm",
     "clip_value",
     "descend",
     "exp",
@@ -80,14 +82,17 @@ __all__ = [
     "maximum",
     "minimize",
     "minimum",
+    "norm",
     "ops",
     "race",
     "root",
     "rule",
     "rules",
+    "scalar",
     "set_num_threads",
     "sign",
     "sqrt",
+    "total",
     "weight_decay",
     "where",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from fallline.arrays import CASTABLE, STEPPED, detached, dtype_name, dtype_of, f
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import arena, byte_range
+from fallline.numbers import Numbers
 from fallline.options import Options
 from fallline.precision import computed, kept
 from fallline.settings import resolve
@@ -56,7 +57,11 @@ class Bound:
         self.resolve(settings)
         self._choose_engine(engine, leaves)
         self.state: dict[str, list[Any]] = {}
-        starts = {slot: [self._start(start, k) for k in range(len(leaves))] for slot, start in chain.starts().items()}
+        starts = {slot: [self._started(start, k) for k in range(len(leaves))]
+                  for slot, start in chain.starts().items()}
+        scopes = chain.scopes()
+        self.numbers = Numbers(scopes, {slot: starts.pop(slot) for slot in scopes}, len(leaves))
+        starts = {slot: list(map(self._start, values, self.computed)) for slot, values in starts.items()}
         if self.foreign:
             self.state = {slot: [filled_like(widened(detached(leaf)), start) for leaf, start in zip(leaves, values)]
                           for slot, values in starts.items()}
@@ -101,8 +106,11 @@ class Bound:
 
     def resolve(self, settings: Mapping[str, Any]) -> None:
         """Take the hyper-parameters' values, leaf by leaf; raises and changes nothing if they do not fit."""
-        powers = {self.chain.source(q, settings) for q in self.chain.stepping.powers}
-        found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes, q in powers)
+        program = self.chain.stepping
+        powers, single, common = ({self.chain.source(q, settings) for q in some}
+                                  for some in (program.powers, program.single, program.common))
+        found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes,
+                            "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
                  for q, value in settings.items()}
         self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
         self.given = settings
@@ -127,20 +135,37 @@ class Bound:
     def scalars(self, program: Program, k: int, t: int, memo: dict[Any, Any]) -> tuple[Any, ...]:
         """The program's scalars for leaf k after t completed steps: floats, and arrays of float64 per coordinate.
 
-        `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation.
+        `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation. Its item
+        "known" holds the numbers that are no hyper-parameters.
         """
+        return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
+
+    def new_numbers(self, program: Program, live: Sequence[int], t: int, memo: dict[Any, Any]) -> np.ndarray:
+        """The state that is one number as it is after the coming step, in which these leaves take part."""
+        names = [name for name, _ in program.numbers]
+        new: dict[str, list[float | None]] = {name: [None] * len(self.shapes) for name in names}
+        for k in live if self.numbers.leaf else ():
+            for name, value in zip(names, self._evaluated(program, k, t, t - int(self.missed[k]), memo)[1]):
+                new[name][k] = float(value)
+        if self.numbers.tree and self.shapes:
+            of_tree = dict(zip(names, self._evaluated(program, 0, t, t, memo)[1]))
+            new.update({name: [float(of_tree[name])] for name in self.numbers.tree})
+        return self.numbers.renewed(new)
+
+    def _evaluated(self, program: Program, k: int, t: int, count: int,
+                   memo: dict[Any, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The program's scalars and new numbers for leaf k after t completed steps, of which it took `count`."""
         settings = memo.setdefault("settings", self._settings)  # a schedule that sets another does so for the next step
-        values = [s if type(s := settings[q]) is float else _value(self.chain, q, _of_leaf(s, k), t, memo)
-                  for q in program.hyper]
-        count = t - int(self.missed[k])
-        key: Any = (count, self.computed[k], *values)
+        values = [self._given(q, settings, k, t, memo) for q in program.hyper]
+        key: Any = (id(program), count, self.computed[k], *values)
         try:
             return memo[key]
         except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
             limits = np.finfo(self.computed[k])
-            found = program.evaluate(values, count + 1, float(limits.tiny))
+            every = program.evaluate(values, count + 1, float(limits.tiny))
+            found = every[: len(program.scalars)], every[len(program.scalars) :]
             largest = float(limits.max)
-            if any(_beyond(s, largest) for s in found):
+            if any(_beyond(s, largest) for s in found[0]):
                 given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values))
                 raise ValueError(f"A setting of {self.chain.title} is too large for {self.computed[k]}: "
                                  f"{given}.") from None
@@ -148,11 +173,20 @@ class Bound:
             memo[key] = found
         return found
 
-    def _start(self, start: float | str, k: int) -> Any:
-        value = self.value(start, k, int(self.count[0]), {}) if isinstance(start, str) else start
+    def _given(self, name: str, settings: Mapping[str, Any], k: int, t: int, memo: dict[Any, Any]) -> Any:
+        """The value of what a program depends on: a hyper-parameter, or a number known before."""
+        if " " in name:
+            return _of_leaf(memo["known"][name], k)
+        setting = settings[name]
+        return setting if type(setting) is float else _value(self.chain, name, _of_leaf(setting, k), t, memo)
+
+    def _started(self, start: float | str, k: int) -> Any:
+        return self.value(start, k, int(self.count[0]), {}) if isinstance(start, str) else start
+
+    def _start(self, value: Any, dtype: np.dtype) -> Any:
         if self.foreign:
             return value
-        first = ops.flush(np.asarray(value, self.computed[k]))
+        first = ops.flush(np.asarray(value, dtype))
         return first if first.ndim else float(first)
 
     def name(self, k: int, what: str) -> str:
@@ -225,6 +259,8 @@ class Bound:
 
     def _faststep(self, program: Program, arrays: Any) -> Any:
         """The short way; None if settings differ by coordinate."""
+        if program.readings or program.numbers:
+            return None
         from fallline.faststep import FastStep, Group, Leaves
 
         apart = bool(self.missed.any())  # then each leaf goes on counting for itself
@@ -253,8 +289,14 @@ class Bound:
         return _of_leaf(self._settings[qualified], k)
 
     def state_trees(self) -> dict[str, Any]:
-        """The state by slot, as trees of read-only views."""
-        return {slot: self.treedef.unflatten(map(_read_only, leaves)) for slot, leaves in self.state.items()}
+        """The state by slot, as trees of read-only views; one view of what is one number of the tree."""
+        return {slot: _read_only(leaves[0]) if slot in self.numbers.tree else
+                self.treedef.unflatten(map(_read_only, leaves)) for slot, leaves in self.slots().items()}
+
+    def slots(self) -> dict[str, list[Any]]:
+        """The live state by slot, in the order of the chain: an array for each leaf, or one for the tree."""
+        every = {**self.state, **self.numbers.arrays()}
+        return {slot: every[slot] for slot in self.chain.starts()}
 
 
 def _fill(array: np.ndarray, start: Any) -> None:

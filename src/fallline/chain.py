@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from math import nan
 from typing import Any
 
 from fallline.errors import FormulaError
@@ -124,9 +125,16 @@ class Chain:
         return parts[0] if len(parts) == 1 else f"chain({', '.join(parts)})"
 
     def starts(self) -> dict[str, float | str]:
-        """Where each state slot starts: a number or the qualified name of a hyper-parameter."""
-        return {self.slots[n, s]: f"{n}.{start}" if isinstance(start, str) else start
+        """Where each state slot starts: a number or the qualified name of a hyper-parameter.
+
+        Slots that start at the parameter or the gradient are NaN until a leaf's first step (see `ops.begun`).
+        """
+        return {self.slots[n, s]: start if not isinstance(start, str) else f"{n}.{start}" if start in r.hyper else nan
                 for n, r in self._named() for s, start in r.slots.items()}
+
+    def scopes(self) -> dict[str, str]:
+        """The state slots that are one number, with what for: "leaf" or "tree"."""
+        return {self.slots[n, s]: over for n, r in self._named() for s, over in r.scopes.items()}
 
     @property
     def stepping(self) -> Program:
@@ -153,7 +161,7 @@ class Chain:
     def only_start(self) -> frozenset[str]:
         """The hyper-parameters that a state slot starts at and no formula reads."""
         started = {s for s in self.starts().values() if isinstance(s, str)}
-        return frozenset(started - set(self.stepping.hyper))
+        return frozenset(started - set(self.stepping.settings))
 
 
 @lru_cache(maxsize=256)  # to trace costs a millisecond, and optimizers come by the thousand

@@ -22,8 +22,9 @@ from fallline.arrays import (
     widened,
 )
 from fallline.bound import Bound
-from fallline.engines.eager import run_eagerly
+from fallline.engines.eager import reduced, run_eagerly
 from fallline.memory import check_disjoint
+from fallline.numbers import totals_of
 from fallline.ops import namespace
 from fallline.precision import kept
 from fallline.trace import INCREMENT, Program
@@ -51,9 +52,16 @@ class EagerCall:
             self._check_disjoint(targets)
         bad = [(bound.paths[k], _bad(g)) for k, g in enumerate(self._gs) if g is not None and bound.checks_finite]
         self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
-        memo: dict[Any, Any] = {}
+        memo: dict[Any, Any] = {"known": bound.numbers.known()}
         live = [] if self.non_finite else [k for k, g in enumerate(self._gs) if g is not None]
-        self._new = {k: self._compute(k, bound.scalars(program, k, t, memo)) for k in live}
+        for reading in program.readings:
+            by_leaf = np.zeros((len(gs), len(reading.totals)))
+            for k in live:
+                values = self._compute(reading, k, bound.scalars(reading, k, t, memo))
+                by_leaf[k] = [reduced(values[total.name], total.kind) for total in reading.totals]
+            memo["known"] |= totals_of(reading.totals, by_leaf)
+        self._new = {k: self._increments(k, bound.scalars(program, k, t, memo)) for k in live}
+        self._numbers = bound.new_numbers(program, live, t, memo)
 
     def _check_target(self, k: int, leaf: Any) -> None:
         if self._into == INCREMENT and not _writable(leaf):
@@ -81,22 +89,28 @@ class EagerCall:
                 arrays[k] = _put(arrays[k], new[k][slot])
             value = new[k][self._into]
             result.append(value if old is None else _put(old, value))
+        bound.numbers.values[:] = self._numbers
         bound.took(self._gs)
         bound.count += 1
         return bound.treedef.unflatten(result)
 
-    def _compute(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
+    def _increments(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
+        dtype = self.bound.dtypes[k]
+        new = self._compute(self._program, k, scalars)
+        with np.errstate(all="ignore"):
+            return {name: joined(value, dtype if name == self._into else kept(dtype)) for name, value in new.items()}
+
+    def _compute(self, program: Program, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
         g = split(widened(self._gs[k]))
         arrays = {"g": g, **{slot: split(values[k]) for slot, values in self.bound.state.items()}}
-        if "x" in self._program.inputs:
+        if "x" in program.inputs:
             assert self._xs is not None
             arrays["x"] = split(widened(detached(self._xs[k])))
         dtype = self.bound.dtypes[k]
         both = (..., None) if dtype.kind == "c" else ...  # parts have the coordinate's setting
         values = [like(g, s[both]) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in scalars]
         with np.errstate(all="ignore"):
-            new = run_eagerly(self._program, arrays, values)
-            return {name: joined(value, dtype if name == self._into else kept(dtype)) for name, value in new.items()}
+            return run_eagerly(program, arrays, values)
 
     def nothing(self) -> Any:
         """The increments of a call that was skipped."""

@@ -11,7 +11,7 @@ from fallline import rules
 from fallline.chain import Chain
 from fallline.schema import Rule
 from fallline.settings import ByPath
-from fallline.trace import as_written
+from fallline.trace import Program, as_written
 
 __all__ = ["BUILT_IN", "described", "fingerprint", "origins"]
 
@@ -41,12 +41,18 @@ def fingerprint(rule: Rule) -> str:
     """
     program = as_written(rule)
     starts = [f"{slot} {start if isinstance(start, str) else float(start)!r}" for slot, start in rule.slots.items()]
-    operations = [f"{i.op} {' '.join(map(repr, i.operands))}" for i in (*program.steps, *program.code)]
-    parts: list[Any] = [rule.kind, *starts, program.inputs, program.hyper, program.scalars, *operations,
-                        program.outputs]
+    parts: list[Any] = [rule.kind, *starts, *_parts(program)]
+    for reading in program.readings:
+        parts += [*_parts(reading), *map(tuple, reading.totals)]
+    parts += [*program.numbers, *rule.scopes.items()]
     import hashlib  # which takes a while
 
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def _parts(program: Program) -> list[Any]:
+    operations = [f"{i.op} {' '.join(map(repr, i.operands))}" for i in (*program.steps, *program.code)]
+    return [program.inputs, program.hyper, program.scalars, *operations, program.outputs]
 
 
 def described(function: Any) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 
 from fallline.arrays import as_number, is_foreign, is_number, is_tensor, mark_changed, new_like, non_finite, view
 from fallline.bound import Bound
-from fallline.hoststep import Leaf, detach, is_strided, run
+from fallline.hoststep import Leaf, detach, is_strided, read, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
+from fallline.numbers import totals_of
 from fallline.precision import real, reals, whole
 from fallline.threads import num_threads
 from fallline.trace import INCREMENT, Program
@@ -78,9 +79,12 @@ class HostCall:
         self._out = {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
         gradients = detach(list(map(reals, self._g)), written)
-        memo: dict[Any, Any] = {}
+        memo: dict[Any, Any] = {"known": self.bound.numbers.known()}
         with np.errstate(all="ignore"):
-            leaves = [self._leaf(k, g, t, memo) for k, g in zip(self._live, gradients)]
+            for reading in self._program.readings:
+                memo["known"] |= self._read(reading, gradients, t, memo)
+            leaves = [self._leaf(self._program, k, g, t, memo) for k, g in zip(self._live, gradients)]
+            self._numbers = self.bound.new_numbers(self._program, self._live, t, memo)
         kernel = self.bound.kernel_for(self._into, self._program)
         for key in {(leaf.dtype, tuple(leaf.columns)) for leaf in leaves}:
             kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
@@ -95,14 +99,22 @@ class HostCall:
         self._new[k] = new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k])
         return reals(view(self._new[k]))
 
-    def _leaf(self, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
+    def _read(self, reading: Program, gradients: Sequence[np.ndarray], t: int, memo: dict[Any, Any]) -> dict[str, Any]:
+        """The totals of a program that only reads."""
+        leaves = [self._leaf(reading, k, g, t, memo) for k, g in zip(self._live, gradients)]
+        by_leaf = np.zeros((len(self._gs), len(reading.totals)))
+        kernel = self.bound.kernel_for(f"{self._into} {reading.totals[0].name}", reading)
+        by_leaf[self._live] = read(reading, leaves, kernel, self.bound.host, self._threads)
+        return totals_of(reading.totals, by_leaf)
+
+    def _leaf(self, program: Program, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
         bound, out = self.bound, self._out[k]
         x = out if self._into == "x" else self._x[k] if self._x else None
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
-        arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in self._program.arrays)
+        arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
         outside = (g, out) if x is out or x is None else (g, out, x)
-        scalars, dtype = bound.scalars(self._program, k, t, memo), bound.computed[k]
+        scalars, dtype = bound.scalars(program, k, t, memo), bound.computed[k]
         stored = real(bound.dtypes[k])
         key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
         if key in memo:
@@ -138,13 +150,15 @@ class HostCall:
         """Whether an interrupt finds the call done and counted, or not begun: one native call with every gradient."""
         alike = len({tuple(leaf.columns) for leaf in self._leaves}) == 1
         every = len(self._live) == len(self._gs)
-        return self.bound.host.name == "native" and every and alike and not any(map(is_strided, self._leaves))
+        one = every and alike and not any(map(is_strided, self._leaves))
+        return self.bound.host.name == "native" and one and not self._program.numbers
 
     def run(self) -> Any:
         """Run the program and count that; returns the tree of parameters, or of increments."""
         bound = self.bound
         run(self._program, self._leaves, bound.kernel_for(self._into, self._program), bound.host, self._threads,
             bound.count)
+        bound.numbers.values[:] = self._numbers
         bound.took(self._gs)
         if self._targets is None:
             return self._increments()

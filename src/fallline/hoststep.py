@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fallline.engines import HostEngine, Kernel, Row
+from fallline.engines.blocks import BLOCK, block_count, halved
 from fallline.memory import address, byte_range, is_direct, overlapping
 from fallline.trace import Program
 
@@ -45,6 +46,32 @@ def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype
         _run_strided(program, leaf, kernel_for(leaf.dtype, tuple(leaf.columns)), threads)
     if not engine.run([(kernel_for(*key), rows) for key, rows in groups.items()], threads, count):
         count += 1
+
+
+def read(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype, tuple[int, ...]], Kernel],
+         engine: HostEngine, threads: int) -> np.ndarray:
+    """The totals of a program that only reads: a row for each leaf."""
+    groups: dict[tuple[np.dtype, tuple[int, ...]], list[Row]] = {}
+    sums = [np.zeros((block_count(leaf.arrays[0].size), len(program.totals))) for leaf in leaves]
+    for leaf, own in zip(leaves, sums):
+        kernel = kernel_for(leaf.dtype, tuple(leaf.columns))
+        if is_strided(leaf):
+            for row in _in_parts(leaf, own):
+                kernel([row], threads)
+        else:
+            row = Row((*leaf.arrays, own), leaf.constants, tuple(leaf.columns.values()))
+            groups.setdefault((leaf.dtype, tuple(leaf.columns)), []).append(row)
+    engine.run([(kernel_for(*key), rows) for key, rows in groups.items()], threads, None)
+    return np.array([halved(own) for own in sums]).reshape(len(leaves), len(program.totals))
+
+
+def _in_parts(leaf: Leaf, sums: np.ndarray) -> Iterator[Row]:
+    """A leaf of any layout as rows of copies, in C order."""
+    for start in range(0, leaf.arrays[0].size, BUFFER):
+        part = slice(start, start + BUFFER)
+        arrays, columns = ([np.asarray(a.flat[part], a.dtype.newbyteorder("=")) for a in some]
+                           for some in (leaf.arrays, leaf.columns.values()))
+        yield Row((*arrays, sums[start // BLOCK :]), leaf.constants, tuple(columns))
 
 
 def is_strided(leaf: Leaf) -> bool:

@@ -1,4 +1,5 @@
-"""The vocabulary of formulas: arithmetic, comparison, sqrt, abs, sign, maximum, minimum, where, root; log, exp, powers.
+"""The vocabulary of formulas: arithmetic, comparison, sqrt, abs, sign, maximum, minimum, where, root, total, norm; log,
+exp and powers of scalars.
 
 Every word works on numbers, on the symbols of a formula that is being traced, and on arrays of any library.
 On arrays there is nothing here but operations that IEEE 754 rounds exactly (or that only choose), which is why
@@ -19,9 +20,9 @@ import numpy as np
 
 from fallline.errors import FormulaError
 
-__all__ = ["abs", "exp", "log", "maximum", "minimum", "root", "sign", "sqrt", "tiny", "where"]
+__all__ = ["abs", "exp", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]
 
-VOCABULARY = "+ - * /, comparison, sqrt abs sign maximum minimum where root; for scalars also ** log exp"
+VOCABULARY = "+ - * /, comparison, sqrt abs sign maximum minimum where root total norm; for scalars also ** log exp"
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -98,6 +99,15 @@ def per_coordinate(value: Any) -> Symbol:
     if symbol.truth:
         raise FormulaError("A comparison was returned where a number is due: write where(g > 0, 1, 0).")
     return symbol if symbol.array else Symbol("fill", (symbol,), array=True)
+
+
+def one_number(value: Any, name: str) -> Symbol:
+    """The new value, that a formula returned, of a state slot that is one number."""
+    symbol = _lift(value)
+    if symbol.array or symbol.truth:
+        raise FormulaError(f"{name} is one number, and an array was returned for it: make a number of it by total or "
+                           "norm, or give the slot a plain start.")
+    return symbol
 
 
 def build(op: str, *operands: Any) -> Symbol:
@@ -234,6 +244,35 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return xp.where(condition, a, b)
 
 
+def _reduced(values: Any, kind: str, over: str) -> Any:
+    """The sum of values, or of their squares, over all coordinates of a leaf or of the tree, in double precision."""
+    if over not in SCOPES:
+        raise FormulaError(f'A sum is over "leaf" or over "tree". Got {over!r}.')
+    if isinstance(values, Symbol):
+        if not values.array or values.truth:
+            raise FormulaError("total and norm take values per coordinate, such as g or m*g, and make one number.")
+        return Symbol("reduce", (values, kind, over), array=False)
+    each = np.asarray(values, np.float64)
+    with np.errstate(all="ignore"):
+        return float(np.sum(each if kind == "sum" else np.square(each * SCALES[kind])))
+
+
+SCOPES = ("leaf", "tree")
+SMALL = 2.0**-900  # a sum of squares of float64 below which squares may have vanished
+SCALES = {"squares": 1.0, "high": 2.0**-600, "low": 2.0**600}  # what values are multiplied by before they are squared
+
+
+def total(values: Any, over: str = "tree") -> Any:
+    """The sum over the coordinates of each leaf, or of all leaves of the tree: one number, in double precision.
+
+    The order of summation is fixed (blocks, lanes, then a tree), so that it is the same for any number of threads.
+
+    >>> total(np.array([1.0, 2.0, 3.5]))
+    6.5
+    """
+    return _reduced(values, "sum", over)
+
+
 def tiny(like: Any) -> Any:
     """The smallest normal number of the dtype that `like` is computed in.
 
@@ -285,9 +324,27 @@ def root(v: Any) -> Any:
     return sqrt(maximum(v, tiny(v)))
 
 
+def norm(values: Any, over: str = "tree") -> Any:
+    """√(Σ values²) over the coordinates of each leaf, or of the tree: one number, in double precision.
+
+    Where the squares of float64 overflow or vanish, the sum of those of scaled values takes their place.
+
+    >>> norm(np.array([3.0, 4.0])), norm(np.array([3e200, 4e200]))
+    (5.0, 5e+200)
+    """
+    squares, high, low = (_reduced(values, kind, over) for kind in SCALES)
+    large = where(squares < math.inf, sqrt(squares), sqrt(high) / SCALES["high"])
+    return where(squares >= SMALL, large, sqrt(low) / SCALES["low"])
+
+
 def flush(v: Any) -> Any:
     """What a state element is stored as: 0 in place of a subnormal number, which would stick and slow every step."""
     return where(builtins.abs(v) < tiny(v), 0.0, v)
+
+
+def begun(state: Any, start: Any) -> Any:
+    """A state that starts at an array: that array where the state is NaN still, as before a leaf's first step."""
+    return where(state == state, state, start)
 
 
 def settle(d: Any) -> Any:

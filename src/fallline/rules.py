@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fallline.ops import abs, maximum, minimum, root, sqrt, tiny
+from fallline.ops import abs, maximum, minimum, norm, root, sqrt, tiny
 from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
 
 # ---- rules: gradient -> increment ------------------------------------------------------------------------------------
@@ -184,6 +184,17 @@ def clip_value(g, *, limit: NonNegative = 1.0):
     return minimum(maximum(g, -limit), limit)
 
 
+@before
+def clip_norm(g, *, max_norm: Positive = 1.0):
+    """Shorten the gradient of all leaves together to max_norm where it is longer: g times max_norm/max(|g|, max_norm).
+
+    The norm is summed in double precision, where no square overflows or vanishes.
+
+    Source: Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks, algorithm 1.
+    """
+    return g*(max_norm/maximum(norm(g), max_norm))
+
+
 # ---- modifiers of the increment --------------------------------------------------------------------------------------
 
 
@@ -194,6 +205,17 @@ def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
     Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
     """
     return d - lr*rate*x
+
+
+@after
+def average(d, x, a="x", *, decay: Fraction = 0.999):
+    """An exponential average of the parameters as they are after each step: `Optimizer.averaged`.
+
+    a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain.
+
+    Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
+    """
+    return d, decay*a + (1 - decay)*(x + d)
 
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 
 from fallline.arrays import kind_of
 from fallline.fingerprint import described
-from fallline.statedict import FLOATS
+from fallline.statedict import FLOATS, TREE
 from fallline.tensorfile import Path, guarding, read, write
 from fallline.trees import decode, encode
 
@@ -54,8 +54,9 @@ def load(path: Path) -> Contents:
     with guarding(path):
         leaves, slots, built, extra = (info.pop(key) for key in ("leaves", "slots", "built", "extra"))
         paths = {} if leaves is None else leaves
-        state = {**info, "leaves": leaves,
-                 "state": {slot: {path: arrays.pop(f"state/{slot}/{path}") for path in paths} for slot in slots}}
+        by_slot = {slot: [TREE] if f"state/{slot}/{TREE}" in arrays else paths for slot in slots}
+        state = {**info, "leaves": leaves, "state": {slot: {path: arrays.pop(f"state/{slot}/{path}") for path in own}
+                                                     for slot, own in by_slot.items()}}
         state["hyper"] = {name: decode(node, lambda node: _decode_setting(node, arrays))
                           for name, node in info["hyper"].items()}
         params = decode(state.pop("params", None), lambda node: _decode_leaf(node, arrays))

@@ -18,13 +18,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline.errors import FormulaError
-from fallline.ops import sign  # noqa: F401  (the doctest above)
+from fallline.ops import SCOPES, sign  # noqa: F401  (sign: the doctest above)
 
 __all__ = [
     "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before", "brief", "rule",
+    "scalar",
 ]  # fmt: skip
 
 
@@ -74,6 +76,25 @@ def brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{type(value).__name__}"
 
 
+class Scalar(NamedTuple):
+    """The start of a state slot that is one number per leaf or for the tree; see `scalar`."""
+
+    start: float | str
+    over: str
+
+
+def scalar(start: float | str, over: str = "tree") -> Any:
+    """A state slot's default that makes it one number for each leaf, or for the tree, instead of one per coordinate.
+
+    >>> @rule
+    ... def counted(g, calls=scalar(0, over="leaf"), *, lr: NonNegative = 0.1):
+    ...     return -lr/(calls + 1)*g, calls + 1
+    >>> counted
+    <rule counted(g, calls=scalar(0, over='leaf'), *, lr=0.1)>
+    """
+    return Scalar(start, over)
+
+
 KINDS = {
     "rule": ("g", "x", "t"),  # gradient -> increment
     "before": ("g", "x", "t"),  # gradient -> gradient
@@ -92,11 +113,13 @@ class Rule:
     ----------
     name, kind: the function's name; "rule", "before" or "after".
     given: the arguments that the engine supplies, of g, d, x, t.
-    slots: state slots in order, each with its start (a number or the name of a hyper-parameter).
+    slots: state slots in order, each with its start (a number, the name of a hyper-parameter, "x" or "g").
+    scopes: the slots that are one number, with what for: "leaf" or "tree".
     hyper: hyper-parameters by name.
+    rest: the formula of the point to report, if that is not the parameter; see `rule`.
     """
 
-    def __init__(self, formula: Callable[..., Any], kind: str) -> None:
+    def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None) -> None:
         if not callable(formula):
             raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
         self.formula = formula
@@ -109,8 +132,11 @@ class Rule:
         self.__wrapped__ = formula
         self.given: tuple[str, ...] = ()
         self.slots: dict[str, float | str] = {}
+        self.scopes: dict[str, str] = {}
         self.hyper: dict[str, Hyper] = {}
         self._read_signature()
+        self.rest = rest
+        self._check_rest()
 
     def _read_signature(self) -> None:
         given = []
@@ -130,7 +156,7 @@ class Rule:
             else:
                 if p.name in KINDS[self.kind]:
                     self._refuse(f"`{p.name}` is {_MEANING[p.name]} and takes no default: give the slot another name")
-                self.slots[p.name] = p.default
+                self._slot(p.name, p.default)
         self.given = tuple(given)
         for name, start in self.slots.items():
             self._check_start(name, start)
@@ -151,11 +177,26 @@ class Rule:
             self._refuse(f"`{p.name}={p.default!r}` is no number; a variant is another rule")
         return Hyper(p.name, hyper.check(p.default, f"{self.name}'s signature"), hyper.range)
 
+    def _slot(self, name: str, default: Any) -> None:
+        if isinstance(default, Scalar):
+            if default.over not in SCOPES:
+                self._refuse(f'the number `{name}` is one over "leaf" or over "tree". Got {default.over!r}')
+            self.scopes[name], default = default.over, default.start
+        self.slots[name] = default
+
     def _check_start(self, name: str, start: Any) -> None:
         number = isinstance(start, (int, float)) and not isinstance(start, bool) and _finite(start)
-        if not number and not (isinstance(start, str) and start in self.hyper):
-            self._refuse(f"state slot `{name}` must start at a finite number or at the name of a hyper-parameter "
-                         f"({', '.join(self.hyper) or 'there is none'}). Got {start!r}")
+        arrays = [] if name in self.scopes else ["x", *(["g"] if self.kind != "after" else [])]
+        if not number and not (isinstance(start, str) and (start in self.hyper or start in arrays)):
+            self._refuse(f"state slot `{name}` must start at a finite number, at the name of a hyper-parameter "
+                         f"({', '.join(self.hyper) or 'there is none'})"
+                         f"{' or at ' * bool(arrays)}{' or '.join(arrays)}. Got {start!r}")
+
+    def _check_rest(self) -> None:
+        names = [] if self.rest is None else list(inspect.signature(self.rest).parameters)
+        unknown = [n for n in names[1:] if n not in (*self.slots, *self.hyper)]
+        if self.rest is not None and (names[:1] != ["x"] or unknown):
+            self._refuse(f"its `rest` is a function of x, state slots and hyper-parameters. Got {', '.join(names)}")
 
     def _refuse(self, why: str) -> NoReturn:
         raise FormulaError(f"Signature of {self.kind} {self.name}: {why}.")
@@ -192,13 +233,14 @@ class Rule:
             if self.__module__ != "__main__":
                 return self.name
             self.formula.__qualname__ = f"{self.name}.formula"
-        return Rule, (self.formula, self.kind)
+        return Rule, (self.formula, self.kind, self.rest)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self
 
     def __repr__(self) -> str:
-        slots = [f"{n}={s!r}" for n, s in self.slots.items()]
+        slots = [f"{n}={f'scalar({s!r}, over={self.scopes[n]!r})' if n in self.scopes else repr(s)}"
+                 for n, s in self.slots.items()]
         hyper = [h.name if h.default is None else f"{h.name}={h.default!r}" for h in self.hyper.values()]
         return f"<{self.kind} {self.name}({', '.join([*self.given, *slots, *(['*'] if hyper else []), *hyper])})>"
 
@@ -222,20 +264,24 @@ class Link:
         return f"{self.rule.name}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
 
 
-def rule(formula: Callable[..., Any]) -> Rule:
+def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None) -> Any:
     """Make a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` a rule: it returns Δθ and the new state.
 
     Positional arguments without default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
     number from 1. Positional arguments with a default are state slots, one array each, shaped like the parameter; the
-    default is where they start: a number or the name of a hyper-parameter. What stands after `*` are
-    hyper-parameters; annotate them with `NonNegative`, `Positive` or `Fraction` to have their range checked.
+    default is where they start: a number, the name of a hyper-parameter, "x" (the parameter) or "g" (the first
+    gradient); `scalar(start)` makes a slot one number. What stands after `*` are hyper-parameters; annotate them with
+    `NonNegative`, `Positive` or `Fraction` to have their range checked.
+
+    `rest`, a function of x, slots and hyper-parameters, is the point to report where that is not the parameter (at
+    which gradients are taken): `Optimizer.rest`. With it, write `@rule(rest=...)`.
 
     Raises FormulaError for a signature that says something else.
 
     >>> rule(lambda g, *, lr=0.1: -lr * g)
     <rule rule(g, *, lr=0.1)>
     """
-    return Rule(formula, "rule")
+    return partial(Rule, kind="rule", rest=rest) if formula is None else Rule(formula, "rule", rest)
 
 
 def before(formula: Callable[..., Any]) -> Rule:

@@ -93,11 +93,11 @@ def _check_array(hyper: Hyper, value: np.ndarray, owner: str) -> np.ndarray:
 
 
 def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequence[tuple[int, ...]],
-            powers: bool) -> Setting | list[Setting]:
+            enters: str) -> Setting | list[Setting]:
     """The setting of every leaf: one for all, or a list in the order of the leaves.
 
-    `powers`: whether this hyper-parameter stands in a power, logarithm or exponential, which excludes values per
-    coordinate.
+    `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential) or
+    a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
     """
     if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
         return value
@@ -108,9 +108,13 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
             if setting.shape != shapes[k]:
                 raise ValueError(f"{hyper.name} of {owner}, one per coordinate, must have the shape {shapes[k]} of "
                                  f"{names[k] or 'the parameter'}. Got {setting.shape}.")
-            if powers:
-                raise TypeError(f"{hyper.name} of {owner} stands in a power, log or exp of the formula and cannot "
-                                "differ by coordinate: give one number for each leaf.")
+            if enters:
+                how = "stands in a power, log or exp of the formula" if enters == "power" else \
+                    f"enters a number of the {enters}"
+                raise TypeError(f"{hyper.name} of {owner} {how} and cannot differ by coordinate: give one number"
+                                f"{' for each leaf' * (enters != 'tree')}.")
+    if enters == "tree" and any(setting is not settings[0] and setting != settings[0] for setting in settings):
+        raise TypeError(f"{hyper.name} of {owner} enters a number of the tree and cannot differ by leaf: give one.")
     return settings
 
 

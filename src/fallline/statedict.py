@@ -20,6 +20,7 @@ __all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits",
 
 FORMAT = 1
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
 KEYS = ("format", "rules", "t", "skipped", "hyper", "leaves", "state")
 
 
@@ -71,7 +72,13 @@ def known_of(bound: Bound, t: int) -> Known:
     """What a bound chain knows, live."""
     leaves = {path: Leaf(bound.shapes[k], bound.dtypes[k].name, t - int(bound.missed[k]))
               for k, path in enumerate(bound.paths)}
-    return Known(leaves, {slot: dict(zip(bound.paths, arrays)) for slot, arrays in bound.state.items()})
+    return Known(leaves, {slot: dict(zip(_paths(slot, bound.chain, bound.paths), arrays))
+                          for slot, arrays in bound.slots().items()})
+
+
+def _paths(slot: str, chain: Chain, paths: Iterable[str]) -> Iterable[str]:
+    """What the state of a slot is keyed by: the paths of the leaves, or TREE if it is one number of the tree."""
+    return [TREE] if chain.scopes().get(slot) == "tree" else paths
 
 
 def record(chain: Chain, settings: Mapping[str, Any], t: int, skipped: int, known: Known | None) -> dict[str, Any]:
@@ -183,9 +190,10 @@ def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
     for slot, arrays in state.items():
         if not isinstance(arrays, Mapping):
             raise ValueError(f"The state of {slot} must be a dict by leaf path. Got {type(arrays).__name__}.")
-        _same(arrays, found, f"leaves of {slot}")
+        _same(arrays, _paths(slot, chain, found), f"leaves of {slot}")
         for path, array in arrays.items():
-            _check_array(array, found[path].shape, f"The state {slot}{' of ' * bool(path)}{path}")
+            shape = () if slot in chain.scopes() else found[path].shape
+            _check_array(array, shape, f"The state {slot}{' of ' * bool(path)}{path}")
     return Known(found, {slot: dict(state[slot]) for slot in chain.starts()})
 
 
@@ -217,7 +225,7 @@ def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
         got = f"an array of {array.dtype}" if type(array) is np.ndarray else type(array).__name__
         raise TypeError(f"{what} must be a NumPy array of floats. Got {got}.")
     if array.shape != shape:
-        raise ValueError(f"{what} must have the shape {shape} of the leaf. Got {array.shape}.")
+        raise ValueError(f"{what} must have the shape {shape}{' of the leaf' * bool(shape)}. Got {array.shape}.")
 
 
 # ---- put back --------------------------------------------------------------------------------------------------------
@@ -260,9 +268,16 @@ def _check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
             raise ValueError(f"The state of {path or 'the parameter'} is for {saved.dtype} of shape {saved.shape}. "
                              f"The parameter is {own.dtype} of shape {own.shape}.")
         for slot, arrays in here.state.items():
-            theirs, ours = known.state[slot][path], dtype_of(arrays[path])
-            if dtype_of(theirs) != ours or not getattr(theirs.dtype, "isnative", True):
-                raise TypeError(f"The state {slot}{' of ' * bool(path)}{path} must be {ours}. Got {theirs.dtype}.")
+            if path in arrays:
+                _check_dtype(known.state[slot][path], arrays[path], f"{slot}{' of ' * bool(path)}{path}")
+    for slot, arrays in here.state.items():
+        if TREE in arrays:
+            _check_dtype(known.state[slot][TREE], arrays[TREE], slot)
+
+
+def _check_dtype(theirs: Any, ours: Any, what: str) -> None:
+    if dtype_of(theirs) != dtype_of(ours) or not getattr(theirs.dtype, "isnative", True):
+        raise TypeError(f"The state {what} must be {dtype_of(ours)}. Got {theirs.dtype}.")
 
 
 def put(bound: Bound, known: Known, paths: Iterable[str], t: int) -> None:
@@ -276,6 +291,10 @@ def put(bound: Bound, known: Known, paths: Iterable[str], t: int) -> None:
     else:
         for slot, path, k in places:
             bound.state[slot][k][...] = known.state[slot][path]
+    for slot, numbers in bound.numbers.arrays().items():
+        of = dict(zip(_paths(slot, bound.chain, bound.paths), numbers))
+        for path in (TREE,) if slot in bound.numbers.tree else paths:
+            of[path][...] = known.state[slot][path]
     bound.forget_missed()
     for path in paths:
         bound.missed[index[path]] = t - known.leaves[path].t

@@ -8,17 +8,17 @@ in float64. The rest becomes *code*: operations over arrays, in order, each valu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fallline.errors import FormulaError
-from fallline.ops import Symbol, exp, flush, log, per_coordinate, settle
+from fallline.ops import SCOPES, Symbol, begun, exp, flush, log, one_number, per_coordinate, settle
 from fallline.schema import Rule
 
-__all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Traced", "as_written", "trace"]
+__all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "Traced", "as_written", "known", "trace"]
 
 
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
@@ -31,6 +31,15 @@ class Traced(NamedTuple):
     rule: Rule
     slots: Mapping[str, str]
     hyper: Mapping[str, str]
+
+
+class Total(NamedTuple):
+    """A sum that a reading program makes of one of its values: "sum" of the values or "squares" of them, these also
+    scaled "high" and "low" (see `ops.SCALES`), over a "leaf" or the "tree". `name` is what programs call it."""
+
+    name: str
+    kind: str
+    over: str
 
 
 class Instruction(NamedTuple):
@@ -47,8 +56,12 @@ class Program(NamedTuple):
     `outputs` says which value goes into which array: "x" the new parameter or INCREMENT, then the state.
 
     The scalars are some of the results of `steps`, by number: operations on t, tiny, constants (the operand is the
-    number itself) and the hyper-parameters (the operand is the place in `hyper`). `source` is the steps as a Python
-    function. `powers` are the hyper-parameters in powers, logarithms and exponentials.
+    number itself) and what is in `hyper` (the operand is the place): hyper-parameters, and by names with a blank (see
+    `known`) totals and state that is one number, whose new values `numbers` are further results of `steps`.
+
+    `readings` are the programs to run before, in this order, which only read: the outputs of one are the values that it
+    makes its `totals` of. `source` is the steps as a Python function. `powers` are the hyper-parameters in powers,
+    logarithms and exponentials, `single` those that numbers of the state are made of, and `common` those of the tree.
     """
 
     inputs: tuple[str, ...]
@@ -59,25 +72,39 @@ class Program(NamedTuple):
     hyper: tuple[str, ...]
     powers: frozenset[str]
     steps: tuple[Instruction, ...] = ()
+    numbers: tuple[tuple[str, int], ...] = ()
+    readings: tuple[Program, ...] = ()
+    totals: tuple[Total, ...] = ()
+    single: frozenset[str] = frozenset()
+    common: frozenset[str] = frozenset()
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The hyper-parameters that this program or one of its readings depends on."""
+        every = [name for program in (*self.readings, self) for name in program.hyper]
+        return tuple(name for name in dict.fromkeys(every) if " " not in name)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The names of all arrays that this program or one of its readings reads."""
+        return frozenset(self.inputs).union(*(program.inputs for program in self.readings))
 
     @property
     def arrays(self) -> tuple[str, ...]:
         """The names of all arrays the program touches: its inputs, then the outputs that are no inputs."""
+        if self.totals:
+            return self.inputs
         return self.inputs + tuple(name for name, _ in self.outputs if name not in self.inputs)
 
-    @property
-    def numbers(self) -> Callable[..., tuple[Any, ...]]:
-        """The scalars as a function of (t, tiny, *hyper), for numbers; raises where Python's arithmetic does."""
-        return _fast(self.source)
-
     def evaluate(self, hyper: Sequence[Any], t: int, tiny: float) -> tuple[Any, ...]:
-        """The scalars at step t, in float64, for hyper-parameters in the order of `hyper` (numbers, or float64 arrays).
+        """The scalars at step t, and behind them the new `numbers`, in float64, for the values of `hyper` (numbers, or
+        float64 arrays).
 
         Scalars follow IEEE (1/0 is inf, √-1 is NaN): what Python answers with an exception is computed by NumPy.
         """
         if np.ndarray not in map(type, hyper):
             try:
-                return self.numbers(t, tiny, *hyper)
+                return _fast(self.source)(t, tiny, *hyper)
             except (ArithmeticError, ValueError):
                 hyper = [np.float64(h) for h in hyper]
         with np.errstate(all="ignore"):
@@ -137,58 +164,82 @@ def _whole_power(base: Any, n: int) -> Any:
     return result
 
 
+def known(what: str, name: Any) -> str:
+    """What programs call a number that is no hyper-parameter: a "total", or a "state" slot that is one number."""
+    return f"{what} {name}"
+
+
 def trace(chain: Sequence[Traced], into: str) -> Program:
     """The program of a chain; `into` is "x" (advance the parameter) or INCREMENT (give it).
 
     Raises FormulaError, naming what to write instead, for a formula outside the vocabulary.
     """
-    names = ["g", "x", "t", *(q for link in chain for q in link.slots.values())]
-    symbols = {name: Symbol("input", (name,), array=True) for name in names}
-    symbols["t"] = Symbol("t", (), array=False)
+    symbols = _given()
     state: dict[str, Any] = {}
     value = symbols["g"]
     for link in chain:
         value = _call(link, value, symbols, state)
     increment = settle(value)
     outputs = {into: symbols["x"] + increment if into == "x" else increment}
-    outputs |= {name: flush(new) for name, new in state.items()}
-    return _Linearised(outputs).program()
+    outputs |= {name: flush(new) for name, new in state.items() if new.array}
+    return _Graph(outputs, {name: new for name, new in state.items() if not new.array}, chain).program()
 
 
 def as_written(rule: Rule) -> Program:
     """The program of one rule by itself, with nothing added to its formula."""
     link = Traced(rule, {slot: f".{slot}" for slot in rule.slots}, {name: name for name in rule.hyper})
-    symbols = {name: Symbol("input", (name,), array=True) for name in ("g", "x", *link.slots.values())}
     state: dict[str, Any] = {}
-    value = _call(link, symbols["g"], symbols | {"t": Symbol("t", (), array=False)}, state)
-    return _Linearised({INCREMENT: value, **state}).program()
+    symbols = _given()
+    value = _call(link, symbols["g"], symbols, state)
+    outputs = {INCREMENT: value, **{name: new for name, new in state.items() if new.array}}
+    return _Graph(outputs, {name: new for name, new in state.items() if not new.array}, [link]).program()
+
+
+def _given() -> dict[str, Symbol]:
+    return {"g": Symbol("input", ("g",), array=True), "x": Symbol("input", ("x",), array=True),
+            "t": Symbol("t", (), array=False)}
 
 
 def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str, Any]) -> Any:
     """Apply one rule of the chain to the gradient or increment so far."""
     rule = link.rule
-    given = [value if name in ("g", "d") else symbols[name] for name in rule.given]
-    slots = [symbols[link.slots[name]] for name in rule.slots]
+    given = {**symbols, "g": value, "d": value}
+    slots = [_slot(rule, name, link.slots[name], given) for name in rule.slots]
     hyper = {name: Symbol("hyper", (qualified,), array=False) for name, qualified in link.hyper.items()}
     try:
-        result, new = rule.split(rule.formula(*given, *slots, **hyper))
+        result, new = rule.split(rule.formula(*(given[name] for name in rule.given), *slots, **hyper))
         result = per_coordinate(result)
-        state.update(zip(link.slots.values(), map(per_coordinate, new)))
+        for name, value in zip(rule.slots, new):
+            state[link.slots[name]] = one_number(value, name) if name in rule.scopes else per_coordinate(value)
     except FormulaError as error:
         raise FormulaError(f"In {rule.kind} {rule.name}: {error}") from None
     return result
 
 
-class _Linearised:
-    """Symbols put in order: equal ones once, scalars apart from code."""
+def _slot(rule: Rule, name: str, qualified: str, given: Mapping[str, Symbol]) -> Any:
+    """A state slot as its formula gets it."""
+    if name in rule.scopes:
+        return Symbol("hyper", (known("state", qualified),), array=False)
+    start = rule.slots[name]
+    symbol = Symbol("input", (qualified,), array=True)
+    return begun(symbol, given[start]) if isinstance(start, str) and start in ("x", "g") else symbol
 
-    def __init__(self, outputs: Mapping[str, Symbol]) -> None:
+
+class _Graph:
+    """Symbols put in order: equal ones once, each with the number of reading programs that must come before it."""
+
+    def __init__(self, outputs: Mapping[str, Symbol], numbers: Mapping[str, Symbol], chain: Sequence[Traced]) -> None:
         self._numbers: dict[tuple, int] = {}  # what a symbol computes -> its number
         self._of: dict[int, int] = {}  # id of a symbol -> its number
         self._symbols: list[Symbol] = []
         self._operands: list[tuple[int, ...]] = []
-        self._hyper: list[frozenset[str]] = []  # the hyper-parameters each depends on
-        self._roots = {name: self._number(symbol) for name, symbol in outputs.items()}
+        self._hyper: list[frozenset[str]] = []  # the hyper-parameters and numbers each depends on
+        self._level: list[int] = []
+        self._outputs = {name: self._number(symbol) for name, symbol in outputs.items()}
+        self._states = {name: self._number(symbol) for name, symbol in numbers.items()}
+        self._scopes = {link.slots[name]: (link.rule, over) for link in chain for name, over in link.rule.scopes.items()}
+        for name in numbers:
+            self._check_scope(name)
 
     def _number(self, root: Symbol) -> int:
         stack = [root]
@@ -203,42 +254,111 @@ class _Linearised:
 
     def _add(self, symbol: Symbol) -> None:
         operands = tuple(self._of[id(a)] for a in symbol.args if isinstance(a, Symbol))
-        key: tuple[Any, ...] = (symbol.op, operands or tuple(map(str, symbol.args)))
+        key: tuple[Any, ...] = (symbol.op, operands, *(str(a) for a in symbol.args if not isinstance(a, Symbol)))
         if key not in self._numbers:
             self._numbers[key] = len(self._symbols)
             self._symbols.append(symbol)
             self._operands.append(operands)
             own = symbol.args if symbol.op == "hyper" else ()
             self._hyper.append(frozenset(own).union(*(self._hyper[o] for o in operands)))
+            self._level.append(max((self._level[o] for o in operands), default=0) + (symbol.op == "reduce"))
         self._of[id(symbol)] = self._numbers[key]
 
+    def _check_scope(self, name: str) -> None:
+        """Refuse a number of the tree that is made of a leaf's, which it cannot be for all of them."""
+        rule, over = self._scopes[name]
+        leaf = {known("state", slot) for slot, (_, other) in self._scopes.items() if other == "leaf"}
+        if over == "tree" and not self._direct(self._states[name]).isdisjoint({*leaf, "leaf"}):
+            raise FormulaError(f'In {rule.kind} {rule.name}: {name.split(".")[-1]} is one number of the tree, and is '
+                               'made of one of a leaf: write over="tree" in that too, or over="leaf" in both.')
+
+    def _direct(self, root: int) -> frozenset[str]:
+        """What a scalar is made of, not counting what its totals are made of."""
+        found: set[str] = set()
+        for k in self._reach([root]):
+            symbol = self._symbols[k]
+            found.update(symbol.args if symbol.op == "hyper" else symbol.args[2:] if symbol.op == "reduce" else ())
+        return frozenset(found)
+
+    def _reach(self, roots: Sequence[int]) -> list[int]:
+        """The numbers of the symbols that these are made of, in order, up to totals."""
+        found = set(roots)
+        stack = list(found)
+        while stack:
+            k = stack.pop()
+            new = () if self._symbols[k].op == "reduce" else [o for o in self._operands[k] if o not in found]
+            found.update(new)
+            stack.extend(new)
+        return sorted(found)
+
     def program(self) -> Program:
-        inputs = [k for k, s in enumerate(self._symbols) if s.op == "input"]
-        arrays = [k for k, s in enumerate(self._symbols) if s.array and s.op != "input"]
-        scalars = list(dict.fromkeys(o for k in arrays for o in self._operands[k] if not self._symbols[o].array))
+        """The last program, with its readings."""
+        last = self._part(self._outputs, self._states)
+        needed = self._totals([*self._outputs.values(), *self._states.values()])
+        readings: list[Program] = []
+        for level in range(max((self._level[k] for k in needed), default=0), 0, -1):
+            now = [k for k in needed if self._level[k] == level]
+            values = [self._operands[k][0] for k in now]
+            totals = tuple(Total(known("total", k), *self._symbols[k].args[1:]) for k in now)
+            program = self._part({total.name: v for total, v in zip(totals, values)}, {})
+            readings.insert(0, program._replace(totals=totals))
+        return last._replace(
+            readings=tuple(readings),
+            powers=_settings(self._hyper[k] for k, s in enumerate(self._symbols) if s.op in ("power", "log", "exp")),
+            single=_settings(map(self._direct, self._states.values())),
+            common=_settings(self._direct(k) for name, k in self._states.items() if self._scopes[name][1] == "tree"),
+        )
+
+    def _totals(self, roots: Sequence[int]) -> list[int]:
+        """The numbers of all totals that these are made of, in order."""
+        found: set[int] = set()
+        while new := {k for k in self._reach(roots) if self._symbols[k].op == "reduce"} - found:
+            found |= new
+            roots = [self._operands[k][0] for k in new]
+        return sorted(found)
+
+    def _part(self, outputs: Mapping[str, int], states: Mapping[str, int]) -> Program:
+        """The program of some of the symbols; totals are numbers known before."""
+        reached = self._reach([*outputs.values(), *states.values()])
+        op_of, array = {k: self._symbols[k].op for k in reached}, {k: self._symbols[k].array for k in reached}
+        inputs = [k for k in reached if op_of[k] == "input"]
+        arrays = [k for k in reached if array[k] and op_of[k] != "input"]
+        scalars = list(dict.fromkeys(o for k in arrays for o in self._operands[k] if not array[o]))
         index = {k: n for n, k in enumerate([*inputs, *scalars, *arrays])}
-        numbers = [k for k, s in enumerate(self._symbols) if not s.array]
-        step_of = {k: n for n, k in enumerate(numbers)}
-        hyper = tuple(s.args[0] for s in self._symbols if s.op == "hyper")
-        steps = tuple(Instruction(self._symbols[k].op, self._step_operands(k, step_of, hyper)) for k in numbers)
+        singles = [k for k in reached if not array[k]]
+        step_of = {k: n for n, k in enumerate(singles)}
+        hyper = tuple(self._name(k) for k in singles if op_of[k] in ("hyper", "reduce"))
+        steps = tuple(self._step(k, step_of, hyper) for k in singles)
         wanted = tuple(step_of[k] for k in scalars)
+        numbers = tuple((name, step_of[k]) for name, k in states.items())
         return Program(
             inputs=tuple(self._symbols[k].args[0] for k in inputs),
             scalars=wanted,
-            code=tuple(Instruction(self._symbols[k].op, tuple(index[o] for o in self._operands[k])) for k in arrays),
-            outputs=tuple((name, index[k]) for name, k in self._roots.items()),
-            source=_source(steps, wanted, hyper),
+            code=tuple(Instruction(op_of[k], tuple(index[o] for o in self._operands[k])) for k in arrays),
+            outputs=tuple((name, index[k]) for name, k in outputs.items()),
+            source=_source(steps, wanted + tuple(k for _, k in numbers), hyper),
             hyper=hyper,
-            powers=frozenset().union(*(self._hyper[k] for k, s in enumerate(self._symbols)
-                                       if s.op in ("power", "log", "exp"))),
+            powers=frozenset(),
             steps=steps,
+            numbers=numbers,
         )
 
-    def _step_operands(self, k: int, step_of: Mapping[int, int], hyper: tuple[str, ...]) -> tuple[Any, ...]:
+    def _name(self, k: int) -> str:
         symbol = self._symbols[k]
-        if symbol.op == "hyper":
-            return (hyper.index(symbol.args[0]),)
-        return symbol.args if symbol.op == "constant" else tuple(step_of[o] for o in self._operands[k])
+        return known("total", k) if symbol.op == "reduce" else symbol.args[0]
+
+    def _step(self, k: int, step_of: Mapping[int, int], hyper: tuple[str, ...]) -> Instruction:
+        symbol = self._symbols[k]
+        if symbol.op in ("hyper", "reduce"):
+            return Instruction("hyper", (hyper.index(self._name(k)),))
+        if symbol.op == "constant":
+            return Instruction("constant", symbol.args)
+        return Instruction(symbol.op, tuple(step_of[o] for o in self._operands[k]))
+
+
+def _settings(names: Iterable[frozenset[str]]) -> frozenset[str]:
+    """The hyper-parameters among these names."""
+    return frozenset(name for some in names for name in some if " " not in name and name not in SCOPES)
 
 
 def _source(steps: Sequence[Instruction], wanted: Sequence[int], hyper: Sequence[str]) -> str:

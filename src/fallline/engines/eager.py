@@ -5,14 +5,15 @@ It promises closeness, not bits: libraries differ in the last place of a square 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fallline.ops import namespace
+from fallline.ops import SCALES, namespace
 from fallline.trace import Program
 
-__all__ = ["run_eagerly"]
+__all__ = ["reduced", "run_eagerly"]
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
@@ -45,6 +46,19 @@ def run_eagerly(program: Program, arrays: Mapping[str, Any], scalars: Sequence[A
         else:  # fill
             values.append(xp.full_like(like, operands[0]))
     return {name: values[v] for name, v in program.outputs}
+
+
+def reduced(values: Any, kind: str) -> float:
+    """A total of an array of values; squares are summed relative to the largest, so that none overflows."""
+    xp = namespace(values)
+    if kind == "sum" or not values.size:
+        return float(xp.sum(values))
+    largest = xp.max(abs(values))
+    scale = float(largest)
+    if not 0 < scale < math.inf:
+        return scale
+    relative = values / largest
+    return float(xp.sum(relative * relative)) * scale * SCALES[kind] * scale * SCALES[kind]
 
 
 def _array(xp: Any, value: Any, like: Any) -> Any:

@@ -18,6 +18,7 @@ from fallline.engines.compiler import compiled
 from fallline.engines.ir import chunk, field, pinned
 from fallline.engines.jobs import EXTRA, finite_check
 from fallline.engines.pool import WORTH_SHARING, perform
+from fallline.engines.reading import buffered, reading_part, sum_functions
 from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
 from fallline.engines.stored import FLOATS, STORED, Stored, conversions, load, store
@@ -98,10 +99,27 @@ def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> st
     to count that it is done (null: nowhere).
     """
     kinds = _kinds(program, dtype, columns)
+    if program.totals:
+        return _reading_ir(program, dtype, columns, kinds)
     return f"""
 {inner_loop(program, dtype, columns)}
 {_part(kinds)}
 {outer_loop(len(kinds) + EXTRA)}
+{_ONCE}
+"""
+
+
+def _reading_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...], kinds: Sequence[Stored]) -> str:
+    """The same for a program that only reads: behind its inputs a row has the address of the sums."""
+    inside = computed(dtype)
+    read = [*kinds[: len(program.inputs)], *kinds[len(program.arrays) :]]
+    buffers = buffered(program, read, FLOATS[inside.name][0])
+    values = program._replace(outputs=tuple((name, v) for v, name in buffers.items()), totals=())
+    return f"""
+{inner_loop(values, dtype, columns) if buffers else ""}
+{sum_functions(inside)}
+{reading_part(program, read, inside)}
+{outer_loop(len(read) + 1 + EXTRA)}
 {_ONCE}
 """
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from fallline.engines.blocks import BLOCK, block_sums
 from fallline.engines.rows import Kernel, Row
 from fallline.precision import computed
 from fallline.trace import Program
@@ -47,10 +48,13 @@ _TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne")
 def reference_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
     """The kernel of a program for parameters stored in a dtype; `columns` are the scalars (by place) that differ by
     coordinate."""
-    return _Reference(program, computed(dtype), columns)
+    kind = _Reading if program.totals else _Reference
+    return kind(program, computed(dtype), columns)
 
 
 class _Reference:
+    tile = TILE
+
     def __init__(self, program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> None:
         self._program, self._dtype, self._columns = program, dtype, columns
         self._buffer_of, self._buffer_dtypes = self._assign_buffers()
@@ -78,17 +82,23 @@ class _Reference:
 
     def __call__(self, rows: list[Row], threads: int) -> None:
         longest = max((row.arrays[0].size for row in rows), default=0)
-        buffers = [np.empty(min(longest, TILE), d) for d in self._buffer_dtypes]
+        buffers = [np.empty(min(longest, self.tile), d) for d in self._buffer_dtypes]
         with np.errstate(all="ignore"):
             for row in rows:
                 flat = Row(tuple(a.reshape(-1) for a in row.arrays), row.constants,
                            tuple(c.reshape(-1) for c in row.columns))
                 for start in range(0, flat.arrays[0].size, TILE):
-                    self._tile(flat, slice(start, start + TILE), buffers)
+                    self._tile(flat, slice(start, start + self.tile), buffers)
 
     def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
+        arrays = dict(zip(self._program.arrays, (a[part] for a in row.arrays)))
+        values = self._values(arrays, row, part, buffers)
+        for name, v in self._program.outputs:
+            np.copyto(arrays[name], values[v])
+
+    def _values(self, arrays: Mapping[str, np.ndarray], row: Row, part: slice, buffers: list[np.ndarray]) -> list[Any]:
+        """The values of the program over a part of a row."""
         program = self._program
-        arrays = dict(zip(program.arrays, (a[part] for a in row.arrays)))
         n = len(row.arrays[0][part])
         values: list[Any] = [arrays[name].astype(self._dtype, copy=False) for name in program.inputs]
         values += list(row.constants)
@@ -98,8 +108,23 @@ class _Reference:
             out = buffers[buffer][:n]
             _OPERATIONS[instruction.op](*[values[v] for v in instruction.operands], out=out)
             values.append(out)
-        for name, v in program.outputs:
-            np.copyto(arrays[name], values[v])
+        return values
+
+
+class _Reading(_Reference):
+    """The kernel of a program that only reads: its rows end with an array of the sums, by block and total."""
+
+    tile = 64 * BLOCK
+
+    def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
+        program, sums = self._program, row.arrays[-1].reshape(-1, len(self._program.totals))
+        values = self._values(dict(zip(program.inputs, (a[part] for a in row.arrays))), row, part, buffers)
+        sums = sums[part.start // BLOCK : part.stop // BLOCK]
+        for v in dict.fromkeys(v for _, v in program.outputs):
+            own = [k for k, (_, other) in enumerate(program.outputs) if other == v]
+            found = np.empty((len(sums), len(own)))
+            block_sums(values[v], [program.totals[k] for k in own], found)
+            sums[:, own] = found
 
 
 def reference_run(work: Sequence[tuple[Kernel, list[Row]]], threads: int, count: np.ndarray | None) -> bool:

@@ -1,0 +1,165 @@
+"""Native kernels that only read: the sums of a reading program's values, by block and total (see `blocks`).
+
+The values of a block go through a buffer, from the same inner loop that a step has; what is an input as it lies in
+memory is summed there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from fallline.engines.blocks import BLOCK, LANES
+from fallline.engines.ir import field
+from fallline.engines.stored import FLOATS, Stored
+from fallline.ops import SCALES
+from fallline.trace import Program, Total
+
+__all__ = ["buffered", "sum_functions", "reading_part"]
+
+
+def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, str]:
+    """The values that are to go through a buffer, by number, with its name: all but inputs that are so stored."""
+    direct = {k for k, kind in enumerate(kinds[: len(program.inputs)]) if kind.type == real}
+    return {v: f"buffer {v}" for v in dict.fromkeys(v for _, v in program.outputs) if v not in direct}
+
+
+def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype) -> str:
+    """Read n coordinates of a row from an offset on, where they lie: `part`, as other kernels have it.
+
+    `kinds` are those of the inputs and of the scalars that differ by coordinate; behind the inputs the row has the
+    address of the sums.
+    """
+    real, _ = FLOATS[dtype.name]
+    buffers = buffered(program, kinds, real)
+    inputs = len(program.inputs)
+    join = "\n  ".join
+    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(kinds) + 2)]
+    place = [k + (k >= inputs) for k in range(len(kinds))]  # the sums stand between
+    at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{place[k]}, i64 %start" for k, kind in enumerate(kinds)]
+    room = [f"%b{v} = alloca [{BLOCK} x {real}], align 64" for v in buffers]
+    arguments = [f"ptr %a{k}" for k in range(inputs)] + [f"ptr %b{v}" for v in buffers]
+    arguments += [f"ptr %a{k}" for k in range(inputs, len(kinds))] + [f"ptr %c{len(kinds) + 1}", "i64 %m"]
+    run = [f"call void @run({', '.join(arguments)})"] if buffers else []
+    width = 8 * len(program.totals)
+    sums = [line for k, (total, (_, v)) in enumerate(zip(program.totals, program.outputs))
+            for line in _sum(k, total, f"%{'b' if v in buffers else 'a'}{v}", real)]
+    return f"""
+define internal void @part(ptr %row, i64 %offset, i64 %n) {{
+entry:
+  {join(room)}
+  {join(loads)}
+  %some = icmp sgt i64 %n, 0
+  br i1 %some, label %loop, label %end
+loop:
+  %done = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %left = sub i64 %n, %done
+  %few = icmp slt i64 %left, {BLOCK}
+  %m = select i1 %few, i64 %left, i64 {BLOCK}
+  %start = add i64 %offset, %done
+  {join(at)}
+  {join(run)}
+  %block = sdiv i64 %start, {BLOCK}
+  %bytes = mul i64 %block, {width}
+  %sums = getelementptr inbounds i8, ptr %c{inputs}, i64 %bytes
+  {join(sums)}
+  %next = add i64 %done, {BLOCK}
+  %more = icmp slt i64 %next, %n
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}}"""
+
+
+def _sum(k: int, total: Total, values: str, real: str) -> list[str]:
+    """The lines that store one sum of a block."""
+    result = [f"%p{k} = getelementptr inbounds double, ptr %sums, i64 {k}", f"store double %t{k}, ptr %p{k}"]
+    if total.kind == "sum":
+        return [f"%t{k} = call double @sum(ptr {values}, i64 %m)", *result]
+    scale = _literal(SCALES[total.kind])
+    if real == "double":
+        return [f"%t{k} = call double @squares(ptr {values}, i64 %m, double {scale})", *result]
+    return [f"%q{k} = call double @squares(ptr {values}, i64 %m, double 1.0)", f"%r{k} = fmul double %q{k}, {scale}",
+            f"%t{k} = fmul double %r{k}, {scale}", *result]  # which cannot overflow where it is used
+
+
+def _literal(value: float) -> str:
+    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+
+def sum_functions(dtype: np.dtype) -> str:
+    """`sum` and `squares`, of n reals of a dtype, in lanes of double precision."""
+    real, _ = FLOATS[dtype.name]
+    return _sum_function("sum", real) + _sum_function("squares", real)
+
+
+def _sum_function(name: str, real: str) -> str:
+    wide = f"<{LANES} x double>"
+    scaled = name == "squares"
+    head = ", double %scale" if scaled else ""
+    spread = f"""%scale1 = insertelement {wide} poison, double %scale, i32 0
+  %scales = shufflevector {wide} %scale1, {wide} poison, <{LANES} x i32> zeroinitializer""" if scaled else ""
+
+    def added(suffix: str, to: str) -> str:
+        lines = [f"%w{suffix} = fadd {wide} %v{suffix}, zeroinitializer" if real == "double" else
+                 f"%w{suffix} = fpext <{LANES} x {real}> %v{suffix} to {wide}"]
+        if scaled:
+            lines += [f"%z{suffix} = fmul {wide} %w{suffix}, %scales",
+                      f"%y{suffix} = fmul {wide} %z{suffix}, %z{suffix}"]
+        return "\n  ".join([*lines, f"%a{suffix} = fadd {wide} {to}, %{'y' if scaled else 'w'}{suffix}"])
+
+    tree, value, lanes = [], "%f", LANES
+    while lanes > 1:
+        half = lanes // 2
+        low, high = (", ".join(f"i32 {k}" for k in range(start, start + half)) for start in (0, half))
+        tree += [f"%l{half} = shufflevector <{lanes} x double> {value}, <{lanes} x double> poison, <{half} x i32> <{low}>",
+                 f"%h{half} = shufflevector <{lanes} x double> {value}, <{lanes} x double> poison, <{half} x i32> <{high}>",
+                 f"%s{half} = fadd <{half} x double> %l{half}, %h{half}"]
+        value, lanes = f"%s{half}", half
+    join = "\n  ".join
+    return f"""
+define internal double @{name}(ptr %x, i64 %n{head}) noinline {{
+entry:
+  %rest = alloca [{LANES} x {real}], align 64
+  {spread}
+  %end = and i64 %n, -{LANES}
+  %any = icmp sgt i64 %end, 0
+  br i1 %any, label %loop, label %tail
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i1, %loop ]
+  %acc = phi {wide} [ zeroinitializer, %entry ], [ %aL, %loop ]
+  %p = getelementptr inbounds {real}, ptr %x, i64 %i
+  %vL = load <{LANES} x {real}>, ptr %p, align {4 if real == "float" else 8}
+  {added("L", "%acc")}
+  %i1 = add i64 %i, {LANES}
+  %more = icmp slt i64 %i1, %end
+  br i1 %more, label %loop, label %tail
+tail:
+  %so_far = phi {wide} [ zeroinitializer, %entry ], [ %aL, %loop ]
+  %left = icmp slt i64 %end, %n
+  br i1 %left, label %clear, label %tree
+clear:
+  store <{LANES} x {real}> zeroinitializer, ptr %rest
+  br label %copy
+copy:
+  %k = phi i64 [ %end, %clear ], [ %k1, %copy ]
+  %from = getelementptr inbounds {real}, ptr %x, i64 %k
+  %one = load {real}, ptr %from
+  %lane = sub i64 %k, %end
+  %to = getelementptr inbounds {real}, ptr %rest, i64 %lane
+  store {real} %one, ptr %to
+  %k1 = add i64 %k, 1
+  %further = icmp slt i64 %k1, %n
+  br i1 %further, label %copy, label %last
+last:
+  %vT = load <{LANES} x {real}>, ptr %rest
+  {added("T", "%so_far")}
+  br label %tree
+tree:
+  %f = phi {wide} [ %so_far, %tail ], [ %aT, %last ]
+  {join(tree)}
+  %result = extractelement <1 x double> {value}, i32 0
+  ret double %result
+}}"""

@@ -1,0 +1,61 @@
+"""State that is one number per leaf or for the tree, and the totals of a call: what scalars are made of besides
+hyper-parameters and t."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline.engines.blocks import halved
+from fallline.trace import Total, known
+
+__all__ = ["Numbers", "totals_of"]
+
+
+class Numbers:
+    """The state slots that are one number, in float64: those of the tree, then those of each leaf in turn.
+
+    `scopes` says for each slot what it is for; `starts` where it starts, leaf by leaf (or once).
+    """
+
+    def __init__(self, scopes: Mapping[str, str], starts: Mapping[str, Sequence[float]], leaves: int) -> None:
+        self.tree = [slot for slot, over in scopes.items() if over == "tree"]
+        self.leaf = [slot for slot, over in scopes.items() if over == "leaf"]
+        self._leaves = leaves
+        self.values = np.zeros(len(self.tree) + leaves * len(self.leaf))
+        for slot in (*self.tree, *self.leaf):
+            for place, start in zip(self._places(slot), starts[slot]):
+                self.values[place] = start
+
+    def _places(self, slot: str) -> range:
+        if slot in self.tree:
+            place = self.tree.index(slot)
+            return range(place, place + 1)
+        return range(len(self.tree) + self.leaf.index(slot), len(self.values), len(self.leaf))
+
+    def known(self) -> dict[str, Any]:
+        """All by the names that programs have for them: a number, or one for each leaf."""
+        return {known("state", slot): float(self.values[places[0]]) if slot in self.tree else self.values[places].tolist()
+                for slot in (*self.tree, *self.leaf) for places in [self._places(slot)] if len(places)}
+
+    def arrays(self) -> dict[str, list[np.ndarray]]:
+        """Live 0-d arrays, by slot: one, or one for each leaf."""
+        return {slot: [self.values[k : k + 1].reshape(()) for k in self._places(slot)]
+                for slot in (*self.tree, *self.leaf)}
+
+    def renewed(self, new: Mapping[str, Sequence[float | None]]) -> np.ndarray:
+        """The values with new ones, by slot, in place of the old; None leaves an old one."""
+        values = self.values.copy()
+        for slot, numbers in new.items():
+            for place, number in zip(self._places(slot), numbers):
+                values[place] = values[place] if number is None else number
+        return values
+
+
+def totals_of(totals: Sequence[Total], by_leaf: np.ndarray) -> dict[str, Any]:
+    """The totals of a reading by name, from those of its leaves (in rows; 0 for leaves without a gradient)."""
+    tree = halved(by_leaf)
+    return {total.name: float(tree[k]) if total.over == "tree" else by_leaf[:, k].tolist()
+            for k, total in enumerate(totals)}
