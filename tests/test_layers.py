@@ -6,13 +6,13 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "ops", "schema", "rules", "trace", "precision", "memory", "threads", "arithmetic",
-    "engines.rows", "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
-    "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native", "engines.strided",
-    "engines.eager", "engines",
-    "options", "trees", "arrays", "settings", "chain", "numbers", "faststep", "bound", "hoststep", "hostcall", "eagercall",
-    "fingerprint", "statedict", "tensorfile", "saved", "keeping", "optimizer", "optimizers", "checkpoint",
-    "resume", "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
+    "errors", "ops", "schema", "rules", "trace", "precision", "memory", "threads", "arithmetic", "engines.rows",
+    "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
+    "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",
+    "engines.strided", "engines.eager", "engines", "options", "trees", "arrays", "settings", "chain", "numbers",
+    "faststep", "bound", "hoststep", "hostcall", "eagercall", "fingerprint", "statedict", "tensorfile", "saved",
+    "keeping", "optimizer", "optimizers", "checkpoint", "resume", "_progress", "descend", "_scipy", "_objective",
+    "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
 

@@ -37,8 +37,8 @@ class Numbers:
 
     def known(self) -> dict[str, Any]:
         """All by the names that programs have for them: a number, or one for each leaf."""
-        return {known("state", slot): float(self.values[places[0]]) if slot in self.tree else self.values[places].tolist()
-                for slot in (*self.tree, *self.leaf) for places in [self._places(slot)] if len(places)}
+        numbers = {slot: self.values[self._places(slot)].tolist() for slot in (*self.tree, *self.leaf)}
+        return {known("state", slot): own[0] if slot in self.tree else own for slot, own in numbers.items()}
 
     def arrays(self) -> dict[str, list[np.ndarray]]:
         """Live 0-d arrays, by slot: one, or one for each leaf."""

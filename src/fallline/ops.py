@@ -329,8 +329,8 @@ def norm(values: Any, over: str = "tree") -> Any:
 
     Where the squares of float64 overflow or vanish, the sum of those of scaled values takes their place.
 
-    >>> norm(np.array([3.0, 4.0])), norm(np.array([3e200, 4e200]))
-    (5.0, 5e+200)
+    >>> norm(np.array([3.0, 4.0])), norm(np.array([3e300, 0.0]))
+    (5.0, 3e+300)
     """
     squares, high, low = (_reduced(values, kind, over) for kind in SCALES)
     large = where(squares < math.inf, sqrt(squares), sqrt(high) / SCALES["high"])

@@ -96,8 +96,8 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
             enters: str) -> Setting | list[Setting]:
     """The setting of every leaf: one for all, or a list in the order of the leaves.
 
-    `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential) or
-    a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
+    `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential)
+    or a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
     """
     if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
         return value

@@ -237,7 +237,8 @@ class _Graph:
         self._level: list[int] = []
         self._outputs = {name: self._number(symbol) for name, symbol in outputs.items()}
         self._states = {name: self._number(symbol) for name, symbol in numbers.items()}
-        self._scopes = {link.slots[name]: (link.rule, over) for link in chain for name, over in link.rule.scopes.items()}
+        self._scopes = {link.slots[name]: (link.rule, over)
+                        for link in chain for name, over in link.rule.scopes.items()}
         for name in numbers:
             self._check_scope(name)
 

@@ -17,7 +17,7 @@ from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
 from fallline.trace import Program, Total
 
-__all__ = ["buffered", "sum_functions", "reading_part"]
+__all__ = ["buffered", "reading_part", "sum_functions"]
 
 
 def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, str]:
@@ -114,8 +114,9 @@ def _sum_function(name: str, real: str) -> str:
     while lanes > 1:
         half = lanes // 2
         low, high = (", ".join(f"i32 {k}" for k in range(start, start + half)) for start in (0, half))
-        tree += [f"%l{half} = shufflevector <{lanes} x double> {value}, <{lanes} x double> poison, <{half} x i32> <{low}>",
-                 f"%h{half} = shufflevector <{lanes} x double> {value}, <{lanes} x double> poison, <{half} x i32> <{high}>",
+        vector = f"<{lanes} x double>"
+        tree += [f"%l{half} = shufflevector {vector} {value}, {vector} poison, <{half} x i32> <{low}>",
+                 f"%h{half} = shufflevector {vector} {value}, {vector} poison, <{half} x i32> <{high}>",
                  f"%s{half} = fadd <{half} x double> %l{half}, %h{half}"]
         value, lanes = f"%s{half}", half
     join = "\n  ".join
