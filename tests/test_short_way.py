@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import subprocess
 import sys
 import threading
@@ -294,6 +295,41 @@ def test_leaves_of_several_dtypes_keep_theirs_whatever_the_gradients_have(call):
             assert (d["a"].dtype, d["b"].dtype) == (np.float32, np.float64)
             results.append((engine, d["a"].tobytes(), d["b"].tobytes(), opt.state["v"]["b"].tobytes()))
     assert [r[1:] for r in results[:5]] == [r[1:] for r in results[5:]]
+
+
+def of_its_own_dtype(array):
+    """The array as pickle brings it: with a dtype object of its own."""
+    found = pickle.loads(pickle.dumps(array))
+    if found.dtype is np.dtype(array.dtype.type):  # that of another library's numbers
+        found = array.view(np.dtype(array.dtype.type, metadata={"an": "object of its own"}))
+    assert found.dtype is not array.dtype
+    assert found.dtype == array.dtype
+    return found
+
+
+@every_precision
+@pytest.mark.parametrize("call", ["step", "update", "out"])
+@pytest.mark.parametrize("pickled", ["parameters", "gradients", "both"])
+def test_arrays_that_were_pickled_take_the_short_way(pickled, call, dtype, monkeypatch):
+    w = np.ones((3, 4), dtype)
+    opt, twin, v = fl.Adam(0.1), fl.Adam(0.1, engine="reference"), w.copy()
+    w = w if pickled == "gradients" else of_its_own_dtype(w)
+    out = np.empty_like(w)
+
+    def increment(opt, w, g):
+        if call == "step":
+            return opt.step(w, g)
+        return opt.update(g, out=out) if call == "out" and opt is not twin else opt.update(g)
+
+    for k in range(6):
+        g = normal(np.random.default_rng(k), (3, 4), dtype)
+        with monkeypatch.context() as patched:
+            if k >= 3:
+                patched.setattr("fallline.optimizer.HostCall", long_way)
+            found = increment(opt, w, g if pickled == "parameters" else of_its_own_dtype(g))
+        assert found.tobytes() == increment(twin, v, g).tobytes()
+    swapped = np.ones((3, 4), dtype).astype(dtype.newbyteorder())  # of an equal type too, but not of an equal dtype
+    assert increment(opt, w, swapped).tobytes() == increment(twin, v, np.ones_like(v)).tobytes()
 
 
 def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(monkeypatch):

@@ -189,7 +189,7 @@ class FastStep:
         """The plan of the native call."""
         shapes, dtypes, table = self._leaves.shapes, self._leaves.dtypes, self._job.table
         self._expected = np.array(
-            [[id(dtype), len(shape), address(dims), self._sizes[k], real(dtype).itemsize,
+            [[id(dtype), id(dtype.type), len(shape), address(dims), self._sizes[k], real(dtype).itemsize,
               0 if k in self._layouts else CONTIGUOUS, table[k, LAYOUT]]
              for k, (shape, dtype, dims) in enumerate(zip(shapes, dtypes, self._dims))], np.int64)
         self.is_atomic = self._at_once and not self._asks  # so that other threads find it taken or not begun

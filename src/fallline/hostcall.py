@@ -197,7 +197,7 @@ def _as_it_lies(leaf: Any, dtype: np.dtype) -> np.ndarray | None:
         return None
     array = view(leaf)
     fits = is_direct(array) if dtype.kind == "c" else array.flags.aligned
-    return array if array.dtype is dtype and fits else None
+    return array if array.dtype == dtype and fits else None
 
 
 def _zero(leaves: Sequence[Any]) -> None:

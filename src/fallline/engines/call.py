@@ -38,10 +38,11 @@ compared; whether a gradient may be None (0: not); where the step writes: ranges
 their ends, their number; where the completed steps are counted; the groups of leaves that share their scalars
 (`GROUP`), their number; the job, and whether to do it at once; the address of a number that must be 0 (0: none)."""
 
-EXPECTED = ("dtype", "nd", "shape", "size", "itemsize", "flags", "layout")
-"""Of each leaf: the id of its dtype, its number of dimensions, the address of its shape, the number of its reals (a
-complex number has two) and the size of one, more flags that its arrays must have, and the address of its layout (0:
-they are contiguous). Behind what kernels read of a layout (see `strided`) stand the addresses of the strides that the
+EXPECTED = ("dtype", "scalar", "nd", "shape", "size", "itemsize", "flags", "layout")
+"""Of each leaf: the ids of its dtype and of the type of that dtype's scalars (arrays that were pickled have dtype
+objects of their own), its number of dimensions, the address of its shape, the number of its reals (a complex number has
+two) and the size of one, more flags that its arrays must have, and the address of its layout (0: they are contiguous).
+Behind what kernels read of a layout (see `strided`) stand the addresses of the strides that the
 arrays must have; 0: any, and they are copied to where kernels read them, as an array's own may be freed while a step
 runs."""
 
@@ -93,8 +94,8 @@ def readable() -> bool:
         return False
     arrays = [np.zeros((3, 4), np.float32), np.zeros(0, np.float32), np.zeros((2, 3, 4), np.float32)[:, 1]]
     shapes = [np.array(a.shape, np.int64) for a in arrays]
-    expected = np.array([[id(a.dtype), a.ndim, address(s), a.size, a.itemsize, 0, 0] for a, s in zip(arrays, shapes)],
-                        np.int64)
+    expected = np.array([[id(a.dtype), id(np.float32), a.ndim, address(s), a.size, a.itemsize, 0, 0]
+                         for a, s in zip(arrays, shapes)], np.int64)
     table, count, width = np.zeros((3, EXTRA + 1), np.int64), np.zeros(1, np.int64), EXTRA + 1
     known = {"n": 3, "type": id(np.ndarray), "expected": address(expected), "table": address(table), "width": width,
              "out": 1, "count": address(count)}
@@ -116,12 +117,16 @@ def readable() -> bool:
     if not try_out():
         return False
     strides[0] += 4
+    single, its_own = np.dtype(np.float32), np.dtype(np.float32, metadata={"an": "object of its own"})
+    if not try_out(arrays[0].view(its_own), single=1, n=1):
+        return False
     refused = [try_out(), try_out(out_flags=CONTIGUOUS), try_out(n=2), try_out(tuple(arrays)),
-               try_out(arrays, single=1, n=1)]
+               try_out(arrays, single=1, n=1), try_out(arrays[0].view(single.newbyteorder()), single=1, n=1)]
     expected[2, EXPECTED.index("layout")] = 0
-    for wrong in ((expected[0, 0], 1, expected[0, 2]), (id(np.dtype(np.float64)), 2, expected[0, 2]),
-                  (expected[0, 0], 2, expected[2, 2])):  # fmt: skip
-        expected[0, :3] = wrong
+    shape, other = expected[0, 3], np.dtype(np.float64)
+    for wrong in ((id(single), id(np.float32), 1, shape), (id(other), id(np.float64), 2, shape),
+                  (id(single), id(np.float32), 2, expected[2, 3])):  # fmt: skip
+        expected[0, :4] = wrong
         refused.append(try_out())
     return all(result is None for result in refused)
 
@@ -246,6 +251,7 @@ bad:
 }}"""
 
 _ARRAY = {"data": 0, "nd": 8, "shape": 16, "strides": 24, "dtype": 40, "flags": 48}  # behind the head
+_DTYPE = {"scalar": 0, "order": 10}  # behind the head
 
 
 def _of_leaf(names: str) -> str:
@@ -292,19 +298,28 @@ an_array:
   {field("strides", "%o", _HEAD + _ARRAY["strides"], "ptr")}
   {field("dtype", "%o", _HEAD + _ARRAY["dtype"], "i64")}
   {field("flags", "%o", _HEAD + _ARRAY["flags"], "i32")}
-  {_of_leaf("dtype nd *shape size flags *layout")}
+  {_of_leaf("dtype scalar nd *shape size flags *layout")}
   %flags64 = zext i32 %flags to i64
   %needed = or i64 %need, %x_flags
   %have = and i64 %flags64, %needed
   %f = icmp eq i64 %have, %needed
-  %d = icmp eq i64 %dtype, %x_dtype
   %nd64 = sext i32 %nd to i64
   %s = icmp eq i64 %nd64, %x_nd
-  %fd = and i1 %f, %d
-  %fds = and i1 %fd, %s
-  br i1 %fds, label %dims, label %bad
+  %fs = and i1 %f, %s
+  br i1 %fs, label %kind, label %bad
+kind:
+  %d = icmp eq i64 %dtype, %x_dtype
+  br i1 %d, label %dims, label %another
+another:
+  %its_dtype = inttoptr i64 %dtype to ptr
+  {field("scalar", "%its_dtype", _HEAD + _DTYPE["scalar"], "i64")}
+  {field("order", "%its_dtype", _HEAD + _DTYPE["order"], "i8")}
+  %numbers = icmp eq i64 %scalar, %x_scalar
+  %native = icmp eq i8 %order, {ord("=")}
+  %both = and i1 %numbers, %native
+  br i1 %both, label %dims, label %bad
 dims:
-  %j = phi i64 [ 0, %an_array ], [ %j1, %dim ]
+  %j = phi i64 [ 0, %kind ], [ 0, %another ], [ %j1, %dim ]
   %left = icmp slt i64 %j, %x_nd
   br i1 %left, label %dim, label %address
 dim:
