@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ import fallline as fl
 from support import a_tree, every_engine, every_optimiser, everything_of, frozen, memory_of, picture, same_bits
 from test_refusals import BAD_GRADIENT_SHAPES, BAD_GRADIENTS, BAD_PARAMETERS, OTHER_PARAMETERS, read_only
 from test_state_dict import with_array, with_leaf, without
+
+SEQUENCES = int(os.environ.get("FALLLINE_SEQUENCES", 12))  # for each rule, engine and kind of rate
 
 
 class StopError(Exception):
@@ -98,7 +101,7 @@ class Watched:
         return path
 
 
-# ---- good calls, which both get: of (optimizer, parameters, seed, all of it) ------------------------------------------
+# ---- good calls, which both get: of (optimizer, parameters, seed, all of it) -----------------------------------------
 
 
 def without_b(tree):
@@ -203,7 +206,7 @@ BAD_FILES = {
 def bad_tree(kind, spoil):
     def calls(whole, seed):
         w, g = spoil(copy.deepcopy(whole.w), a_tree(seed))
-        if whole.opt.t or kind not in ONLY_AFTER:
+        if whole.opt._bound or kind not in ONLY_AFTER:
             yield lambda: whole.opt.step(w, g), w, g
     return calls
 
@@ -348,7 +351,7 @@ def act(whole, what, seed):
 def test_after_any_sequence_of_good_and_bad_calls_only_the_good_have_happened(name, engine, schedule, tmp_path):
     word = st.one_of(st.just("step"), st.sampled_from([*GOOD, "move"]), st.sampled_from(list(BAD)))
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=SEQUENCES, deadline=None)
     @given(st.lists(st.tuples(word, st.integers(0, 2**16)), min_size=1, max_size=16))
     def check(actions):
         with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
