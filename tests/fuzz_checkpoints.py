@@ -19,6 +19,7 @@ import numpy as np
 import fallline as fl
 
 DATA = Path(__file__).parent / "data"
+CHANGING = fl.schedules.cosine(0.1, steps=9, warmup=2)
 WORDS = [b'"', b"[", b"]", b"{", b"}", b",", b"null", b"-1", b"0", b"1e999", b"9" * 30, b"true", b'""', b"\\", b"\xff"]
 
 
@@ -62,7 +63,8 @@ def outcome(path: Path) -> str:
 def seeds(folder: Path) -> list[bytes]:
     """Small files to begin with."""
     found = [(DATA / "fresh-1.safetensors").read_bytes()]
-    for opt in (fl.SGD(0.1), fl.Adam(lr={"a": np.full(3, 0.1), "b": 0.2}), fl.chain(fl.l2(), fl.AdaMax())):
+    for opt in (fl.SGD(0.1), fl.Adam(lr={"a": np.full(3, 0.1), "b": 0.2}), fl.chain(fl.l2(), fl.AdaMax()),
+                fl.SGD({"a": CHANGING, "b": fl.schedules.join([CHANGING, CHANGING], [3])})):
         w = opt.step(w := {"a": np.ones(3), "b": [np.ones((2, 2)), 1.0]}, w)
         for params in (None, w):
             opt.save(folder / "seed", params)

@@ -11,7 +11,7 @@ True
 
 from typing import Any
 
-from fallline import ops, rules
+from fallline import ops, rules, schedules
 from fallline.checkpoint import load
 from fallline.descend import descend
 from fallline.errors import (
@@ -89,6 +89,7 @@ __all__ = [
     "rule",
     "rules",
     "scalar",
+    "schedules",
     "set_num_threads",
     "sign",
     "sqrt",

@@ -12,8 +12,8 @@ from fallline.errors import CheckpointError
 from fallline.fingerprint import BUILT_IN, fingerprint
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS
-from fallline.schema import Link, Rule, brief
-from fallline.statedict import checked, names_function
+from fallline.schema import Link, Rule
+from fallline.statedict import checked, names_function, shown
 
 if TYPE_CHECKING:
     from fallline.saved import Contents
@@ -99,7 +99,7 @@ def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, An
             name, owner = chain.hyper[qualified].name, chain.owner(qualified)
             remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
                       f"Functions cannot be saved: give it again, fl.load(path, {name}=...)")
-            raise CheckpointError(f"{path}: {name} of {owner} was {brief(value)} when it was saved. {remedy}.")
+            raise CheckpointError(f"{path}: {name} of {owner} was {shown(value)} when it was saved. {remedy}.")
 
 
 def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from fallline import rules
 from fallline.chain import Chain
+from fallline.schedules.data import is_built_in
 from fallline.schema import Rule
 from fallline.settings import ByPath
 from fallline.trace import Program, as_written
@@ -56,12 +57,14 @@ def _parts(program: Program) -> list[Any]:
 
 
 def described(function: Any) -> str:
-    """A function by its name, with its parameters if it is a dataclass or a functools.partial.
+    """A function by its name, with its parameters if it is a schedule, another dataclass or a functools.partial.
 
     >>> import functools
     >>> described(functools.partial(round, ndigits=2))
     'round(ndigits=2)'
     """
+    if is_built_in(function):
+        return repr(function)
     if isinstance(function, ByPath):
         return f"by_path({described(function.function)})"
     if isinstance(function, functools.partial):

@@ -9,6 +9,7 @@ import numpy as np
 
 from fallline.arrays import kind_of
 from fallline.fingerprint import described
+from fallline.schedules.data import from_data, is_built_in, to_data
 from fallline.statedict import FLOATS, TREE
 from fallline.tensorfile import Path, guarding, read, write
 from fallline.trees import decode, encode
@@ -46,7 +47,7 @@ def save(path: Path, contents: Contents) -> None:
 
 
 def load(path: Path) -> Contents:
-    """Read a checkpoint; functions stand by their names.
+    """Read a checkpoint; functions of one's own stand by their names.
 
     Raises FileNotFoundError, or CheckpointError for anything that is wrong with the file.
     """
@@ -70,12 +71,16 @@ def _encode_setting(name: str, value: Any, arrays: dict[str, Any]) -> Any:
         if isinstance(setting, np.ndarray):
             arrays[f"hyper/{name}/{path}"] = setting
             return {"array": f"hyper/{name}/{path}"}
+        if is_built_in(setting):
+            return to_data(setting)
         return setting if isinstance(setting, float) else described(setting)
     return encode(value, leaf, name)
 
 
 def _decode_setting(node: Any, arrays: dict[str, np.ndarray]) -> Any:
-    return arrays.pop(node["array"]) if isinstance(node, Mapping) else node
+    if not isinstance(node, Mapping):
+        return node
+    return arrays.pop(node["array"]) if "array" in node else from_data(node)
 
 
 def _encode_params(params: Any, arrays: dict[str, Any]) -> Any:

@@ -11,12 +11,13 @@ from fallline.arrays import dtype_of, host, like
 from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.fingerprint import BUILT_IN, described, origins
+from fallline.schedules.data import is_built_in
 from fallline.schema import brief
 from fallline.settings import ByPath, check
-from fallline.trees import flatten
+from fallline.trees import flatten, paths
 
 __all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "fill", "known_of",
-           "names_function", "plain", "put", "record"]  # fmt: skip
+           "names_function", "plain", "put", "record", "shown"]  # fmt: skip
 
 FORMAT = 1
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -164,20 +165,43 @@ def _settings(saved: Any, chain: Chain, settings: Mapping[str, Any]) -> dict[str
 
 
 def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
-    """A saved setting with the functions that it names, which must stand at the same places of the setting here."""
+    """A saved setting with the functions that it names, which must stand at the same places of the setting here.
+
+    fallline's own schedules, which a file holds whole, are restored where there is no setting here.
+    """
+    if here is None and not names_function(saved):
+        return saved
     leaves, treedef = flatten(saved)
     own, own_treedef = flatten(here)
-    named = [leaf for leaf in leaves if isinstance(leaf, str)]
-    functions = [leaf for leaf in own if _is_function(leaf)]
-    if not named and not functions:
+    named, known = list(map(_name, leaves)), list(map(_name, own))
+    if not any(named) and not any(known):
         return saved
-    if treedef == own_treedef and all(mine == (described(f) if _is_function(f) else None)
-                                      for mine, f in zip((s if isinstance(s, str) else None for s in leaves), own)):
-        return treedef.unflatten(f if isinstance(s, str) else s for s, f in zip(leaves, own))
+    if treedef == own_treedef and named == known:
+        return treedef.unflatten(function if name else value for name, value, function in zip(named, leaves, own))
+    plain = any(isinstance(leaf, str) or (_is_function(leaf) and not is_built_in(leaf)) for leaf in (*leaves, *own))
+    at = ""
+    if treedef == own_treedef and len(leaves) > 1:
+        k = next(k for k in range(len(leaves)) if named[k] != known[k])
+        saved, here, at = leaves[k], own[k], f" at {paths(treedef)[k]!r}"
     name, owner = chain.hyper[qualified].name, chain.owner(qualified)
-    shown = "not given" if here is None else brief(_mapped(_named, here))
-    raise ValueError(f"{name} of {owner} was {brief(saved)} when it was saved, and is {shown} here. A function "
-                     f"cannot be saved: give {owner} the {name} that it had, load, and assign another afterwards.")
+    raise ValueError(f"{name} of {owner} was {shown(saved)}{at} when it was saved, and is {shown(here)} here. "
+                     f"{'A function cannot be saved: give' if plain else 'Give'} {owner} the {name} that it had, load, "
+                     "and assign another afterwards.")
+
+
+def _name(leaf: Any) -> str | None:
+    """The name of a function, which a saved setting has in its place; None for numbers."""
+    return leaf if isinstance(leaf, str) else described(leaf) if _is_function(leaf) else None
+
+
+def shown(setting: Any) -> str:
+    """A setting as messages show it, functions and schedules in full: they may differ in any of their parameters."""
+    if setting is None:
+        return "not given"
+    leaves, treedef = flatten(setting)
+    plain = treedef.unflatten(leaf if is_built_in(leaf) else _named(leaf) for leaf in leaves)
+    text = " ".join(repr(plain).split())
+    return text if len(text) <= 300 and any(map(_name, leaves)) else brief(plain)
 
 
 def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:

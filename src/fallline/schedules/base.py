@@ -1,0 +1,161 @@
+"""What all schedules share: fields that are checked as they are annotated, and a linear warmup from 0."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import operator
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from fallline.schema import brief
+
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Value"]
+
+
+class Kind(NamedTuple):
+    """What a parameter of a schedule may be; `text` completes the sentence "steps of cosine must be ..."."""
+
+    text: str
+    convert: Callable[[Any], Any]
+    holds: Callable[[Any], bool]
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():  # as in steps=1e4
+        return int(value)
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
+
+
+def _function(value: Any) -> Any:
+    if not callable(value) or isinstance(value, type):
+        raise TypeError
+    return value
+
+
+Value = Annotated[float, Kind("a finite number", _real, math.isfinite)]
+Level = Annotated[float, Kind("a finite number ≥ 0", _real, lambda v: 0 <= v < math.inf)]
+Factor = Annotated[float, Kind("a finite number > 0", _real, lambda v: 0 < v < math.inf)]
+Count = Annotated[int, Kind("a whole number ≥ 0", _whole, lambda n: n >= 0)]
+Length = Annotated[int, Kind("a whole number ≥ 1", _whole, lambda n: n >= 1)]
+Function = Annotated[Callable[[int], float], Kind("a schedule (for a number write constant(number)) or a function of "
+                                                  "the number of completed steps", _function, lambda f: True)]
+
+MEANING = {
+    "peak": "the value where the descent begins",
+    "value": "the value when warmup is over",
+    "values": "the value up to each boundary, and behind the last",
+    "steps": "the number of completed steps, those of warmup included, from which on the value is `end`",
+    "warmup": "steps of linear rise from 0, which is the value at t = 0",
+    "end": "the last value, which is kept",
+    "power": "of the share of steps that is left",
+    "factor": "what the value is multiplied by over `every` steps",
+    "every": "that many steps, counted from the end of warmup",
+    "period": "steps of the first descent, counted from the end of warmup",
+    "growth": "how many times longer each descent is than the one before",
+    "timescale": "steps after which the value is peak/√2, counted from the end of warmup",
+    "rise": "steps from `start` to `peak`, counted from the end of warmup",
+    "start": "the value where the rise begins",
+    "decay": "the last steps, those of the descent to `end`",
+    "schedules": "in order; each counts its own steps from 0",
+    "boundaries": "the numbers of completed steps, rising, at which the next one takes over",
+}
+
+
+class Schedule:
+    """A hyper-parameter's value as a function of the number of completed steps.
+
+    One is made by its name, such as `cosine`, and is called with t, a whole number from 0; it raises TypeError or
+    ValueError for any other t. It prints as what makes it, compares by value, and cannot be changed.
+    """
+
+    warmup: int = 0
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        head, mark, example = inspect.cleandoc(cls.__doc__ or "").partition("\n\n>>>")
+        known = [f"{name}: {MEANING[name]}" for name in inspect.get_annotations(cls) if name in MEANING]
+        if head and known:
+            raises = "\nRaises TypeError or ValueError, naming the parameter, for what it cannot be."
+            cls.__doc__ = "\n".join([head, "\nParameters\n----------", *known, raises]) + mark + example
+
+    def __post_init__(self) -> None:
+        cls: Any = type(self)
+        for name, (kind, several) in _kinds(cls).items():
+            given = getattr(self, name)
+            value = self._default(name) if given is None else given
+            found = self._several(name, value, kind) if several else self._checked(name, value, kind)
+            object.__setattr__(self, name, found)
+        self._check()
+
+    def _default(self, name: str) -> Any:
+        """The value of a parameter that was not given and depends on those before it."""
+
+    def _several(self, name: str, values: Any, kind: Kind) -> tuple[Any, ...]:
+        try:
+            items = tuple(values)
+        except TypeError:
+            raise TypeError(f"{name} of {type(self).__name__} must be a list or tuple. Got {brief(values)}.") from None
+        return tuple(self._checked(f"{name}[{k}]", value, kind) for k, value in enumerate(items))
+
+    def _checked(self, name: str, value: Any, kind: Kind) -> Any:
+        plain = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+        try:
+            found = kind.convert(plain)
+        except TypeError:
+            raise TypeError(f"{name} of {type(self).__name__} must be {kind.text}. Got {brief(value)}.") from None
+        except OverflowError:  # an integer beyond float64
+            found = math.inf
+        self._require(kind.holds(found), name, kind.text, value)
+        return found
+
+    def _require(self, holds: bool, name: str, text: str, value: Any) -> None:
+        if not holds:
+            raise ValueError(f"{name} of {type(self).__name__} must be {text}. Got {brief(value)}.")
+
+    def _check(self) -> None:
+        """Raise ValueError if the parameters do not go together."""
+
+    def __call__(self, t: int) -> float:
+        try:
+            n = operator.index(t)
+        except TypeError:
+            n = -1
+        if n < 0:
+            several = ": for several write [schedule(t) for t in ...]" if getattr(t, "shape", ()) else ""
+            raise (ValueError if isinstance(t, int) else TypeError)(
+                f"t of {type(self).__name__} must be a whole number ≥ 0, that of the completed steps. Got "
+                f"{brief(t)}{several}.")
+        if n < self.warmup:
+            return self._after(0) * (n / self.warmup)
+        return self._after(n - self.warmup)
+
+    def _after(self, s: int) -> float:
+        """The value s steps after the end of warmup."""
+        raise NotImplementedError
+
+    def _extent(self) -> int:
+        """How many steps show what there is to see."""
+        raise NotImplementedError
+
+
+@functools.cache
+def _kinds(cls: Any) -> dict[str, tuple[Kind, bool]]:
+    """Of each field of a schedule what it may be, and whether it holds several of these."""
+    hints, found = get_type_hints(cls, include_extras=True), {}
+    for field in fields(cls):
+        hint = hints[field.name]
+        several = get_origin(hint) is tuple
+        found[field.name] = (get_args(get_args(hint)[0] if several else hint)[1], several)
+    return found

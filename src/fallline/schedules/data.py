@@ -1,0 +1,63 @@
+"""Schedules as plain data, and back: what a checkpoint holds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from fallline.schedules import shapes
+from fallline.schedules.base import Schedule
+from fallline.schema import brief
+
+__all__ = ["from_data", "is_built_in", "to_data"]
+
+BUILT_IN: dict[str, type[Schedule]] = {name: getattr(shapes, name) for name in shapes.__all__}
+
+
+def is_built_in(value: Any) -> bool:
+    """Whether a value is one of fallline's own schedules, and made of nothing else."""
+    if BUILT_IN.get(type(value).__name__) is not type(value):
+        return False
+    return all(map(is_built_in, value.schedules)) if isinstance(value, shapes.join) else True
+
+
+def to_data(schedule: Schedule) -> dict[str, Any]:
+    """A built-in schedule as JSON takes it.
+
+    >>> to_data(shapes.constant(0.1))
+    {'schedule': 'constant', 'value': 0.1, 'warmup': 0}
+    """
+    own: Any = schedule  # a dataclass
+    return {"schedule": type(own).__name__, **{field.name: _plain(getattr(own, field.name)) for field in fields(own)}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
+    return to_data(value) if isinstance(value, Schedule) else value
+
+
+def from_data(data: Any) -> Schedule:
+    """The schedule that `to_data` made this of; it is checked as it was when it was made first.
+
+    Raises ValueError or TypeError for anything else.
+
+    >>> from_data({"schedule": "constant", "value": 0.1, "warmup": 0})
+    constant(value=0.1, warmup=0)
+    """
+    name = data.get("schedule") if isinstance(data, Mapping) else None
+    cls = BUILT_IN.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ValueError(f"{brief(data if name is None else name)} is no schedule of fallline")
+    given = {key: _restored(value) for key, value in data.items() if key != "schedule"}
+    wanted = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # a dataclass
+    if given.keys() != wanted or None in given.values():
+        raise ValueError(f"{name} has the parameters {', '.join(sorted(wanted))}. Got {brief(data)}")
+    return cls(**given)
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_restored, value))
+    return from_data(value) if isinstance(value, Mapping) else value

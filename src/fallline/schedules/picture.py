@@ -1,0 +1,89 @@
+"""`plot`: schedules as a picture."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fallline.schedules.base import Schedule
+from fallline.schedules.shapes import constant, cosine  # noqa: F401  (the doctest)
+from fallline.schema import brief
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["plot"]
+
+POINTS = 2_000  # more than a screen shows
+SINGLY = 50  # so few steps are marked one by one
+UNKNOWN = 1_000  # steps of a function that does not say how many are worth seeing
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe & Ito 2008
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def plot(schedules: Any, steps: int | None = None) -> Figure:
+    """A plotly figure of the values over the number of completed steps; a notebook shows it, `.show()` opens it.
+
+    Parameters
+    ----------
+    schedules: a schedule, or any function of the number of completed steps; or a list or dict of these and numbers,
+        which are drawn together. The names of a dict are the legend's, so `plot({"AdamW": ..., "Muon": ...})`.
+    steps: how many steps to show; by default as many as show what there is to see of every schedule.
+
+    Raises ImportError, with the remedy, where plotly is missing; TypeError for what is no schedule.
+
+    >>> figure = plot([constant(0.5), cosine(1.0, steps=100, warmup=10)])
+    >>> [(line.name, max(line.y)) for line in figure.data]
+    [('constant(value=0.5, warmup=0)', 0.5), ('cosine(peak=1.0, steps=100, warmup=10, end=0.0)', 1.0)]
+    """
+    functions = _named(schedules)
+    if not functions:
+        raise ValueError("plot needs a schedule. Got none.")
+    if steps is None:
+        steps = max(f._extent() if isinstance(f, Schedule) else UNKNOWN for _, f in functions)
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps of plot must be a whole number ≥ 1. Got {brief(steps)}.")
+    ts = sorted({k * steps // POINTS for k in range(POINTS + 1)})
+    figure = _figure(steps, len(functions))
+    for (name, function), colour, dash in zip(functions, itertools.cycle(COLOURS), itertools.cycle(DASHES)):
+        figure.add_scatter(x=ts, y=[float(function(t)) for t in ts], name=name, line={"color": colour, "dash": dash},
+                           mode="lines+markers" if steps <= SINGLY else "lines")
+    return figure
+
+
+def _named(schedules: Any, name: str = "") -> list[tuple[str, Callable[[int], float]]]:
+    """What to draw, with the names that the legend has for it."""
+    if isinstance(schedules, dict):
+        parts = [_named(value, f"{name}/{key}" if name else str(key)) for key, value in schedules.items()]
+    elif isinstance(schedules, (list, tuple)):
+        parts = [_named(value, f"{name}/{k}" if name else "") for k, value in enumerate(schedules)]
+    else:
+        parts = [[(name or _name(schedules), _function(schedules))]]
+    return list(itertools.chain.from_iterable(parts))
+
+
+def _function(value: Any) -> Callable[[int], float]:
+    if isinstance(value, (int, float)):
+        return constant(value)
+    if not callable(value) or isinstance(value, type) or hasattr(value, "hyper"):
+        raise TypeError("plot takes a schedule, a function of the number of completed steps, or a list or dict of "
+                        f"these, such as opt.lr. Got {brief(value)}.")
+    return value
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _figure(steps: int, lines: int) -> Figure:
+    try:
+        from plotly.graph_objects import Figure
+    except ImportError:
+        raise ImportError('A plot of schedules needs plotly: pip install "fallline[race]"') from None
+    legend = {"x": 0, "y": 1.02, "yanchor": "bottom", "orientation": "v"}
+    return Figure(layout={
+        "template": "plotly_white", "showlegend": True, "legend": legend, "height": 400 + 20 * lines,
+        "margin": {"l": 70, "r": 20, "t": 40 + 20 * lines, "b": 50},
+        "xaxis": {"title": "completed steps t", "separatethousands": True, "exponentformat": "none"},
+        "yaxis": {"title": "value", "rangemode": "tozero", "exponentformat": "e"}})

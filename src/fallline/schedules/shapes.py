@@ -1,0 +1,391 @@
+"""The schedules. Numbers of steps that say when something happens count from the first step of the run, those that say
+how long something takes from the end of warmup.
+"""
+# ruff: noqa: N801  (they are called as functions are)
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Value
+
+__all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "join", "linear", "one_cycle",
+           "piecewise", "polynomial", "step", "warmup_stable_decay"]  # fmt: skip
+
+
+def _mixed(first: float, last: float, share: float) -> float:
+    """`share` of the first value and the rest of the last: exactly the first at 1, never beyond the two."""
+    value = share * first + (1 - share) * last
+    return min(max(value, min(first, last)), max(first, last))
+
+
+def _half_cosine(first: float, last: float, x: float) -> float:
+    """From the first value at x = 0 to the last at x = 1."""
+    return _mixed(first, last, (1 + math.cos(math.pi * x)) / 2)
+
+
+@dataclass(frozen=True)
+class constant(Schedule):
+    """One value, after warmup.
+
+    torch's ConstantLR, which holds a factor for some steps first, is a `piecewise`.
+
+    >>> [constant(0.1, warmup=2)(t) for t in range(4)]
+    [0.0, 0.05, 0.1, 0.1]
+    """
+
+    value: Value
+    warmup: Count = 0
+
+    def _after(self, s: int) -> float:
+        return self.value
+
+    def _extent(self) -> int:
+        return max(100, 2 * self.warmup)
+
+
+@dataclass(frozen=True)
+class piecewise(Schedule):
+    """Constant between boundaries: `values[k + 1]` from t = `boundaries[k]` on.
+
+    torch's MultiStepLR and optax's piecewise_constant_schedule, which take factors where these are the values
+    themselves. (Keras' PiecewiseConstantDecay changes one step later.)
+
+    >>> [piecewise([1.0, 0.1, 0.01], boundaries=[2, 3])(t) for t in range(5)]
+    [1.0, 1.0, 0.1, 0.01, 0.01]
+    """
+
+    values: tuple[Value, ...]
+    boundaries: tuple[Length, ...]
+    warmup: Count = 0
+
+    def _check(self) -> None:
+        _check_boundaries(self, self.boundaries, len(self.values), "values")
+        for first in self.boundaries[:1]:
+            self._require(first > self.warmup, "boundaries[0]", f"more than warmup, {self.warmup}", first)
+
+    def _after(self, s: int) -> float:
+        return self.values[bisect_right(self.boundaries, s + self.warmup)]
+
+    def _extent(self) -> int:
+        return _beyond(self.boundaries)
+
+
+class _Descent(Schedule):
+    """From the peak, when warmup is over, to the end at t = steps."""
+
+    peak: float
+    steps: int
+    end: float
+
+    def _check(self) -> None:
+        self._require(self.steps > self.warmup, "steps", f"more than warmup, {self.warmup}, which it includes",
+                      self.steps)
+
+    def _after(self, s: int) -> float:
+        length = self.steps - self.warmup
+        return self.end if s >= length else self._at(s, length)
+
+    def _at(self, s: int, length: int) -> float:
+        """The value s steps after the end of warmup, with the end `length` steps after it."""
+        raise NotImplementedError
+
+    def _extent(self) -> int:
+        return self.steps
+
+
+@dataclass(frozen=True)
+class linear(_Descent):
+    """From peak to end in a straight line.
+
+    optax's linear_schedule; without warmup torch's LinearLR, whose factors go from peak/lr to end/lr. An `end` above
+    the peak is a rise.
+
+    >>> [linear(1.0, steps=6, warmup=2)(t) for t in range(8)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    peak: Value
+    steps: Length
+    warmup: Count = 0
+    end: Value = 0.0
+
+    def _at(self, s: int, length: int) -> float:
+        return _mixed(self.peak, self.end, (length - s) / length)
+
+
+@dataclass(frozen=True)
+class polynomial(_Descent):
+    """end + (peak − end)·(share of steps that is left)^power.
+
+    torch's PolynomialLR, which ends at 0, and optax's polynomial_schedule.
+
+    >>> [polynomial(1.0, steps=4, power=2.0)(t) for t in range(5)]
+    [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    """
+
+    peak: Value
+    steps: Length
+    warmup: Count = 0
+    end: Value = 0.0
+    power: Factor = field(default=1.0, kw_only=True)
+
+    def _at(self, s: int, length: int) -> float:
+        return _mixed(self.peak, self.end, ((length - s) / length) ** self.power)
+
+
+@dataclass(frozen=True)
+class cosine(_Descent):
+    """From peak to end along half a cosine: end + (peak − end)·(1 + cos(π·s/n))/2 at step s of n after warmup.
+
+    optax's warmup_cosine_decay_schedule(0, peak, warmup, steps, end). Without warmup torch's CosineAnnealingLR up to
+    its T_max, where that one turns back up and this one stays. Of Loshchilov & Hutter 2017, arXiv 1608.03983, without
+    its restarts.
+
+    >>> schedule = cosine(1e-3, steps=10_000, warmup=500)
+    >>> schedule
+    cosine(peak=0.001, steps=10000, warmup=500, end=0.0)
+    >>> schedule(0), schedule(500), schedule(5250), schedule(10_000)
+    (0.0, 0.001, 0.0005, 0.0)
+    """
+
+    peak: Value
+    steps: Length
+    warmup: Count = 0
+    end: Value = 0.0
+
+    def _at(self, s: int, length: int) -> float:
+        return _half_cosine(self.peak, self.end, s / length)
+
+
+@dataclass(frozen=True)
+class cosine_restarts(Schedule):
+    """Half cosines from peak to end, over and over: SGDR's warm restarts.
+
+    torch's CosineAnnealingWarmRestarts; optax's sgdr_schedule, where each descent may be another, is a `join` of
+    `cosine`s. Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
+
+    >>> [round(cosine_restarts(1.0, period=2, growth=2)(t), 3) for t in range(7)]
+    [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
+    """
+
+    peak: Value
+    period: Length
+    warmup: Count = 0
+    end: Value = 0.0
+    growth: Length = field(default=1, kw_only=True)
+
+    def _after(self, s: int) -> float:
+        period = self.period
+        if self.growth == 1:
+            s %= period
+        while s >= period:  # at most 63 times for the steps that an optimizer can count
+            s, period = s - period, period * self.growth
+        return _half_cosine(self.peak, self.end, s / period)
+
+    def _extent(self) -> int:
+        return self.warmup + sum(self.period * self.growth**k for k in range(3))
+
+
+class _Geometric(Schedule):
+    """Multiplied by a factor, over and over, until the end is reached."""
+
+    peak: float
+    factor: float
+    every: int
+    end: float
+
+    def _check(self) -> None:
+        if self.factor > 1:
+            self._require(self.end >= self.peak, "end", f"given, and at least peak, {self.peak}, as factor is over 1",
+                          self.end)
+        else:
+            self._require(self.end <= self.peak, "end", f"at most peak, {self.peak}, as factor is not over 1", self.end)
+
+    def _times(self, n: float) -> float:
+        """The value after n factors."""
+        try:
+            value = self.peak * self.factor**n
+        except OverflowError:
+            return self.end
+        return min(value, self.end) if self.factor > 1 else max(value, self.end)
+
+    def _extent(self) -> int:
+        known = self.end if self.end and self.peak else self.peak * 1e-3 ** math.copysign(1, 1 - self.factor)
+        factors = math.log(known / self.peak) / math.log(self.factor) if self.peak and self.factor != 1 else 5
+        return self.warmup + math.ceil(self.every * max(1.0, min(factors * 1.1, 1e12)))
+
+
+@dataclass(frozen=True)
+class exponential(_Geometric):
+    """peak·factor^(s/every), s steps after warmup, but not beyond end.
+
+    optax's exponential_decay with `factor` for decay_rate, `every` for transition_steps; torch's ExponentialLR with
+    every=1.
+
+    >>> [exponential(1.0, factor=0.5, end=0.2)(t) for t in range(5)]
+    [1.0, 0.5, 0.25, 0.2, 0.2]
+    """
+
+    peak: Level
+    factor: Factor
+    warmup: Count = 0
+    end: Level = 0.0
+    every: Length = field(default=1, kw_only=True)
+
+    def _after(self, s: int) -> float:
+        return self._times(s / self.every)
+
+
+@dataclass(frozen=True)
+class step(_Geometric):
+    """Multiplied by a factor every so many steps, but not beyond end.
+
+    torch's StepLR; optax's exponential_decay as a staircase.
+
+    >>> [round(step(1.0, every=2)(t), 3) for t in range(5)]
+    [1.0, 1.0, 0.1, 0.1, 0.01]
+    """
+
+    peak: Level
+    every: Length
+    warmup: Count = 0
+    end: Level = 0.0
+    factor: Factor = field(default=0.1, kw_only=True)
+
+    def _after(self, s: int) -> float:
+        return self._times(s // self.every)
+
+
+@dataclass(frozen=True)
+class inverse_sqrt(Schedule):
+    """peak/√(1 + s/timescale), s steps after warmup: peak·√(warmup/t) where timescale is warmup, as it is by default.
+
+    Without warmup the default is 10,000 steps (both as in Hugging Face's transformers). Vaswani et al. 2017, arXiv
+    1706.03762, count from 1: what they have in step n is the value at t = n, with peak (d_model·warmup)^−½.
+
+    >>> [inverse_sqrt(1.0, warmup=4)(t) for t in (0, 2, 4, 16, 64)]
+    [0.0, 0.5, 1.0, 0.5, 0.25]
+    """
+
+    peak: Value
+    warmup: Count = 0
+    timescale: Length = field(default=None, kw_only=True)  # type: ignore[assignment]  # see _default
+
+    def _default(self, name: str) -> int:
+        return self.warmup or 10_000
+
+    def _after(self, s: int) -> float:
+        return self.peak * math.sqrt(self.timescale / (self.timescale + s))
+
+    def _extent(self) -> int:
+        return self.warmup + 10 * self.timescale
+
+
+@dataclass(frozen=True)
+class one_cycle(_Descent):
+    """Half a cosine up from start to peak, another down to end.
+
+    Defaults: `rise` 0.3 of the steps after warmup, `start` peak/25, `end` peak/250,000. optax's
+    cosine_onecycle_schedule. torch's OneCycleLR(total_steps=n) has its phases a step shorter: it is one_cycle with
+    steps = n − 1, rise = pct_start·n − 1. The cycle of three straight lines is a `join` of three `linear`s.
+    Source: Smith & Topin 2018, arXiv 1708.07120, with straight lines; the cosines are fastai's.
+
+    >>> schedule = one_cycle(1.0, steps=10)
+    >>> schedule
+    one_cycle(peak=1.0, steps=10, warmup=0, end=4e-06, start=0.04, rise=3)
+    >>> schedule(0), schedule(3), schedule(10)
+    (0.04, 1.0, 4e-06)
+    """
+
+    peak: Value
+    steps: Length
+    warmup: Count = 0
+    end: Value = None  # type: ignore[assignment]  # see _default
+    start: Value = field(default=None, kw_only=True)  # type: ignore[assignment]
+    rise: Count = field(default=None, kw_only=True)  # type: ignore[assignment]
+
+    def _default(self, name: str) -> float:
+        if name == "rise":
+            return int(0.3 * max(0, self.steps - self.warmup))
+        return self.peak / 25 if name == "start" else self.peak / 250_000
+
+    def _check(self) -> None:
+        super()._check()
+        most = self.steps - self.warmup
+        self._require(self.rise <= most, "rise", f"at most {most}, the steps after warmup", self.rise)
+
+    def _at(self, s: int, length: int) -> float:
+        if s < self.rise:
+            return _half_cosine(self.start, self.peak, s / self.rise)
+        return _half_cosine(self.peak, self.end, (s - self.rise) / (length - self.rise))
+
+
+@dataclass(frozen=True)
+class warmup_stable_decay(_Descent):
+    """The peak, kept until the last `decay` steps, which go down to end in a straight line.
+
+    transformers' get_wsd_schedule with decay_type="linear". Another descent is a `join`: join([constant(1e-3,
+    warmup=500), cosine(1e-3, steps=2_000)], boundaries=[8_000]).
+    Source: Hu et al. 2024, arXiv 2404.06395, who leave the shape of the descent open.
+
+    >>> [warmup_stable_decay(1.0, steps=8, warmup=2, decay=4)(t) for t in range(9)]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    peak: Value
+    steps: Length
+    warmup: Count = 0
+    end: Value = 0.0
+    decay: Length = field(kw_only=True)
+
+    def _check(self) -> None:
+        super()._check()
+        most = self.steps - self.warmup
+        self._require(self.decay <= most, "decay", f"at most {most}, the steps after warmup", self.decay)
+
+    def _at(self, s: int, length: int) -> float:
+        return _mixed(self.peak, self.end, min(length - s, self.decay) / self.decay)
+
+
+@dataclass(frozen=True)
+class join(Schedule):
+    """One schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
+
+    optax's join_schedules and torch's SequentialLR. Functions of one's own may be among them; a checkpoint that holds
+    one needs it again.
+
+    >>> schedule = join([linear(0.0, steps=2, end=1.0), step(1.0, every=1)], boundaries=[2])
+    >>> [round(schedule(t), 3) for t in range(5)]
+    [0.0, 0.5, 1.0, 0.1, 0.01]
+    """
+
+    schedules: tuple[Function, ...]
+    boundaries: tuple[Length, ...]
+
+    def _check(self) -> None:
+        _check_boundaries(self, self.boundaries, len(self.schedules), "schedules")
+
+    def _after(self, s: int) -> float:
+        k = bisect_right(self.boundaries, s)
+        return self.schedules[k](s - self.boundaries[k - 1] if k else s)
+
+    def _extent(self) -> int:
+        last = self.schedules[-1]
+        begin = self.boundaries[-1] if self.boundaries else 0
+        return begin + last._extent() if isinstance(last, Schedule) else _beyond(self.boundaries)
+
+
+def _check_boundaries(schedule: Schedule, boundaries: tuple[int, ...], parts: int, what: str) -> None:
+    schedule._require(parts == len(boundaries) + 1, what, f"{len(boundaries) + 1}, one more than boundaries", parts)
+    rising = all(a < b for a, b in itertools.pairwise(boundaries))
+    schedule._require(rising, "boundaries", "rising", boundaries)
+
+
+def _beyond(boundaries: tuple[int, ...]) -> int:
+    """As far behind the last boundary as it is from the one before it."""
+    first, last = [0, *boundaries][-2:] if boundaries else (0, 50)
+    return 2 * last - first
