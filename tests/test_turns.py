@@ -8,7 +8,7 @@ import optree
 import pytest
 
 import fallline as fl
-from support import every_engine, everything_of, memory_of
+from support import every_engine, everything_of, memory_of, run_alone
 
 CALLS = {
     "step": lambda opt, w: opt.step(w, np.ones_like(w)),
@@ -147,6 +147,95 @@ def test_a_callback_of_descend_comes_between_steps_and_may_step_the_optimizer(en
     result = fl.descend(lambda w: (float(w.sum()), np.ones(3)), np.zeros(3), opt, steps=3, callback=callback,
                         progress=False)  # fmt: skip
     assert result.params.tolist() == [-3.0] * 3
+
+
+RESIZED = """
+import sys
+import numpy as np, fallline as fl
+
+class Own(np.ndarray):
+    pass
+
+def run(engine, kind, which, new, at):
+    canaries = []
+
+    def rate(t):
+        if t == at:
+            arrays[which].resize(new, refcheck=False)
+            canaries.extend(np.full(m, 7.0) for m in (1, 2, 8, 64, 512, 4096, 4900) * 4)  # some lie where it lay
+        return 0.1
+
+    def array():
+        return np.ones(5000, complex) if kind == "complex" else np.ones(5000).view(Own) if kind == "subclass" else (
+            np.ones(5000))
+
+    opt = fl.Momentum(rate, engine=engine)
+    arrays = {"w": array(), "g": array()}
+    if kind == "subclass":
+        arrays = {name: np.ndarray.__new__(Own, 5000) for name in arrays}
+        for a in arrays.values():
+            a[...] = 1
+    for _ in range(at):
+        opt.step(arrays["w"], arrays["g"])
+    before = arrays["w"][:10].tolist(), arrays["g"][:10].tolist()
+    try:
+        opt.step(arrays["w"], arrays["g"])
+    except ValueError as error:
+        assert "resized" in str(error) or "must have the shape" in str(error), error
+    else:
+        raise AssertionError("stepped")
+    assert opt.t == at
+    assert (arrays["w"][:10].tolist(), arrays["g"][:10].tolist()) == before
+    assert all((c == 7).all() for c in canaries)
+
+for kind in ("plain", "complex", "subclass"):
+    for which in "wg":
+        for new in (10, 10_000, 400_000):
+            for at in (0, 1, 2, 5):
+                run(sys.argv[1], kind, which, new, at)
+"""
+
+
+@pytest.mark.parametrize("engine", ["native", "reference", "eager"])
+def test_a_schedule_that_resizes_an_array_of_the_call_leads_no_step_out_of_it(engine):
+    run_alone(RESIZED, engine)
+
+
+STRANGE = """
+import sys
+import numpy as np, fallline as fl
+
+class Strange:
+    dtype, shape = np.dtype("float64"), (5000,)
+
+    def __array_namespace__(self, **_):
+        return np
+
+    def __array__(self, dtype=None, copy=None):
+        if sys.argv[2] == "resizes":
+            w.resize(10, refcheck=False)
+            canaries.extend(np.full(m, 7.0) for m in (1, 2, 8, 64, 512, 4096, 4900) * 4)
+        return np.ones(10 if sys.argv[2] == "is another" else 5000)
+
+opt, w, canaries = fl.SGD(1.0, engine=sys.argv[1]), np.ones(5000), []
+for _ in range(2):
+    try:
+        opt.step(w, Strange())
+    except ValueError as error:
+        assert "must have the shape" in str(error), error
+    else:
+        raise AssertionError("stepped")
+    assert all((c == 7).all() for c in canaries)
+    w = np.ones(5000)
+opt.step(w, np.ones(5000))
+assert (w == 0).all()
+"""
+
+
+@every_engine
+@pytest.mark.parametrize("gradient", ["resizes", "is another"])
+def test_a_gradient_whose_library_gives_another_shape_or_resizes_parameters_is_refused(engine, gradient):
+    run_alone(STRANGE, engine, gradient)
 
 
 # ---- several threads -------------------------------------------------------------------------------------------------

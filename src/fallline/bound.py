@@ -12,7 +12,7 @@ from fallline import ops
 from fallline.arrays import CASTABLE, STEPPED, detached, dtype_name, dtype_of, filled_like, is_complex, kind_of, widened
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
-from fallline.memory import arena, byte_range
+from fallline.memory import arena, byte_range, places
 from fallline.numbers import Numbers
 from fallline.options import Options
 from fallline.precision import computed, kept
@@ -132,11 +132,31 @@ class Bound:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
         return _value(self.chain, qualified, self._setting(qualified, k), t, memo)
 
+    def ask(self, program: Program, live: Sequence[int], t: int, arrays: Sequence[Any]) -> dict[str, Any]:
+        """What a call needs to know after t completed steps, as its memo: here its schedules are asked for the leaves
+        that take part.
+
+        Raises ValueError if one of them resized an array of the call: what was checked of it holds no longer.
+        """
+        memo: dict[Any, Any] = {"known": self.numbers.known(), "settings": self._settings}
+        scheduled = [q for q in program.settings if type(self._settings[q]) is not float]
+        if scheduled:
+            before = places(arrays)
+            with np.errstate(all="ignore"):
+                for k in live:
+                    for q in scheduled:
+                        self._given(q, memo["settings"], k, t, memo)
+            if places(arrays) != before:
+                raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
+                                 "gradients and outputs must stay as they are in a call. Nothing was changed.")
+        return memo
+
     def scalars(self, program: Program, k: int, t: int, memo: dict[Any, Any]) -> tuple[Any, ...]:
         """The program's scalars for leaf k after t completed steps: floats, and arrays of float64 per coordinate.
 
-        `memo` is the call's own: leaves that agree in settings, dtype and step count share one evaluation. Its item
-        "known" holds the numbers that are no hyper-parameters.
+        `memo` is the call's own (see `ask`): leaves that agree in settings, dtype and step count share one evaluation.
+        Its item "known" holds the numbers that are no hyper-parameters, "settings" what a schedule cannot change for
+        this call.
         """
         return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
 
@@ -155,8 +175,7 @@ class Bound:
     def _evaluated(self, program: Program, k: int, t: int, count: int,
                    memo: dict[Any, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The program's scalars and new numbers for leaf k after t completed steps, of which it took `count`."""
-        settings = memo.setdefault("settings", self._settings)  # a schedule that sets another does so for the next step
-        values = [self._given(q, settings, k, t, memo) for q in program.hyper]
+        values = [self._given(q, memo["settings"], k, t, memo) for q in program.hyper]
         key: Any = (id(program), count, self.computed[k], *values)
         try:
             return memo[key]

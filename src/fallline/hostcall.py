@@ -79,7 +79,7 @@ class HostCall:
         self._out = {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
         gradients = detach(list(map(reals, self._g)), written)
-        memo: dict[Any, Any] = {"known": self.bound.numbers.known()}
+        memo = self.bound.ask(self._program, self._live, t, [*self._gs, *(self._xs or ()), *(self._targets or ())])
         with np.errstate(all="ignore"):
             for reading in self._program.readings:
                 memo["known"] |= self._read(reading, gradients, t, memo)
@@ -114,6 +114,7 @@ class HostCall:
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
         arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
         outside = (g, out) if x is out or x is None else (g, out, x)
+        self._check_sizes(k, outside)
         scalars, dtype = bound.scalars(program, k, t, memo), bound.computed[k]
         stored = real(bound.dtypes[k])
         key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
@@ -126,6 +127,14 @@ class HostCall:
         if not columns:
             memo[key] = constants
         return Leaf(arrays, outside, stored, constants, columns)
+
+    def _check_sizes(self, k: int, outside: Sequence[np.ndarray]) -> None:
+        """Arrays were checked when the call began; since then code of others ran, that of a gradient's library too."""
+        parts = (2,) if self.bound.dtypes[k].kind == "c" else ()
+        for array, what in zip(outside, ("gradient", "parameter" if self._into == "x" else "out", "parameter")):
+            if array.shape != self.bound.shapes[k] + parts:
+                raise ValueError(f"{self.bound.name(k, what)} must have the shape {self.bound.shapes[k]} all through "
+                                 f"the call. Got {array.shape[: array.ndim - len(parts)]}.")
 
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["address", "arena", "byte_range", "check_disjoint", "is_direct", "overlapping", "self_overlapping"]
+__all__ = ["address", "arena", "byte_range", "check_disjoint", "is_direct", "overlapping", "places",
+           "self_overlapping"]  # fmt: skip
 
 def is_direct(array: np.ndarray) -> bool:
     """Whether a kernel can run on the array's memory as it lies."""
@@ -37,6 +38,11 @@ _PROBE = np.arange(2.0)
 _READABLE = sys.implementation.name == "cpython" and _read_pointer(_PROBE) == _PROBE.ctypes.data
 address: Callable[[np.ndarray], int] = _read_pointer if _READABLE else _ask_numpy
 """Where an array's first element lies."""
+
+
+def places(leaves: Sequence[Any]) -> list[tuple[int, tuple[int, ...]]]:
+    """Where those leaves that are NumPy's arrays lie, and their shapes: both change when one is resized in place."""
+    return [(address(leaf), leaf.shape) for leaf in leaves if isinstance(leaf, np.ndarray)]
 
 
 _LINE = 64  # bytes of a cache line, where each array of an arena starts
