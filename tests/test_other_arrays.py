@@ -201,6 +201,21 @@ def test_parameters_that_move_to_another_library_are_refused_by_name():
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("cls", [fl.SGD, fl.Adam])
+def test_arrays_of_another_library_than_the_state_is_of_are_refused_by_name_and_change_nothing(cls, library):
+    jnp, array = need("jax.numpy"), need(library).ones(3, dtype=need(library).float32)
+    opt, w = cls(), jnp.ones(3)
+    w = opt.step(w, jnp.ones(3))
+    before = opt.t, [bytes(np.asarray(a)) for a in opt.state.values()]
+    for call, what in ((lambda: opt.update(array), "gradient"), (lambda: opt.step(array, w), "parameter"),
+                       (lambda: opt.update(w, params=array), "parameter")):  # fmt: skip
+        with pytest.raises(TypeError, match=f"the {what} must be of jax, as before. Got {library}'s .*reset"):
+            call()
+        assert (opt.t, [bytes(np.asarray(a)) for a in opt.state.values()]) == before
+    assert isinstance(opt.step(w, array), type(w))  # a gradient of a parameter is taken over
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_the_eager_engine_refuses_a_parameter_given_twice(library):
     xp = need(library)
     w = xp.ones(3)

@@ -14,8 +14,8 @@ from fallline.precision import COMPLEX, HALVES, bfloat16, kept
 __all__ = [
     "CASTABLE", "STEPPED",
     "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "is_complex", "is_foreign",
-    "is_number", "is_tensor", "joined", "kind_of", "like", "mark_changed", "new_like", "non_finite", "split", "view",
-    "widened",
+    "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "new_like", "non_finite", "split",
+    "view", "widened",
 ]  # fmt: skip
 
 SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
@@ -64,6 +64,12 @@ def _check_foreign(leaf: Any, what: str) -> None:
     if not hasattr(leaf, "__array_namespace__") and type(leaf).__module__.split(".")[0] != "cupy":
         remedy = " Pass parameters to step: opt.step(params, grads)." if hasattr(leaf, "parameters") else ""
         raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}.{remedy}")
+
+
+def library(leaf: Any) -> str:
+    """The name of the library that a leaf is an array of: "jax"; "Python" for a number."""
+    xp = namespace(leaf)
+    return "Python" if xp is None else xp.__name__.removeprefix("array_api_compat.").split(".")[0]
 
 
 def dtype_name(leaf: Any) -> str:

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import CASTABLE, STEPPED, detached, dtype_name, dtype_of, filled_like, is_complex, kind_of, widened
+from fallline.arrays import (
+    CASTABLE,
+    STEPPED,
+    detached,
+    dtype_name,
+    dtype_of,
+    filled_like,
+    is_complex,
+    kind_of,
+    library,
+    widened,
+)
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.memory import arena, byte_range, places
@@ -48,6 +59,7 @@ class Bound:
         if self.foreign and self._directory is not None:
             raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
                             f"Got {type(leaves[0]).__name__}.")
+        self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.computed = list(map(computed, self.dtypes))
@@ -222,7 +234,8 @@ class Bound:
         leaves = self.treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
                                            "before" if what == "parameter" else "the parameters")
         for k, leaf in enumerate(leaves):
-            if type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]:
+            as_ever = type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]
+            if as_ever and not self.foreign:
                 continue  # the common case, at the cost of a small step
             if leaf is not None or what != "gradient":
                 self._check_leaf(k, leaf, what)
@@ -243,8 +256,16 @@ class Bound:
         if kind == "foreign" and not self.foreign:
             raise TypeError(f"{name} must be in host memory, as {like}. Got {type(leaf).__name__}: call reset(), or "
                             "make a new optimizer.")
+        if what == "parameter":
+            self.check_library(k, leaf, what)
         if dtype_of(leaf) != self.dtypes[k]:
             raise TypeError(f"{name} must be {self.dtypes[k]}, as {like}. Got {dtype_of(leaf)}.")
+
+    def check_library(self, k: int, leaf: Any, what: str) -> None:
+        """Raise TypeError unless a leaf's state is of its own library, where that matters."""
+        if self.foreign and leaf is not None and library(leaf) != self._libraries[k]:
+            raise TypeError(f"{self.name(k, what)} must be of {self._libraries[k]}, as before. Got {library(leaf)}'s "
+                            f"{type(leaf).__name__}: call reset(), or make a new optimizer.")
 
     def kernel_for(self, mode: str, program: Program) -> Callable[[np.dtype, tuple[int, ...]], Kernel]:
         """The kernels of a program ("step" or "update"), kept here: to hash a program costs more than a small step."""

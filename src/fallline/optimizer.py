@@ -192,6 +192,8 @@ class Optimizer(Keeping):
                              "the parameters too, opt.update(grads, params=w).")
         bound = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
         gs = bound.leaves(grads, "gradient")
+        for k, g in enumerate(gs) if params is None else ():
+            bound.check_library(k, g, "gradient")
         xs = None if params is None else bound.leaves(params, "parameter")
         targets = None if out is None else bound.leaves(out, "out")
         return self._take_long_way(bound, self._chain.updating, xs, gs, targets, out)
