@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import pickle
+import sys
 import warnings
 from pathlib import Path
 
@@ -20,7 +21,17 @@ from conftest import need
 from fallline.schedules.data import from_data, to_data
 from fallline.tensorfile import read as read_file
 from fallline.tensorfile import write as write_file
-from support import a_tree, build, every_engine, every_optimiser, everything_of, halving, memory_of, same_bits
+from support import (
+    a_tree,
+    build,
+    every_engine,
+    every_optimiser,
+    everything_of,
+    halving,
+    memory_of,
+    run_alone,
+    same_bits,
+)
 
 S = fl.schedules
 N = 240  # steps of the comparisons
@@ -105,7 +116,7 @@ TORCH = {
 @pytest.mark.parametrize("case", TORCH)
 def test_values_are_those_of_torch(case):
     schedule, lr, make = TORCH[case]
-    # torch multiplies from step to step, so that rounding errors add up, to 1e-13 here
+    # torch multiplies from step to step, so that rounding errors add up
     np.testing.assert_allclose(values(schedule), torch_values(make, lr), rtol=1e-12, atol=1e-16)
 
 
@@ -403,7 +414,7 @@ def test_any_hyper_parameter_of_any_rule_may_be_one(name, engine):
     assert dict(opt.hyper) == schedules
 
 
-@every_engine
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 def test_trees_of_schedules_give_each_leaf_its_own(engine):
     first, second = S.cosine(0.1, steps=6, warmup=2), S.join([S.constant(0.2), S.step(0.1, every=2)], [3])
     both = [fl.SGD(lr={"a": first, "b": second}, engine=engine),
@@ -416,7 +427,7 @@ def test_trees_of_schedules_give_each_leaf_its_own(engine):
             assert (d["b"] == -second(t)).all()
 
 
-@every_engine
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 def test_the_first_step_sees_t_0_and_a_run_goes_on_at_any_step(engine):
     schedule = S.cosine(0.1, steps=8, warmup=3, end=0.01)
     opt = fl.SGD(lr=schedule, engine=engine)
@@ -449,6 +460,8 @@ def test_a_schedule_is_shown_by_the_optimizer_and_asked_for_its_value():
     assert eval(repr(opt), vars(fl) | vars(S)).hyper == opt.hyper
     opt.t = 250
     assert opt.lr(opt.t) == 0.0005
+    opt.lr = S.join([opt.lr, S.constant(0.25)], boundaries=[opt.t + 1])
+    assert [opt.lr(t) for t in (250, 251, 1000)] == [0.0005, 0.25, 0.25]
 
 
 def test_what_leaves_the_range_is_refused_at_that_step():
@@ -624,3 +637,54 @@ def test_files_of_the_first_form_are_read_for_ever():
     assert (opt.t, repr(opt)) == (3, known["repr"])
     w = opt.step(w, dict.fromkeys(w, 1.0))
     assert {name: x.hex() for name, x in w.items()} == known["next step"]
+
+
+# ---- as a picture ----------------------------------------------------------------------------------------------------
+
+
+@every_schedule
+def test_a_plot_shows_the_values_at_every_step_there_is_to_see(schedule):
+    figure = S.plot(schedule)
+    (line,) = figure.data
+    assert line.name == repr(schedule)
+    assert list(line.y) == [schedule(t) for t in line.x]
+    assert line.x[0] == 0
+    steps = getattr(schedule, "steps", None)
+    if steps is not None:
+        assert list(line.x) == list(range(steps + 1))
+    assert len(set(line.y)) > 1
+
+
+def test_several_are_drawn_together_under_the_names_they_are_given():
+    a, b = S.cosine(1.0, steps=10**9, warmup=7), S.constant(0.5)
+    assert [line.name for line in S.plot([a, b, halving]).data] == [repr(a), repr(b), "halving"]
+    figure = S.plot({"net": {"W": a, "b": [b, 0.25]}, "a/b": halving}, steps=10**9)
+    assert [line.name for line in figure.data] == ["net/W", "net/b/0", "net/b/1", "a/b"]
+    assert {line.y[-1] for line in figure.data} == {0.0, 0.5, 0.25}
+    assert all(1000 < len(line.x) < 3000 for line in figure.data)
+    assert len({(line.line.color, line.line.dash) for line in S.plot([a] * 20).data}) == 20
+    assert "plotly" in figure._repr_html_()
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: S.plot([]), "plot needs a schedule. Got none."),
+    (lambda: S.plot(S.constant(1), steps=0), "steps of plot must be a whole number ≥ 1. Got 0."),
+    (lambda: S.plot(fl.SGD()), r"plot takes a schedule.*such as opt.lr. Got SGD\(lr=0.001\)."),
+    (lambda: S.plot("cosine"), "plot takes a schedule.*Got 'cosine'."),
+    (lambda: S.plot(S.cosine), "plot takes a schedule.*Got <class"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_is_refused(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_where_plotly_is_missing_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(ImportError, match=r'A plot of schedules needs plotly: pip install "fallline\[race\]"'):
+        S.plot(S.constant(0.1))
+
+
+def test_an_import_of_fallline_waits_for_no_schedules_and_shows_that_they_are_there():
+    script = ("import sys, fallline as fl; fl.SGD().load_state_dict(fl.SGD(0.1).state_dict()); "
+              "print(any('schedules' in m for m in sys.modules), 'schedules' in dir(fl), fl.schedules.constant(1)(0))")
+    assert run_alone(script) == "False True 1.0\n"

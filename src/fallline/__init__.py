@@ -9,9 +9,9 @@
 True
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fallline import ops, rules, schedules
+from fallline import ops, rules
 from fallline.checkpoint import load
 from fallline.descend import descend
 from fallline.errors import (
@@ -98,11 +98,19 @@ __all__ = [
     "where",
 ]  # fmt: skip
 __version__ = "0.1.0"
+_ON_FIRST_USE = ("race", "schedules")  # the race needs the extra of that name, both take a while
+
+if TYPE_CHECKING:
+    from fallline import schedules as schedules
 
 
 def __getattr__(name: str) -> Any:
-    if name == "race":  # loaded on first use: it needs the extra of that name
+    if name in _ON_FIRST_USE:
         import importlib
 
-        return importlib.import_module("fallline.race")
+        return importlib.import_module(f"fallline.{name}")
     raise AttributeError(f"module 'fallline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -9,7 +9,6 @@ from typing import Any
 
 from fallline import rules
 from fallline.chain import Chain
-from fallline.schedules.data import is_built_in
 from fallline.schema import Rule
 from fallline.settings import ByPath
 from fallline.trace import Program, as_written
@@ -63,6 +62,8 @@ def described(function: Any) -> str:
     >>> described(functools.partial(round, ndigits=2))
     'round(ndigits=2)'
     """
+    from fallline.schedules.data import is_built_in  # which takes a while
+
     if is_built_in(function):
         return repr(function)
     if isinstance(function, ByPath):

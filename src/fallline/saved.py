@@ -9,7 +9,6 @@ import numpy as np
 
 from fallline.arrays import kind_of
 from fallline.fingerprint import described
-from fallline.schedules.data import from_data, is_built_in, to_data
 from fallline.statedict import FLOATS, TREE
 from fallline.tensorfile import Path, guarding, read, write
 from fallline.trees import decode, encode
@@ -71,16 +70,22 @@ def _encode_setting(name: str, value: Any, arrays: dict[str, Any]) -> Any:
         if isinstance(setting, np.ndarray):
             arrays[f"hyper/{name}/{path}"] = setting
             return {"array": f"hyper/{name}/{path}"}
-        if is_built_in(setting):
-            return to_data(setting)
-        return setting if isinstance(setting, float) else described(setting)
+        if isinstance(setting, float):
+            return setting
+        from fallline.schedules.data import is_built_in, to_data  # which takes a while
+
+        return to_data(setting) if is_built_in(setting) else described(setting)
     return encode(value, leaf, name)
 
 
 def _decode_setting(node: Any, arrays: dict[str, np.ndarray]) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return arrays.pop(node["array"]) if "array" in node else from_data(node)
+    if "array" in node:
+        return arrays.pop(node["array"])
+    from fallline.schedules.data import from_data
+
+    return from_data(node)
 
 
 def _encode_params(params: Any, arrays: dict[str, Any]) -> Any:

@@ -11,7 +11,6 @@ from fallline.arrays import dtype_of, host, like
 from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.fingerprint import BUILT_IN, described, origins
-from fallline.schedules.data import is_built_in
 from fallline.schema import brief
 from fallline.settings import ByPath, check
 from fallline.trees import flatten, paths
@@ -178,6 +177,8 @@ def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
         return saved
     if treedef == own_treedef and named == known:
         return treedef.unflatten(function if name else value for name, value, function in zip(named, leaves, own))
+    from fallline.schedules.data import is_built_in
+
     plain = any(isinstance(leaf, str) or (_is_function(leaf) and not is_built_in(leaf)) for leaf in (*leaves, *own))
     at = ""
     if treedef == own_treedef and len(leaves) > 1:
@@ -198,6 +199,8 @@ def shown(setting: Any) -> str:
     """A setting as messages show it, functions and schedules in full: they may differ in any of their parameters."""
     if setting is None:
         return "not given"
+    from fallline.schedules.data import is_built_in
+
     leaves, treedef = flatten(setting)
     plain = treedef.unflatten(leaf if is_built_in(leaf) else _named(leaf) for leaf in leaves)
     text = " ".join(repr(plain).split())

@@ -1,14 +1,19 @@
 """Schedules: hyper-parameters as functions of the number of completed steps.
 
-Each is called with t, the number of completed steps, which is 0 for the first step. `warmup` is always a linear rise
-from 0. Python's math library evaluates them: the same bits on one machine, and as near as its last digit on others.
+Each is called with t, the number of completed steps (not epochs), which is 0 for the first step. `warmup` is always a
+linear rise from 0, so that its first step is one of size 0, as optax has it. Steps that say when something happens
+count from the start of the run, those that say how long something takes from the end of warmup.
+
+Every value is computed from t alone, so a run that goes on from a checkpoint has those of one that never stopped, and
+rounding errors do not add up, as they do in torch, which multiplies from step to step. Python's math library is what
+computes them: the same bits on one machine, and as near as its last digit on others.
 
 >>> import fallline as fl
 >>> opt = fl.Adam(lr=fl.schedules.cosine(1e-3, steps=10_000, warmup=500))
 >>> opt.lr
 cosine(peak=0.001, steps=10000, warmup=500, end=0.0)
->>> opt.lr(250)
-0.0005
+>>> opt.lr(opt.t), opt.lr(250)                    # of the coming step, of the 251st
+(0.0, 0.0005)
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import inspect
 import math
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -156,6 +156,6 @@ def _kinds(cls: Any) -> dict[str, tuple[Kind, bool]]:
     hints, found = get_type_hints(cls, include_extras=True), {}
     for field in fields(cls):
         hint = hints[field.name]
-        several = get_origin(hint) is tuple
+        several = get_origin(hint) is Sequence
         found[field.name] = (get_args(get_args(hint)[0] if several else hint)[1], several)
     return found

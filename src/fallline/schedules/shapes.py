@@ -1,6 +1,4 @@
-"""The schedules. Numbers of steps that say when something happens count from the first step of the run, those that say
-how long something takes from the end of warmup.
-"""
+"""The schedules by name; `fallline.schedules` says what they have in common."""
 # ruff: noqa: N801  (they are called as functions are)
 
 from __future__ import annotations
@@ -8,6 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Value
@@ -58,8 +57,8 @@ class piecewise(Schedule):
     [1.0, 1.0, 0.1, 0.01, 0.01]
     """
 
-    values: tuple[Value, ...]
-    boundaries: tuple[Length, ...]
+    values: Sequence[Value]
+    boundaries: Sequence[Length]
     warmup: Count = 0
 
     def _check(self) -> None:
@@ -355,16 +354,17 @@ class warmup_stable_decay(_Descent):
 class join(Schedule):
     """One schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
 
-    optax's join_schedules and torch's SequentialLR. Functions of one's own may be among them; a checkpoint that holds
-    one needs it again.
+    optax's join_schedules and torch's SequentialLR. To go over to another at the present step of a run:
+    `opt.lr = join([opt.lr, another], boundaries=[opt.t])`. Functions of one's own may be among them; a checkpoint that
+    holds one needs it again.
 
     >>> schedule = join([linear(0.0, steps=2, end=1.0), step(1.0, every=1)], boundaries=[2])
     >>> [round(schedule(t), 3) for t in range(5)]
     [0.0, 0.5, 1.0, 0.1, 0.01]
     """
 
-    schedules: tuple[Function, ...]
-    boundaries: tuple[Length, ...]
+    schedules: Sequence[Function]
+    boundaries: Sequence[Length]
 
     def _check(self) -> None:
         _check_boundaries(self, self.boundaries, len(self.schedules), "schedules")
@@ -379,13 +379,13 @@ class join(Schedule):
         return begin + last._extent() if isinstance(last, Schedule) else _beyond(self.boundaries)
 
 
-def _check_boundaries(schedule: Schedule, boundaries: tuple[int, ...], parts: int, what: str) -> None:
+def _check_boundaries(schedule: Schedule, boundaries: Sequence[int], parts: int, what: str) -> None:
     schedule._require(parts == len(boundaries) + 1, what, f"{len(boundaries) + 1}, one more than boundaries", parts)
     rising = all(a < b for a, b in itertools.pairwise(boundaries))
     schedule._require(rising, "boundaries", "rising", boundaries)
 
 
-def _beyond(boundaries: tuple[int, ...]) -> int:
+def _beyond(boundaries: Sequence[int]) -> int:
     """As far behind the last boundary as it is from the one before it."""
     first, last = [0, *boundaries][-2:] if boundaries else (0, 50)
     return 2 * last - first
