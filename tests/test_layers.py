@@ -12,8 +12,8 @@ ORDER = [
     "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
     "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers",
     "faststep", "bound", "hoststep", "hostcall", "eagercall", "fingerprint", "statedict", "tensorfile", "saved",
-    "keeping", "optimizer", "optimizers", "checkpoint", "resume", "_progress", "descend", "_scipy", "_objective",
-    "minimize", "race", "cli",
+    "keeping", "points", "optimizer", "optimizers", "checkpoint", "resume", "_progress", "descend", "_scipy",
+    "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
 

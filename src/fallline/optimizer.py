@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fallline.arithmetic import pinned
-from fallline.arrays import as_number, cast, detached, is_number, new_like, view, widened
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
 from fallline.eagercall import EagerCall
@@ -20,11 +19,14 @@ from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
 from fallline.keeping import Keeping
 from fallline.options import Options
+from fallline.points import averages, point_at
+from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
 from fallline.trace import Program
+from fallline.trees import copy as copied
 from fallline.trees import holds_none
 
 __all__ = ["Optimizer", "chain"]
@@ -326,6 +328,43 @@ class Optimizer(Keeping):
         """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
         return self._options.nonfinite
 
+    def rest(self, params: Any) -> Any:
+        """The point to report, a new tree, given the parameters that `step` updates.
+
+        Those are the point at which gradients are taken, which some rules have apart from it: Nesterov (θ is at rest),
+        Schedule-Free (the average x). For all others it is the parameters, copied. It is computed with the
+        hyper-parameters as they are now: exact as long as they have not changed since the last step.
+
+        >>> import fallline as fl
+        >>> opt = fl.Nesterov(lr=1.0, momentum=0.5)
+        >>> w = opt.step(0.0, 1.0)
+        >>> w, opt.rest(w)
+        (-1.5, -1.0)
+        """
+        return self._at(self._chain.rule.rest or copied, params)
+
+    @property
+    def averaged(self) -> Any:
+        """The average of the parameters that the modifier `average` keeps, in their dtypes: a copy, as a new tree.
+
+        None stands for a leaf that never had a gradient. Raises ValueError before the first step, AttributeError if the
+        chain keeps no average.
+
+        >>> import fallline as fl
+        >>> opt = fl.chain(fl.SGD(1.0), fl.average(0.5))
+        >>> opt.step(0.0, 2.0), float(opt.averaged)
+        (-2.0, -1.0)
+        """
+        return self._turn.join(self._averages)
+
+    def _averages(self) -> Any:
+        if average not in self._chain.rules:
+            raise AttributeError(self._unknown("averaged"))
+        self._check_untorn()
+        if self._bound is None:
+            raise ValueError(f"{self._chain.title} has averaged nothing before its first step.")
+        return averages(self._bound)
+
     def reset(self) -> None:
         """Forget state and step count; hyper-parameters stay.
 
@@ -407,6 +446,8 @@ class Optimizer(Keeping):
     def _unknown(self, name: str) -> str:
         chain = self.__dict__.get("_chain")
         several = [f'opt.hyper["{q}"]' for q, h in chain.hyper.items() if h.name == name] if chain is not None else []
+        if name == "averaged":
+            return f"{self._chain.title} keeps no average: end its chain with fallline.average(decay)."
         if several:
             return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
         known = ", ".join(chain.short) if chain is not None else ""
@@ -428,21 +469,7 @@ class Optimizer(Keeping):
 
     def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
         self._check_whole()
-        bound = self._bind(params, "parameter")
-        arguments = list(inspect.signature(formula).parameters.values())[1:]
-        values = []
-        for k, x in enumerate(bound.leaves(params, "parameter")):
-            slots = [bound.state[p.name][k] for p in arguments if p.kind is not p.KEYWORD_ONLY]
-            hyper = {p.name: bound.value(self._chain.short[p.name], k, self.t, {})
-                     for p in arguments if p.kind is p.KEYWORD_ONLY}
-            if bound.foreign:
-                values.append(cast(formula(widened(detached(x)), *slots, **hyper), bound.dtypes[k]))
-            else:
-                new = new_like(x, bound.shapes[k], bound.dtypes[k])
-                with np.errstate(all="ignore"):
-                    view(new)[...] = formula(widened(view(x)), *slots, **hyper)
-                values.append(as_number(x, new) if is_number(x) else new)
-        return bound.treedef.unflatten(values)
+        return point_at(self._bind(params, "parameter"), formula, params)
 
 
 def _call(bound: Bound) -> type[HostCall] | type[EagerCall]:

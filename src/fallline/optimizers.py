@@ -33,19 +33,6 @@ class Momentum(Optimizer):
 class Nesterov(Optimizer):
     rule = rules.nesterov
 
-    def rest(self, params: Any) -> Any:
-        """θ, a new tree, given the looked-ahead point that `step` updates: the point to report.
-
-        With the momentum as it is set now: exact as long as it has not changed since the last step.
-
-        >>> import fallline as fl
-        >>> opt = fl.Nesterov(lr=1.0, momentum=0.5)
-        >>> w = opt.step(0.0, 1.0)
-        >>> w, opt.rest(w)
-        (-1.5, -1.0)
-        """
-        return self._at(rules.at_rest, params)
-
 
 class AdaGrad(Optimizer):
     rule = rules.adagrad

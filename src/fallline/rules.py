@@ -15,6 +15,19 @@ from typing import Any
 from fallline.ops import abs, maximum, minimum, norm, root, sqrt, tiny
 from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
 
+# ---- points other than the one that is stepped -----------------------------------------------------------------------
+
+
+def looked_ahead(x: Any, velocity: Any, *, momentum: Any) -> Any:
+    """Where Momentum is heading: the point at which Nesterov takes the gradient."""
+    return x + momentum*velocity
+
+
+def at_rest(x: Any, velocity: Any, *, momentum: Any) -> Any:
+    """Nesterov's θ, given the looked-ahead point x that `step` updates."""
+    return x - momentum*velocity
+
+
 # ---- rules: gradient -> increment ------------------------------------------------------------------------------------
 
 
@@ -45,7 +58,7 @@ def momentum(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9)
     return velocity, velocity
 
 
-@rule
+@rule(rest=at_rest)
 def nesterov(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9):
     """Nesterov's accelerated gradient: Momentum with the gradient taken at the looked-ahead point.
 
@@ -216,16 +229,3 @@ def average(d, x, a="x", *, decay: Fraction = 0.999):
     Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
     """
     return d, decay*a + (1 - decay)*(x + d)
-
-
-# ---- points other than the one that is stepped -----------------------------------------------------------------------
-
-
-def looked_ahead(x: Any, velocity: Any, *, momentum: Any) -> Any:
-    """Where Momentum is heading: the point at which Nesterov takes the gradient."""
-    return x + momentum*velocity
-
-
-def at_rest(x: Any, velocity: Any, *, momentum: Any) -> Any:
-    """Nesterov's θ, given the looked-ahead point x that `step` updates."""
-    return x - momentum*velocity
