@@ -5,6 +5,7 @@ import warnings
 from collections import namedtuple
 from itertools import pairwise
 
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.optimize
@@ -660,7 +661,10 @@ REFUSED = [
     ({"fun": lambda x: None}, TypeError, "fun of minimize must return one real number. Got NoneType"),
     ({"fun": lambda x: 1j}, TypeError, "fun of minimize must return one real number. Got complex"),
     ({"fun": 3}, TypeError, "fun of minimize must be a function of x. Got int"),
-    ({"x0": [1j]}, TypeError, "x0 of minimize must be real numbers"),
+    ({"x0": [1j]}, TypeError, "x0 of minimize must be real, as SciPy's minimisers have it: pass the real and the"),
+    ({"x0": np.ones(3, np.complex64)}, TypeError, "(z.real, z.imag). Got complex64"),
+    ({"x0": np.ones(3, ml_dtypes.bfloat16)}, TypeError, "convert it, x0.astype(np.float64). Got bfloat16"),
+    ({"x0": np.ones(3, np.longdouble)}, TypeError, "must be float16, float32 or float64, which SciPy's"),
     ({"x0": None}, TypeError, "x0 of minimize must be real numbers or a tree of arrays of them. Got None"),
     ({"x0": {}}, TypeError, "Got {}"),
     ({"options": ["maxiter"]}, TypeError, "options of minimize must be a dict. Got list"),

@@ -21,8 +21,10 @@ def test_a_class_takes_lr_by_position_and_all_else_by_name(cls):
         assert cls(0.25).lr == 0.25
         with pytest.raises(TypeError, match=r"lr of \w+ was given twice"):
             cls(0.25, lr=0.25)
-    with pytest.raises(TypeError, match="by position"):
+    named = [name for name in cls().hyper if name != "lr"]
+    with pytest.raises(TypeError, match="by position, all else by name") as caught:
         cls(0.25, 0.5)
+    assert (f"({', '.join(named)})" in str(caught.value)) == bool(named)
 
 
 @every_optimiser

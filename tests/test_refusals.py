@@ -184,6 +184,19 @@ def test_views_that_share_an_element_are_refused(engine, views):
 
 
 @every_engine
+@pytest.mark.parametrize("several", [iter, lambda w: (leaf for leaf in w), lambda w: dict(enumerate(w)).values(), set])
+def test_what_gives_its_leaves_but_is_no_tree_is_refused_with_the_remedy(engine, several):
+    w, opt = [1.0, 2.0], fl.SGD(engine=engine)
+    for call in (lambda: opt.step(several(w), w), lambda: opt.update(several(w))):
+        with pytest.raises(TypeError, match=r"is no tree: pass a list, list\(\.\.\.\)"):
+            call()
+    if several is not set:
+        with pytest.raises(ValueError, match=r"is no tree: pass a list, list\(\.\.\.\)"):
+            opt.step(w, several(w))
+    assert opt.t == 0
+
+
+@every_engine
 def test_an_array_that_overlaps_itself_is_refused(engine):
     w = np.lib.stride_tricks.as_strided(np.ones(3), shape=(4, 3), strides=(0, 8))
     opt = fl.SGD(engine=engine)

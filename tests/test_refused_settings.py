@@ -37,6 +37,21 @@ RANGE_CASES = [
 ]
 
 
+@pytest.mark.parametrize(("schedule", "shown"), [
+    (lambda: 0.1, r"<lambda>\(\)"),
+    (lambda t, of: t, r"<lambda>\(t, of\)"),
+])  # fmt: skip
+def test_a_schedule_that_is_no_function_of_one_argument_is_refused_where_it_is_given(schedule, shown):
+    said = "must be a function of one argument, the number of completed steps"
+    opt, w = fl.Adam(), np.ones(3)
+    for call in (lambda: fl.Adam(schedule), lambda: setattr(opt, "lr", schedule), lambda: fl.Adam({"a": schedule})):
+        assert_refused(call, f"^lr of Adam, a schedule, {said}. Got {shown}", opt, w)
+    for known in (abs, max, "{:g}".format, lambda t, scale=1.0: scale, float):  # which can be called with one
+        assert fl.Adam(known).lr is known
+    with pytest.raises(TypeError, match="by_path needs a function of one argument, the leaf's path"):
+        fl.by_path(lambda: 0.1)
+
+
 @pytest.mark.parametrize(("name", "key", "value"), RANGE_CASES)
 def test_a_setting_out_of_its_range_is_refused_with_range_and_value(name, key, value):
     message = rf"{key}.* must be .*Got {value}"

@@ -94,6 +94,12 @@ def _floats(leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"x0 of minimize must be real numbers or a tree of arrays of them: {error}") from None
+    if array.dtype.kind == "c":
+        raise TypeError("x0 of minimize must be real, as SciPy's minimisers have it: pass the real and the imaginary "
+                        f"part as arrays of their own, (z.real, z.imag). Got {array.dtype}.")  # fmt: skip
+    if array.dtype.name in ("bfloat16", "longdouble", "float96", "float128"):
+        raise TypeError("x0 of minimize must be float16, float32 or float64, which SciPy's finite differences and "
+                        f"bounds know: convert it, x0.astype(np.float64). Got {array.dtype}.")  # fmt: skip
     if array.dtype.kind not in "iuf" or isinstance(leaf, np.ma.MaskedArray):
         raise TypeError(
             "x0 of minimize must be real numbers or a tree of arrays of them. "

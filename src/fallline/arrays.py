@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,9 @@ def _check_foreign(leaf: Any, what: str) -> None:
         raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or vmap. "
                         "Call step outside, on the gradients that a jitted function returns.")
     if not hasattr(leaf, "__array_namespace__") and type(leaf).__module__.split(".")[0] != "cupy":
-        remedy = " Pass parameters to step: opt.step(params, grads)." if hasattr(leaf, "parameters") else ""
+        is_iterable = isinstance(leaf, Iterable) and not isinstance(leaf, str)
+        remedy = " It is no tree: pass a list, list(...)." if is_iterable else ""
+        remedy = " Pass parameters to step: opt.step(params, grads)." if hasattr(leaf, "parameters") else remedy
         raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}.{remedy}")
 
 

@@ -62,7 +62,9 @@ class Symbol:
     def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Symbol:
         if func is np.where and len(args) == 3 and not kwargs:
             return where(*args)
-        raise FormulaError(f"np.{func.__name__} is not in the vocabulary of formulas: {VOCABULARY}.")
+        instead = {"norm": " Write norm(...) in its place.", "sum": " Write total(...) in its place."}
+        raise FormulaError(f"np.{func.__name__} is not in the vocabulary of formulas: {VOCABULARY}."
+                           f"{instead.get(func.__name__, '')}")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
@@ -152,7 +154,8 @@ for _op, _dunder in {"add": "add", "sub": "sub", "mul": "mul", "div": "truediv",
     setattr(Symbol, f"__r{_dunder}__", _reflected)
 for _op in COMPARISONS:
     setattr(Symbol, f"__{_op}__", _operators(_op)[0])
-for _dunder, _sign in {"and": "&", "or": "|", "xor": "^", "mod": "%", "floordiv": "//", "matmul": "@"}.items():
+for _dunder, _sign in {"and": "&", "or": "|", "xor": "^", "mod": "%", "floordiv": "//", "divmod": "divmod",
+                      "matmul": "@"}.items():  # fmt: skip
     setattr(Symbol, f"__{_dunder}__", _refuse(_sign))
     setattr(Symbol, f"__r{_dunder}__", _refuse(_sign))
 

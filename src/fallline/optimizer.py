@@ -99,7 +99,9 @@ class Optimizer(Keeping):
         if len(args) > len(positional):
             hint = f" Parameters? {REMEDY.capitalize()}." if any(map(looks_like_parameters, args)) else ""
             hint = f" As a SciPy method pass an instance: method={name}()." if callable(args[0]) else hint
-            raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, all else by name. "
+            named = ", ".join(key for key in rule.hyper if key not in positional)
+            raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, all else by name"
+                            f"{f' ({named})' * bool(named)}. "
                             f"Got {len(args)} positional argument{'s' * (len(args) > 1)}.{hint}")
         settings = dict(hyper)
         for key, value in zip(positional, args):

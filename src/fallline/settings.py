@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ def by_path(function: Callable[[str], Any]) -> ByPath:
     """
     if not callable(function):
         raise TypeError(f"by_path needs a function of the leaf's path. Got {function!r}.")
+    _check_arity(function, "by_path needs a function of one argument, the leaf's path")
     return ByPath(function)
 
 
@@ -67,8 +69,22 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {type(value).__name__}: {REMEDY}.")
     if callable(value) and not hasattr(value, "hyper"):  # rules and optimizers are callable, but no schedules
+        _check_arity(value, f"{hyper.name} of {owner}, a schedule, must be a function of one argument, the number of "
+                            "completed steps")
         return value
     return hyper.check(value, owner)
+
+
+def _check_arity(function: Callable[..., Any], said: str) -> None:
+    """Raise TypeError, beginning with what is `said`, for a function that cannot be called with one argument."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some that are built in nothing is known
+        return
+    try:
+        signature.bind(0)
+    except TypeError:
+        raise TypeError(f"{said}. Got {getattr(function, '__name__', function)}{signature}.") from None
 
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"

@@ -6,7 +6,7 @@ A single array or number is a tree of one leaf and needs no optree.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, ValuesView
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class Treedef:
         raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree)}.")
 
     def _difference(self, tree: Any) -> str:
+        if isinstance(tree, Iterator | ValuesView):
+            return f"got a {type(tree).__name__}, which is no tree: pass a list, list(...)"
         if self.spec is None:
             return f"a single array. Got a {type(tree).__name__}"
         ours, theirs = paths(self), [] if tree is None else paths(flatten(tree)[1])
