@@ -1,20 +1,44 @@
-"""python -m reliability [--kills 200] [--seed 0]"""
+"""python -m reliability [kills | interrupts | disk] [--times 200] [--seed 0]; without a trial's name all of them"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
+from reliability.disk import fill
+from reliability.interrupts import interrupt
 from reliability.kills import survive
+
+
+def kills(times: int, seed: int) -> str:
+    runs = survive(times, seed)
+    return (f"{times} kills in {runs} runs of descend, one rule after the other: each came through with the bits of a "
+            "run that nobody touched.")
+
+
+def interrupts(times: int, seed: int) -> str:
+    found = interrupt(times, seed)
+    return (f"{times} interrupts within steps, one rule and engine after the other: each left a whole number of steps "
+            f"or an optimizer that said it was torn ({', '.join(f'{k} {n}' for k, n in sorted(found.items()))}).")
+
+
+def disk(times: int, seed: int) -> str:
+    return fill()
+
+
+TRIALS: dict[str, Callable[[int, int], str]] = {"kills": kills, "interrupts": interrupts, "disk": disk}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="how often a run is killed by SIGKILL in all")
+    parser.add_argument("trial", nargs="*", help=f"{', '.join(TRIALS)}; all if none is named")
+    parser.add_argument("--times", type=int, default=200, help="how often to kill or interrupt in all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     asked = parser.parse_args()
-    runs = survive(asked.kills, asked.seed)
-    print(f"{asked.kills} kills in {runs} runs of descend, one rule after the other: each came through with the bits "
-          "of a run that nobody touched.")
+    if unknown := set(asked.trial) - set(TRIALS):
+        parser.error(f"no such trial: {', '.join(sorted(unknown))}")
+    for name in asked.trial or TRIALS:
+        print(TRIALS[name](asked.times, asked.seed), flush=True)
 
 
 if __name__ == "__main__":
