@@ -1,4 +1,4 @@
-"""python -m reliability [kills | interrupts | disk] [--times 200] [--seed 0]; without a trial's name all of them"""
+"""python -m reliability [kills | interrupts | disk | eager] [--times 200] [--seed 0]; all trials if none is named"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from reliability.disk import fill
+from reliability.eager import stray
 from reliability.interrupts import interrupt
 from reliability.kills import survive
 
@@ -22,11 +23,18 @@ def interrupts(times: int, seed: int) -> str:
             f"or an optimizer that said it was torn ({', '.join(f'{k} {n}' for k, n in sorted(found.items()))}).")
 
 
+def eager(times: int, seed: int) -> str:
+    seen = {library: stray(library) for library in ("torch", "jax")}
+    return "The eager engine strays, in eps: " + "; ".join(
+        f"{library} {', '.join(f'{what} {x:.1f}' for what, x in worst.items())}" for library, worst in seen.items())
+
+
 def disk(times: int, seed: int) -> str:
     return fill()
 
 
-TRIALS: dict[str, Callable[[int, int], str]] = {"kills": kills, "interrupts": interrupts, "disk": disk}
+TRIALS: dict[str, Callable[[int, int], str]] = {"kills": kills, "interrupts": interrupts, "disk": disk,
+                                               "eager": eager}  # fmt: skip
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def _main(folder: Path) -> None:
     _state(folder, filler)
     _read_only(folder)
     print(f"{saves} saves and {runs} runs of descend met a full disk: each said so, each old file stayed whole, each "
-          "run went on to the same bits. State that found no room, and a disk mounted read-only, changed nothing either.")
+          "run went on to the same bits. State without room and a disk mounted read-only changed nothing either.")
 
 
 def _leave(filler: Path, room: int) -> None:

@@ -28,6 +28,10 @@ COMPLEX = [np.dtype("complex64"), np.dtype("complex128")]
 every_dtype = pytest.mark.parametrize("dtype", FULL, ids=str)  # that is computed in itself
 every_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 every_precision = pytest.mark.parametrize("dtype", FULL + HALVES + COMPLEX, ids=str)
+# Each rule in the dtypes of full precision, and one rule in the others too: for what rules and dtypes do not change
+# together. Their product is tried where engines are compared on any numbers (test_engines.py, and fault 15).
+every_optimiser_or_precision = pytest.mark.parametrize(
+    ("name", "dtype"), [(n, d) for n in NAMES for d in FULL] + [("Adam", d) for d in HALVES + COMPLEX], ids=str)
 every_complex = pytest.mark.parametrize("dtype", COMPLEX, ids=str)
 
 

@@ -14,7 +14,7 @@ from fallline.engines.reference import TILE
 from fallline.engines.scalars import LAST, native_scalars
 from fallline.hoststep import BUFFER
 from fallline.memory import address
-from support import COMPLEX, HALVES, every_dtype, every_precision, limits, normal
+from support import COMPLEX, FULL, HALVES, every_dtype, every_precision, limits, normal
 
 
 @fl.rule
@@ -32,6 +32,9 @@ MODIFIED = {
 EVERYTHING = {**fl.OPTIMIZERS, **MODIFIED}
 
 every_chain = pytest.mark.parametrize("name", EVERYTHING)
+every_chain_or_precision = pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name in EVERYTHING for dtype in FULL] + [
+        (name, dtype) for name in ("Adam", "decayed") for dtype in HALVES + COMPLEX], ids=str)  # fmt: skip
 
 
 def quick(dtype):
@@ -98,8 +101,7 @@ def test_engines_agree_to_the_bit_on_any_numbers_and_shapes(name, dtype):
     check()
 
 
-@every_chain
-@every_precision
+@every_chain_or_precision
 @pytest.mark.parametrize("length", [1, 7, 255, TILE - 1, TILE, TILE + 1, 2 * TILE + 13])
 def test_engines_agree_to_the_bit_at_every_length_around_a_tile(name, dtype, length):
     rng = np.random.default_rng(length)
@@ -108,8 +110,7 @@ def test_engines_agree_to_the_bit_at_every_length_around_a_tile(name, dtype, len
     assert_same_bits(name, rng.standard_normal(length).astype(dtype), gradients)
 
 
-@every_chain
-@every_precision
+@every_chain_or_precision
 def test_engines_agree_to_the_bit_through_long_runs_that_underflow(name, dtype):
     rng = np.random.default_rng(0)
     w = rng.standard_normal(101).astype(dtype)
@@ -134,16 +135,34 @@ def test_a_strided_leaf_gets_the_bits_of_a_contiguous_one_and_its_neighbours_kee
 
 
 @every_chain
-def test_one_array_or_many_get_the_same_bits(name):
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_one_array_or_many_get_the_same_bits(name, engine):
     rng = np.random.default_rng(2)
     whole = rng.standard_normal(1000)
     parts = {f"part{k}": p.copy() for k, p in enumerate(np.split(whole, [1, 8, 500]))}
-    a, b = EVERYTHING[name](), EVERYTHING[name]()
+    a, b = EVERYTHING[name](engine=engine), EVERYTHING[name](engine=engine)
     for _ in range(5):
         g = rng.standard_normal(1000)
         a.step(whole, g)
         b.step(parts, dict(zip(parts, np.split(g, [1, 8, 500]))))
+        for slot, array in a.state.items():
+            assert bits(array) == bits(np.concatenate(list(b.state[slot].values())))
     assert bits(whole) == bits(np.concatenate(list(parts.values())))
+
+
+@every_chain
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 30])
+def test_tiles_of_any_size_give_the_same_bits(name, size, monkeypatch):
+    rng, results = np.random.default_rng(6), []
+    start, gradients = rng.standard_normal(1000), rng.standard_normal((4, 1000))
+    for tile in (None, size):
+        if tile:
+            monkeypatch.setattr("fallline.engines.reference._Reference.tile", tile)
+        opt, w = EVERYTHING[name](engine="reference"), start.copy()
+        for g in gradients:
+            opt.step(w, g)
+        results.append([bits(w), *(bits(a) for a in opt.state.values())])
+    assert results[0] == results[1]
 
 
 @every_chain

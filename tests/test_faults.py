@@ -23,6 +23,7 @@ from support import (
     every_engine,
     every_half,
     every_optimiser,
+    every_optimiser_or_precision,
     every_precision,
     frozen,
     limits,
@@ -144,9 +145,8 @@ def test_05_everything_can_be_asked_before_the_first_step(name, engine):
     assert isinstance(dict(opt.state), dict)
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_09_a_skipped_gradient_leaves_no_trace(name, engine, dtype, bad):
     opt, twin = build(name, engine, nonfinite="skip"), build(name, engine)
@@ -186,9 +186,8 @@ def test_09_a_single_nan_is_found_wherever_it_stands(engine, dtype, size):
     assert opt.t == 1
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 @pytest.mark.parametrize("t", [2**8, 2**11, 2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**40, 2**53, 2**62])
 def test_12_the_step_count_does_not_saturate(name, engine, dtype, t):
     opt = build(name, engine)
@@ -257,9 +256,8 @@ def test_16_three_identical_parameters_take_the_steps_of_one(name, engine, dtype
     assert triple.t == single.t == 12
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 def test_17_a_coordinate_without_a_gradient_keeps_its_bits_and_has_no_moments(name, engine, dtype):
     subnormal = float(limits(dtype).smallest_subnormal)
     w = np.array([1.0, 0.1, 0.0, 3 * subnormal, float(limits(dtype).max), 0.0], dtype)
@@ -275,9 +273,8 @@ def test_17_a_coordinate_without_a_gradient_keeps_its_bits_and_has_no_moments(na
     assert w[5] != kept[5]
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 def test_17_a_negative_zero_without_a_gradient_stays_negative(name, engine, dtype):
     w = np.array([-0.0, 1.0], dtype)
     opt = build(name, engine)
@@ -286,9 +283,8 @@ def test_17_a_negative_zero_without_a_gradient_stays_negative(name, engine, dtyp
         assert np.signbit(w.real[0])
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 def test_18_no_state_is_ever_subnormal(name, engine, dtype):
     """Through zero gradients after real ones, under settings that fade past the smallest normal number and to 0."""
     tiny = np.finfo(state_dtype(dtype)).tiny
@@ -302,6 +298,17 @@ def test_18_no_state_is_ever_subnormal(name, engine, dtype):
             assert not np.any((size > 0) & (size < tiny)), slot
     for slot in SLOTS[name] if name != "AdaGrad" else ():
         assert not np.any(opt.state[slot]), f"{slot} was meant to fade to 0"
+
+
+@every_optimiser
+def test_18_nor_after_5000_zero_gradients_under_the_default_settings(name):
+    tiny = np.finfo(np.float32).tiny
+    opt, zeros, out = build(name, "native"), np.zeros(4, np.float32), np.empty(4, np.float32)
+    opt.update(np.array([1.0, 1e-12, 1e-18, 1e-30], np.float32))
+    for k in range(5000):
+        opt.update(zeros, out=out)
+        for array in opt.state.values() if k % 50 == 49 else ():
+            assert not np.any((array != 0) & (np.abs(array) < tiny))
 
 
 @pytest.mark.parametrize("name", WITH_EPS)
@@ -375,9 +382,8 @@ def test_21_the_tree_that_was_passed_in_keeps_its_python_floats(name, engine):
     assert tree == {"bias": 2.0}
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 @pytest.mark.parametrize("number", [np.float64, np.float32, float], ids=["np.float64", "np.float32", "float"])
 def test_24_the_type_of_a_setting_does_not_change_the_dtype(name, engine, dtype, number):
     hyper = {key: number(value) for key, value in fl.OPTIMIZERS[name]().hyper.items()}

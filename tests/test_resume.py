@@ -68,6 +68,23 @@ def test_every_way_to_stop_is_told_again(tmp_path):
         assert told[0][3] is fl.descend.__globals__["Status"][status]
 
 
+@pytest.mark.parametrize("how", [{"patience": 5}, {"target": 0.9}, {"patience": 9, "target": 1e-9}], ids=str)
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_best_value_and_the_patience_outlive_a_cut(how, every, tmp_path):
+    def walk(opt, file=None, callback=None):
+        return go(opt, file, 60, callback=callback, checkpoint_every=every if file else None, **how)
+
+    opt = fl.Momentum(0.3)
+    expected, steps = seen(walk(opt), opt), opt.t
+    assert 3 < steps < 60
+    for step in range(1, steps, 2):
+        file = tmp_path / f"{step}"
+        with pytest.raises(Cut):
+            walk(fl.Momentum(0.3), file, cut_at(step))
+        again = fl.Momentum(0.3)
+        assert seen(walk(again, file), again) == expected
+
+
 def test_a_run_that_is_through_goes_further_if_it_is_given_more_steps(tmp_path):
     expected_opt, opt = fl.Adam(0.1), fl.Adam(0.1)
     expected = seen(go(expected_opt, steps=9), expected_opt)

@@ -122,5 +122,6 @@ print(anonymous() - before, 12 * n, limit)
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_step_streams_over_parameters_and_state_larger_than_memory_is_allowed(tmp_path):
     grown, held, limit = map(int, run_alone(BEYOND, str(tmp_path)).split())
+    print(f"parameters and state of {held:,} bytes, a limit of {limit:,}: anonymous memory grew by {grown:,}")
     assert held > limit
     assert grown < 8 * 2**20

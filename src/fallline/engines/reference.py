@@ -87,7 +87,7 @@ class _Reference:
             for row in rows:
                 flat = Row(tuple(a.reshape(-1) for a in row.arrays), row.constants,
                            tuple(c.reshape(-1) for c in row.columns))
-                for start in range(0, flat.arrays[0].size, TILE):
+                for start in range(0, flat.arrays[0].size, self.tile):
                     self._tile(flat, slice(start, start + self.tile), buffers)
 
     def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
