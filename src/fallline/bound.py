@@ -298,21 +298,25 @@ class Bound:
                 self.fast[way] = fast
 
     def _faststep(self, program: Program, arrays: Any) -> Any:
-        """The short way; None if settings differ by coordinate."""
-        if program.readings or program.numbers:
-            return None
+        """The short way; None if settings differ by coordinate, or for what is rare."""
+        from fallline.engines.scalars import exact
         from fallline.faststep import FastStep, Group, Leaves
 
-        apart = bool(self.missed.any())  # then each leaf goes on counting for itself
+        rare = bool(program.readings) and any(arrays.strided)
+        if rare or (program.numbers and not exact(program.steps)) or "g" not in program.inputs:
+            return None
+
+        by_leaf = self.numbers.leaf or any(total.over == "leaf" for p in program.readings for total in p.totals)
+        apart = by_leaf or bool(self.missed.any())  # then each leaf goes on counting for itself
         alike: dict[Any, list[int]] = {}
         for k, dtype in enumerate(self.computed):
-            own = [self._setting(q, k) for q in program.hyper]
+            own = [self._setting(q, k) for q in program.settings]
             if any(isinstance(s, np.ndarray) for s in own):
                 return None
             key = (k if apart else dtype, *(id(s) if callable(s) else s for s in own))
             alike.setdefault(key, []).append(k)
         groups = [Group(leaves, self.computed[leaves[0]]) for leaves in alike.values()]
-        settings = [[(q, self._setting(q, group.leaves[0])) for q in program.hyper] for group in groups]
+        settings = [[(q, self._setting(q, group.leaves[0])) for q in program.settings] for group in groups]
         chain = self.chain  # and not self: a cycle would keep a dropped optimizer's state for a while
 
         def values_after(t: int, live: Sequence[bool]) -> list[list[float] | None]:
@@ -323,7 +327,7 @@ class Bound:
         leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
         constant = not any(callable(setting) for group in settings for _, setting in group)
         return FastStep(program, leaves, groups, arrays, values_after, constant, self.checks_finite, self.count,
-                        self.missed, self.threads, self._turn.taken)
+                        self.missed, self.threads, self._turn.taken, self.numbers)
 
     def _setting(self, qualified: str, k: int) -> Any:
         return _of_leaf(self._settings[qualified], k)

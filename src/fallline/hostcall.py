@@ -141,7 +141,7 @@ class HostCall:
         bound, way = self.bound, "step" if self._into == "x" else "update" if self._targets is None else "out"
         if not (self._settled and bound.shortens):
             return
-        xs = (self._xs or []) if "x" in self._program.arrays else []
+        xs = (self._xs or []) if "x" in self._program.reads else []
         outs = (self._targets or []) if way == "out" else []
         tensors = any(map(is_tensor, (*self._gs, *xs, *outs)))
         if way != "step" and (tensors or len(self._live) < len(self._gs)):

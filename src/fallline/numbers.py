@@ -45,6 +45,11 @@ class Numbers:
         return {slot: [self.values[k : k + 1].reshape(()) for k in self._places(slot)]
                 for slot in (*self.tree, *self.leaf)}
 
+    def by_slot(self) -> dict[str, np.ndarray]:
+        """Live arrays, by slot, of one number, or one for each leaf."""
+        return {slot: self.values[places.start : places.stop : places.step]
+                for slot in (*self.tree, *self.leaf) for places in [self._places(slot)]}
+
     def renewed(self, new: Mapping[str, Sequence[float | None]]) -> np.ndarray:
         """The values with new ones, by slot, in place of the old; None leaves an old one."""
         values = self.values.copy()

@@ -301,7 +301,7 @@ class _Graph:
             now = [k for k in needed if self._level[k] == level]
             values = [self._operands[k][0] for k in now]
             totals = tuple(Total(known("total", k), *self._symbols[k].args[1:]) for k in now)
-            program = self._part({total.name: v for total, v in zip(totals, values)}, {})
+            program = self._part({total.name: v for total, v in zip(totals, values)}, {}, self._gradient())
             readings.insert(0, program._replace(totals=totals))
         return last._replace(
             readings=tuple(readings),
@@ -318,9 +318,13 @@ class _Graph:
             roots = [self._operands[k][0] for k in new]
         return sorted(found)
 
-    def _part(self, outputs: Mapping[str, int], states: Mapping[str, int]) -> Program:
+    def _gradient(self) -> list[int]:
+        """The number of the gradient, which every reading has as an input, as it tells which leaves take part."""
+        return [k for k, symbol in enumerate(self._symbols) if symbol.op == "input" and symbol.args == ("g",)]
+
+    def _part(self, outputs: Mapping[str, int], states: Mapping[str, int], others: Sequence[int] = ()) -> Program:
         """The program of some of the symbols; totals are numbers known before."""
-        reached = self._reach([*outputs.values(), *states.values()])
+        reached = self._reach([*outputs.values(), *states.values(), *others])
         op_of, array = {k: self._symbols[k].op for k in reached}, {k: self._symbols[k].array for k in reached}
         inputs = [k for k in reached if op_of[k] == "input"]
         arrays = [k for k in reached if array[k] and op_of[k] != "input"]

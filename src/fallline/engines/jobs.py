@@ -25,12 +25,13 @@ STRIDES = 2  # where in a layout the addresses of strides begin (see `strided`)
 
 JOB = {name: place for place, name in enumerate(
     ("kernels", "checks", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad",
-     "count", "missed", "n"))}
+     "count", "missed", "n", "numbers", "fresh", "n_numbers"))}
 """Of each packet, the share that a thread takes at a time, its kernel and its finite check (0: none at all); the table
 (a row per leaf: its length, or ABSENT if it has no gradient, addresses, that of the constants, that of the layout if an
 array is strided); of each chunk its leaf and its offset; the first chunk of each packet, and their number; the table's
 width and the gradient's column; the next packet to take; whether a number is not finite; where to count that all
-packets were stepped (0: nowhere), and how often each leaf was absent (0: none is); the number of leaves."""
+packets were stepped (0: nowhere), and how often each leaf was absent (0: none is); the number of leaves; the numbers
+(float64) that are to be replaced then by fresh ones, these, and how many they are."""
 
 ABSENT = -1
 PATIENCE = 64  # turns of a waiting loop between giving way: on a busy machine the other may need this processor
@@ -237,6 +238,20 @@ leaf_end:
   %next = add i64 %k, 1
   br label %leaves
 over:
+  {fields("%job", JOB, "*numbers *fresh n_numbers")}
+  br label %numbers_loop
+numbers_loop:
+  %i = phi i64 [ 0, %over ], [ %i1, %renew ]
+  %further = icmp slt i64 %i, %n_numbers
+  br i1 %further, label %renew, label %out
+renew:
+  %from = getelementptr inbounds double, ptr %fresh, i64 %i
+  %new = load double, ptr %from
+  %to = getelementptr inbounds double, ptr %numbers, i64 %i
+  store double %new, ptr %to
+  %i1 = add i64 %i, 1
+  br label %numbers_loop
+out:
   ret void
 }}
 define i64 @alone(ptr %job) {{

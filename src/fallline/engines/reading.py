@@ -6,12 +6,15 @@ memory is summed there.
 
 from __future__ import annotations
 
+import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
 from fallline.engines.blocks import BLOCK, LANES
+from fallline.engines.compiler import compiled
 from fallline.engines.ir import field
 from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
@@ -164,3 +167,94 @@ tree:
   %result = extractelement <1 x double> {value}, i32 0
   ret double %result
 }}"""
+
+
+@cache
+def totals() -> Callable[..., None]:
+    """The function (sums, first, n, width, by_leaf, tree): the totals of each of n leaves, and of all.
+
+    The sums of leaf k, a row of `width` for each block, begin at row first[k] and are overwritten, as are those of
+    `tree`, an array as `by_leaf`, whose first row is then the totals of the tree. All arguments but n and width are
+    addresses.
+    """
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    function = ctypes.PYFUNCTYPE(None, pointer, pointer, number, number, pointer, pointer)
+    return function(compiled(_TOTALS, "totals", passes=0)[0])
+
+
+# `halve` is `blocks.halved`, in place
+_TOTALS = """
+define internal void @halve(ptr %parts, i64 %count, i64 %width) {
+entry:
+  br label %loop
+loop:
+  %n = phi i64 [ %count, %entry ], [ %half, %added ]
+  %more = icmp sgt i64 %n, 1
+  br i1 %more, label %split, label %end
+split:
+  %n1 = add i64 %n, 1
+  %half = sdiv i64 %n1, 2
+  %behind = sub i64 %n, %half
+  %size = mul i64 %behind, %width
+  %from = mul i64 %half, %width
+  br label %add
+add:
+  %i = phi i64 [ 0, %split ], [ %i1, %one ]
+  %left = icmp slt i64 %i, %size
+  br i1 %left, label %one, label %added
+one:
+  %a.p = getelementptr inbounds double, ptr %parts, i64 %i
+  %j = add i64 %from, %i
+  %b.p = getelementptr inbounds double, ptr %parts, i64 %j
+  %a = load double, ptr %a.p
+  %b = load double, ptr %b.p
+  %s = fadd double %a, %b
+  store double %s, ptr %a.p
+  %i1 = add i64 %i, 1
+  br label %add
+added:
+  br label %loop
+end:
+  ret void
+}
+define void @totals(ptr %sums, ptr %first, i64 %leaves, i64 %width, ptr %by_leaf, ptr %tree) {
+entry:
+  br label %loop
+loop:
+  %k = phi i64 [ 0, %entry ], [ %k1, %copied ]
+  %more = icmp slt i64 %k, %leaves
+  br i1 %more, label %leaf, label %end
+leaf:
+  %k1 = add i64 %k, 1
+  %low.p = getelementptr inbounds i64, ptr %first, i64 %k
+  %high.p = getelementptr inbounds i64, ptr %first, i64 %k1
+  %low = load i64, ptr %low.p
+  %high = load i64, ptr %high.p
+  %blocks = sub i64 %high, %low
+  %at = mul i64 %low, %width
+  %own = getelementptr inbounds double, ptr %sums, i64 %at
+  call void @halve(ptr %own, i64 %blocks, i64 %width)
+  %some = icmp sgt i64 %blocks, 0
+  %row = mul i64 %k, %width
+  br label %copy
+copy:
+  %c = phi i64 [ 0, %leaf ], [ %c1, %one ]
+  %left = icmp slt i64 %c, %width
+  br i1 %left, label %one, label %copied
+one:
+  %v.p = getelementptr inbounds double, ptr %own, i64 %c
+  %v = load double, ptr %v.p
+  %value = select i1 %some, double %v, double 0.0
+  %place = add i64 %row, %c
+  %l.p = getelementptr inbounds double, ptr %by_leaf, i64 %place
+  %t.p = getelementptr inbounds double, ptr %tree, i64 %place
+  store double %value, ptr %l.p
+  store double %value, ptr %t.p
+  %c1 = add i64 %c, 1
+  br label %copy
+copied:
+  br label %loop
+end:
+  call void @halve(ptr %tree, i64 %leaves, i64 %width)
+  ret void
+}"""

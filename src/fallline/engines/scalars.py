@@ -11,22 +11,22 @@ from fallline.engines.compiler import compiled
 from fallline.engines.ir import pinned
 from fallline.trace import Instruction, Program
 
-__all__ = ["LAST", "native_scalars"]
+__all__ = ["LAST", "exact", "native_scalars"]
 
 LAST = 2**52  # the last step number that is sure to be exact in every float64 that is made of it
 
 
-def native_scalars(program: Program, dtype: np.dtype) -> int:
+def native_scalars(program: Program, dtype: np.dtype, wanted: tuple[int, ...]) -> int:
     """The address of scalars(t, tiny, hyper, constants) -> 0, or 1 if the dtype cannot hold one that is finite.
 
-    It writes the program's scalars in the dtype for a step number up to LAST and values (float64) of the program's
-    hyper-parameters. 0 if the program has logarithms, exponentials or powers that need not be whole, which need a
-    library's function.
+    It writes the wanted of the program's steps in the dtype for a step number up to LAST and values (float64) of the
+    program's hyper-parameters. 0 if the program has logarithms, exponentials or powers that need not be whole, which
+    need a library's function.
     """
-    return _compiled(program.steps, program.scalars, dtype) if _exact(program.steps) else 0
+    return _compiled(program.steps, wanted, dtype) if exact(program.steps) else 0
 
 
-def _exact(steps: tuple[Instruction, ...]) -> bool:
+def exact(steps: tuple[Instruction, ...]) -> bool:
     """Whether float64 gives what Python gives, which computes with t as a whole number of any size."""
     whole: set[int] = set()
     for k, step in enumerate(steps):
@@ -35,7 +35,9 @@ def _exact(steps: tuple[Instruction, ...]) -> bool:
             whole.add(k)
         elif step.op in ("add", "sub", "mul") and whole.issuperset(given):
             return False
-        if step.op in ("log", "exp") or (step.op == "power" and (given[0] in whole or not _is_count(steps[given[1]]))):
+        if step.op in ("log", "exp"):
+            return False
+        if step.op == "power" and (given[0] in whole or not _is_count(steps[given[1]])):
             return False
     return True
 

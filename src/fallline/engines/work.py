@@ -75,5 +75,11 @@ class Job:
         if missed is not None:
             self._point(missed=missed)
 
+    def renew(self, numbers: np.ndarray, fresh: np.ndarray) -> None:
+        """Have numbers (float64) replaced by fresh ones whenever the leaves were stepped."""
+        self._numbers, self._fresh = numbers, fresh
+        self._point(numbers=numbers, fresh=fresh)
+        self.fields[JOB["n_numbers"]] = len(numbers)
+
 
 _NOUGHT, _ONE = np.array([0], np.int64), np.array([0, 1], np.int64)
