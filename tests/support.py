@@ -136,6 +136,18 @@ def signed_average(g, m=0, *, lr: fl.NonNegative = 1e-2, beta: fl.Fraction = 0.9
     return -lr * fl.sign(m), m
 
 
+@fl.rule
+def gauged(g, x, t, m=0, start="x", last="g", n=fl.scalar(0.5), k=fl.scalar("lr", over="leaf"), *,
+           lr: fl.NonNegative = 1e-2, beta: fl.Fraction = 0.9):
+    """A rule with all that a formula may be made of: totals and norms of leaf and tree, one from the other, numbers as
+    state, state that starts at the parameter or the gradient."""
+    m = beta * m + (1 - beta) * g
+    u = m / (1 + fl.norm(m, "leaf")) + (g - last) * fl.total(g * (x - start)) / (1 + fl.total(g * g))
+    k = k + fl.norm(x, "leaf") * lr
+    n = n * beta + fl.total(fl.abs(g)) * t
+    return -lr * u / k / (1 + fl.norm(u)), m, start + 0, g + 0, n, k
+
+
 def halving(t):
     return 0.5**t
 
@@ -144,6 +156,8 @@ RECIPES = {
     **fl.OPTIMIZERS,
     "chain": lambda **o: fl.chain(fl.clip_value(0.5), fl.l2(0.1), fl.Nadam(0.01), fl.weight_decay(0.01), **o),
     "own rule": lambda **o: fl.Optimizer(signed_average, **o),
+    "clipped": lambda **o: fl.chain(fl.clip_norm(0.5), fl.Momentum(0.01), fl.average(0.9), **o),
+    "numbers": lambda **o: fl.Optimizer(gauged, **o),
     "schedule": lambda **o: fl.Adam(lr=halving, **o),
     "tree": lambda **o: fl.Adam(lr={"a": halving, "b": np.linspace(0.1, 0.2, 6).reshape(2, 3)}, **o),
 }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from support import COMPLEX, FULL, HALVES, every_precision, limits, normal
+from support import COMPLEX, FULL, HALVES, every_precision, gauged, limits, normal
 
 
 @fl.rule
@@ -37,6 +37,8 @@ CHAINS = {
     "low precision": lambda **o: fl.chain(fl.l2(0.5), fl.Nesterov(lambda t: 0.5 / (1 + t)), **o),
     "complex": lambda **o: fl.AdaGrad(0.1, **o),
     "low precision, strided": lambda **o: fl.RMSProp(0.1, **o),
+    "clipped": lambda **o: fl.chain(fl.clip_norm(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), fl.average(0.5), **o),
+    "numbers": lambda **o: fl.Optimizer(gauged, **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]
 DTYPES = {  # of the others several
