@@ -162,6 +162,7 @@ RECIPES = {
     "tree": lambda **o: fl.Adam(lr={"a": halving, "b": np.linspace(0.1, 0.2, 6).reshape(2, 3)}, **o),
 }
 """Optimizers that stand for all: the ten, a chain, a rule and a schedule of one's own, settings by leaf."""
+COUPLED = ("clipped", "numbers")  # whose leaves share a norm
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 

@@ -35,6 +35,7 @@ from support import (
     every_recipe,
     everything_of,
     frozen,
+    gauged,
     halving,
     run_alone,
     same_bits,
@@ -47,6 +48,7 @@ Point = collections.namedtuple("Point", "x y")
 DATA = Path(__file__).parent / "data"
 NEEDED = {
     "own rule": {"rules": [signed_average]},
+    "numbers": {"rules": [gauged]},
     "schedule": {"lr": halving},
     "tree": {"lr": {"a": halving, "b": 0.0}},
 }

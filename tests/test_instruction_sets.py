@@ -37,8 +37,9 @@ for name, cls in fl.OPTIMIZERS.items():
     halves = (np.float16, ml_dtypes.bfloat16) if name in ("Adam", "AdaDelta") else ()  # the conversions are no rule's
     for dtype in (np.float32, np.float64, *halves):
         rng = np.random.default_rng(0)
-        opt = fl.chain(fl.l2(0.01), fl.clip_value(10.0), fl.clip_norm(1e3), cls(), fl.weight_decay(0.1, **({} if hasattr(cls(), "lr") else
-                       {"lr": 0.1})), engine=engine)
+        lr = {} if hasattr(cls(), "lr") else {"lr": 0.1}
+        opt = fl.chain(fl.l2(0.01), fl.clip_value(10.0), fl.clip_norm(1e3), cls(), fl.weight_decay(0.1, **lr),
+                       engine=engine)
         w = numbers(rng, dtype)
         for _ in range(6):
             with np.errstate(all="ignore"):

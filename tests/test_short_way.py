@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from support import COMPLEX, FULL, HALVES, every_precision, gauged, limits, normal
+from support import COMPLEX, FULL, HALVES, every_precision, frozen, gauged, limits, normal
 
 
 @fl.rule
@@ -76,7 +76,7 @@ class Run:
         g = self.gradients(seed)
         getattr(self, action)(g)
         self.log.append((action, self.opt.t, self.opt.skipped, [p.tobytes() for p in self.params],
-                         [a.tobytes() for tree in self.opt.state.values() for a in tree]))  # fmt: skip
+                         frozen(dict(self.opt.state))))
 
     def step(self, g):
         assert self.opt.step(self.params, g) is self.params
@@ -571,16 +571,16 @@ def test_a_dropped_optimizer_is_gone_at_once_and_its_schedule_with_it(nested):
 
 def at_the_last_moment(monkeypatch, act):
     """Have something done once, when a step is about to run: by a finaliser, a handler of signals, another thread."""
-    from fallline import faststep
+    from fallline import fastpass
 
-    real, acts = faststep.perform, [act]
+    real, acts = fastpass.perform, [act]
 
     def perform(*given):
         if acts:
             acts.pop()()
         return real(*given)
 
-    monkeypatch.setattr(faststep, "perform", perform)
+    monkeypatch.setattr(fastpass, "perform", perform)
 
 
 def test_a_step_from_within_a_step_is_refused_and_that_one_goes_on(monkeypatch):

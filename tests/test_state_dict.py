@@ -15,6 +15,7 @@ from conftest import need
 from fallline.fingerprint import described, fingerprint
 from fallline.trees import flatten, paths
 from support import (
+    COUPLED,
     RECIPES,
     a_tree,
     assert_refused,
@@ -419,7 +420,7 @@ def test_the_description_of_a_function_says_what_can_be_told():
 # ---- leaves that come and go -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("tree", "schedule")])
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("tree", "schedule", *COUPLED)])
 @every_engine
 def test_a_leaf_added_later_has_its_own_step_count_and_the_others_go_on(recipe, engine):
     opt, w = stepped(recipe, engine=engine)
