@@ -60,7 +60,6 @@ class Shared(NamedTuple):
 
     leaves: Leaves
     groups: Sequence[Group]
-    arrays: Arrays
     sizes: Sequence[int]
     dims: Sequence[np.ndarray]
     starts: np.ndarray
@@ -72,27 +71,29 @@ class Shared(NamedTuple):
 
 
 class Pass:
-    """A program over the leaves. `values` is a row for each group, to be filled with those of `program.hyper`.
+    """A program over the leaves, whose `arrays` it does not keep. `values` is a row for each group, to be filled with
+    those of `program.hyper`.
 
     A program that only reads puts the sums of a block (see `blocks`) into `sums`, where those of leaf k begin at block
     `first[k]`; another counts the step, and renews the `numbers` of the state.
     """
 
-    def __init__(self, program: Program, shared: Shared, checks_finite: bool, numbers: Numbers | None = None) -> None:
+    def __init__(self, program: Program, shared: Shared, arrays: Arrays, checks_finite: bool,
+                 numbers: Numbers | None = None) -> None:
         self.program, self._shared = program, shared
         self._column = {name: place for place, name in enumerate(program.arrays, 1)}
         self.takes_x = "x" in self._column
         self.links: list[tuple[np.ndarray, np.ndarray]] = []
-        self._is_new = INCREMENT in self._column and not shared.arrays.outs
-        self._prepare_job(checks_finite)
+        self._is_new = INCREMENT in self._column and not arrays.outs
+        self._prepare_job(arrays, checks_finite)
         self._prepare_groups()
         self.in_python = not all(row[GROUP["scalars"]] for row in self._rows)
         self._prepare_numbers(numbers)
-        self._prepare_layouts()
+        self._prepare_layouts(arrays)
         self._expected = self._prepare_expected()
 
-    def _prepare_job(self, checks_finite: bool) -> None:
-        leaves, arrays, sizes = self._shared.leaves, self._shared.arrays, self._shared.sizes
+    def _prepare_job(self, arrays: Arrays, checks_finite: bool) -> None:
+        leaves, sizes = self._shared.leaves, self._shared.sizes
         kind_of = list(zip(map(real, leaves.dtypes), arrays.strided))
         kinds = sorted(set(kind_of), key=kind_of.index)
         width = len(self.program.arrays) + bool(self.program.totals) + EXTRA
@@ -149,9 +150,9 @@ class Pass:
                 self._add_row(k, function, address(self._shared.missed[k:]), address(place))
         self._job.renew(numbers.values, self._fresh)
 
-    def _prepare_layouts(self) -> None:
+    def _prepare_layouts(self, arrays: Arrays) -> None:
         """Of each strided leaf its layout, with the strides that parameters and outputs must have."""
-        columns, arrays, leaves = len(self.program.arrays), self._shared.arrays, self._shared.leaves
+        columns, leaves = len(self.program.arrays), self._shared.leaves
         self._strides: list[np.ndarray] = []
         self._layouts: dict[int, np.ndarray] = {}
         for k in (k for k, strided in enumerate(arrays.strided) if strided):

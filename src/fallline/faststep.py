@@ -55,22 +55,23 @@ class FastStep:
                  for shape, dtype in zip(leaves.shapes, leaves.dtypes)]  # in reals
         dims = [np.array(shape or (0,), np.int64) for shape in leaves.shapes]
         written = arrays.xs if into == "x" else arrays.outs
-        shared = Shared(leaves, groups, arrays, sizes, dims, *_ranges(written, leaves), count, missed, self._may_miss,
+        shared = Shared(leaves, groups, sizes, dims, *_ranges(written, leaves), count, missed, self._may_miss,
                         threads)
-        self._prepare_passes(program, shared, checks_finite, numbers)
+        self._prepare_passes(program, shared, arrays, checks_finite, numbers)
         self._asks = not constant or any(each.in_python for each in self._passes)
         self._settings = program.settings
         if not self._asks:
             self._set_values(values_after(0, [True] * len(groups)))
         self._prepare_calls(taken)
 
-    def _prepare_passes(self, program: Program, shared: Shared, checks_finite: bool, numbers: Numbers) -> None:
+    def _prepare_passes(self, program: Program, shared: Shared, arrays: Arrays, checks_finite: bool,
+                        numbers: Numbers) -> None:
         """The readings and the step; gradients are checked in the first, or by a sum of their squares there."""
         first = program.readings[0] if program.readings else program
         self._proofs = _proofs(first) if checks_finite else []
         checks = [checks_finite and not self._proofs, *[False] * len(program.readings)]
-        self._readings = [_Reading(p, shared, check) for p, check in zip(program.readings, checks)]
-        self._step = Pass(program, shared, checks[-1], numbers)
+        self._readings = [_Reading(p, shared, arrays, check) for p, check in zip(program.readings, checks)]
+        self._step = Pass(program, shared, arrays, checks[-1], numbers)
         self._passes: list[Pass] = [*self._readings, self._step]
         self._link(numbers)
 
@@ -187,8 +188,8 @@ class FastStep:
 class _Reading(Pass):
     """A pass that only reads: `by_leaf` are the totals of each leaf, and the first row of `tree` those of all."""
 
-    def __init__(self, program: Program, shared: Shared, checks_finite: bool) -> None:
-        super().__init__(program, shared, checks_finite)
+    def __init__(self, program: Program, shared: Shared, arrays: Arrays, checks_finite: bool) -> None:
+        super().__init__(program, shared, arrays, checks_finite)
         self.by_leaf, self.tree = (np.zeros((len(shared.sizes), len(program.totals))) for _ in range(2))
         self._arguments = (address(self.sums), address(self.first), *self.by_leaf.shape, address(self.by_leaf),
                            address(self.tree))
