@@ -12,7 +12,7 @@ from support import (
     build,
     every_engine,
     every_optimiser,
-    every_precision,
+    every_optimiser_or_precision,
     frozen,
     picture,
     same_bits,
@@ -54,9 +54,9 @@ BAD_GRADIENTS = {
     "strings": (lambda g: g | {"b": "downhill"}, r"\bb\b.*str"),
     "objects": (lambda g: g | {"b": np.full((2, 3), None)}, r"\bb\b.*object"),
     "a masked array": (lambda g: g | {"b": np.ma.masked_array(g["b"], g["b"] > 0)}, r"\bb\b.*[Mm]asked"),
-    "NaN": (lambda g: g | {"b": with_value(g["b"], np.nan)}, r"\bb\b"),
-    "infinity": (lambda g: g | {"b": with_value(g["b"], np.inf)}, r"\bb\b"),
-    "minus infinity": (lambda g: g | {"b": with_value(g["b"], -np.inf)}, r"\bb\b"),
+    "NaN": (lambda g: g | {"b": with_value(g["b"], np.nan)}, r"\bb has 1 NaN"),
+    "infinity": (lambda g: g | {"b": with_value(g["b"], np.inf)}, r"\bb has 1 infinite"),
+    "minus infinity": (lambda g: g | {"b": with_value(g["b"], -np.inf)}, r"\bb has 1 infinite"),
 }
 BAD_GRADIENT_SHAPES = {
     "a transposed gradient": (
@@ -216,9 +216,8 @@ def test_a_gradient_that_overflows_when_it_is_cast_counts_as_not_finite(engine):
     assert picture(opt, w) == before
 
 
-@every_optimiser
+@every_optimiser_or_precision
 @every_engine
-@every_precision
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_propagate_lets_a_non_finite_gradient_through_at_its_own_coordinate(name, engine, dtype, bad):
     opt, twin = build(name, engine, nonfinite="propagate"), build(name, engine)

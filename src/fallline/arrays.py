@@ -69,9 +69,9 @@ def _check_foreign(leaf: Any, what: str) -> None:
 
 
 def library(leaf: Any) -> str:
-    """The name of the library that a leaf is an array of: "jax"; "Python" for a number."""
-    xp = namespace(leaf)
-    return "Python" if xp is None else xp.__name__.removeprefix("array_api_compat.").split(".")[0]
+    """The name of the library that a leaf's state is of: "jax"; "numpy" for a Python number too."""
+    xp = namespace(leaf) or np
+    return xp.__name__.removeprefix("array_api_compat.").split(".")[0]
 
 
 def dtype_name(leaf: Any) -> str:
@@ -141,9 +141,9 @@ def host(leaf: Any) -> np.ndarray:
 def cast(leaf: Any, dtype: np.dtype) -> Any:
     """A leaf of any library in a dtype; a Python number as it is."""
     xp = namespace(leaf)
-    if xp is None or dtype_of(leaf) == dtype:
-        return leaf
-    return leaf.astype(dtype) if xp is np else xp.astype(leaf, getattr(xp, dtype.name))
+    if xp is np:
+        return leaf.astype(dtype, copy=False)  # which notices another byte order, too
+    return leaf if xp is None or dtype_of(leaf) == dtype else xp.astype(leaf, getattr(xp, dtype.name))
 
 
 def widened(leaf: Any) -> Any:
