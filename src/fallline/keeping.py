@@ -40,9 +40,6 @@ class Keeping:
     def t(self) -> int: ...
 
     @abstractmethod
-    def _forget(self) -> None: ...
-
-    @abstractmethod
     def _checked(self, qualified: str, value: Any) -> Any: ...
 
     @abstractmethod
@@ -210,8 +207,8 @@ class Keeping:
         """Take over what was checked; its arrays too where they have to wait."""
         bound, known = self._bound, loaded.known
         if bound is None or known is None:
-            self._forget()
-            self._torn, self._waiting = True, known  # should an interrupt come
+            self._torn = True  # should an interrupt come
+            self._bound, self._waiting, self._count = None, known, np.zeros(1, np.int64)
         else:
             check_fits(known, known_of(bound, self.t))
             bound.resolve(loaded.settings)

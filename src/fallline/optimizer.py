@@ -274,10 +274,13 @@ class Optimizer(Keeping):
 
     def _recount(self, t: int) -> None:
         self._check_untorn()
+        waiting = self._waiting and self._waiting.counted(t)
+        self._torn = True  # should an interrupt come
         self._count[0] = t
         if self._bound:
             self._bound.forget_missed()
-        self._waiting = self._waiting and self._waiting.counted(t)
+        self._waiting = waiting
+        self._torn = False
 
     @property
     def skipped(self) -> int:
@@ -396,10 +399,10 @@ class Optimizer(Keeping):
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
 
     def _forget(self) -> None:
-        self._count = np.zeros(1, np.int64)
-        self._skipped = 0
-        self._torn = False
+        self._torn = True  # should an interrupt come
         self._bound = self._waiting = None
+        self._count, self._skipped = np.zeros(1, np.int64), 0
+        self._torn = False
 
     def _checked(self, qualified: str, value: Any) -> Any:
         return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
