@@ -300,6 +300,7 @@ def test_numbers_of_any_kind_are_taken_and_kept_as_pythons():
     schedule = S.cosine(np.float32(0.5), np.int64(100), warmup=1e1, end=np.array(0))
     assert repr(schedule) == "cosine(peak=0.5, steps=100, warmup=10, end=0.0)"
     assert schedule(np.int8(5)) == schedule(np.array(5)) == schedule(5) == 0.25
+    assert S.piecewise(np.array([0.5, 0.25]), range(3, 4)) == S.piecewise([0.5, 0.25], (3,))
     assert schedule(need("torch").tensor(5)) == 0.25
 
 
@@ -338,6 +339,10 @@ REFUSED = {
     "S.join([S.cosine], [])":
         "schedules[0] of join must be a schedule (for a number write constant(number)) or a function of the number of "
         "completed steps. Got <class 'fallline.schedules.shapes.cosine'>.",
+    "S.piecewise([1, 2], {3: 0.1})": "boundaries of piecewise must be a list or tuple. Got {3: 0.1}.",
+    "S.inverse_sqrt(None)": "peak of inverse_sqrt must be a finite number. Got None.",
+    "S.one_cycle(None, 10)": "peak of one_cycle must be a finite number. Got None.",
+    "S.constant(1)(np.int64(-1))": "t of constant must be a whole number ≥ 0, that of the completed steps. Got -1.",
     "S.constant(1)(-1)": "t of constant must be a whole number ≥ 0, that of the completed steps. Got -1.",
     "S.constant(1)(0.5)": "t of constant must be a whole number ≥ 0, that of the completed steps. Got 0.5.",
     "S.constant(1)(np.arange(2))":
@@ -387,6 +392,10 @@ def test_warmup_ends_at_the_peak_and_the_descent_at_the_end_exactly(peak, end, w
         schedule = make(peak, steps=warmup + length, warmup=warmup, end=end)
         assert (schedule(warmup), schedule(warmup + length)) == (peak, end)
         assert warmup == 0 or schedule(0) == 0.0
+        level = make(peak, steps=warmup + length, warmup=warmup, end=peak)  # which not even a last bit may leave
+        assert {level(warmup + s) for s in range(1, 20)} == {peak}
+    rising = S.one_cycle(peak, warmup + length, warmup, end, rise=length)
+    assert (rising(warmup), rising(warmup + length)) == (peak / 25, end)
     assert S.cosine_restarts(peak, length, warmup, end)(warmup + 7 * length) == peak
     assert S.inverse_sqrt(peak, warmup)(warmup) == peak
 
@@ -655,10 +664,20 @@ def test_a_plot_shows_the_values_at_every_step_there_is_to_see(schedule):
     assert len(set(line.y)) > 1
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 1e308), st.floats(0, 1e308), st.floats(1e-300, 1e300), st.integers(1, 2**63))
+def test_anything_that_a_schedule_can_be_has_something_to_see(a, b, factor, every):
+    low, high = sorted((a, b))
+    first, last = (low, high) if factor > 1 else (high, low)
+    for schedule in (S.exponential(first, factor, end=last, every=every), S.step(first, every, end=last, factor=factor),
+                     S.cosine_restarts(a, every, growth=2), S.inverse_sqrt(a, every), S.piecewise([a], [])):
+        assert schedule.warmup < schedule._extent() < 2**128
+
+
 def test_several_are_drawn_together_under_the_names_they_are_given():
     a, b = S.cosine(1.0, steps=10**9, warmup=7), S.constant(0.5)
     assert [line.name for line in S.plot([a, b, halving]).data] == [repr(a), repr(b), "halving"]
-    figure = S.plot({"net": {"W": a, "b": [b, 0.25]}, "a/b": halving}, steps=10**9)
+    figure = S.plot({"net": {"W": a, "b": [b, 0.25]}, "a/b": halving}, steps=1e9)
     assert [line.name for line in figure.data] == ["net/W", "net/b/0", "net/b/1", "a/b"]
     assert {line.y[-1] for line in figure.data} == {0.0, 0.5, 0.25}
     assert all(1000 < len(line.x) < 3000 for line in figure.data)

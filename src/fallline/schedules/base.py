@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 from fallline.schema import brief
 
-__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Value"]
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Value", "whole"]
 
 
 class Kind(NamedTuple):
@@ -30,7 +30,8 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
+    """A whole number as an int; raises TypeError for anything else."""
     if isinstance(value, float) and value.is_integer():  # as in steps=1e4
         return int(value)
     if isinstance(value, bool):
@@ -47,8 +48,8 @@ def _function(value: Any) -> Any:
 Value = Annotated[float, Kind("a finite number", _real, math.isfinite)]
 Level = Annotated[float, Kind("a finite number ≥ 0", _real, lambda v: 0 <= v < math.inf)]
 Factor = Annotated[float, Kind("a finite number > 0", _real, lambda v: 0 < v < math.inf)]
-Count = Annotated[int, Kind("a whole number ≥ 0", _whole, lambda n: n >= 0)]
-Length = Annotated[int, Kind("a whole number ≥ 1", _whole, lambda n: n >= 1)]
+Count = Annotated[int, Kind("a whole number ≥ 0", whole, lambda n: n >= 0)]
+Length = Annotated[int, Kind("a whole number ≥ 1", whole, lambda n: n >= 1)]
 Function = Annotated[Callable[[int], float], Kind("a schedule (for a number write constant(number)) or a function of "
                                                   "the number of completed steps", _function, lambda f: True)]
 
@@ -93,8 +94,9 @@ class Schedule:
     def __post_init__(self) -> None:
         cls: Any = type(self)
         for name, (kind, several) in _kinds(cls).items():
-            given = getattr(self, name)
-            value = self._default(name) if given is None else given
+            value = getattr(self, name)
+            if value is None and getattr(cls, name, name) is None:  # where None is the dataclass's default
+                value = self._default(name)
             found = self._several(name, value, kind) if several else self._checked(name, value, kind)
             object.__setattr__(self, name, found)
         self._check()
@@ -103,10 +105,9 @@ class Schedule:
         """The value of a parameter that was not given and depends on those before it."""
 
     def _several(self, name: str, values: Any, kind: Kind) -> tuple[Any, ...]:
-        try:
-            items = tuple(values)
-        except TypeError:
-            raise TypeError(f"{name} of {type(self).__name__} must be a list or tuple. Got {brief(values)}.") from None
+        items = values.tolist() if hasattr(values, "tolist") else values
+        if not isinstance(items, (list, tuple, range)):
+            raise TypeError(f"{name} of {type(self).__name__} must be a list or tuple. Got {brief(values)}.")
         return tuple(self._checked(f"{name}[{k}]", value, kind) for k, value in enumerate(items))
 
     def _checked(self, name: str, value: Any, kind: Kind) -> Any:
@@ -128,15 +129,14 @@ class Schedule:
         """Raise ValueError if the parameters do not go together."""
 
     def __call__(self, t: int) -> float:
+        must = f"t of {type(self).__name__} must be a whole number ≥ 0, that of the completed steps."
         try:
             n = operator.index(t)
         except TypeError:
-            n = -1
-        if n < 0:
             several = ": for several write [schedule(t) for t in ...]" if getattr(t, "shape", ()) else ""
-            raise (ValueError if isinstance(t, int) else TypeError)(
-                f"t of {type(self).__name__} must be a whole number ≥ 0, that of the completed steps. Got "
-                f"{brief(t)}{several}.")
+            raise TypeError(f"{must} Got {brief(t)}{several}.") from None
+        if n < 0:
+            raise ValueError(f"{must} Got {n}.")
         if n < self.warmup:
             return self._after(0) * (n / self.warmup)
         return self._after(n - self.warmup)
@@ -157,5 +157,7 @@ def _kinds(cls: Any) -> dict[str, tuple[Kind, bool]]:
     for field in fields(cls):
         hint = hints[field.name]
         several = get_origin(hint) is Sequence
-        found[field.name] = (get_args(get_args(hint)[0] if several else hint)[1], several)
+        for kind in get_args(get_args(hint)[0] if several else hint):
+            if isinstance(kind, Kind):
+                found[field.name] = kind, several
     return found

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fallline.schedules.base import Schedule
+from fallline.schedules.base import Schedule, whole
 from fallline.schedules.shapes import constant, cosine  # noqa: F401  (the doctest)
 from fallline.schema import brief
 
@@ -42,14 +42,23 @@ def plot(schedules: Any, steps: int | None = None) -> Figure:
         raise ValueError("plot needs a schedule. Got none.")
     if steps is None:
         steps = max(f._extent() if isinstance(f, Schedule) else UNKNOWN for _, f in functions)
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps of plot must be a whole number ≥ 1. Got {brief(steps)}.")
-    ts = sorted({k * steps // POINTS for k in range(POINTS + 1)})
-    figure = _figure(steps, len(functions))
+    last = _last(steps)
+    ts = sorted({k * last // POINTS for k in range(POINTS + 1)})
+    figure = _figure(len(functions))
     for (name, function), colour, dash in zip(functions, itertools.cycle(COLOURS), itertools.cycle(DASHES)):
         figure.add_scatter(x=ts, y=[float(function(t)) for t in ts], name=name, line={"color": colour, "dash": dash},
-                           mode="lines+markers" if steps <= SINGLY else "lines")
+                           mode="lines+markers" if last <= SINGLY else "lines")
     return figure
+
+
+def _last(steps: Any) -> int:
+    try:
+        last = whole(steps)
+    except TypeError:
+        last = 0
+    if last < 1:
+        raise ValueError(f"steps of plot must be a whole number ≥ 1. Got {brief(steps)}.")
+    return last
 
 
 def _named(schedules: Any, name: str = "") -> list[tuple[str, Callable[[int], float]]]:
@@ -76,7 +85,7 @@ def _name(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
-def _figure(steps: int, lines: int) -> Figure:
+def _figure(lines: int) -> Figure:
     try:
         from plotly.graph_objects import Figure
     except ImportError:

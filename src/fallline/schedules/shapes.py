@@ -213,9 +213,10 @@ class _Geometric(Schedule):
         return min(value, self.end) if self.factor > 1 else max(value, self.end)
 
     def _extent(self) -> int:
-        known = self.end if self.end and self.peak else self.peak * 1e-3 ** math.copysign(1, 1 - self.factor)
-        factors = math.log(known / self.peak) / math.log(self.factor) if self.peak and self.factor != 1 else 5
-        return self.warmup + math.ceil(self.every * max(1.0, min(factors * 1.1, 1e12)))
+        factors = 5.0
+        if self.peak and self.factor != 1:  # until it is at its end, or at a thousandth
+            factors = 1.1 * math.log(max(self.end / self.peak, 1e-3)) / math.log(self.factor)
+        return self.warmup + math.ceil(self.every * min(max(factors, 1.0), 1e12))
 
 
 @dataclass(frozen=True)
