@@ -24,7 +24,7 @@ from fallline.errors import (
 )
 from fallline.minimize import minimize
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
-from fallline.optimizer import Optimizer, chain
+from fallline.optimizer import Optimizer, accumulate, chain
 from fallline.optimizers import (
     OPTIMIZERS,
     SGD,
@@ -66,6 +66,7 @@ __all__ = [
     "RMSProp",
     "TornOptimizer",
     "abs",
+    "accumulate",
     "after",
     "average",
     "before",

@@ -114,6 +114,22 @@ class Bound:
         self._lay_out(dict(self.state))
         self.host = host_engine(self._wanted)
 
+    # ---- calls that do not step ---
+
+    def holds(self) -> bool:
+        """Whether the coming call only gathers its gradient (see `rules.accumulate`)."""
+        gathers = self.chain.gathers
+        if gathers is None:
+            return False
+        calls, n = gathers
+        return self.numbers.by_slot()[calls][0] + 1 < self.value(n, 0, int(self.count[0]), {})
+
+    def completed(self, gradients: Sequence[Any]) -> list[Any]:
+        """Zeros for the gradients that are None in a call that steps, where others were gathered before."""
+        slot = self.chain.slots[self.chain.names[0], "sum"]
+        return [filled_like(widened(detached(self.state[slot][k])), 0.0)
+                if g is None and bool((self.state[slot][k] != 0).any()) else g for k, g in enumerate(gradients)]
+
     # ---- settings ----------------------------------------------------------------------------------------------------
 
     def resolve(self, settings: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fallline.errors import FormulaError
 from fallline.schema import Hyper, Link, Rule, unknown_setting
-from fallline.trace import INCREMENT, Program, Traced, trace
+from fallline.trace import INCREMENT, Program, Traced, held, trace
 
 __all__ = ["Chain"]
 
@@ -52,6 +52,9 @@ class Chain:
         if len(own) != 1:
             why = ": two would apply -lr twice and climb. Step them as two optimizers" if own else ""
             raise FormulaError(f"A chain has exactly one rule. Got {' and '.join(own) or 'none'}{why}.")
+        for first in (r for r in self.rules[1:] if r.hold is not None):
+            raise FormulaError(f"{first.name} goes around a chain: {first.name}(n, chain(...)), with all that modifies "
+                               "the gradient inside.")
         for first, second in zip(self.rules, self.rules[1:]):
             if _PLACE[first.kind] > _PLACE[second.kind]:
                 wrong, place = (second, "before") if second.kind == "before" else (first, "behind")
@@ -122,6 +125,9 @@ class Chain:
         for (name, rule), title in zip(self._named(), self._written):
             own = [f"{h}={settings[f'{name}.{h}']!r}" for h in rule.hyper if f"{name}.{h}" in settings]
             parts.append(f"{title}({', '.join(own)})")
+        if self.gathers:
+            inner = parts[1] if len(parts) == 2 else f"chain({', '.join(parts[1:])})"
+            return f"{self.names[0]}({settings[self.gathers[1]]:g}, {inner})"
         return parts[0] if len(parts) == 1 else f"chain({', '.join(parts)})"
 
     def starts(self) -> dict[str, float | str]:
@@ -146,6 +152,17 @@ class Chain:
         """The program that gives the increment."""
         return _program(self, INCREMENT)
 
+    @property
+    def holding(self) -> Program:
+        """The program of the calls in which the chain does not step, if its first rule has such calls."""
+        return _held(self)
+
+    @property
+    def gathers(self) -> tuple[str, str] | None:
+        """The slot that counts such calls, and the hyper-parameter that says how many make a step; None: each does."""
+        first = self.rules[0]
+        return None if first.hold is None else (self.slots[self.names[0], "calls"], f"{self.names[0]}.n")
+
     def __eq__(self, other: object) -> bool:
         """Chains of the same rules have the same names and so the same programs, whatever their settings."""
         return isinstance(other, Chain) and self.rules == other.rules
@@ -167,6 +184,11 @@ class Chain:
 @lru_cache(maxsize=256)  # to trace costs a millisecond, and optimizers come by the thousand
 def _program(chain: Chain, into: str) -> Program:
     return trace(chain.traced(), into)
+
+
+@lru_cache(maxsize=256)
+def _held(chain: Chain) -> Program:
+    return held(chain.traced()[0])
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def descend(
     params: an array or a tree of arrays of NumPy, torch, JAX...; copied, so the caller's are left alone.
     optimizer: advanced by the run; call again with it and the result's `params` to go on where it stopped.
     batches: a sequence, taken in order and over again, or a function of the step number, which counts from 0 for a
-        fresh optimizer and goes on from `optimizer.t` for one that has stepped before.
+        fresh optimizer and goes on from `optimizer.calls` for one that has stepped before.
     steps: how many evaluations and steps at most.
     target: stop at the first value that is no greater.
     patience: stop when so many values in a row bring no new best one.
@@ -166,7 +166,7 @@ def descend(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). Got {optimizer!r}.")
     record = _record(checkpoint, checkpoint_every, steps, optimizer)
-    evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.t, None
+    evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.calls, None
     if record is None:
         params, values = trees.copy(params), list[float]()
     else:

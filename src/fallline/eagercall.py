@@ -40,12 +40,12 @@ class EagerCall:
 
     whole = False  # an interrupt may come while arrays are put in place
 
-    def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
+    def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
                  targets: Sequence[Any] | None, tree: Any, t: int) -> None:
-        self.bound, self._program, self._xs, self._targets = bound, program, xs, targets
+        self.bound, self._program, self._xs, self._targets, self._tree = bound, program, xs, targets, tree
         self._gs = [None if g is None else _gradient(g, leaf, dtype)
                     for g, leaf, dtype in zip(gs, gs if xs is None else xs, bound.dtypes)]
-        self._into = program.outputs[0][0]
+        self._into, self._holds = into, into not in dict(program.outputs)
         if targets is not None:
             for k, leaf in enumerate(targets):
                 self._check_target(k, leaf)
@@ -85,11 +85,13 @@ class EagerCall:
             if k not in new:
                 result.append(old if self._into == "x" or old is None else _put(old, filled_like(old, -0.0)))
                 continue
-            for slot, arrays in bound.state.items():
-                arrays[k] = _put(arrays[k], new[k][slot])
-            value = new[k][self._into]
-            result.append(value if old is None else _put(old, value))
+            for slot in new[k].keys() & bound.state.keys():
+                bound.state[slot][k] = _put(bound.state[slot][k], new[k][slot])
+            if not self._holds:
+                result.append(new[k][self._into] if old is None else _put(old, new[k][self._into]))
         bound.numbers.values[:] = self._numbers
+        if self._holds:
+            return self._tree if self._into == "x" else self.nothing()
         bound.took(self._gs)
         bound.count += 1
         return bound.treedef.unflatten(result)

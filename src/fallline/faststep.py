@@ -62,7 +62,7 @@ class FastStep:
         self._settings = program.settings
         if not self._asks:
             self._set_values(values_after(0, [True] * len(groups)))
-        self._prepare_calls(taken)
+        self._prepare_calls(taken, numbers)
 
     def _prepare_passes(self, program: Program, shared: Shared, arrays: Arrays, checks_finite: bool,
                         numbers: Numbers) -> None:
@@ -85,8 +85,8 @@ class FastStep:
             if isinstance(each, _Reading):
                 sources |= each.totals()
 
-    def _prepare_calls(self, taken: np.ndarray) -> None:
-        self.is_atomic = self._step.at_once and not self._asks and not self._readings and not self._step.links
+    def _prepare_calls(self, taken: np.ndarray, numbers: Numbers) -> None:
+        self.is_atomic = self._step.at_once and not self._asks and not self._readings and not numbers.values.size
         for each in self._passes:
             each.prepare_call(address(taken) if self.is_atomic else 0, not each.in_python)
         if self._asks:

@@ -23,14 +23,15 @@ class HostCall:
     """One step or update, prepared: everything is checked, nothing is changed until `run`.
 
     `targets` are the leaves to write: the parameters, or those of `out`, or None for new arrays; `tree` is what they
-    came in.
+    came in. A program that does not give what it is to go `into` ("x" or INCREMENT) only holds the state of the chain.
     """
 
-    def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any],
+    def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
                  targets: Sequence[Any] | None, tree: Any, t: int) -> None:
         self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
         self._xs = xs
-        self._into = program.outputs[0][0]
+        self._into, self._holds = into, into not in dict(program.outputs)
+        self._mode = f"{into} held" if self._holds else into
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
         self._g = [self._gradient(gs[k], bound.dtypes[k]) for k in self._live]
@@ -76,7 +77,7 @@ class HostCall:
 
     def _prepare(self, t: int) -> list[Leaf]:
         self._new: dict[int, Any] = {}
-        self._out = {k: self._destination(k) for k in self._live}
+        self._out = {} if self._holds else {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
         gradients = detach(list(map(reals, self._g)), written)
         memo = self.bound.ask(self._program, self._live, t, [*self._gs, *(self._xs or ()), *(self._targets or ())])
@@ -85,7 +86,7 @@ class HostCall:
                 memo["known"] |= self._read(reading, gradients, t, memo)
             leaves = [self._leaf(self._program, k, g, t, memo) for k, g in zip(self._live, gradients)]
             self._numbers = self.bound.new_numbers(self._program, self._live, t, memo)
-        kernel = self.bound.kernel_for(self._into, self._program)
+        kernel = self.bound.kernel_for(self._mode, self._program)
         for key in {(leaf.dtype, tuple(leaf.columns)) for leaf in leaves}:
             kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
         return leaves
@@ -109,11 +110,11 @@ class HostCall:
 
     def _leaf(self, program: Program, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
-        bound, out = self.bound, self._out[k]
+        bound, out = self.bound, self._out.get(k)
         x = out if self._into == "x" else self._x[k] if self._x else None
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
         arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
-        outside = (g, out) if x is out or x is None else (g, out, x)
+        outside = (g,) if out is None else (g, out) if x is out or x is None else (g, out, x)
         self._check_sizes(k, outside)
         scalars, dtype = bound.scalars(program, k, t, memo), bound.computed[k]
         stored = real(bound.dtypes[k])
@@ -139,7 +140,7 @@ class HostCall:
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""
         bound, way = self.bound, "step" if self._into == "x" else "update" if self._targets is None else "out"
-        if not (self._settled and bound.shortens):
+        if self._holds or not (self._settled and bound.shortens):
             return
         xs = (self._xs or []) if "x" in self._program.reads else []
         outs = (self._targets or []) if way == "out" else []
@@ -165,9 +166,11 @@ class HostCall:
     def run(self) -> Any:
         """Run the program and count that; returns the tree of parameters, or of increments."""
         bound = self.bound
-        run(self._program, self._leaves, bound.kernel_for(self._into, self._program), bound.host, self._threads,
-            bound.count)
+        count = np.zeros(1, np.int64) if self._holds else bound.count
+        run(self._program, self._leaves, bound.kernel_for(self._mode, self._program), bound.host, self._threads, count)
         bound.numbers.values[:] = self._numbers
+        if self._holds:
+            return self._tree if self._into == "x" else self.nothing()
         bound.took(self._gs)
         if self._targets is None:
             return self._increments()

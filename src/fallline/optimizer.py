@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fallline import rules
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
@@ -25,11 +26,11 @@ from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
-from fallline.trace import Program
+from fallline.trace import INCREMENT
 from fallline.trees import copy as copied
 from fallline.trees import holds_none
 
-__all__ = ["Optimizer", "chain"]
+__all__ = ["Optimizer", "accumulate", "chain"]
 
 LAST_STEP = 2**63 - 1
 
@@ -153,7 +154,7 @@ class Optimizer(Keeping):
         bound = self._bind(params, "parameter")
         xs = bound.leaves(params, "parameter")
         gs = bound.leaves(grads, "gradient")
-        return self._take_long_way(bound, self._chain.stepping, xs, gs, xs, params)
+        return self._take_long_way(bound, "x", xs, gs, xs, params)
 
     def update(self, grads: Any, params: Any = None, out: Any = None) -> Any:
         """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
@@ -200,11 +201,14 @@ class Optimizer(Keeping):
             bound.check_library(k, g, "gradient")
         xs = None if params is None else bound.leaves(params, "parameter")
         targets = None if out is None else bound.leaves(out, "out")
-        return self._take_long_way(bound, self._chain.updating, xs, gs, targets, out)
+        return self._take_long_way(bound, INCREMENT, xs, gs, targets, out)
 
     def _short_way(self, way: str) -> Any:
-        fast = None if self._bound is None or self._torn else self._bound.fast.get(way)
-        return None if fast is None or fast.is_atomic else fast  # which was tried already
+        bound = None if self._torn else self._bound
+        fast = None if bound is None else bound.fast.get(way)
+        if bound is None or fast is None or fast.is_atomic:  # which was tried already
+            return None
+        return None if bound.holds() else fast
 
     def _bind(self, like: Any, what: str) -> Bound:
         if self._bound is not None:
@@ -232,11 +236,16 @@ class Optimizer(Keeping):
         self._skipped += 1
         return True
 
-    def _take_long_way(self, bound: Bound, program: Program, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
+    def _take_long_way(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
         with pinned():
-            call = _call(bound)(bound, program, xs, gs, targets, tree, self.t)
+            program = self._chain.stepping if into == "x" else self._chain.updating
+            if bound.holds():
+                program = self._chain.holding
+            elif self._chain.gathers:
+                gs = bound.completed(gs)
+            call = _call(bound)(bound, program, into, xs, gs, targets, tree, self.t)
             if self._check_finite(call.non_finite):
-                return tree if program.outputs[0][0] == "x" else call.nothing()
+                return tree if into == "x" else call.nothing()
             if bound.given is not self._settings:
                 bound.resolve(self._settings)  # what a schedule of the first step has set
             return self._advance(call)
@@ -281,6 +290,15 @@ class Optimizer(Keeping):
             self._bound.forget_missed()
         self._waiting = waiting
         self._torn = False
+
+    @property
+    def calls(self) -> int:
+        """Calls of `step` and `update` that were not skipped: as many as steps, but with `accumulate`."""
+        if self._chain.gathers is None:
+            return self.t
+        calls, n = self._chain.gathers
+        gathered = self.state.get(calls, 0)
+        return self.t * int(self._get(n)) + int(gathered)
 
     @property
     def skipped(self) -> int:
@@ -521,6 +539,26 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
     chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
     """
     return Optimizer(*links, engine=engine, nonfinite=nonfinite, threads=threads, state_dir=state_dir)
+
+
+def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+               state_dir: Any = None) -> Optimizer:
+    """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
+
+    In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
+    of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps.
+
+    Raises ValueError if n is no whole number ≥ 1, FormulaError for what is no chain.
+
+    >>> import fallline as fl
+    >>> opt, w = fl.accumulate(2, fl.SGD(1.0)), 0.0
+    >>> for g in (1.0, 3.0, 5.0):
+    ...     w = opt.step(w, g)
+    >>> w, opt.t, opt
+    (-2.0, 1, accumulate(2, SGD(lr=1.0)))
+    """
+    return Optimizer(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
+                     state_dir=state_dir)
 
 
 def _links_of(item: Any) -> list[Link]:

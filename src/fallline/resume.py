@@ -30,7 +30,7 @@ class Record:
 
     def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
         self.path, self.every, self._optimizer = path, every, optimizer
-        self.start, self._saved = optimizer.t, -1
+        self.start, self._saved = optimizer.calls, -1
         self.holding = Holding()
 
     def resume(self, params: Any) -> tuple[Any, list[float]]:

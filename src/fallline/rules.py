@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from fallline.ops import abs, maximum, minimum, norm, root, sqrt, tiny
-from fallline.schema import Fraction, NonNegative, Positive, after, before, rule
+from fallline.schema import Count, Fraction, NonNegative, Positive, after, before, rule, scalar
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------
 
@@ -177,6 +177,17 @@ def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, be
 
 
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
+
+def gathered(g: Any, sum: Any, calls: Any) -> Any:
+    """The state of `accumulate` after a call in which its chain does not step."""
+    return sum + g, calls + 1
+
+
+@before(hold=gathered)
+def accumulate(g, sum=0, calls=scalar(0), *, n: Count):
+    """The mean of the gradients of n calls, of which only the last steps the chain behind: `fallline.accumulate`."""
+    return (sum + g)/n, 0, 0
+
 
 
 @before

@@ -25,8 +25,8 @@ from fallline.errors import FormulaError
 from fallline.ops import SCOPES, sign  # noqa: F401  (sign: the doctest above)
 
 __all__ = [
-    "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before", "brief", "rule",
-    "scalar",
+    "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
+    "brief", "rule", "scalar",
 ]  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class Range(NamedTuple):
 
 NonNegative = Annotated[float, Range("≥ 0", lambda v: v >= 0)]
 Positive = Annotated[float, Range("> 0", lambda v: v > 0)]
+Count = Annotated[float, Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))]
 Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
 Real = Range("a finite number", lambda v: True)
 
@@ -117,9 +118,11 @@ class Rule:
     scopes: the slots that are one number, with what for: "leaf" or "tree".
     hyper: hyper-parameters by name.
     rest: the formula of the point to report, if that is not the parameter; see `rule`.
+    hold: the formula of the calls in which the chain does not step; see `rules.accumulate`.
     """
 
-    def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None) -> None:
+    def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None,
+                 hold: Callable[..., Any] | None = None) -> None:
         if not callable(formula):
             raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
         self.formula = formula
@@ -136,6 +139,7 @@ class Rule:
         self.hyper: dict[str, Hyper] = {}
         self._read_signature()
         self.rest = rest
+        self.hold = hold
         self._check_rest()
 
     def _read_signature(self) -> None:
@@ -233,7 +237,7 @@ class Rule:
             if self.__module__ != "__main__":
                 return self.name
             self.formula.__qualname__ = f"{self.name}.formula"
-        return Rule, (self.formula, self.kind, self.rest)
+        return Rule, (self.formula, self.kind, self.rest, self.hold)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self
@@ -284,7 +288,7 @@ def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] 
     return partial(Rule, kind="rule", rest=rest) if formula is None else Rule(formula, "rule", rest)
 
 
-def before(formula: Callable[..., Any]) -> Rule:
+def before(formula: Callable[..., Any] | None = None, *, hold: Callable[..., Any] | None = None) -> Any:
     """Make a function `(g, [x], [t], slot=start, ..., *, hyper)` a modifier of the gradient, to stand before the rule.
 
     >>> @before
@@ -292,8 +296,11 @@ def before(formula: Callable[..., Any]) -> Rule:
     ...     return g / 2
     >>> halve
     <before halve(g)>
+
+    `hold`, a function of g and the state that gives new state, is for calls in which the chain does not step; the one
+    of fallline is `rules.accumulate`, which says with the number `calls` and the hyper-parameter `n` which these are.
     """
-    return Rule(formula, "before")
+    return partial(Rule, kind="before", hold=hold) if formula is None else Rule(formula, "before", hold=hold)
 
 
 def after(formula: Callable[..., Any]) -> Rule:

@@ -18,7 +18,7 @@ from fallline.errors import FormulaError
 from fallline.ops import SCOPES, Symbol, begun, exp, flush, log, one_number, per_coordinate, settle
 from fallline.schema import Rule
 
-__all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "Traced", "as_written", "known", "trace"]
+__all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "Traced", "as_written", "held", "known", "trace"]
 
 
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
@@ -183,6 +183,16 @@ def trace(chain: Sequence[Traced], into: str) -> Program:
     outputs = {into: symbols["x"] + increment if into == "x" else increment}
     outputs |= {name: flush(new) for name, new in state.items() if new.array}
     return _Graph(outputs, {name: new for name, new in state.items() if not new.array}, chain).program()
+
+
+def held(link: Traced) -> Program:
+    """The program of the calls in which a chain does not step: by its first rule, which gives new state alone."""
+    symbols, rule = _given(), link.rule
+    assert rule.hold is not None
+    slots = [_slot(rule, name, link.slots[name], symbols) for name in rule.slots]
+    new = dict(zip(link.slots.values(), rule.hold(symbols["g"], *slots)))
+    arrays = {name: flush(per_coordinate(value)) for name, value in new.items() if value.array}
+    return _Graph(arrays, {name: value for name, value in new.items() if not value.array}, [link]).program()
 
 
 def as_written(rule: Rule) -> Program:
