@@ -11,9 +11,9 @@ ORDER = [
     "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",
     "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
     "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass",
-    "faststep", "bound", "hoststep", "hostcall", "eagercall", "fingerprint", "statedict", "tensorfile", "saved",
-    "keeping", "points", "optimizer", "optimizers", "checkpoint", "resume", "_progress", "descend", "_scipy",
-    "_objective", "minimize", "race", "cli",
+    "faststep", "bound", "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
+    "saved", "keeping", "points", "optimizer", "optimizers", "checkpoint", "resume", "_progress", "descend",
+    "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
 

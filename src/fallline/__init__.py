@@ -39,7 +39,7 @@ from fallline.optimizers import (
     RMSProp,
 )
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
-from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar
+from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline.settings import by_path
 from fallline.threads import set_num_threads
 
@@ -92,6 +92,7 @@ __all__ = [
     "scalar",
     "schedules",
     "set_num_threads",
+    "shaped",
     "sign",
     "sqrt",
     "total",

@@ -61,6 +61,7 @@ class Bound:
                             f"Got {type(leaves[0]).__name__}.")
         self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+        self._refuse_whole(leaves, what)
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.computed = list(map(computed, self.dtypes))
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
@@ -80,6 +81,18 @@ class Bound:
         else:
             self._lay_out(starts)
 
+    def _refuse_whole(self, leaves: Sequence[Any], what: str) -> None:
+        """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
+        if not self.chain.rule.whole_leaf:
+            return
+        if self.foreign:
+            raise TypeError(f"{self.chain.rule.name} is a function of whole leaves in host memory (NumPy, torch CPU "
+                            f"tensors). Got {type(leaves[0]).__name__}{' and engine=eager' * (self._libraries == [])}.")
+        for k, leaf in enumerate(leaves):
+            if is_complex(leaf):
+                raise TypeError(f"{self.name(k, what)} must be real, as {self.chain.rule.name} is a function of whole "
+                                f"leaves. Got {dtype_name(leaf)}.")
+
     def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}
         self._wanted = engine
@@ -94,7 +107,8 @@ class Bound:
     def _lay_out(self, starts: Mapping[str, Sequence[Any]]) -> None:
         """Have the state of all leaves of a dtype in one run of memory, and start it at numbers or arrays."""
         slots = list(starts)
-        arenas, placed = arena(self.shapes * len(slots), list(map(kept, self.dtypes)) * len(slots), self._directory)
+        shapes = [self.chain.shape(slot, shape) for slot in slots for shape in self.shapes]
+        arenas, placed = arena(shapes, list(map(kept, self.dtypes)) * len(slots), self._directory)
         for n, slot in enumerate(slots):
             self.state[slot] = placed[n * len(self.shapes) : (n + 1) * len(self.shapes)]
             for array, start in zip(self.state[slot], starts[slot]):
@@ -137,6 +151,7 @@ class Bound:
         program = self.chain.stepping
         powers, single, common = ({self.chain.source(q, settings) for q in some}
                                   for some in (program.powers, program.single, program.common))
+        single |= {self.chain.source(q, settings) for q in self.chain.of_whole_leaf}
         found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes,
                             "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
                  for q, value in settings.items()}
@@ -160,14 +175,14 @@ class Bound:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
         return _value(self.chain, qualified, self._setting(qualified, k), t, memo)
 
-    def ask(self, program: Program, live: Sequence[int], t: int, arrays: Sequence[Any]) -> dict[str, Any]:
-        """What a call needs to know after t completed steps, as its memo: here its schedules are asked for the leaves
-        that take part.
+    def ask(self, names: Sequence[str], live: Sequence[int], t: int, arrays: Sequence[Any]) -> dict[Any, Any]:
+        """What a call needs to know after t completed steps, as its memo: here its schedules, those of the
+        hyper-parameters of these names, are asked for the leaves that take part.
 
         Raises ValueError if one of them resized an array of the call: what was checked of it holds no longer.
         """
         memo: dict[Any, Any] = {"known": self.numbers.known(), "settings": self._settings}
-        scheduled = [q for q in program.settings if type(self._settings[q]) is not float]
+        scheduled = [q for q in names if type(self._settings[q]) is not float]
         if scheduled:
             before = places(arrays)
             with np.errstate(all="ignore"):
@@ -219,6 +234,10 @@ class Bound:
         if not any(isinstance(v, np.ndarray) for v in values):
             memo[key] = found
         return found
+
+    def given_value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
+        """A hyper-parameter's value for leaf k after t completed steps, for a call that has asked."""
+        return self._given(qualified, memo["settings"], k, t, memo)
 
     def _given(self, name: str, settings: Mapping[str, Any], k: int, t: int, memo: dict[Any, Any]) -> Any:
         """The value of what a program depends on: a hyper-parameter, or a number known before."""

@@ -34,6 +34,8 @@ class Chain:
         self.titles = {name: link.title or name for name, link in zip(self.names, links)}
         self._written = [link.title or link.rule.name for link in links]
         self.rule = next(r for r in self.rules if r.kind == "rule")
+        self.rule_name = self.names[self.rules.index(self.rule)]
+        self._check_whole()
         self.hyper: dict[str, Hyper] = {f"{n}.{h.name}": h for n, r in self._named() for h in r.hyper.values()}
         self.short = self._short_names()
         self.slots = self._slot_names()
@@ -62,6 +64,12 @@ class Chain:
                 right = ", ".join(r.name for r in sorted(self.rules, key=lambda r: _PLACE[r.kind]))
                 raise FormulaError(f"{wrong.name} modifies {what} and must stand {place} the rule {own[0]}: "
                                    f"chain({right}).")
+
+    def _check_whole(self) -> None:
+        for r in self.rules[: self.rules.index(self.rule)]:
+            if self.rule.whole_leaf and r.slots:
+                raise FormulaError(f"{r.name} keeps state and cannot stand before {self.rule.name}, a function of "
+                                   "whole leaves: only modifiers without state can.")
 
     def _short_names(self) -> dict[str, str]:
         """Names without "rule." where they mean one value: that of the one rule that has it, for others too."""
@@ -142,6 +150,25 @@ class Chain:
         """The state slots that are one number, with what for: "leaf" or "tree"."""
         return {self.slots[n, s]: over for n, r in self._named() for s, over in r.scopes.items()}
 
+    def shape(self, slot: str, leaf: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a state slot of a leaf of some shape."""
+        own = {self.slots[self.rule_name, s]: function for s, function in self.rule.shapes.items()}
+        return tuple(own[slot](leaf)) if slot in own else leaf
+
+    def named(self, rule: str, hyper: str) -> str:
+        """What a hyper-parameter of a rule is called."""
+        return f"{rule}.{hyper}"
+
+    @property
+    def of_whole_leaf(self) -> frozenset[str]:
+        """The hyper-parameters of a rule that is a function of whole leaves."""
+        return frozenset(self.named(self.rule_name, h) for h in self.rule.hyper if self.rule.whole_leaf)
+
+    @property
+    def ahead(self) -> Program | None:
+        """The program of the modifiers before a rule of whole leaves; None if there are none."""
+        return _ahead(self)
+
     @property
     def stepping(self) -> Program:
         """The program that advances the parameter."""
@@ -172,18 +199,24 @@ class Chain:
 
     def traced(self) -> list[Traced]:
         """The rules with the names that their slots and hyper-parameters have in this chain."""
-        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper})
+        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: self.named(n, h) for h in r.hyper})
                 for n, r in self._named()]
 
     def only_start(self) -> frozenset[str]:
         """The hyper-parameters that a state slot starts at and no formula reads."""
         started = {s for s in self.starts().values() if isinstance(s, str)}
-        return frozenset(started - set(self.stepping.settings))
+        return frozenset(started - set(self.stepping.settings) - self.of_whole_leaf)
 
 
 @lru_cache(maxsize=256)  # to trace costs a millisecond, and optimizers come by the thousand
 def _program(chain: Chain, into: str) -> Program:
-    return trace(chain.traced(), into)
+    return trace(chain.traced()[chain.rules.index(chain.rule) + 1 if chain.rule.whole_leaf else 0 :], into)
+
+
+@lru_cache(maxsize=256)
+def _ahead(chain: Chain) -> Program | None:
+    before = chain.traced()[: chain.rules.index(chain.rule)]
+    return trace(before, INCREMENT) if before else None
 
 
 @lru_cache(maxsize=256)

@@ -53,7 +53,7 @@ class EagerCall:
         bad = [(bound.paths[k], _bad(g)) for k, g in enumerate(self._gs) if g is not None and bound.checks_finite]
         self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
         live = [] if self.non_finite else [k for k, g in enumerate(self._gs) if g is not None]
-        memo = bound.ask(program, live, t, [*gs, *(xs or ()), *(targets or ())])
+        memo = bound.ask(program.settings, live, t, [*gs, *(xs or ()), *(targets or ())])
         for reading in program.readings:
             by_leaf = np.zeros((len(gs), len(reading.totals)))
             for k in live:

@@ -39,15 +39,24 @@ def fingerprint(rule: Rule) -> str:
     >>> fingerprint(rule(lambda g, *, lr=0.1: -lr * g)) == fingerprint(rule(lambda g, *, lr=0.1: lr * g))
     False
     """
-    program = as_written(rule)
     starts = [f"{slot} {start if isinstance(start, str) else float(start)!r}" for slot, start in rule.slots.items()]
-    parts: list[Any] = [rule.kind, *starts, *_parts(program)]
-    for reading in program.readings:
-        parts += [*_parts(reading), *map(tuple, reading.totals)]
-    parts += [*program.numbers, *rule.scopes.items()]
+    parts: list[Any] = [rule.kind, *starts, *(_whole_parts(rule) if rule.whole_leaf else _traced_parts(rule))]
     import hashlib  # which takes a while
 
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def _traced_parts(rule: Rule) -> list[Any]:
+    program = as_written(rule)
+    parts = _parts(program)
+    for reading in program.readings:
+        parts += [*_parts(reading), *map(tuple, reading.totals)]
+    return [*parts, *program.numbers, *rule.scopes.items()]
+
+
+def _whole_parts(rule: Rule) -> list[Any]:
+    """A function of whole leaves is not traced: it is known by its name and signature alone."""
+    return ["whole leaf", rule.name, *rule.given, *rule.shapes, *rule.hyper]
 
 
 def _parts(program: Program) -> list[Any]:

@@ -27,9 +27,9 @@ class HostCall:
     """
 
     def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None, tree: Any, t: int) -> None:
+                 targets: Sequence[Any] | None, tree: Any, t: int, memo: dict[Any, Any] | None = None) -> None:
         self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
-        self._xs = xs
+        self._xs, self._memo = xs, memo
         self._into, self._holds = into, into not in dict(program.outputs)
         self._mode = f"{into} held" if self._holds else into
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
@@ -80,7 +80,8 @@ class HostCall:
         self._out = {} if self._holds else {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
         gradients = detach(list(map(reals, self._g)), written)
-        memo = self.bound.ask(self._program, self._live, t, [*self._gs, *(self._xs or ()), *(self._targets or ())])
+        memo = self._memo or self.bound.ask(self._program.settings, self._live, t,
+                                            [*self._gs, *(self._xs or ()), *(self._targets or ())])
         with np.errstate(all="ignore"):
             for reading in self._program.readings:
                 memo["known"] |= self._read(reading, gradients, t, memo)
@@ -162,6 +163,12 @@ class HostCall:
         every = len(self._live) == len(self._gs)
         one = every and alike and not any(map(is_strided, self._leaves))
         return self.bound.host.name == "native" and one and not self._program.numbers
+
+    def evaluate(self) -> dict[int, np.ndarray]:
+        """The increments by leaf, of a program that has no state, with nothing counted."""
+        run(self._program, self._leaves, self.bound.kernel_for("ahead", self._program), self.bound.host, self._threads,
+            np.zeros(1, np.int64))
+        return {k: view(new) for k, new in self._new.items()}
 
     def run(self) -> Any:
         """Run the program and count that; returns the tree of parameters, or of increments."""

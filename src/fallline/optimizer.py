@@ -29,6 +29,7 @@ from fallline.threads import Turn
 from fallline.trace import INCREMENT
 from fallline.trees import copy as copied
 from fallline.trees import holds_none
+from fallline.wholecall import WholeCall
 
 __all__ = ["Optimizer", "accumulate", "chain"]
 
@@ -496,7 +497,7 @@ class Optimizer(Keeping):
 
 
 def _call(bound: Bound) -> type[HostCall] | type[EagerCall]:
-    return EagerCall if bound.foreign else HostCall
+    return EagerCall if bound.foreign else WholeCall if bound.chain.rule.whole_leaf else HostCall
 
 
 class _Hyper(MutableMapping[str, Any]):

@@ -26,7 +26,7 @@ from fallline.ops import SCOPES, sign  # noqa: F401  (sign: the doctest above)
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
-    "brief", "rule", "scalar",
+    "brief", "rule", "scalar", "shaped",
 ]  # fmt: skip
 
 
@@ -96,6 +96,22 @@ def scalar(start: float | str, over: str = "tree") -> Any:
     return Scalar(start, over)
 
 
+class Shaped(NamedTuple):
+    """The start of a state slot of another shape than the leaf's; see `shaped`."""
+
+    start: float | str
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+
+
+def shaped(start: float | str, shape: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Any:
+    """A state slot's default, in a rule of whole leaves, that gives it a shape of its own: a function of the leaf's.
+
+    >>> shaped(0, lambda shape: shape[:1]).shape((3, 4))
+    (3,)
+    """
+    return Shaped(start, shape)
+
+
 KINDS = {
     "rule": ("g", "x", "t"),  # gradient -> increment
     "before": ("g", "x", "t"),  # gradient -> gradient
@@ -117,12 +133,14 @@ class Rule:
     slots: state slots in order, each with its start (a number, the name of a hyper-parameter, "x" or "g").
     scopes: the slots that are one number, with what for: "leaf" or "tree".
     hyper: hyper-parameters by name.
+    shapes: the slots that are not shaped like the leaf, with their shape as a function of the leaf's.
     rest: the formula of the point to report, if that is not the parameter; see `rule`.
+    whole_leaf: whether the formula is a function of whole arrays; see `rule`.
     hold: the formula of the calls in which the chain does not step; see `rules.accumulate`.
     """
 
     def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None,
-                 hold: Callable[..., Any] | None = None) -> None:
+                 hold: Callable[..., Any] | None = None, whole_leaf: bool = False) -> None:
         if not callable(formula):
             raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
         self.formula = formula
@@ -136,6 +154,8 @@ class Rule:
         self.given: tuple[str, ...] = ()
         self.slots: dict[str, float | str] = {}
         self.scopes: dict[str, str] = {}
+        self.shapes: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {}
+        self.whole_leaf = whole_leaf
         self.hyper: dict[str, Hyper] = {}
         self._read_signature()
         self.rest = rest
@@ -186,11 +206,17 @@ class Rule:
             if default.over not in SCOPES:
                 self._refuse(f'the number `{name}` is one over "leaf" or over "tree". Got {default.over!r}')
             self.scopes[name], default = default.over, default.start
+        elif isinstance(default, Shaped):
+            if not self.whole_leaf:
+                self._refuse(f"the state slot `{name}` is shaped like the leaf: other shapes are for whole_leaf=True")
+            self.shapes[name], default = default.shape, default.start
         self.slots[name] = default
 
     def _check_start(self, name: str, start: Any) -> None:
+        if self.whole_leaf and name in self.scopes:
+            self._refuse(f"the state slot `{name}` of whole leaves is an array: write shaped(start, lambda shape: ())")
         number = isinstance(start, (int, float)) and not isinstance(start, bool) and _finite(start)
-        arrays = [] if name in self.scopes else ["x", *(["g"] if self.kind != "after" else [])]
+        arrays = [] if name in self.scopes or self.whole_leaf else ["x", *(["g"] if self.kind != "after" else [])]
         if not number and not (isinstance(start, str) and (start in self.hyper or start in arrays)):
             self._refuse(f"state slot `{name}` must start at a finite number, at the name of a hyper-parameter "
                          f"({', '.join(self.hyper) or 'there is none'})"
@@ -237,7 +263,7 @@ class Rule:
             if self.__module__ != "__main__":
                 return self.name
             self.formula.__qualname__ = f"{self.name}.formula"
-        return Rule, (self.formula, self.kind, self.rest, self.hold)
+        return Rule, (self.formula, self.kind, self.rest, self.hold, self.whole_leaf)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self
@@ -268,7 +294,8 @@ class Link:
         return f"{self.rule.name}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
 
 
-def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None) -> Any:
+def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None,
+         whole_leaf: bool = False) -> Any:
     """Make a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` a rule: it returns Δθ and the new state.
 
     Positional arguments without default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
@@ -280,12 +307,18 @@ def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] 
     `rest`, a function of x, slots and hyper-parameters, is the point to report where that is not the parameter (at
     which gradients are taken): `Optimizer.rest`. With it, write `@rule(rest=...)`.
 
+    `whole_leaf`: the formula is a function of NumPy arrays, one whole leaf at a time, in the dtype computed in, for
+    what is no formula over coordinates (matrix products, factored state). It may use all of NumPy, must leave its
+    arguments as they are, and its slots may be `shaped`. It is not traced: it promises neither the same bits on every
+    machine nor one pass through memory, and runs on real arrays in host memory.
+
     Raises FormulaError for a signature that says something else.
 
     >>> rule(lambda g, *, lr=0.1: -lr * g)
     <rule rule(g, *, lr=0.1)>
     """
-    return partial(Rule, kind="rule", rest=rest) if formula is None else Rule(formula, "rule", rest)
+    return partial(Rule, kind="rule", rest=rest, whole_leaf=whole_leaf) if formula is None else \
+        Rule(formula, "rule", rest, whole_leaf=whole_leaf)
 
 
 def before(formula: Callable[..., Any] | None = None, *, hold: Callable[..., Any] | None = None) -> Any:

@@ -219,7 +219,7 @@ def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
             raise ValueError(f"The state of {slot} must be a dict by leaf path. Got {type(arrays).__name__}.")
         _same(arrays, _paths(slot, chain, found), f"leaves of {slot}")
         for path, array in arrays.items():
-            shape = () if slot in chain.scopes() else found[path].shape
+            shape = () if slot in chain.scopes() else chain.shape(slot, found[path].shape)
             _check_array(array, shape, f"The state {slot}{' of ' * bool(path)}{path}")
     return Known(found, {slot: dict(state[slot]) for slot in chain.starts()})
 
