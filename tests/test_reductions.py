@@ -84,8 +84,9 @@ def _halved(parts):
 
 @every_engine
 @pytest.mark.parametrize("layout", [lambda a: a[::-1], lambda a: a.T, lambda a: a[:, ::2], np.asfortranarray])
-def test_a_total_does_not_depend_on_how_an_array_lies(engine, layout):
-    g = layout(np.random.default_rng(0).standard_normal((300, 70)))
+@pytest.mark.parametrize("width", [70, 700])  # the second in more parts than one
+def test_a_total_does_not_depend_on_how_an_array_lies(engine, layout, width):
+    g = layout(np.random.default_rng(0).standard_normal((300, width)))
     assert same_bits(fl.chain(fl.clip_norm(1.0), fl.SGD(), engine=engine).update(g),
                      fl.chain(fl.clip_norm(1.0), fl.SGD(), engine=engine).update(np.ascontiguousarray(g)))  # fmt: skip
 

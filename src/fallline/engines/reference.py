@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.engines.blocks import BLOCK, block_sums
+from fallline.engines.blocks import BLOCK, block_count, block_sums
 from fallline.engines.rows import Kernel, Row
 from fallline.precision import computed
 from fallline.trace import Program
@@ -119,7 +119,8 @@ class _Reading(_Reference):
     def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
         program, sums = self._program, row.arrays[-1].reshape(-1, len(self._program.totals))
         values = self._values(dict(zip(program.inputs, (a[part] for a in row.arrays))), row, part, buffers)
-        sums = sums[part.start // BLOCK : part.stop // BLOCK]
+        first = part.start // BLOCK  # (the sums may go on behind this part of a leaf)
+        sums = sums[first : first + block_count(len(row.arrays[0][part]))]
         for v in dict.fromkeys(v for _, v in program.outputs):
             own = [k for k, (_, other) in enumerate(program.outputs) if other == v]
             found = np.empty((len(sums), len(own)))
