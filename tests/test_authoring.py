@@ -2,11 +2,13 @@
 
 import math
 import pickle
+from typing import Any  # noqa: F401  (named by an annotation below)
 
 import numpy as np
 import pytest
 
 import fallline as fl
+from conftest import need
 
 
 def a_rule(formula):
@@ -89,10 +91,29 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     (lambda g, lr: np.sum(g), "Write total(...) in its place"),
     (lambda g, lr: g / np.linalg.norm(g), "Write norm(...) in its place"),
     (lambda g, lr: divmod(g, 2)[0], "`divmod` is not in the vocabulary"),
-    (lambda g, lr: g.sum(), ".sum of an array is not known"),
+    (lambda g, lr: g.sum(), "Write total(...) in its place"),
+    (lambda g, lr: g @ g * g, "Write total(a*b) in its place"),
+    (lambda g, lr: g.clip(-1, 1), "Write minimum(maximum(g, low), high) in its place"),
+    (lambda g, lr: np.where(np.isnan(g), 0, g), "Write g != g in its place"),
+    (lambda g, lr: np.add.reduce(g), "Write total(...) in its place"),
+    (lambda g, lr: np.sqrt(g, where=g > 0), "np.sqrt takes no where= in a formula"),
+    (lambda g, lr: np.multiply(g, lr, out=g), "np.multiply takes no out= in a formula"),
+    (lambda g, lr: np.maximum.reduce(g), "log exp."),
+    (lambda g, lr: np.asarray(g), "have no numbers yet"),
+    (lambda g, lr: np.float64(g), "have no numbers yet"),
+    (lambda g, lr: np.ones(3)[lr], "have no numbers yet"),
+    (lambda g, lr: f"{g:.3f}" and g, "my_rule.formula(g, ..., lr=0.1)"),
+    (lambda g, lr: {0.1: 1.0}[lr] * g, "a table by step is a schedule"),
+    (lambda g, lr: g.__setitem__(0, 1) or g, "changes nothing in place"),
+    (lambda g, lr: g.__delitem__(0) or g, "changes nothing in place"),
+    (lambda g, lr: fl.total(g, g) * g, 'over "leaf" or over "tree". Got <array g>'),
+    (lambda g, lr: fl.rules.sgd(g, lr=lr), "sgd.formula(g, ...)"),
+    (lambda g, lr: g * (lr, 1.0), "which may be an array shaped like the parameter"),
+    (lambda g, lr: g * True, "Got bool; write 1 or 0."),
+    (lambda g, lr: g * 1j, "Got complex."),
     (lambda g, lr: g[0], "coordinate by coordinate"),
     (lambda g, lr: len(g) * g, "coordinate by coordinate"),
-    (lambda g, lr: (g > 0) & (lr > 0), "where(condition, a, b)"),
+    (lambda g, lr: (g > 0) & (lr > 0), "where(a, where(b, x, y), y)"),
     (lambda g, lr: (g > 0) * g, "where(g > 0, 1, 0)"),
     (lambda g, lr: ~(g > 0), "vocabulary"),
     (lambda g, lr: g > 0, "where(g > 0, 1, 0)"),
@@ -108,6 +129,22 @@ def test_a_formula_outside_the_vocabulary_is_refused_with_what_to_write_instead(
     assert "rule" in str(error.value)
 
 
+def annotated(annotation):
+    """A formula whose lr has an annotation as text."""
+    def formula(g, *, lr=0.1):
+        return -lr * g
+    formula.__annotations__["lr"] = annotation
+    return formula
+
+
+def generator(g, *, lr=0.1):
+    yield -lr * g
+
+
+async def coroutine(g, *, lr=0.1):
+    return -lr * g
+
+
 @pytest.mark.parametrize(("formula", "remedy"), [
     (lambda grad: grad, "g (the gradient), x (the parameter), t (the step number from 1)"),
     (lambda g, beta: g, "a state slot needs its start (`beta=0`), a hyper-parameter stands after `*`"),
@@ -116,11 +153,80 @@ def test_a_formula_outside_the_vocabulary_is_refused_with_what_to_write_instead(
     (lambda g, m="eps": (g, m), "the name of a hyper-parameter (there is none)"),
     (lambda g, x=0: (g, x), "give the slot another name"),
     (lambda g, m=None: (g, m), "finite number"),
+    (lambda self, g, *, lr=0.1: -lr * g, "write it outside the class"),
+    (lambda g, *, x, lr=0.1: -lr * g * x, "`x` is the parameter and stands before `*`"),
+    (lambda g, *, nesterov=False: g, "`nesterov=False` is no number, as a default must be"),
+    (lambda g, *, lr=None: g, "`lr=None` is no number"),
+    (lambda g, *, lr=abs: g, "schedules, trees and arrays are given to the optimizer"),
+    (annotated("fl.NonNeg"), "an annotation cannot be read"),
+    (annotated("NoSuchName"), "an annotation cannot be read"),
+    (annotated("int"), "is its range: NonNegative, Positive, Fraction or float. Got <class 'int'>"),
+    (annotated("(0, 1)"), "Got (0, 1)"),
+    (fl.rules.sgd, "sgd is a rule already"),
+    (fl.Adam, "A rule is a function of g"),
+    (3, "A rule is a function of g, ... Got 3"),
+    (generator, "no `async`, no `yield`"),
+    (coroutine, "no `async`, no `yield`"),
 ])  # fmt: skip
 def test_a_signature_that_is_no_schema_is_refused(formula, remedy):
     with pytest.raises(fl.FormulaError) as error:
         fl.rule(formula)
     assert remedy in str(error.value)
+
+
+def test_an_annotation_may_be_a_range_a_float_or_their_names():
+    for text in ("float", "fl.Positive", "Any"):
+        assert str(fl.rule(annotated(text))) == "<rule formula(g, *, lr=0.1)>"
+
+
+def test_a_rest_that_is_no_function_is_refused():
+    with pytest.raises(fl.FormulaError, match=r"its `rest` is a function of x.*\. Got 5\."):
+        fl.rule(rest=5)(lambda g, *, lr=0.1: -lr * g)
+
+
+def test_a_formula_that_says_something_else_each_time_is_refused():
+    numbers = iter(range(100))
+    with pytest.raises(fl.FormulaError, match="In rule rule: the formula says something else each time"):
+        a_rule(lambda g, lr: g * next(numbers))
+
+    @fl.before
+    def noisy(g):
+        return g + np.random.default_rng().standard_normal()
+
+    with pytest.raises(fl.FormulaError, match="In rule noisy: the formula says"):
+        fl.chain(noisy, fl.SGD())
+
+
+def test_an_error_notes_the_line_of_the_formula_where_it_arose():
+    @fl.rule
+    def wrong(g, m=0, *, lr=0.1):
+        m = m + g
+        step = m**2
+        return -lr * step, m
+
+    with pytest.raises(fl.FormulaError) as error:
+        fl.Optimizer(wrong)
+    line = wrong.formula.__code__.co_firstlineno + 3
+    assert error.value.__notes__ == [f'  File "{__file__}", line {line}, in wrong\n    step = m**2']
+
+
+def test_words_of_torch_are_refused_with_those_of_fallline():
+    torch = need("torch")
+    with pytest.raises(fl.FormulaError, match=r"torch's sqrt is not .* Write fallline's sqrt in its place\."):
+        a_rule(lambda g, lr: torch.sqrt(g))
+
+
+def test_symbols_show_their_names():
+    seen = []
+    a_rule(lambda g, lr: seen.append(f"{g} {g * lr}") or g)
+    assert seen[0] == "<array g> <array mul>"
+
+
+def test_what_takes_steps_is_an_optimizer_and_no_rule():
+    for rule, shown in [(fl.rules.sgd, "sgd"), (fl.rules.sgd(lr=0.1), r"sgd\(lr=0.1\)")]:
+        for word in ("step", "update"):
+            with pytest.raises(AttributeError, match=rf"Make an optimizer of it: fallline.Optimizer\({shown}\)\."):
+                getattr(rule, word)
 
 
 def test_the_gradient_of_a_modifier_of_the_increment_is_called_d():
@@ -138,6 +244,11 @@ def test_a_wrong_number_of_returned_states_is_refused(formula):
         fl.Optimizer(fl.rule(formula))
 
 
+def test_a_rate_among_the_state_slots_is_told_apart():
+    with pytest.raises(fl.FormulaError, match=r"A default before `\*` makes a state slot"):
+        fl.Optimizer(fl.rule(lambda g, lr=0.1: -lr * g))
+
+
 @pytest.mark.parametrize(("links", "remedy"), [
     ((fl.SGD(), fl.Adam()), "two would apply -lr twice and climb"),
     ((), "exactly one rule"),
@@ -145,6 +256,9 @@ def test_a_wrong_number_of_returned_states_is_refused(formula):
     ((fl.SGD(), fl.clip_value(1.0)), "must stand before the rule sgd: chain(clip_value, sgd)"),
     ((fl.weight_decay(0.1), fl.SGD()), "must stand behind the rule sgd: chain(sgd, weight_decay)"),
     ((lambda g: g, fl.SGD()), "Decorate it with fallline.rule"),
+    (([fl.clip_value(1.0), fl.SGD()],), "one by one: chain(*links)"),
+    ((fl.SGD(), 0.1), "Settings of rules go by name: Optimizer(my_rule, lr=0.1)"),
+    ((fl.SGD(), np.ones(2)), "go to step: opt.step(params, grads)"),
 ])  # fmt: skip
 def test_a_chain_that_is_none_is_refused_with_the_order_it_should_have(links, remedy):
     with pytest.raises(fl.FormulaError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import nan
@@ -240,5 +241,13 @@ def as_link(item: Any) -> Link:
         return item
     if isinstance(item, Rule):
         return Link(item, {})
-    hint = " Decorate it with fallline.rule, fallline.before or fallline.after." if callable(item) else ""
+    hint = ""
+    if callable(item):
+        hint = " Decorate it with fallline.rule, fallline.before or fallline.after."
+    elif isinstance(item, (list, tuple)):
+        hint = " Give its members one by one: chain(*links)."
+    elif isinstance(item, numbers.Real):
+        hint = " Settings of rules go by name: Optimizer(my_rule, lr=0.1)."
+    elif hasattr(item, "shape"):
+        hint = " Parameters and gradients go to step: opt.step(params, grads)."
     raise FormulaError(f"A chain is made of rules, modifiers and optimizers. Got {item!r}.{hint}")

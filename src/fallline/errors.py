@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer"]
+import inspect
+import linecache
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer", "placed",
+]  # fmt: skip
 
 
 class FalllineError(Exception):
@@ -37,3 +45,15 @@ class NonFiniteGradient(FalllineError, ValueError):  # noqa: N818  the name of t
 
 class TornOptimizer(FalllineError, RuntimeError):  # noqa: N818
     """A step was interrupted half-way, so parameters and state are of no whole number of steps."""
+
+
+def placed(error: FormulaError, rule: str, formula: Callable[..., Any]) -> FormulaError:
+    """The error with the rule's name, and a note of the line of the formula at which it arose."""
+    named = FormulaError(f"In {rule}: {error}")
+    code = getattr(inspect.unwrap(formula), "__code__", None)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is code:
+            text = linecache.getline(code.co_filename, line).strip()
+            shown = f"\n    {text}" if text else ""
+            named.add_note(f'  File "{code.co_filename}", line {line}, in {code.co_name}{shown}')
+    return named

@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fallline.errors import FormulaError
+from fallline.words import VOCABULARY, no_word
 
 __all__ = ["abs", "exp", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]
 
-VOCABULARY = "+ - * /, comparison, sqrt abs sign maximum minimum where root total norm; for scalars also ** log exp"
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -34,13 +34,36 @@ class Symbol:
     """
 
     __slots__ = ("args", "array", "op", "truth")
-    __hash__ = object.__hash__
-
     def __init__(self, op: str, args: tuple[Any, ...], *, array: bool, truth: bool = False) -> None:
         self.op, self.args, self.array, self.truth = op, args, array, truth
 
     def __repr__(self) -> str:
-        return f"<{'array' if self.array else 'scalar'} {self.op}>"
+        name = self.args[0] if self.op in ("input", "hyper") else self.op
+        return f"<{'array' if self.array else 'scalar'} {name}>"
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec) if not spec else self._no_numbers("a format")
+
+    def __hash__(self) -> int:
+        raise FormulaError("A formula's values cannot be looked up in a dict, a set or a cache: a table by step is a "
+                           "schedule, and a choice is where(condition, a, b).")
+
+    def _no_numbers(self, what: str) -> NoReturn:
+        raise FormulaError(f"A formula's values have no numbers yet while it is traced, so {what} cannot have them. To "
+                           "see numbers, call the function itself with arrays: my_rule.formula(g, ..., lr=0.1).")
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        self._no_numbers("an array")
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, *_: Any) -> NoReturn:
+        raise no_word(func.__name__, f"torch's {func.__name__}")
+
+    def __setitem__(self, *_: Any) -> NoReturn:
+        raise FormulaError("A formula changes nothing in place: write m = beta*m + g for m[:] = beta*m + g, and "
+                           "m = where(condition, a, m) for m[condition] = a.")
+
+    __delitem__ = __setitem__
 
     def __neg__(self) -> Symbol:
         return build("neg", self)
@@ -55,22 +78,24 @@ class Symbol:
         raise FormulaError(f"`~` is not in the vocabulary of formulas: {VOCABULARY}. Turn the comparison round.")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Symbol:
-        if method != "__call__" or kwargs or ufunc.__name__ not in _UFUNCS:
-            raise FormulaError(f"np.{ufunc.__name__} is not in the vocabulary of formulas: {VOCABULARY}.")
+        name = ufunc.__name__
+        if method != "__call__" or name not in _UFUNCS:
+            word = name if method == "__call__" else f"{name}.{method}"
+            raise no_word(word, f"np.{word}")
+        if kwargs:
+            raise FormulaError(f"np.{name} takes no {', '.join(f'{k}=' for k in kwargs)} in a formula, which changes "
+                               "nothing in place: write m = ..., and where(condition, a, b) for conditions.")
         return _UFUNCS[ufunc.__name__](*map(_lift, inputs))
 
     def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Symbol:
         if func is np.where and len(args) == 3 and not kwargs:
             return where(*args)
-        instead = {"norm": " Write norm(...) in its place.", "sum": " Write total(...) in its place."}
-        raise FormulaError(f"np.{func.__name__} is not in the vocabulary of formulas: {VOCABULARY}."
-                           f"{instead.get(func.__name__, '')}")
+        raise no_word(func.__name__, f"np.{func.__name__}")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise FormulaError(f"A formula works coordinate by coordinate: .{name} of an array is not known in it. "
-                           f"Its vocabulary is {VOCABULARY}.")
+        raise no_word(name, f".{name} of an array")
 
     def __bool__(self) -> NoReturn:
         raise FormulaError("A formula has no Python `if`, `and`, `or`, `not`, `max` or `min` on its values: "
@@ -90,8 +115,7 @@ class Symbol:
 
 def _refuse(sign: str) -> Callable[..., NoReturn]:
     def refused(*_: Any) -> NoReturn:
-        raise FormulaError(f"`{sign}` is not in the vocabulary of formulas: {VOCABULARY}. "
-                           "For conditions write where(condition, a, b).")
+        raise no_word(sign, f"`{sign}`")
     return refused
 
 
@@ -140,8 +164,11 @@ def _lift(a: Any) -> Symbol:
     if isinstance(a, (int, float, np.integer, np.floating)) and not isinstance(a, builtins.bool):
         # a float, so that no integer grows without bound; a whole exponent stays exact as one
         return Symbol("constant", (float(a),), array=False)
-    raise FormulaError(f"A formula combines its arguments and plain numbers. Got {type(a).__name__}; "
-                       "make it a hyper-parameter (after `*` in the signature).")
+    instead = "; write 1 or 0" if isinstance(a, builtins.bool) else ""
+    if hasattr(a, "shape") or isinstance(a, (list, tuple)):
+        instead = ("; make it a hyper-parameter (after `*` in the signature), which may be an array shaped like the "
+                   "parameter")
+    raise FormulaError(f"A formula combines its arguments and plain numbers. Got {type(a).__name__}{instead}.")
 
 
 def _operators(op: str) -> tuple[Callable, Callable]:
@@ -249,7 +276,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 def _reduced(values: Any, kind: str, over: str) -> Any:
     """The sum of values, or of their squares, over all coordinates of a leaf or of the tree, in double precision."""
-    if over not in SCOPES:
+    if not isinstance(over, str) or over not in SCOPES:
         raise FormulaError(f'A sum is over "leaf" or over "tree". Got {over!r}.')
     if isinstance(values, Symbol):
         if not values.array or values.truth:

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline.errors import FormulaError
-from fallline.ops import SCOPES, sign  # noqa: F401  (sign: the doctest above)
+from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
@@ -121,6 +121,11 @@ _MEANING = {"g": "the gradient", "d": "the increment", "x": "the parameter", "t"
 _RETURNS = {"rule": "the increment", "before": "the gradient", "after": "the increment"}
 
 
+def _no_optimizer(owner: Rule | Link) -> NoReturn:
+    name = owner.name if isinstance(owner, Rule) else owner
+    raise AttributeError(f"A rule by itself takes no steps. Make an optimizer of it: fallline.Optimizer({name}).")
+
+
 class Rule:
     """A formula and the schema read off its signature.
 
@@ -139,10 +144,11 @@ class Rule:
     hold: the formula of the calls in which the chain does not step; see `rules.accumulate`.
     """
 
+    step = update = property(_no_optimizer)
+
     def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None,
                  hold: Callable[..., Any] | None = None, whole_leaf: bool = False) -> None:
-        if not callable(formula):
-            raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
+        _check_function(formula, kind)
         self.formula = formula
         self.kind = kind
         name = getattr(formula, "__name__", "rule")
@@ -170,12 +176,15 @@ class Rule:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 self._refuse(f"`{p}` leaves the schema open: name every state slot and every hyper-parameter")
             elif p.kind is p.KEYWORD_ONLY:
+                if p.name in KINDS[self.kind]:
+                    self._refuse(f"`{p.name}` is {_MEANING[p.name]} and stands before `*`")
                 self.hyper[p.name] = self._hyper(p)
             elif p.default is p.empty:
                 if p.name not in KINDS[self.kind]:
                     known = ", ".join(f"{n} ({_MEANING[n]})" for n in KINDS[self.kind])
-                    self._refuse(f"unknown argument `{p.name}`. Without a default it must be one of {known}; "
-                                 f"a state slot needs its start (`{p.name}=0`), a hyper-parameter stands after `*`")
+                    why = ("a rule is a plain function: write it outside the class" if p.name in ("self", "cls") else
+                           f"a state slot needs its start (`{p.name}=0`), a hyper-parameter stands after `*`")
+                    self._refuse(f"unknown argument `{p.name}`. Without a default it must be one of {known}; {why}")
                 given.append(p.name)
             else:
                 if p.name in KINDS[self.kind]:
@@ -188,17 +197,21 @@ class Rule:
     def _parameters(self) -> list[inspect.Parameter]:
         try:
             return list(inspect.signature(self.formula, eval_str=True).parameters.values())
-        except NameError as error:
+        except (NameError, AttributeError, SyntaxError) as error:
             self._refuse(f"an annotation cannot be read ({error})")
 
     def _hyper(self, p: inspect.Parameter) -> Hyper:
-        extras = get_args(p.annotation) if get_origin(p.annotation) is Annotated else ()
-        found = [extra for extra in extras if isinstance(extra, Range)]
+        annotated = get_origin(p.annotation) is Annotated
+        found = [extra for extra in get_args(p.annotation) if isinstance(extra, Range)] if annotated else []
+        if not annotated and p.annotation not in (p.empty, float, Any):
+            self._refuse(f"the annotation of `{p.name}` is its range: NonNegative, Positive, Fraction or float. "
+                         f"Got {brief(p.annotation)}")
         hyper = Hyper(p.name, None, found[0] if found else Real)
         if p.default is p.empty:
             return hyper
-        if isinstance(p.default, (bool, str)):
-            self._refuse(f"`{p.name}={p.default!r}` is no number; a variant is another rule")
+        if not isinstance(p.default, numbers.Real) or isinstance(p.default, bool):
+            self._refuse(f"`{p.name}={brief(p.default)}` is no number, as a default must be: schedules, trees and "
+                         "arrays are given to the optimizer, and a variant is another rule")
         return Hyper(p.name, hyper.check(p.default, f"{self.name}'s signature"), hyper.range)
 
     def _slot(self, name: str, default: Any) -> None:
@@ -223,6 +236,8 @@ class Rule:
                          f"{' or at ' * bool(arrays)}{' or '.join(arrays)}. Got {start!r}")
 
     def _check_rest(self) -> None:
+        if self.rest is not None and not callable(self.rest):
+            self._refuse(f"its `rest` is a function of x, state slots and hyper-parameters. Got {brief(self.rest)}")
         names = [] if self.rest is None else list(inspect.signature(self.rest).parameters)
         unknown = [n for n in names[1:] if n not in (*self.slots, *self.hyper)]
         if self.rest is not None and (names[:1] != ["x"] or unknown):
@@ -239,12 +254,16 @@ class Rule:
         values = result if isinstance(result, tuple) else (result,)
         if len(values) != 1 + len(self.slots):
             wanted = ", ".join([_RETURNS[self.kind], *self.slots])
+            fewer = (" A default before `*` makes a state slot; hyper-parameters stand behind it."
+                     if len(values) <= len(self.slots) else "")
             raise FormulaError(f"{self.name} must return {wanted} ({1 + len(self.slots)} "
                                f"value{'s' if self.slots else ''}): its signature has {len(self.slots)} "
-                               f"state slot{'' if len(self.slots) == 1 else 's'}. Got {len(values)}.")
+                               f"state slot{'' if len(self.slots) == 1 else 's'}. Got {len(values)}.{fewer}")
         return values[0], values[1:]
 
     def __call__(self, *args: Any, **settings: Any) -> Link:
+        if any(isinstance(value, Symbol) for value in (*args, *settings.values())):
+            raise FormulaError(f"A rule within a formula is called by its formula: {self.name}.formula(g, ...).")
         own = [h.name for h in self.hyper.values() if h.default is not None]
         if len(args) > len(own):
             raise TypeError(f"{self.name} takes at most {len(own)} settings by position ({', '.join(own)}). "
@@ -275,6 +294,19 @@ class Rule:
         return f"<{self.kind} {self.name}({', '.join([*self.given, *slots, *(['*'] if hyper else []), *hyper])})>"
 
 
+def _check_function(formula: Any, kind: str) -> None:
+    """Refuse what is no function that returns."""
+    if isinstance(formula, Rule):
+        raise FormulaError(f"{formula.name} is a {formula.kind} already.")
+    if not callable(formula) or isinstance(formula, type):
+        raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
+    if any(asks(formula) for asks in _NOT_RETURNING):
+        raise FormulaError(f"A {kind} is a function that returns: no `async`, no `yield`. Got {brief(formula)}.")
+
+
+_NOT_RETURNING = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
 def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any) -> None:
     """Refuse settings that are not known, listing those that are."""
     for name in settings:
@@ -289,6 +321,7 @@ class Link:
     rule: Rule
     settings: Mapping[str, Any]
     title: str = ""
+    step = update = property(_no_optimizer)
 
     def __repr__(self) -> str:
         return f"{self.rule.name}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"

@@ -1,6 +1,6 @@
 """Trace a chain of rules into a straight-line program.
 
-The formulas are called once, with symbols; no source code is read, so closures, lambdas and helper functions work.
+The formulas are called with symbols; no source code is read, so closures, lambdas and helper functions work.
 What depends on hyper-parameters and t alone becomes the program's *scalars*: one compiled function, run once per step
 in float64. The rest becomes *code*: operations over arrays, in order, each value computed once.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline.errors import FormulaError
+from fallline.errors import FormulaError, placed
 from fallline.ops import SCOPES, Symbol, begun, exp, flush, log, one_number, per_coordinate, settle
 from fallline.schema import Rule
 
@@ -172,8 +172,19 @@ def known(what: str, name: Any) -> str:
 def trace(chain: Sequence[Traced], into: str) -> Program:
     """The program of a chain; `into` is "x" (advance the parameter) or INCREMENT (give it).
 
-    Raises FormulaError, naming what to write instead, for a formula outside the vocabulary.
+    Raises FormulaError, naming what to write instead, for a formula outside the vocabulary, and for one that says
+    something else each time it is called.
     """
+    program = _once(chain, into)
+    if repr(_once(chain, into)) != repr(program):
+        names = [link.rule.name for link in chain if repr(as_written(link.rule)) != repr(as_written(link.rule))]
+        raise FormulaError(f"In rule {', '.join(names)}: the formula says something else each time it is called. It is "
+                           "traced, not called at every step, so a random number, a counter or a clock in it would "
+                           "stand still: what changes by step is a function of t, or a schedule.")
+    return program
+
+
+def _once(chain: Sequence[Traced], into: str) -> Program:
     symbols = _given()
     state: dict[str, Any] = {}
     value = symbols["g"]
@@ -222,7 +233,7 @@ def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str,
         for name, value in zip(rule.slots, new):
             state[link.slots[name]] = one_number(value, name) if name in rule.scopes else per_coordinate(value)
     except FormulaError as error:
-        raise FormulaError(f"In {rule.kind} {rule.name}: {error}") from None
+        raise placed(error, f"{rule.kind} {rule.name}", rule.formula) from None
     return result
 
 
