@@ -7,7 +7,8 @@ import fallline
 
 ORDER = [
     "errors", "words", "ops", "schema", "rules", "trace", "precision", "memory", "threads", "arithmetic",
-    "engines.rows", "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
+    "engines.rows", "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored",
+    "engines.jobs",
     "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",
     "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
     "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass",
