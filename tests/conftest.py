@@ -31,6 +31,22 @@ def need_chromium() -> str:
     return _missing("chromium")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out the combinations of optimiser and dtype that support.DRAWN leaves out."""
+    if ALL:
+        return
+    from support import DRAWN
+
+    def drawn(item):
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        drawn = DRAWN.get(params.get("name")) if isinstance(params.get("name"), str) else None
+        return drawn is None or "dtype" not in params or str(params["dtype"]) in drawn
+
+    out = [item for item in items if not drawn(item)]
+    items[:] = [item for item in items if drawn(item)]
+    config.hook.pytest_deselected(items=out)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """With FALLLINE_TEST_ALL=1 a skip of any other kind is a failure too."""

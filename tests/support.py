@@ -15,10 +15,19 @@ from reference_formulas import SLOTS
 
 NAMES = list(fl.OPTIMIZERS)
 WITH_STATE = [name for name in NAMES if SLOTS[name]]
-WITH_RATE = [name for name in NAMES if "lr" in fl.OPTIMIZERS[name]().hyper]
+RATE_STARTS = ["Rprop"]  # of which lr is only where the rates start
+WITH_RATE = [name for name in NAMES if "lr" in fl.OPTIMIZERS[name]().hyper and name not in RATE_STARTS]
 WITH_EPS = [name for name in NAMES if "eps" in fl.OPTIMIZERS[name]().hyper]
 WITH_EPS_ZERO = [name for name in WITH_EPS if name != "AdaDelta"]
-WITH_POWERS_OF_T = ["Adam", "AdaMax", "Nadam", "NadaMax"]
+EPS_SLOTS = {name: [k for k, start in fl.OPTIMIZERS[name].rule.slots.items() if start == "eps"] for name in NAMES}
+WITHOUT_DECAY = {name: {k: 0.0 for k in fl.OPTIMIZERS[name].rule.hyper if k == "weight_decay"} for name in NAMES}
+BY_SIGN = ["Lion", "Rprop"]  # which step by the sign of a number alone, infinite or not
+FOR_EVER = {"AdaGrad": {"v"}, "AMSGrad": {"v_max"}, "Rprop": {"rate"}}  # slots that zero gradients never let fade
+# Where a formula loses digits by itself. RAdam: ρ is a difference of numbers near 2/(1 - beta2), and at step 5 good to
+# 1e-10. AdaBelief: g - m under a constant gradient is what rounding left of it.
+GOOD_TO = {"RAdam": 1e-10}
+NOT_OF_CONSTANTS = ["AdaBelief"]
+WITH_POWERS_OF_T = [name for name in NAMES if "t" in fl.OPTIMIZERS[name].rule.given]
 
 every_optimiser = pytest.mark.parametrize("name", NAMES)
 every_engine = pytest.mark.parametrize("engine", ["reference", "native"])
@@ -33,6 +42,11 @@ every_precision = pytest.mark.parametrize("dtype", FULL + HALVES + COMPLEX, ids=
 every_optimiser_or_precision = pytest.mark.parametrize(
     ("name", "dtype"), [(n, d) for n in NAMES for d in FULL] + [("Adam", d) for d in HALVES + COMPLEX], ids=str)
 every_complex = pytest.mark.parametrize("dtype", COMPLEX, ids=str)
+
+# Tests of every optimiser in every dtype are most of the suite's time. Beyond the ten each goes through float32 and one
+# other in turn, so that each dtype has its share; with FALLLINE_TEST_ALL=1 all go through all.
+DRAWN = {name: {"float32", ["float64", "float16", "bfloat16", "complex64", "complex128"][k % 5]}
+         for k, name in enumerate(NAMES[10:])}  # fmt: skip
 
 
 def limits(dtype):
@@ -55,6 +69,22 @@ def normal(rng, shape, dtype=np.float64):
 
 def build(name, engine="auto", **keywords):
     return fl.OPTIMIZERS[name](engine=engine, **keywords)
+
+
+def update(opt, g, params=None, **options):
+    """opt.update(g), with parameters for the formulas that name them: zeros if not given, which no decay moves."""
+    named = "x" in opt._chain.updating.inputs
+    return opt.update(g, params=(zeros_like(g) if params is None else params) if named else None, **options)
+
+
+def zeros_like(tree):
+    if isinstance(tree, dict):
+        return {key: zeros_like(leaf) for key, leaf in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map(zeros_like, tree))
+    if not isinstance(tree, np.ndarray):
+        return 0.0
+    return np.zeros(tree.shape, tree.dtype if tree.dtype.isnative else tree.dtype.newbyteorder("="))
 
 
 def a_tree(seed, dtype=np.float64):

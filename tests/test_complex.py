@@ -10,7 +10,7 @@ import pytest
 
 import fallline as fl
 from conftest import need
-from support import build, every_complex, every_engine, every_optimiser, memory_of, normal, same_bits
+from support import build, every_complex, every_engine, every_optimiser, memory_of, normal, same_bits, update
 
 every_kind_of_engine = pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 
@@ -41,10 +41,10 @@ def test_a_complex_parameter_gets_the_bits_of_the_pair_of_its_parts(name, engine
             if engine == "native" and k >= 3:
                 patched.setattr("fallline.optimizer.HostCall", long_way)
             assert opt.step(w, g) is w
-            increments = updating.update(g)
+            increments = update(updating, g, w)
         parts = {key: pairs(leaf) for key, leaf in g.items()}
         plain.step(v, parts)
-        expected = single.update(parts)
+        expected = update(single, parts, v)
         for key, leaf in w.items():
             assert (leaf.dtype, increments[key].dtype) == (dtype, dtype)
             assert same_bits(pairs(leaf), v[key])

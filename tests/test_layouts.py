@@ -25,6 +25,7 @@ from support import (
     frozen,
     normal,
     same_bits,
+    update,
 )
 
 SHAPE = (6, 5, 4)
@@ -83,7 +84,7 @@ def test_any_view_gets_the_right_step_and_its_neighbours_none(name, engine, dtyp
         assert same_bits(np.array(w, order="C"), flat), label
         elsewhere = ~np.isin(indices, view(indices))
         assert same_bits(after[elsewhere], before[elsewhere]), label
-        rounded_away = dtype in HALVES and w.size == 1
+        rounded_away = dtype in HALVES and (w.size == 1 or name == "Lion")  # whose steps are all of 1e-4
         assert w.size == 0 or rounded_away or not same_bits(after, before), label
 
 
@@ -98,8 +99,8 @@ def test_gradients_and_outputs_may_be_views_too(name, engine):
         kept, before = gradients.copy(), canvas.copy()
         out = view(canvas)
         for _ in range(3):
-            assert opt.update(view(gradients), out=out) is out
-            wanted = plain.update(np.array(view(gradients), order="C"))
+            assert update(opt, view(gradients), out=out) is out
+            wanted = update(plain, np.array(view(gradients), order="C"))
             assert same_bits(np.array(out, order="C"), wanted), label
         elsewhere = ~np.isin(indices, view(indices))
         assert same_bits(canvas[elsewhere], before[elsewhere]), label
@@ -134,7 +135,7 @@ def test_the_gradient_is_never_written(name, engine, dtype):
     kept = frozen(g)
     for _ in range(4):
         opt.step(w, g)
-        opt.update(g)
+        update(opt, g)
         assert frozen(g) == kept
 
 

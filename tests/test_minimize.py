@@ -322,7 +322,7 @@ def test_tol_is_gtol_unless_the_options_have_one(solve):
 def test_every_optimizer_is_a_scipy_method(name, jac):
     optimizer = fl.OPTIMIZERS[name](**({"eps": 1e-2} if name == "AdaDelta" else {"lr": 1e-2}))
     arguments = {
-        "args": (CENTRE + 1,), "jac": jac, "tol": 1e-3, "bounds": [(0, 2.5), (None, None), (None, 1)],
+        "args": (CENTRE + 1,), "jac": jac, "tol": 1e-9, "bounds": [(0, 2.5), (None, None), (None, 1)],
         "options": {"maxiter": 60, "return_all": True},
     }  # fmt: skip
     fun = bowl_both if jac is True else bowl

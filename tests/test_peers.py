@@ -260,8 +260,8 @@ CASES = {
 }
 
 
-def late(opt):
-    opt.t = LATE
+def late(opt, t=LATE):
+    opt.t = t
     return opt
 
 

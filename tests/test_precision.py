@@ -14,7 +14,18 @@ from conftest import need
 from fallline.engines.compiler import Compiler
 from fallline.engines.stored import conversions
 from fallline.memory import address
-from support import HALVES, build, every_engine, every_half, every_optimiser, limits, memory_of, run_alone, same_bits
+from support import (
+    HALVES,
+    build,
+    every_engine,
+    every_half,
+    every_optimiser,
+    limits,
+    memory_of,
+    run_alone,
+    same_bits,
+    update,
+)
 
 BARE = Compiler("generic", "")  # of any processor of its kind: on x86-64 without all that came after SSE2
 HOST = Compiler()
@@ -111,7 +122,7 @@ def test_the_short_way_the_long_way_and_the_reference_engine_give_the_same_bits(
                 elif way == "short" and k >= 3:
                     patched.setattr("fallline.optimizer.HostCall", long_way)
                 opt.step(w, g)
-                d = updating.update(g)
+                d = update(updating, g, w)
             pictures[way].append([memory_of(opt), *(a.tobytes() for a in (*w.values(), *d.values()))])
     assert pictures["short"] == pictures["reference"]
     assert pictures["long"] == pictures["reference"]
@@ -126,12 +137,13 @@ def test_a_step_is_one_in_float32_rounded_once(name, engine, dtype):
     w = some(0, dtype)
     for k in range(10):
         g = some(k + 1, dtype)
-        d = single.update(g.astype(np.float32))
+        d = update(single, g.astype(np.float32), w.astype(np.float32))
         with np.errstate(all="ignore"):
             expected, increment = (w.astype(np.float32) + d).astype(dtype), d.astype(dtype)
+        before = w.copy()
         low.step(w, g)
         assert bits(w) == bits(expected)
-        assert bits(updating.update(g)) == bits(increment)
+        assert bits(update(updating, g, before)) == bits(increment)
         for slot, array in single.state.items():
             assert same_bits(low.state[slot], array)
 

@@ -26,7 +26,7 @@ def test_the_examples_run(code, tmp_path, monkeypatch, capsys):
     assert len(BLOCKS) >= 8
 
 
-def test_the_table_of_the_ten_has_the_names_and_defaults_of_the_rules():
+def test_the_tables_have_the_names_and_defaults_of_the_rules():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     said = {name: {k: float(v) for k, v in (item.split() for item in defaults.split(", "))} for name, defaults in rows}
     assert said == {name: dict(cls().hyper) for name, cls in fl.OPTIMIZERS.items()}

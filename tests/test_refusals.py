@@ -7,6 +7,7 @@ import pytest
 
 import fallline as fl
 from support import (
+    BY_SIGN,
     a_tree,
     assert_refused,
     build,
@@ -16,6 +17,7 @@ from support import (
     frozen,
     picture,
     same_bits,
+    update,
     walk_together,
 )
 
@@ -116,7 +118,7 @@ def test_gradients_of_the_wrong_kind_are_refused(name, engine, kind):
         assert_refused(lambda: opt.step(w, bad), message, opt, w)
         assert_refused(lambda: opt.update(bad, params=w), message, opt, w)
         if kind != "complex numbers" or opt.t:  # a first update knows no other dtype than the gradient's
-            assert_refused(lambda: opt.update(bad), message, opt, w)
+            assert_refused(lambda: update(opt, bad, w), message, opt, w)
         walk_together(opt, w, twin, v, seeds)
 
 
@@ -129,7 +131,7 @@ def test_gradients_that_do_not_fit_are_refused(name, engine, kind):
     assert_refused(lambda: opt.step(w, bad), message, opt, w)
     walk_together(opt, w, twin, v, (1, 2))
     assert_refused(lambda: opt.step(w, bad), message, opt, w)
-    assert_refused(lambda: opt.update(bad), message, opt, w)
+    assert_refused(lambda: update(opt, bad, w), message, opt, w)
     walk_together(opt, w, twin, v, (3,))
 
 
@@ -228,7 +230,7 @@ def test_propagate_lets_a_non_finite_gradient_through_at_its_own_coordinate(name
     twin.step(v, np.where(np.isfinite(poisoned), poisoned, np.zeros_like(poisoned)))
     assert opt.t == 1
     assert opt.skipped == 0
-    assert not np.isfinite(w[2])
+    assert not np.isfinite(w[2]) or (name in BY_SIGN and np.isinf(bad))
     assert same_bits(np.delete(w, 2), np.delete(v, 2))
 
 
@@ -251,18 +253,18 @@ BAD_OUTPUTS = {
 def test_outputs_that_cannot_take_the_increment_are_refused(name, engine, kind):
     make, message = BAD_OUTPUTS[kind]
     opt, bad = build(name, engine), make()
-    assert_refused(lambda: opt.update(np.ones(3), out=bad), message, opt, bad)
-    opt.update(np.ones(3))
-    assert_refused(lambda: opt.update(np.ones(3), out=bad), message, opt, bad)
+    assert_refused(lambda: update(opt, np.ones(3), out=bad), message, opt, bad)
+    update(opt, np.ones(3))
+    assert_refused(lambda: update(opt, np.ones(3), out=bad), message, opt, bad)
 
 
 @every_optimiser
 @every_engine
 def test_the_state_cannot_be_used_as_an_output(name, engine):
     opt = build(name, engine)
-    opt.update(np.ones(3))
+    update(opt, np.ones(3))
     for tree in opt.state.values():
-        assert_refused(lambda tree=tree: opt.update(np.ones(3), out=tree), "out", opt, tree)
+        assert_refused(lambda tree=tree: update(opt, np.ones(3), out=tree), "out", opt, tree)
 
 
 @every_engine

@@ -18,6 +18,7 @@ from support import (
     memory_of,
     picture,
     same_bits,
+    update,
     walk_together,
 )
 
@@ -28,6 +29,15 @@ OUT_OF_RANGE = {
     "rho": (-0.1, 1.0, float("nan")),
     "beta1": (-0.1, 1.0, float("nan")),
     "beta2": (-0.1, 1.0, float("nan")),
+    "beta3": (-0.1, 1.0, float("nan")),
+    "weight_decay": (-0.1, float("nan")),
+    "alpha": (-0.1, float("nan")),
+    "alpha_warmup": (-1.0, float("nan")),
+    "beta3_warmup": (-1.0, float("nan")),
+    "eta_minus": (-0.1, 1.0, float("nan")),
+    "eta_plus": (0.9, float("nan")),
+    "min_rate": (-0.1, float("nan")),
+    "max_rate": (-0.1, float("nan")),
 }
 RANGE_CASES = [
     (name, key, value)
@@ -125,7 +135,7 @@ def test_parameters_given_to_the_constructor_get_the_remedy(name, given):
 def test_a_setting_that_only_starts_the_state_is_refused_once_it_has_started(name, engine):
     opt = build(name, engine)
     opt.eps = 0.5
-    opt.update(np.ones(2))
+    update(opt, np.ones(2))
     before = memory_of(opt)
     with pytest.raises((ValueError, AttributeError), match=r"eps.*reset"):
         opt.eps = 0.25
@@ -133,8 +143,8 @@ def test_a_setting_that_only_starts_the_state_is_refused_once_it_has_started(nam
     assert memory_of(opt) == before
     opt.reset()
     opt.eps = 0.25
-    wanted = build(name, engine, eps=0.25).update(np.ones(2))
-    assert same_bits(opt.update(np.ones(2)), wanted)
+    wanted = update(build(name, engine, eps=0.25), np.ones(2))
+    assert same_bits(update(opt, np.ones(2)), wanted)
 
 
 @pytest.mark.parametrize("t", [-1, 1.5, "3", None, float("nan")])

@@ -10,6 +10,7 @@ from conftest import need, need_chromium
 pytest.importorskip("sklearn")
 import fallline as fl
 from fallline.race import report, rows, run
+from fallline.race.contender import TEN
 from fallline.race.style import STYLES, styles_for
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -52,11 +53,11 @@ def test_the_ten_are_told_apart_by_colour_and_by_marker():
 
 
 def test_the_ten_look_the_same_in_every_report_and_others_take_what_is_left():
-    ten = styles_for(list(fl.OPTIMIZERS))
+    ten = styles_for(TEN)
     some = styles_for(["mine", "Adam", "SGD", "yours"])
     assert (some["Adam"], some["SGD"]) == (ten["Adam"], ten["SGD"])
     assert len(set(some.values())) == 4
-    assert len(set(styles_for([*fl.OPTIMIZERS, "mine"]).values())) == 10
+    assert len(set(styles_for([*TEN, "mine"]).values())) == 10
 
 
 def test_the_table_has_every_column_that_the_protocol_promises(result):
@@ -141,7 +142,7 @@ def test_in_a_browser_the_page_never_overflows_and_buttons_are_large_enough_to_t
 
 
 def test_in_a_browser_end_labels_stay_within_their_charts_and_name_each_optimiser_once(visits):
-    names = sorted(fl.OPTIMIZERS)
+    names = sorted(TEN)
     for visit in visits:
         for chart in ("#curves-chart", "#rates-chart"):
             labels = visit.page.locator(f"{chart} .annotation-text").all_text_contents()

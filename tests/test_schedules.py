@@ -405,7 +405,8 @@ def test_warmup_ends_at_the_peak_and_the_descent_at_the_end_exactly(peak, end, w
 
 def settings_of(name):
     """Every hyper-parameter of an optimiser as a schedule that stays in its range."""
-    return {key: S.linear(value, steps=5, end=value / 2) for key, value in fl.OPTIMIZERS[name]().hyper.items()}
+    return {key: S.linear(value, steps=5, end=1.0 if value > 1 else value / 2)
+            for key, value in fl.OPTIMIZERS[name]().hyper.items()}  # fmt: skip
 
 
 @every_optimiser

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reference_formulas import SLOTS
-from support import WITH_EPS, a_tree, build, every_engine, every_optimiser, frozen, memory_of, same_bits
+from support import WITH_EPS, a_tree, build, every_engine, every_optimiser, frozen, memory_of, same_bits, update
 
 COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda opt: pickle.loads(pickle.dumps(opt))}
 
@@ -18,7 +18,7 @@ COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda opt: pi
 @every_engine
 def test_the_view_of_the_state_is_read_only(name, engine):
     opt = build(name, engine)
-    opt.update(a_tree(0))
+    update(opt, a_tree(0))
     before = memory_of(opt)
     for slot in SLOTS[name]:
         with pytest.raises((ValueError, TypeError)):
@@ -32,12 +32,12 @@ def test_the_view_of_the_state_is_read_only(name, engine):
 @every_engine
 def test_the_view_of_the_state_is_live_and_a_copy_of_it_is_not(name, engine):
     opt = build(name, engine)
-    opt.update(a_tree(0))
+    update(opt, a_tree(0))
     live = {slot: opt.state[slot]["b"] for slot in SLOTS[name]}
     kept = {slot: copy.deepcopy(opt.state[slot]) for slot in SLOTS[name]}
     first = frozen(kept)
     for seed in range(1, 4):
-        opt.update({key: 2.0**seed * leaf for key, leaf in a_tree(seed).items()})
+        update(opt, {key: 2.0**seed * leaf for key, leaf in a_tree(seed).items()})
         for slot, array in live.items():
             assert same_bits(array, opt.state[slot]["b"])
     assert frozen(kept) == first
@@ -87,13 +87,13 @@ def test_a_copy_keeps_changed_settings_and_changes_its_own(name, engine, way):
 @every_engine
 def test_fresh_has_the_settings_and_nothing_else(name, engine):
     opt = build(name, engine, nonfinite="skip", **({"eps": 0.1} if name in WITH_EPS else {}))
-    opt.update(a_tree(0))
+    update(opt, a_tree(0))
     other = opt.fresh()
     assert (repr(other), other.t, other.skipped) == (repr(opt), 0, 0)
     # it may even be used on quite another tree
     new = build(name, engine, **({"eps": 0.1} if name in WITH_EPS else {}))
-    assert same_bits(other.update(np.ones(7)), new.update(np.ones(7)))
-    other.update(np.full(7, np.nan))
+    assert same_bits(update(other, np.ones(7)), update(new, np.ones(7)))
+    update(other, np.full(7, np.nan))
     assert other.skipped == 1
     assert opt.t == 1
 
@@ -102,7 +102,7 @@ def test_fresh_has_the_settings_and_nothing_else(name, engine):
 @every_engine
 def test_reset_forgets_everything_but_the_settings(name, engine):
     opt, new = build(name, engine), build(name, engine)
-    opt.update(a_tree(0))
+    update(opt, a_tree(0))
     opt.reset()
     assert opt.t == 0
-    assert same_bits(opt.update(np.ones(7)), new.update(np.ones(7)))
+    assert same_bits(update(opt, np.ones(7)), update(new, np.ones(7)))

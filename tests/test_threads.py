@@ -15,7 +15,7 @@ import pytest
 
 import fallline as fl
 from fallline.trees import flatten
-from support import every_dtype, every_optimiser, output_of, run_alone, start_alone
+from support import every_dtype, every_optimiser, output_of, run_alone, start_alone, update
 
 LARGE, SMALL = 300_001, 30_000  # coordinates: worth several threads, and not
 
@@ -40,8 +40,8 @@ def everything_of(opt, tree):
 
 CALLS = {
     "step": lambda opt, w, g, out: opt.step(w, g),
-    "update": lambda opt, w, g, out: opt.update(g),
-    "update with out=": lambda opt, w, g, out: opt.update(g, out=out),
+    "update": lambda opt, w, g, out: update(opt, g, w),
+    "update with out=": lambda opt, w, g, out: update(opt, g, w, out=out),
 }
 BACK_TO_BACK = 6  # calls, the first of which wakes the workers: the others find them awake
 CHUNKS_AND_A_BIT = 150_001  # and one coordinate more than a whole number of vectors

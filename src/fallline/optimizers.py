@@ -7,8 +7,8 @@ from typing import Any
 from fallline import rules
 from fallline.optimizer import Optimizer
 
-__all__ = ["OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "Momentum", "NadaMax", "Nadam", "Nesterov",
-           "RMSProp"]  # fmt: skip
+__all__ = ["OPTIMIZERS", "SGD", "AMSGrad", "AdEMAMix", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW",
+           "Lion", "Momentum", "NadaMax", "Nadam", "NadamW", "Nesterov", "RAdam", "RMSProp", "Rprop"]  # fmt: skip
 
 
 class SGD(Optimizer):
@@ -60,6 +60,38 @@ class Nadam(Optimizer):
 
 class NadaMax(Optimizer):
     rule = rules.nadamax
+
+
+class AdamW(Optimizer):
+    rule = rules.adamw
+
+
+class NadamW(Optimizer):
+    rule = rules.nadamw
+
+
+class Lion(Optimizer):
+    rule = rules.lion
+
+
+class Rprop(Optimizer):
+    rule = rules.rprop
+
+
+class AMSGrad(Optimizer):
+    rule = rules.amsgrad
+
+
+class AdaBelief(Optimizer):
+    rule = rules.adabelief
+
+
+class RAdam(Optimizer):
+    rule = rules.radam
+
+
+class AdEMAMix(Optimizer):
+    rule = rules.ademamix
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -10,10 +10,12 @@ Each formula reads as its source prints it. How fast it runs is the engines' bus
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fallline.ops import abs, maximum, minimum, norm, root, sqrt, tiny
-from fallline.schema import Count, Fraction, NonNegative, Positive, after, before, rule, scalar
+from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, where
+from fallline.schema import Count, Fraction, NonNegative, Positive, Range, after, before, rule, scalar
+
+AtLeastOne = Annotated[float, Range("≥ 1", lambda v: v >= 1)]
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------
 
@@ -176,6 +178,154 @@ def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, be
     return -lr/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/maximum(u, tiny(u)), m, u
 
 
+# ---- beyond the ten --------------------------------------------------------------------------------------------------
+
+
+@rule
+def adamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+          eps: NonNegative = 1e-8, weight_decay: NonNegative = 1e-2):
+    """AdamW: Adam, with a weight decay that its moments do not see.
+
+    Each step also shrinks the parameter by lr·weight_decay of itself. As a term of the gradient (`l2`) the decay would
+    be divided by √v like the rest: least where gradients are large. The paper has only its schedule, not lr, in front
+    of the decay; lr·weight_decay and the default 1e-2 are torch's. The same as chain(Adam(...), weight_decay(...)).
+
+    Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101, algorithm 2.
+    """
+    d, m, v = adam.formula(g, t, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    return decayed(d, x, lr=lr, rate=weight_decay), m, v
+
+
+@rule
+def nadamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+           eps: NonNegative = 1e-8, weight_decay: NonNegative = 1e-2):
+    """NadamW: Nadam, with a weight decay that its moments do not see.
+
+    To Nadam what AdamW is to Adam: Nesterov's look-ahead, decoupled decay, AdamW's defaults.
+
+    Source: Dozat 2016, with the decay of Loshchilov & Hutter 2019, arXiv 1711.05101; together in Dahl et al. 2023,
+    Benchmarking neural network training algorithms, arXiv 2306.07179.
+    """
+    d, m, v = nadam.formula(g, t, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    return decayed(d, x, lr=lr, rate=weight_decay), m, v
+
+
+@rule
+def lion(g, x, m=0, *, lr: NonNegative = 1e-4, beta1: Fraction = 0.9, beta2: Fraction = 0.99,
+         weight_decay: NonNegative = 0.0):
+    """Lion (evolved sign momentum): only the sign of a momentum, so every coordinate steps by lr.
+
+    beta1 weighs the gradient against the past in the step, beta2 in what is remembered. Every step being ±lr, lr wants
+    to be 3 to 10 times smaller than AdamW's and weight_decay as much larger. Where past and gradient are both 0 the
+    step is 0. Defaults as in the authors' code.
+
+    Source: Chen et al. 2023, Symbolic discovery of optimization algorithms, arXiv 2302.06675, algorithm 2.
+    """
+    d = -lr*sign(beta1*m + (1 - beta1)*g)
+    return decayed(d, x, lr=lr, rate=weight_decay), beta2*m + (1 - beta2)*g
+
+
+@rule
+def rprop(g, last=0, rate="lr", *, lr: NonNegative = 1e-2, eta_minus: Fraction = 0.5, eta_plus: AtLeastOne = 1.2,
+          min_rate: NonNegative = 1e-6, max_rate: NonNegative = 50.0):
+    """Rprop (resilient propagation): a rate for each coordinate, steered by the signs of its last two gradients.
+
+    Equal signs: the rate grows, and the step goes that far against the gradient, whatever its size. Opposite signs: a
+    minimum was passed; the rate shrinks, the coordinate stays, and the next step neither grows nor shrinks. The paper
+    of 1993 takes the last step back instead; staying is the iRprop⁻ of Igel & Hüsken, and what torch calls Rprop. lr is
+    where the rates start; 1993 has 0.1, torch 0.01. For gradients of all data: the noise of batches turns signs.
+
+    Source: Riedmiller & Braun 1993, A direct adaptive method for faster backpropagation learning; Igel & Hüsken 2003,
+    Empirical evaluation of the improved Rprop learning algorithms.
+    """
+    turned = sign(g)*sign(last)  # not the sign of g·last, which may underflow
+    rate = where(turned > 0, minimum(rate*eta_plus, max_rate),
+                 where(turned < 0, maximum(rate*eta_minus, min_rate), rate))
+    g = where(turned < 0, 0, g)
+    return -sign(g)*rate, g, rate
+
+
+@rule
+def amsgrad(g, t, m=0, v="eps", v_max="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9,
+            beta2: Fraction = 0.999, eps: NonNegative = 1e-8):
+    """AMSGrad: Adam divided by the largest v so far, so that rates never grow.
+
+    Adam forgets large gradients that are rare, and need not converge because of it. The maximum is of v as it is, as in
+    the paper's algorithm, torch and Keras (optax: of the corrected v). The paper leaves Adam's correction out of that
+    algorithm, for clarity; it is kept here, as in torch and Keras. What v_max starts at it never falls below: unlike
+    Adam's, eps does not fade, and acts on |g| like √eps = 1e-4 for ever. For small gradients set eps=0.
+
+    Source: Reddi, Kale & Kumar 2018, On the convergence of Adam and beyond, arXiv 1904.09237, algorithm 2.
+    """
+    m = beta1*m + (1 - beta1)*g
+    v = beta2*v + (1 - beta2)*g*g
+    v_max = maximum(v_max, v)
+    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(v_max), m, v, v_max
+
+
+@rule
+def adabelief(g, t, m=0, s="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+              eps: NonNegative = 1e-16):
+    """AdaBelief: Adam divided by how far gradients stray from their average, not by how large they are.
+
+    Where g is as m predicted the step is long, where it is not it is short. The paper adds eps to s at every step; here
+    s starts at it, as all accumulators do. Either way s is small where gradients hardly change, and steps grow: under a
+    constant gradient s fades like beta2ᵗ and the step grows like beta2⁻ᵗᐟ² (1.6 times in 1,000 steps), in the paper up
+    to lr·|g|·√((1-beta2)/eps), here without end. For gradients with noise, such as those of batches.
+
+    Source: Zhuang et al. 2020, AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
+    arXiv 2010.07468, algorithm 2.
+    """
+    m = beta1*m + (1 - beta1)*g
+    s = beta2*s + (1 - beta2)*(g - m)*(g - m)
+    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(s), m, s
+
+
+@rule
+def radam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+          eps: NonNegative = 1e-8):
+    """RAdam (rectified Adam): Adam whose first steps, for which v is too uncertain, are Momentum's.
+
+    ρ is how many gradients v stands for, ρ∞ in the long run. Up to ρ = 4 the variance of 1/√v is infinite, and the step
+    is that of the corrected m alone; then Adam's, times r, which grows to 1: a warm-up that needs no length. With
+    beta2 ≤ 0.6 ρ never exceeds 4. The threshold is the paper's; torch has 5, one step later at beta2 = 0.999, and optax
+    lets one choose.
+
+    Source: Liu et al. 2020, On the variance of the adaptive learning rate and beyond, arXiv 1908.03265, algorithm 2.
+    """
+    d, m, v = adam.formula(g, t, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    ρ_inf = 2/(1 - beta2) - 1
+    ρ = ρ_inf - 2*t*beta2**t/(1 - beta2**t)
+    r = sqrt((ρ - 4)*(ρ - 2)*ρ_inf/((ρ_inf - 4)*(ρ_inf - 2)*ρ))
+    return where(ρ > 4, r*d, -lr/(1 - beta1**t)*m), m, v
+
+
+@rule
+def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+             beta3: Fraction = 0.9999, alpha: NonNegative = 5.0, alpha_warmup: NonNegative = 0.0,
+             beta3_warmup: NonNegative = 0.0, eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
+    """AdEMAMix: AdamW with a second, much slower average of the gradients beside the first.
+
+    m2 remembers tens of thousands of gradients, and is not corrected for its start at 0. So slow a momentum may upset
+    the first steps, so its weight may grow linearly to alpha over alpha_warmup steps, and its memory from beta1's to
+    beta3's, linearly in the half-life log(1/2)/log(beta3), over beta3_warmup steps. The paper takes both as long as the
+    run, which only the caller knows: 0, the default, is no warm-up, as in the authors' code and optax. The schedule of
+    beta3 is made of log and exp, functions of the system's library: while it lasts, another machine may differ in the
+    last bit.
+
+    Source: Pagliardini, Ablin & Grangier 2024, The AdEMAMix optimizer: better, faster, older, arXiv 2409.03137,
+    algorithm 1; defaults as in optax.
+    """
+    a = alpha*minimum(t/maximum(alpha_warmup, 1), 1)
+    f = t/maximum(beta3_warmup, 1)
+    b = where(f < 1, minimum(exp(1/((1 - f)/log(beta1) + f/log(beta3))), beta3), beta3)
+    m1 = beta1*m1 + (1 - beta1)*g
+    m2 = b*m2 + (1 - b)*g
+    v = beta2*v + (1 - beta2)*g*g
+    d = -lr*sqrt(1 - beta2**t)*(m1/(1 - beta1**t) + a*m2)/root(v)
+    return decayed(d, x, lr=lr, rate=weight_decay), m1, m2, v
+
+
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
 
 def gathered(g: Any, sum: Any, calls: Any) -> Any:
@@ -229,6 +379,9 @@ def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
     Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
     """
     return d - lr*rate*x
+
+
+decayed = weight_decay.formula  # by a name that rules with a rate called weight_decay can reach
 
 
 @after

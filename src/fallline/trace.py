@@ -118,8 +118,8 @@ def _fast(source: str) -> Callable[..., tuple]:
 
 @lru_cache(maxsize=256)
 def _careful(source: str) -> Callable[..., tuple]:
-    return _compile(source, {"sqrt": np.sqrt, "log": lambda a: np.float64(log(a)), "exp": lambda a: np.float64(exp(a)),
-                             "abs": np.abs, "where": np.where})
+    return _compile(source, {"sqrt": np.sqrt, "log": lambda a: np.float64(log(float(a))),
+                             "exp": lambda a: np.float64(exp(float(a))), "abs": np.abs, "where": np.where})
 
 
 def _choose(condition: bool, a: float, b: float) -> float:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import fallline
 from fallline.optimizer import Optimizer
 from fallline.race.load import OptimizerSource, find_optimizer, placed
 from fallline.schema import Fraction, Hyper
+
+# who races if nobody is named, in the order of the report
+TEN = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdaMax", "Nadam", "NadaMax")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def contenders(sources: Sequence[OptimizerSource] | None) -> list[Contender]:
     ValueError
         No optimiser was named, one was named twice, or one has nothing to tune.
     """
-    sources = list(fallline.OPTIMIZERS) if sources is None else [placed(source) for source in sources]
+    sources = list(TEN) if sources is None else [placed(source) for source in sources]
     if not sources:
         raise ValueError("optimizers must name at least one. Got none.")
     given = [find_optimizer(source) for source in sources]

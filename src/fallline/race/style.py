@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-import fallline
+from fallline.race.contender import TEN
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ def styles_for(names: Sequence[str]) -> dict[str, Style]:
     >>> styles_for(["mine", "SGD"])["SGD"] is STYLES[0]
     True
     """
-    own = dict(zip(fallline.OPTIMIZERS, STYLES, strict=True))
+    own = dict(zip(TEN, STYLES, strict=True))
     spare = cycle([style for name, style in own.items() if name not in names] or STYLES)
     return {name: own[name] if name in own else next(spare) for name in names}
