@@ -35,7 +35,8 @@ def _walk(cls: Any, dtype: np.dtype, library: str) -> Any:
         g = _numbers(rng, dtype)
         v, w = stepping.step(v, _theirs(library, g)), opt.step(w, g)
         yield "parameter", _plain(v), _plain(w), own
-        yield "increment", _plain(updating.update(_theirs(library, g))), _plain(other.update(g)), own
+        increment = updating.update(_theirs(library, g), params=_theirs(library, np.zeros_like(g)))
+        yield "increment", _plain(increment), _plain(other.update(g, params=np.zeros_like(g))), own
         for slot, array in opt.state.items():
             yield "state", _plain(stepping.state[slot]), _plain(array), of_state
 
