@@ -141,8 +141,9 @@ class FastStep:
             if not (self._evaluate(reading) and reading.perform(xs if reading.takes_x else None, gs, None)):
                 return False
             reading.sum_up()
-        if not all(map(math.isfinite, (self._readings[0].tree[0, k] for k in self._proofs))):
-            return False
+        for k in self._proofs:
+            if not math.isfinite(self._readings[0].tree.item(k)):
+                return False
         step_x = xs if self._step.takes_x or not self._takes_x else None
         return self._evaluate(self._step) and self._step.perform(step_x, gs, outs)
 

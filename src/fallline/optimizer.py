@@ -6,6 +6,7 @@ import copy
 import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -262,7 +263,8 @@ class Optimizer(Keeping):
             raise
         self._torn, self._waiting = False, None
         if isinstance(call, HostCall):
-            call.shorten()
+            with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
+                call.shorten()
         return result
 
     # ---- what it knows -----------------------------------------------------------------------------------------------
