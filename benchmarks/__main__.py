@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fallline as fl
-from benchmarks import contenders, plot, process, rules, threads
+from benchmarks import chains, contenders, plot, process, rules, threads
 from benchmarks.measure import Measured, Timings, alternate
 from benchmarks.page import page
 from benchmarks.sizes import ONE, SIZES, count
@@ -43,6 +43,8 @@ def measure(seconds: float, largest: float) -> Measured:
     of_rules = [size for size in ONE if size in sizes][-1]
     for name, cls in fl.OPTIMIZERS.items():
         m.rules[name, of_rules] = _say(f"{name}, {of_rules}", rules.against_limit(cls, ONE[of_rules], seconds))
+    for name in chains.CHAINS:
+        m.chains[name, of_rules] = _say(f"{name}, {of_rules}", chains.chain_against_limit(name, ONE[of_rules], seconds))
     for n in threads.THREADED if num_threads() > 1 else ():
         if n <= max(largest, threads.THREADED[0]):
             m.threads[n] = _say(f"threads, {n:,}", threads.scaling(n, seconds))

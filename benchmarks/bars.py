@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import fallline as fl
+from benchmarks.chains import ALL
 from benchmarks.contenders import LIMIT, OURS
 from benchmarks.measure import Measured
 from benchmarks.process import FIRST_STEP, IMPORT
@@ -40,6 +41,11 @@ def _rule(name: str, size: str, bar: float) -> Bar:
                lambda m: m.rules[name, size][STEP].median / m.rules[name, size][LIMIT].median, MOST, bar)  # fmt: skip
 
 
+def _chain(name: str, size: str, bar: float) -> Bar:
+    return Bar(f"{size}: {name} / its limit",
+               lambda m: m.chains[name, size][STEP].median / m.chains[name, size][LIMIT].median, MOST, bar)  # fmt: skip
+
+
 def _added(size: str, more: str, less: str, bar: float) -> Bar:
     return Bar(f"{size}: {more} - {less}",
                lambda m: 1e6 * (m.steps[size][more].median - m.steps[size][less].median), MOST, bar, " us")  # fmt: skip
@@ -56,6 +62,7 @@ def _peak(size: str, bar: float) -> Bar:
 
 BARS = (
     *(_rule(name, "1 x 1e8", 1.05) for name in fl.OPTIMIZERS),
+    _chain(ALL, "1 x 1e8", 1.15),
     _ratio("1 x 1e8, peers", OURS, "torch fused", MOST, 1.05),
     _ratio("1 x 1e7", OURS, "torch fused", MOST, 1.05),
     _ratio("1 x 1e6", OURS, "torch fused", MOST, 0.7),

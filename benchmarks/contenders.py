@@ -16,12 +16,11 @@ import numpy as np
 
 import fallline as fl
 from benchmarks.sizes import Shapes
-from fallline.engines.jobs import CONSTANTS, EXTRA
+from fallline.engines.jobs import CONSTANTS, EXTRA, finite_check
 from fallline.engines.native import native_kernel
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.work import Job
 from fallline.memory import address
-from fallline.schema import Rule
 from fallline.threads import num_threads
 from fallline.trace import Instruction, Program
 
@@ -39,21 +38,21 @@ def arrays(shapes: Shapes, seed: int = 0) -> list[np.ndarray]:
     return drawn
 
 
-def limit(rule: Rule, shapes: Shapes) -> Step:
-    """A kernel that reads and writes the same arrays as the rule and does next to nothing with them."""
-    slots = tuple(rule.slots)
-    inputs = ("x", "g", *slots)
-    code = (Instruction("add", (0, 1)), *(Instruction("neg", (2 + k,)) for k in range(len(slots))))
-    outputs = (("x", len(inputs)), *((slot, len(inputs) + 1 + k) for k, slot in enumerate(slots)))
-    program = Program(inputs, (), code, outputs, "", (), frozenset())
-    kernel: Any = native_kernel(program, np.dtype(np.float32))
-    owned = [arrays(shapes, seed) for seed in range(len(inputs))]
+def limit(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
+    """Kernels that read and write the same arrays as the optimizer and do next to nothing with them: one for a step,
+    and one that reads the gradient before it for a chain that needs its norm."""
+    stepping = optimizer._chain.stepping
+    kernel: Any = native_kernel(_idle(stepping), np.dtype(np.float32))
+    owned = {name: arrays(shapes, seed) for seed, name in enumerate(stepping.arrays)}
     constants = np.zeros(1, np.float32)
-    job = Job([a.size for a in owned[0]], len(inputs) + EXTRA)
-    job.table[:, 1:CONSTANTS] = np.array([[address(a) for a in leaves] for leaves in owned]).T
+    sizes = [a.size for a in owned["g"]]
+    job = Job(sizes, len(owned) + EXTRA)
+    job.table[:, 1:CONSTANTS] = np.array([[address(a) for a in leaves] for leaves in owned.values()]).T
     job.table[:, CONSTANTS] = address(constants)
     job.run(kernel.chunks)
-    if job.size < WORTH_SHARING:
+    if stepping.readings:
+        job.check(1 + stepping.arrays.index("g"), finite_check("float32"))
+    elif job.size < WORTH_SHARING:
         alone = partial(kernel.once, *job.chunks, None)
         alone.kept = owned, constants, job  # type: ignore[attr-defined]
         return alone
@@ -62,6 +61,24 @@ def limit(rule: Rule, shapes: Shapes) -> Step:
         perform(job.where, job.size, num_threads())
 
     return run
+
+
+def _idle(program: Program) -> Program:
+    """A program of the same arrays that adds what is only read to the parameter, and turns the sign of the rest."""
+    written = [name for name, _ in program.outputs]
+    code: list[Instruction] = []
+    first = len(program.inputs)
+    value = program.inputs.index("x")
+    for k, name in enumerate(program.inputs):
+        if name not in written:
+            code.append(Instruction("add", (value, k)))
+            value = first + len(code) - 1
+    outputs = [("x", value)]
+    for name in written[1:]:
+        source = program.inputs.index(name if name in program.inputs else "g")
+        code.append(Instruction("neg", (source,)))
+        outputs.append((name, first + len(code) - 1))
+    return Program(program.inputs, (), tuple(code), tuple(outputs), "", (), frozenset())
 
 
 def ours(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
@@ -212,7 +229,7 @@ def adam(nonfinite: str = "propagate") -> fl.Optimizer:
 
 LIMIT, OURS = "limit", "fallline"
 CONTENDERS: dict[str, Callable[[Shapes], Step]] = {
-    LIMIT: partial(limit, fl.rules.adam),
+    LIMIT: lambda shapes: limit(adam(), shapes),
     OURS: lambda shapes: ours(adam(), shapes),
     "fallline, new gradients": lambda shapes: ours_new_gradients(adam(), shapes),
     "fallline, checked": lambda shapes: ours(adam("raise"), shapes),

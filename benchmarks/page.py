@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,7 +23,8 @@ __all__ = ["page"]
 
 def page(m: Measured, picture: str) -> str:
     """The page; `picture` is the line that shows the plot or says why there is none."""
-    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _threads(m), _starting(m), _memory(m)]
+    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _chains(m), _threads(m), _starting(m),
+                _memory(m)]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
@@ -89,12 +90,24 @@ def _times(timings: Timings, name: str) -> str:
 
 
 def _rules(m: Measured) -> list[str]:
-    rows = [[rule, *(f"{timings[what].median * 1e3:.3g}" for what in (LIMIT, STEP, CHECKED)),
-             *(f"{timings[what].median / timings[LIMIT].median:.2f}" for what in (STEP, CHECKED))]
-            for (rule, _), timings in m.rules.items()]  # fmt: skip
     size = next(iter(m.rules))[1]
-    header = ["rule", "limit, ms", "step, ms", "checked, ms", "step / limit", "checked / limit"]
-    return [f"## Every rule against its limit, {size}", "", *_table(header, rows)]
+    return [f"## Every rule against its limit, {size}", "", *_limits("rule", m.rules)]
+
+
+def _chains(m: Measured) -> list[str]:
+    size = next(iter(m.chains))[1]
+    return [
+        f"## Chains against their limit, {size}", "",
+        "The limit of a chain with a norm reads the gradient once more, before. The norm, where there is one, is the",
+        "check of the gradients, too.", "", *_limits("chain", m.chains),
+    ]  # fmt: skip
+
+
+def _limits(what: str, timings: Mapping[tuple[str, str], Timings]) -> list[str]:
+    rows = [[name, *(f"{found[k].median * 1e3:.3g}" for k in (LIMIT, STEP, CHECKED)),
+             *(f"{found[k].median / found[LIMIT].median:.2f}" for k in (STEP, CHECKED))]
+            for (name, _), found in timings.items()]  # fmt: skip
+    return _table([what, "limit, ms", "step, ms", "checked, ms", "step / limit", "checked / limit"], rows)
 
 
 def _threads(m: Measured) -> list[str]:

@@ -17,6 +17,6 @@ STEP, CHECKED = "step", "step, checked"
 def against_limit(cls: Any, shapes: Shapes, seconds: float) -> Timings:
     """A step of the rule without and with the check of its gradients, and the limit for its arrays."""
     gc.collect()
-    contenders = {LIMIT: limit(cls.rule, shapes), STEP: ours(cls(nonfinite="propagate"), shapes),
+    contenders = {LIMIT: limit(cls(), shapes), STEP: ours(cls(nonfinite="propagate"), shapes),
                   CHECKED: ours(cls(nonfinite="raise"), shapes)}  # fmt: skip
     return alternate(contenders, seconds)
