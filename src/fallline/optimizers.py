@@ -98,3 +98,5 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: value for name, value in list(globals().items())
     if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
 }
+TEN = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdaMax", "Nadam", "NadaMax")
+"""The article's, which race if nobody is named, in the order of the report."""

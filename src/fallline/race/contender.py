@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fallline.optimizer import Optimizer
+from fallline.optimizers import TEN
 from fallline.race.load import OptimizerSource, find_optimizer, placed
 from fallline.schema import Fraction, Hyper
-
-# who races if nobody is named, in the order of the report
-TEN = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdaMax", "Nadam", "NadaMax")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from fallline.race.contender import TEN
+from fallline.optimizers import TEN
 
 
 @dataclass(frozen=True)
