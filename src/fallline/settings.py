@@ -68,6 +68,9 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
     if looks_like_parameters(value):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {type(value).__name__}: {REMEDY}.")
+    if isinstance(value, type):
+        raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. Got the class "
+                        f"{value.__name__} itself: make one, {value.__name__}(...).")
     if callable(value) and not hasattr(value, "hyper"):  # rules and optimizers are callable, but no schedules
         _check_arity(value, f"{hyper.name} of {owner}, a schedule, must be a function of one argument, the number of "
                             "completed steps")
