@@ -1,0 +1,183 @@
+"""The page of an optimiser as Markdown."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import fallline as fl
+from fallline.race.surfaces import SURFACES
+from fallline.race.wording import number
+from fallline.schema import Rule, summary
+from pages.cost import cost
+from pages.drawn import Drawn
+from pages.latex import typeset, typeset_rest
+from pages.notes import cited, linked, notes
+from pages.paths import SURFACE_STEPS, contender
+from pages.state import defaults, held, memory, start
+from pages.symbols import symbol
+
+__all__ = ["MADE", "page", "source", "table"]
+
+MADE = "<!-- Written by `python -m pages` from the rules and from pages/notes.toml: change those. -->"
+NOTATION = {
+    "^+": r"A raised plus is a lower bound, $a^+ = \max(a, \mathrm{tiny})$ with the smallest normal number of the "
+          "dtype computed in, so that nothing is divided by 0.",
+    r"^{\mathrm{old}}": "What is marked old is the state before the step.",
+    r"_{\mathrm{leaf}}": "Norms and sums marked leaf are of one leaf, that is one array of the tree of parameters.",
+    r"_{\mathrm{tree}}": "Norms and sums marked tree are of all leaves together.",
+}  # fmt: skip
+
+
+def page(name: str, drawn: Drawn) -> str:
+    """All of it; raises ValueError, saying what to write where, if there are no notes on this optimiser."""
+    cls = fl.OPTIMIZERS[name]
+    rule = cls.rule
+    assert rule is not None
+    said = notes(name)
+    sections = [
+        [MADE, f"# {name}", summary(rule), _neighbours(name)],
+        ["## Formula", *_formula(rule)],
+        ["## Hyper-parameters", f"`fl.{name}({defaults(rule)})`", _hyper(rule)],
+        ["## State", *_state(rule)],
+        ["## When to use it", linked(said.use)],
+        ["## When not", linked(said.avoid)],
+        ["## Its path", *_path(name, drawn)],
+        ["## Example", *_example(name, drawn)],
+        ["## Notes", *_body(rule)] if _body(rule) else [],
+        ["## Sources", f"Of the formula: {source(rule)}", _cited(said.use + said.avoid)],
+    ]
+    return "\n\n".join(part for section in sections for part in section) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def source(rule: Rule) -> str:
+    """The paper that a rule's docstring ends with."""
+    paragraphs = _paragraphs(rule)
+    found = [text for text in paragraphs if text.startswith("Source: ")]
+    if not found:
+        raise ValueError(f"The docstring of rule {rule.name} names no source. End it with a paragraph `Source: ...`.")
+    return found[-1].removeprefix("Source: ")
+
+
+def _paragraphs(rule: Rule) -> list[str]:
+    return [" ".join(text.split()) for text in (rule.__doc__ or "").split("\n\n")]
+
+
+def _body(rule: Rule) -> list[str]:
+    return [text.replace("*", r"\*") for text in _paragraphs(rule)[1:] if not text.startswith("Source: ")]
+
+
+def _neighbours(name: str) -> str:
+    names = list(fl.OPTIMIZERS)
+    k = names.index(name)
+    before = [f"← [{names[k - 1]}]({names[k - 1]}.md)"] if k else []
+    after = [f"[{names[k + 1]}]({names[k + 1]}.md) →"] if k + 1 < len(names) else []
+    return " · ".join([*before, "[all optimisers](../optimizers.md)", *after])
+
+
+def _formula(rule: Rule) -> list[str]:
+    if rule.whole_leaf:
+        return ["A function of one whole leaf, in NumPy. It is run as it stands: it promises neither the same bits on "
+                "every machine nor one pass through memory.", f"```python\n{_code(rule.formula)}\n```"]  # fmt: skip
+    latex = typeset(rule)
+    notation = [text for mark, text in NOTATION.items() if mark in latex]
+    t = ", $t$ the number of the step from 1" if "t" in rule.given else ""
+    x = r", $\theta$ the parameter" if "x" in rule.given else ""
+    point = typeset_rest(rule)
+    rest = [] if point is None else ["The array that is stepped is where gradients are taken. The point to report, "
+                                     "`opt.rest(params)`, is", f"```math\n{point}\n```"]  # fmt: skip
+    return [f"```math\n{latex}\n```", " ".join([
+        rf"$g$ is the gradient{x}{t}, $\Delta\theta$ what is added to the parameter; lines are computed from the top, "
+        "each coordinate by itself.", *notation]), *rest]  # fmt: skip
+
+
+def _code(formula: Callable[..., Any]) -> str:
+    """A function as it is written, without its docstring, and before it what it calls of its own module."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(formula)))
+    function = tree.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    lines = textwrap.dedent(inspect.getsource(formula)).splitlines()
+    if ast.get_docstring(function):
+        del lines[function.body[0].lineno - 1 : function.body[0].end_lineno]
+    called = [formula.__globals__.get(name) for name in formula.__code__.co_names]
+    helpers = [f for f in called if inspect.isfunction(f) and f.__module__ == formula.__module__]
+    return "\n\n\n".join([*map(_code, helpers), "\n".join(lines)])
+
+
+def _hyper(rule: Rule) -> str:
+    return table(["name", "symbol", "default", "must be"], [
+        [f"`{h.name}`", f"${symbol(h.name)}$", "–" if h.default is None else number(h.default), h.range.text]
+        for h in rule.hyper.values()])  # fmt: skip
+
+
+def _state(rule: Rule) -> list[str]:
+    rows = [[f"`{slot}`", f"${symbol(slot)}$", start(rule, slot), held(rule, slot)] for slot in rule.slots]
+    listed = [table(["slot", "symbol", "starts at", "one for each"], rows)] if rows else ["None."]
+    if rule.whole_leaf:
+        return listed
+    moved = cost(rule)
+    passes = ", then ".join(_listed(names) for names in moved.passes)
+    return [*listed, f"For each float32 parameter {memory(rule)} bytes of state, and {moved.bytes} bytes that a step "
+            f"moves: it reads {passes} and writes {_listed(moved.writes)}. The check of gradients for NaN and infinity "
+            "reads $g$ once more, unless a norm has read it already or `nonfinite=\"propagate\"` leaves it out."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"${symbol(name)}$" for name in names)
+
+
+def _path(name: str, drawn: Drawn) -> list[str]:
+    entered = contender(name)
+    rows = [[SURFACES[surface].title, "–" if path.rate is None else number(entered.value(path.rate)),
+             f"not within {SURFACE_STEPS}" if path.steps is None else path.steps,
+             number(SURFACES[surface].target)] for surface, path in drawn.items()]  # fmt: skip
+    seen = "; ".join(f"{row[0]}: {entered.tuned} {row[1]}, {row[2]} steps to the target" for row in rows)
+    return [
+        f"![{SURFACE_STEPS} steps of {name} on each surface. {seen}]({name}.svg)",
+        f"{SURFACE_STEPS} steps on each surface from the start that everyone gets, with the best `{entered.tuned}` of "
+        "the race's grid there (the lowest mean logarithm of the value along the path), all else as by default. "
+        "Nothing is drawn at random. Two coordinates without noise show how it moves, not how well it trains.",
+        table(["surface", f"`{entered.tuned}`", "steps to the target", "target"], rows),
+    ]  # fmt: skip
+
+
+def _example(name: str, drawn: Drawn) -> list[str]:
+    entered, rate = contender(name), drawn["bowl"].rate
+    setting = "" if rate is None else f"{entered.tuned}={entered.value(rate)!r}"
+    rule = fl.OPTIMIZERS[name].rule
+    report = "w = opt.rest(w)\n" if rule is not None and rule.rest is not None else ""
+    code = (f"import numpy as np\nimport fallline as fl\nopt = fl.{name}({setting})\nw = np.array([-3.5, 1.0])\n"
+            f"for _ in range(100):\n    g = w * [1, 50]\n    w = opt.step(w, g)\n{report}print(w.round(3) + 0)\n"
+            "opt.t, list(opt.state)\n")  # fmt: skip
+    return ["A hundred steps down the elongated bowl, x²/2 + 25 y², with `opt.rest` at the end:" if report else
+            "A hundred steps down the elongated bowl, x²/2 + 25 y²:", f"```pycon\n{_session(code)}```"]
+
+
+def _session(code: str) -> str:
+    """Statements as they look in Python's shell, with what they print."""
+    names: dict[str, Any] = {}
+    text = ""
+    for node in ast.parse(code).body:
+        lines = (ast.get_source_segment(code, node) or "").splitlines()
+        text += "".join(f"{'... ' if k else '>>> '}{line}\n" for k, line in enumerate(lines))
+        if isinstance(node, ast.Expr):
+            printed: list[str] = []
+            names["print"] = lambda value, into=printed: into.append(str(value))
+            value = eval("\n".join(lines), names)
+            text += "".join(f"{line}\n" for line in [*printed, *([] if value is None else [repr(value)])])
+        else:
+            exec("\n".join(lines), names)
+    return text
+
+
+def _cited(text: str) -> str:
+    return "\n".join(f"- {s.short}, [{s.title}]({s.url})" for s in cited(text))
