@@ -89,6 +89,7 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     (lambda g, lr: fl.log(g) * lr, "log of an array"),
     (lambda g, lr: np.sin(g), "np.sin is not in the vocabulary"),
     (lambda g, lr: np.sum(g), "Write total(...) in its place"),
+    (lambda g, lr: g / np.linalg.norm(g), "np.linalg.norm is not in the vocabulary"),
     (lambda g, lr: g / np.linalg.norm(g), "Write norm(...) in its place"),
     (lambda g, lr: divmod(g, 2)[0], "`divmod` is not in the vocabulary"),
     (lambda g, lr: g.sum(), "Write total(...) in its place"),
@@ -186,14 +187,14 @@ def test_a_rest_that_is_no_function_is_refused():
 
 def test_a_formula_that_says_something_else_each_time_is_refused():
     numbers = iter(range(100))
-    with pytest.raises(fl.FormulaError, match="In rule rule: the formula says something else each time"):
+    with pytest.raises(fl.FormulaError, match="In an unnamed rule: the formula says something else each time"):
         a_rule(lambda g, lr: g * next(numbers))
 
     @fl.before
     def noisy(g):
         return g + np.random.default_rng().standard_normal()
 
-    with pytest.raises(fl.FormulaError, match="In rule noisy: the formula says"):
+    with pytest.raises(fl.FormulaError, match="In before noisy: the formula says"):
         fl.chain(noisy, fl.SGD())
 
 

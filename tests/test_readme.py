@@ -1,28 +1,27 @@
 """The Python in README and CONTRIBUTING runs, and the README's table says what the rules say."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 import fallline as fl
 from conftest import need
+from pages import ROOT, blocks, said
 
-ROOT = Path(__file__).parent.parent
 BLOCKS = [
-    pytest.param(code, id=f"{page}-{n}")
+    pytest.param(page, block, id=f"{page}-{n}")
     for page in ("README.md", "CONTRIBUTING.md")
-    for n, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL), 1)
+    for n, block in enumerate(blocks(page), 1)
 ]
 
 
-@pytest.mark.parametrize("code", BLOCKS)
-def test_the_examples_run(code, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_the_examples_run_each_by_itself(page, block, tmp_path, monkeypatch):
     for peer in ("torch", "jax"):
-        if f"import {peer}" in code:
+        if f"import {peer}" in block.code:
             need(peer)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "<example>", "exec"), {"__name__": "example"})
+    said(block, page, {"__name__": "example"})
     assert len(BLOCKS) >= 8
 
 

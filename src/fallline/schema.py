@@ -243,8 +243,14 @@ class Rule:
         if self.rest is not None and (names[:1] != ["x"] or unknown):
             self._refuse(f"its `rest` is a function of x, state slots and hyper-parameters. Got {', '.join(names)}")
 
+    @property
+    def title(self) -> str:
+        """What messages about its formula call it."""
+        unnamed = getattr(self.formula, "__name__", "<lambda>") == "<lambda>"
+        return f"an unnamed {self.kind}" if unnamed else f"{self.kind} {self.name}"
+
     def _refuse(self, why: str) -> NoReturn:
-        raise FormulaError(f"Signature of {self.kind} {self.name}: {why}.")
+        raise FormulaError(f"Signature of {self.title}: {why}.")
 
     def split(self, result: Any) -> tuple[Any, tuple[Any, ...]]:
         """What the formula returned, as its value and the new state in the order of the signature."""

@@ -177,8 +177,8 @@ def trace(chain: Sequence[Traced], into: str) -> Program:
     """
     program = _once(chain, into)
     if repr(_once(chain, into)) != repr(program):
-        names = [link.rule.name for link in chain if repr(as_written(link.rule)) != repr(as_written(link.rule))]
-        raise FormulaError(f"In rule {', '.join(names)}: the formula says something else each time it is called. It is "
+        titles = [link.rule.title for link in chain if repr(as_written(link.rule)) != repr(as_written(link.rule))]
+        raise FormulaError(f"In {', '.join(titles)}: the formula says something else each time it is called. It is "
                            "traced, not called at every step, so a random number, a counter or a clock in it would "
                            "stand still: what changes by step is a function of t, or a schedule.")
     return program
@@ -233,7 +233,7 @@ def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str,
         for name, value in zip(rule.slots, new):
             state[link.slots[name]] = one_number(value, name) if name in rule.scopes else per_coordinate(value)
     except FormulaError as error:
-        raise placed(error, f"{rule.kind} {rule.name}", rule.formula) from None
+        raise placed(error, rule.title, rule.formula) from None
     return result
 
 
@@ -291,7 +291,7 @@ class _Graph:
         rule, over = self._scopes[name]
         leaf = {known("state", slot) for slot, (_, other) in self._scopes.items() if other == "leaf"}
         if over == "tree" and not self._direct(self._states[name]).isdisjoint({*leaf, "leaf"}):
-            raise FormulaError(f'In {rule.kind} {rule.name}: {name.split(".")[-1]} is one number of the tree, and is '
+            raise FormulaError(f'In {rule.title}: {name.split(".")[-1]} is one number of the tree, and is '
                                'made of one of a leaf: write over="tree" in that too, or over="leaf" in both.')
 
     def _direct(self, root: int) -> frozenset[str]:
