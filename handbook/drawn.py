@@ -27,7 +27,7 @@ def drawn(folder: Path, name: str) -> Drawn:
     """The paths of an optimiser; raises FileNotFoundError, with the command that draws them, if there is no picture."""
     file = folder / f"{name}.svg"
     if not file.exists():
-        raise FileNotFoundError(f"{file} is missing. Draw it: python -m pages {name}")
+        raise FileNotFoundError(f"{file} is missing. Draw it: python -m handbook {name}")
     return {surface: DrawnPath(None if rate == "None" else float(rate), None if steps == "None" else int(steps),
                                [_point(text) for text in points.split("L")])
             for surface, rate, steps, points in PANEL.findall(file.read_text(encoding="utf-8"))}  # fmt: skip

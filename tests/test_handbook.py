@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages.__main__ import pages
-from pages.drawn import drawn
-from pages.latex import typeset
-from pages.notes import cited, noted, notes, sources
-from pages.paths import SURFACE_STEPS, contender
-from pages.picture import placed
-from pages.symbols import symbol
+from handbook.__main__ import pages
+from handbook.drawn import drawn
+from handbook.latex import typeset
+from handbook.notes import cited, noted, notes, sources
+from handbook.paths import SURFACE_STEPS, contender
+from handbook.picture import placed
+from handbook.symbols import symbol
 
 import fallline as fl
 from fallline.race.surfaces import SURFACES
@@ -63,8 +63,8 @@ def test_the_pages_are_what_the_rules_say():
     written = pages(DOCS)
     assert list(written) == ["optimizers.md", *(f"optimizers/{name}.md" for name in NAMES)]
     for name, text in written.items():
-        assert (DOCS / name).exists(), f"docs/{name} is missing. Write it: python -m pages"
-        assert (DOCS / name).read_text(encoding="utf-8") == text, f"docs/{name} is not up to date. Run python -m pages"
+        assert (DOCS / name).exists(), f"docs/{name} is missing. Write it: python -m handbook"
+        assert (DOCS / name).read_text(encoding="utf-8") == text, f"docs/{name} is not up to date. Run python -m handbook"
     files = {file.name for file in (DOCS / "optimizers").iterdir()}
     assert files == {f"{name}.{kind}" for name in NAMES for kind in ("md", "svg")}
 
@@ -133,7 +133,7 @@ def test_what_is_hard_to_typeset_is_read_back_as_it_was_meant():
 @every_optimiser
 def test_the_picture_shows_the_path_that_the_optimiser_takes(name):
     paths = drawn(DOCS / "optimizers", name)
-    assert list(paths) == list(SURFACES), f"docs/optimizers/{name}.svg lacks a surface. Draw it: python -m pages {name}"
+    assert list(paths) == list(SURFACES), f"docs/optimizers/{name}.svg lacks a surface. Draw it: python -m handbook {name}"
     entered = contender(name)
     for title, path in paths.items():
         surface = SURFACES[title]
@@ -142,7 +142,7 @@ def test_the_picture_shows_the_path_that_the_optimiser_takes(name):
         for _ in range(SURFACE_STEPS):
             w = opt.step(w, surface.value_and_grad(w)[1])
             points.append(w.tolist())
-        old = f"docs/optimizers/{name}.svg is not its path any more. Draw it: python -m pages {name}"
+        old = f"docs/optimizers/{name}.svg is not its path any more. Draw it: python -m handbook {name}"
         assert len(path.points) == len(points), old
         np.testing.assert_allclose(path.points, placed(surface, points), atol=0.5, err_msg=old)
 
@@ -164,9 +164,9 @@ def test_the_examples_of_a_page_run(name):
 
 
 def test_an_optimiser_without_notes_or_picture_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"Newest has no notes. Write \[Newest\] with use and avoid into pages/notes"):
+    with pytest.raises(ValueError, match=r"Newest has no notes. Write \[Newest\] with use and avoid into handbook/notes"):
         notes("Newest")
-    with pytest.raises(FileNotFoundError, match="Draw it: python -m pages Newest"):
+    with pytest.raises(FileNotFoundError, match="Draw it: python -m handbook Newest"):
         drawn(tmp_path, "Newest")
     with pytest.raises(ValueError, match=r"nobody2020 is no source. Write it into \[sources\]"):
         cited("as {nobody2020} shows")

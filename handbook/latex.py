@@ -8,9 +8,9 @@ from typing import NamedTuple
 from fallline.ops import Symbol
 from fallline.schema import Rule
 from fallline.trace import INCREMENT
-from pages.lines import lines, rest
-from pages.symbols import symbol
-from pages.words import said, same
+from handbook.lines import lines, rest
+from handbook.symbols import symbol
+from handbook.words import said, same
 
 __all__ = ["typeset", "typeset_rest"]
 

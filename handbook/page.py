@@ -12,17 +12,17 @@ import fallline as fl
 from fallline.race.surfaces import SURFACES
 from fallline.race.wording import number
 from fallline.schema import Rule, summary
-from pages.cost import cost
-from pages.drawn import Drawn
-from pages.latex import typeset, typeset_rest
-from pages.notes import cited, linked, notes
-from pages.paths import SURFACE_STEPS, contender
-from pages.state import defaults, held, memory, start
-from pages.symbols import symbol
+from handbook.cost import cost
+from handbook.drawn import Drawn
+from handbook.latex import typeset, typeset_rest
+from handbook.notes import cited, linked, notes
+from handbook.paths import SURFACE_STEPS, contender
+from handbook.state import defaults, held, memory, start
+from handbook.symbols import symbol
 
 __all__ = ["MADE", "page", "source", "table"]
 
-MADE = "<!-- Written by `python -m pages` from the rules and from pages/notes.toml: change those. -->"
+MADE = "<!-- Written by `python -m handbook` from the rules and from handbook/notes.toml: change those. -->"
 NOTATION = {
     "^+": r"A raised plus is a lower bound, $a^+ = \max(a, \mathrm{tiny})$ with the smallest normal number of the "
           "dtype computed in, so that nothing is divided by 0.",

@@ -1,4 +1,4 @@
-"""python -m pages [NAME ...] [--out docs] [--jobs 2]: draw these optimisers' paths, or all, and write all pages."""
+"""python -m handbook [NAME ...] [--out docs] [--jobs 2]: draw these optimisers' paths, or all, and write all pages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import fallline as fl
-from pages.drawn import drawn
-from pages.index import index
-from pages.page import page
-from pages.paths import contender, found
-from pages.picture import draw
+from handbook.drawn import drawn
+from handbook.index import index
+from handbook.page import page
+from handbook.paths import contender, found
+from handbook.picture import draw
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     if unknown := [name for name in asked.names if name not in fl.OPTIMIZERS]:
         parser.error(f"no optimiser is called {unknown[0]}. Known: {', '.join(fl.OPTIMIZERS)}")
     if find_spec("contourpy") is None:
-        parser.error("contourpy is not installed: pip install -e '.[pages]'")
+        parser.error("contourpy is not installed: pip install -e '.[handbook]'")
     folder = asked.out / "optimizers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, paths in found(asked.names or list(fl.OPTIMIZERS), asked.jobs):

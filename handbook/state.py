@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fallline.race.wording import number
 from fallline.schema import Rule
-from pages.cost import FLOAT32
+from handbook.cost import FLOAT32
 
 __all__ = ["defaults", "held", "memory", "start"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fallline as fl
 from fallline.schema import Rule
-from pages.cost import cost
-from pages.page import MADE, source, table
-from pages.state import defaults, memory
+from handbook.cost import cost
+from handbook.page import MADE, source, table
+from handbook.state import defaults, memory
 
 __all__ = ["index"]
 

@@ -46,7 +46,7 @@ def noted() -> list[str]:
 def notes(name: str) -> Notes:
     """The notes on an optimiser; raises ValueError if there are none."""
     if name not in noted():
-        raise ValueError(f"{name} has no notes. Write [{name}] with use and avoid into pages/{FILE.name}.")
+        raise ValueError(f"{name} has no notes. Write [{name}] with use and avoid into handbook/{FILE.name}.")
     text = _read()[name]
     return Notes(text["use"].strip(), text["avoid"].strip())
 
@@ -55,7 +55,7 @@ def cited(text: str) -> list[Source]:
     """The sources that a text cites, each once, in order; raises ValueError for keys that are none."""
     keys = dict.fromkeys(re.findall(r"{(\w+)}", text))
     if unknown := [key for key in keys if key not in sources()]:
-        raise ValueError(f"{unknown[0]} is no source. Write it into [sources] of pages/{FILE.name}.")
+        raise ValueError(f"{unknown[0]} is no source. Write it into [sources] of handbook/{FILE.name}.")
     return [sources()[key] for key in keys]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fallline.race.surfaces import SURFACES, Surface
 from fallline.race.wording import number
-from pages.paths import SURFACE_STEPS, Contender, SurfacePath
+from handbook.paths import SURFACE_STEPS, Contender, SurfacePath
 
 __all__ = ["draw", "placed"]
 
