@@ -64,7 +64,7 @@ def test_the_pages_are_what_the_rules_say():
     assert list(written) == ["optimizers.md", *(f"optimizers/{name}.md" for name in NAMES)]
     for name, text in written.items():
         assert (DOCS / name).exists(), f"docs/{name} is missing. Write it: python -m handbook"
-        assert (DOCS / name).read_text(encoding="utf-8") == text, f"docs/{name} is not up to date. Run python -m handbook"
+        assert (DOCS / name).read_text(encoding="utf-8") == text, f"docs/{name} is out of date: python -m handbook"
     files = {file.name for file in (DOCS / "optimizers").iterdir()}
     assert files == {f"{name}.{kind}" for name in NAMES for kind in ("md", "svg")}
 
@@ -133,7 +133,7 @@ def test_what_is_hard_to_typeset_is_read_back_as_it_was_meant():
 @every_optimiser
 def test_the_picture_shows_the_path_that_the_optimiser_takes(name):
     paths = drawn(DOCS / "optimizers", name)
-    assert list(paths) == list(SURFACES), f"docs/optimizers/{name}.svg lacks a surface. Draw it: python -m handbook {name}"
+    assert list(paths) == list(SURFACES), f"docs/optimizers/{name}.svg lacks some: python -m handbook {name}"
     entered = contender(name)
     for title, path in paths.items():
         surface = SURFACES[title]
@@ -164,7 +164,7 @@ def test_the_examples_of_a_page_run(name):
 
 
 def test_an_optimiser_without_notes_or_picture_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"Newest has no notes. Write \[Newest\] with use and avoid into handbook/notes"):
+    with pytest.raises(ValueError, match=r"Newest has no notes. Write \[Newest\] with use and avoid into handbook"):
         notes("Newest")
     with pytest.raises(FileNotFoundError, match="Draw it: python -m handbook Newest"):
         drawn(tmp_path, "Newest")
