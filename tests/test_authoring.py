@@ -91,6 +91,11 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     (lambda g, lr: np.sum(g), "Write total(...) in its place"),
     (lambda g, lr: g / np.linalg.norm(g), "np.linalg.norm is not in the vocabulary"),
     (lambda g, lr: g / np.linalg.norm(g), "Write norm(...) in its place"),
+    (lambda g, lr: g - np.mean(g, axis=0), "rule(whole_leaf=True)"),
+    (lambda g, lr: g / np.max(g), "rule(whole_leaf=True)"),
+    (lambda g, lr: g.T, ".T of an array is not in the vocabulary"),
+    (lambda g, lr: np.hypot(g, g), "Write sqrt(a*a + b*b) in its place"),
+    (lambda g, lr: fl.where(lr % 10 == 0, g, 0), "Write a schedule"),
     (lambda g, lr: divmod(g, 2)[0], "`divmod` is not in the vocabulary"),
     (lambda g, lr: g.sum(), "Write total(...) in its place"),
     (lambda g, lr: g @ g * g, "Write total(a*b) in its place"),
@@ -119,7 +124,6 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     (lambda g, lr: ~(g > 0), "vocabulary"),
     (lambda g, lr: g > 0, "where(g > 0, 1, 0)"),
     (lambda g, lr: fl.where(g, 1, 2), "needs a comparison"),
-    (lambda g, lr: g % 2, "vocabulary"),
     (lambda g, lr: g * np.ones(3), "make it a hyper-parameter"),
     (lambda g, lr: None, "Got NoneType"),
 ])  # fmt: skip
@@ -180,6 +184,11 @@ def test_an_annotation_may_be_a_range_a_float_or_their_names():
         assert str(fl.rule(annotated(text))) == "<rule formula(g, *, lr=0.1)>"
 
 
+def test_a_shape_that_is_no_function_is_refused():
+    with pytest.raises(fl.FormulaError, match=r"such as lambda shape: shape\[:1\]\. Got \(3,\)\."):
+        fl.shaped(0, (3,))
+
+
 def test_a_rest_that_is_no_function_is_refused():
     with pytest.raises(fl.FormulaError, match=r"its `rest` is a function of x.*\. Got 5\."):
         fl.rule(rest=5)(lambda g, *, lr=0.1: -lr * g)
@@ -196,6 +205,13 @@ def test_a_formula_that_says_something_else_each_time_is_refused():
 
     with pytest.raises(fl.FormulaError, match="In before noisy: the formula says"):
         fl.chain(noisy, fl.SGD())
+
+
+def test_what_a_closure_holds_is_read_once():
+    factor = [2.0]
+    opt = a_rule(lambda g, lr: -factor[0] * g)
+    factor[0] = 3.0
+    assert (one_step(opt, x=0.0), opt.update(np.array([2.0])).item()) == (-4.0, -4.0)
 
 
 def test_an_error_notes_the_line_of_the_formula_where_it_arose():

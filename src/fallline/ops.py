@@ -90,7 +90,8 @@ class Symbol:
     def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Symbol:
         if func is np.where and len(args) == 3 and not kwargs:
             return where(*args)
-        raise no_word(func.__name__, f"{func.__module__.replace('numpy', 'np')}.{func.__name__}")
+        raise no_word("axis" if kwargs.get("axis") is not None else func.__name__,
+                      f"{func.__module__.replace('numpy', 'np')}.{func.__name__}")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):

@@ -91,7 +91,8 @@ class Optimizer(Keeping):
         self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
         self._refuse_taken_names()
         self._turn = Turn()
-        self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
+        # traced now, so that a mistake in a formula is an error here, and both read the variables of closures at once
+        self._chain.stepping, self._chain.updating  # noqa: B018
         self._forget()
 
     def _own_link(self, args: tuple[Any, ...], hyper: Mapping[str, Any]) -> Link:

@@ -109,6 +109,9 @@ def shaped(start: float | str, shape: Callable[[tuple[int, ...]], tuple[int, ...
     >>> shaped(0, lambda shape: shape[:1]).shape((3, 4))
     (3,)
     """
+    if not callable(shape):
+        raise FormulaError("shaped(start, shape) takes a function of the leaf's shape, such as "
+                           f"lambda shape: shape[:1]. Got {brief(shape)}.")
     return Shaped(start, shape)
 
 

@@ -14,7 +14,13 @@ _INSTEAD = {
     "isnan": "g != g", "zeros_like": "0", "ones_like": "1",
     "copy": "g itself", "logical_and": "where(a, where(b, x, y), y)",
     "&": "where(a, where(b, x, y), y)", "logical_or": "where(a, x, where(b, x, y))",
-    "|": "where(a, x, where(b, x, y))",
+    "|": "where(a, x, where(b, x, y))", "reciprocal": "1/g", "hypot": "sqrt(a*a + b*b)",
+    "full_like": "the number itself", "%": "a schedule (for what t decides)", "//": "a schedule (for what t decides)",
+}  # fmt: skip
+_WHOLE = {
+    "T", "amax", "amin", "argmax", "argmin", "argsort", "axis", "cumsum", "einsum", "max", "median", "min", "outer",
+    "percentile", "quantile", "ravel", "reshape", "shape", "size", "sort", "std", "svd", "tensordot", "transpose",
+    "var",
 }  # fmt: skip
 
 
@@ -25,5 +31,7 @@ def no_word(name: str, shown: str) -> FormulaError:
     'Write total(...) in its place.'
     """
     instead = _INSTEAD.get(name, f"fallline's {name}" if name in VOCABULARY.split() else "")
-    return FormulaError(f"{shown} is not in the vocabulary of formulas: {VOCABULARY}."
-                        f"{f' Write {instead} in its place.' if instead else ''}")
+    remedy = f" Write {instead} in its place." if instead else ""
+    if name in _WHOLE:
+        remedy = " What needs rows, columns or an order is a rule of whole leaves: rule(whole_leaf=True)."
+    return FormulaError(f"{shown} is not in the vocabulary of formulas: {VOCABULARY}.{remedy}")
