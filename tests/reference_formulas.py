@@ -330,6 +330,143 @@ class AdEMAMix:
         return -self.lr * (mixed / root_of_v_hat + self.weight_decay * x)
 
 
+class Adan:
+    """Xie et al. 2022, algorithm 1, with the paper's own betas, 1 minus ours, and moments corrected as Adam's are."""
+
+    def __init__(self, shape, tiny, lr=1e-3, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.0):
+        self.t, self.tiny = 0, tiny
+        self.lr, self.beta1, self.beta2, self.beta3 = lr, 1 - beta1, 1 - beta2, 1 - beta3
+        self.weight_decay = weight_decay
+        self.m = np.zeros(shape)
+        self.v = np.zeros(shape)
+        self.n = np.full(shape, eps)
+        self.last = None
+
+    def step(self, g, x=0.0):
+        self.t += 1
+        last = g if self.last is None else self.last
+        m = (1 - self.beta1) * self.m + self.beta1 * g
+        v = (1 - self.beta2) * self.v + self.beta2 * (g - last)
+        n = (1 - self.beta3) * self.n + self.beta3 * (g + (1 - self.beta2) * (g - last)) ** 2
+        self.m, self.v, self.n, self.last = (store(a, self.tiny) for a in (m, v, n, g))
+        m_hat, v_hat = m / (1 - (1 - self.beta1) ** self.t), v / (1 - (1 - self.beta2) ** self.t)
+        rate = self.lr * np.sqrt(1 - (1 - self.beta3) ** self.t) / root(n, self.tiny)
+        step = rate * (m_hat + (1 - self.beta2) * v_hat)
+        return -(step + self.lr * self.weight_decay * x) / (1 + self.lr * self.weight_decay)
+
+
+def length(a):
+    """The norm of a leaf, by hand; of a number, that of an array of it."""
+    return math.sqrt(math.fsum(float(e) ** 2 for e in np.ravel(a)))
+
+
+class LARS:
+    """You et al. 2017, algorithm 1; lr alone where a norm is 0."""
+
+    def __init__(self, shape, tiny, lr=1.0, momentum=0.9, trust=1e-3, weight_decay=0.0):
+        self.t, self.tiny = 0, tiny
+        self.lr, self.momentum, self.trust, self.weight_decay = lr, momentum, trust, weight_decay
+        self.velocity = np.zeros(shape)
+
+    def step(self, g, x=0.0):
+        self.t += 1
+        below = length(g) + self.weight_decay * length(x)
+        rate = self.trust * length(x) / below if length(x) > 0 and below > 0 else 1.0
+        velocity = self.momentum * self.velocity - self.lr * rate * (g + self.weight_decay * x)
+        self.velocity = store(velocity, self.tiny)
+        return velocity
+
+
+class LAMB:
+    """You et al. 2020, algorithm 2, with phi the identity; the ratio is 1 where a norm is 0."""
+
+    def __init__(self, shape, tiny, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+        self.t, self.tiny = 0, tiny
+        self.lr, self.beta1, self.beta2, self.weight_decay = lr, beta1, beta2, weight_decay
+        self.m = np.zeros(shape)
+        self.v = np.full(shape, eps)
+
+    def step(self, g, x=0.0):
+        self.t += 1
+        m = self.beta1 * self.m + (1 - self.beta1) * g
+        v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        self.m, self.v = store(m, self.tiny), store(v, self.tiny)
+        m_hat = m / (1 - self.beta1**self.t)
+        r = m_hat * np.sqrt(1 - self.beta2**self.t) / root(v, self.tiny) + self.weight_decay * x
+        ratio = length(x) / length(r) if length(x) > 0 and length(r) > 0 else 1.0
+        return -self.lr * ratio * r
+
+
+class ScheduleFreeSGD:
+    """Defazio et al. 2024, equations 1 to 3, x found from y and z; weighed as in the authors' code."""
+
+    def __init__(self, shape, tiny, lr=1.0, beta=0.9):
+        self.t, self.tiny, self.shape = 0, tiny, shape
+        self.lr, self.beta = lr, beta
+        self.z = None
+        self.weight = self.peak = 0.0
+
+    def mean(self, y):
+        return (y - (1 - self.beta) * self.z) / self.beta if self.z is not None else y
+
+    def step(self, g, x=0.0):
+        self.t += 1
+        y = np.broadcast_to(np.asarray(x, np.float64), self.shape)
+        self.z = y if self.z is None else self.z
+        mean = self.mean(y)
+        z = self.z - self.lr * self.direction(g, y)
+        self.peak = max(self.peak, self.lr)
+        self.weight += self.peak**2
+        c = self.peak**2 / self.weight if self.weight > 0 else 0.0
+        mean = (1 - c) * mean + c * z
+        self.z = store(z, self.tiny)
+        return (1 - self.beta) * z + self.beta * mean - y
+
+    def direction(self, g, y):
+        return g
+
+
+class ScheduleFreeAdamW(ScheduleFreeSGD):
+    """The same paper's algorithm 1."""
+
+    def __init__(self, shape, tiny, lr=2.5e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+        super().__init__(shape, tiny, lr, beta1)
+        self.beta2, self.weight_decay = beta2, weight_decay
+        self.v = np.full(shape, eps)
+
+    def direction(self, g, y):
+        v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        self.v = store(v, self.tiny)
+        return g * np.sqrt(1 - self.beta2**self.t) / root(v, self.tiny) + self.weight_decay * y
+
+
+class Prodigy:
+    """Mishchenko & Defazio 2024, algorithm 4, over the powers of d0 that the state is kept in."""
+
+    def __init__(self, shape, tiny, lr=1.0, beta1=0.9, beta2=0.999, eps=1e-8, d0=1e-6, d_coef=1.0, weight_decay=0.0):
+        self.t, self.tiny, self.shape = 0, tiny, shape
+        self.lr, self.beta1, self.beta2, self.d0, self.d_coef = lr, beta1, beta2, d0, d_coef
+        self.weight_decay = weight_decay
+        self.m, self.s, self.v = np.zeros(shape), np.zeros(shape), np.full(shape, eps)
+        self.x0, self.r, self.d = None, 0.0, d0
+
+    def step(self, g, x=0.0):
+        self.t += 1
+        x = np.broadcast_to(np.asarray(x, np.float64), self.shape)
+        self.x0 = x if self.x0 is None else self.x0
+        dg, forget = self.d / self.d0 * g, 1 - math.sqrt(self.beta2)
+        m = self.beta1 * self.m + (1 - self.beta1) * dg
+        v = self.beta2 * self.v + (1 - self.beta2) * dg**2
+        inner = math.fsum(np.ravel(self.d / self.d0 * dg * (self.x0 - x)))
+        self.r = math.sqrt(self.beta2) * self.r + forget * self.lr * inner
+        s = math.sqrt(self.beta2) * self.s + forget * self.lr * self.d / self.d0 * dg
+        self.m, self.v, self.s = store(m, self.tiny), store(v, self.tiny), store(s, self.tiny)
+        step = -self.lr * self.d * (m / root(v, self.tiny) + self.weight_decay * x)
+        if np.any(s):
+            self.d = max(self.d, self.d_coef * self.r / math.fsum(np.ravel(np.abs(s))))
+        return step
+
+
 TRANSCRIPTIONS = {
     "SGD": SGD,
     "Momentum": Momentum,
@@ -349,6 +486,12 @@ TRANSCRIPTIONS = {
     "AdaBelief": AdaBelief,
     "RAdam": RAdam,
     "AdEMAMix": AdEMAMix,
+    "Adan": Adan,
+    "LARS": LARS,
+    "LAMB": LAMB,
+    "ScheduleFreeSGD": ScheduleFreeSGD,
+    "ScheduleFreeAdamW": ScheduleFreeAdamW,
+    "Prodigy": Prodigy,
 }
 
 SLOTS = {
@@ -370,4 +513,13 @@ SLOTS = {
     "AdaBelief": ("m", "s"),
     "RAdam": ("m", "v"),
     "AdEMAMix": ("m1", "m2", "v"),
+    "Adan": ("m", "v", "n", "last"),
+    "LARS": ("velocity",),
+    "LAMB": ("m", "v"),
+    "ScheduleFreeSGD": ("z",),
+    "ScheduleFreeAdamW": ("v", "z"),
+    "Prodigy": ("m", "v", "s", "x0"),
 }
+
+NUMBERS = {"ScheduleFreeSGD": ("weight", "peak"), "ScheduleFreeAdamW": ("weight", "peak"), "Prodigy": ("r", "d")}
+"""State that is one number, of each leaf or of the tree."""

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from reference_formulas import SLOTS, TINY, TRANSCRIPTIONS
-from support import GOOD_TO, NOT_OF_CONSTANTS, WITH_RATE, every_dtype, every_engine, every_optimiser, update
+from reference_formulas import NUMBERS, SLOTS, TINY, TRANSCRIPTIONS
+from support import (
+    GOOD_TO,
+    NOT_OF_CONSTANTS,
+    WITH_PARAMETER,
+    WITH_RATE,
+    every_dtype,
+    every_engine,
+    every_optimiser,
+    update,
+)
 
 DEFAULTS = {
     "SGD": {"lr": 1e-3},
@@ -31,6 +40,12 @@ DEFAULTS = {
     "RAdam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
     "AdEMAMix": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "beta3": 0.9999, "alpha": 5.0, "alpha_warmup": 0.0,
                  "beta3_warmup": 0.0, "eps": 1e-8, "weight_decay": 0.0},
+    "Adan": {"lr": 1e-3, "beta1": 0.98, "beta2": 0.92, "beta3": 0.99, "eps": 1e-8, "weight_decay": 0.0},
+    "LARS": {"lr": 1.0, "momentum": 0.9, "trust": 1e-3, "weight_decay": 0.0},
+    "LAMB": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
+    "ScheduleFreeSGD": {"lr": 1.0, "beta": 0.9},
+    "ScheduleFreeAdamW": {"lr": 2.5e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
+    "Prodigy": {"lr": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "d0": 1e-6, "d_coef": 1.0, "weight_decay": 0.0},
 }
 
 ODD = {  # far from the defaults: a large eps, so that its place in the formula shows
@@ -53,6 +68,12 @@ ODD = {  # far from the defaults: a large eps, so that its place in the formula 
     "RAdam": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1},
     "AdEMAMix": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "beta3": 0.98, "alpha": 2.0, "alpha_warmup": 40.0,
                  "beta3_warmup": 90.0, "eps": 0.1, "weight_decay": 0.3},
+    "Adan": {"lr": 0.3, "beta1": 0.55, "beta2": 0.65, "beta3": 0.85, "eps": 0.1, "weight_decay": 0.3},
+    "LARS": {"lr": 0.3, "momentum": 0.55, "trust": 0.2, "weight_decay": 0.3},
+    "LAMB": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
+    "ScheduleFreeSGD": {"lr": 0.3, "beta": 0.55},
+    "ScheduleFreeAdamW": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
+    "Prodigy": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "d0": 0.01, "d_coef": 2.0, "weight_decay": 0.3},
 }
 
 EDGE = {  # the ends of the ranges
@@ -74,14 +95,19 @@ EDGE = {  # the ends of the ranges
     "AdaBelief": {"beta1": 0.0, "eps": 0.0},
     "RAdam": {"beta1": 0.0, "eps": 0.0},
     "AdEMAMix": {"beta1": 0.0, "beta3": 0.0, "alpha": 0.0, "eps": 0.0},
+    "Adan": {"beta1": 0.0, "beta2": 0.0, "eps": 0.0},
+    "LARS": {"momentum": 0.0},
+    "LAMB": {"beta1": 0.0, "eps": 0.0},
+    "ScheduleFreeSGD": {"beta": 1e-3},
+    "ScheduleFreeAdamW": {"beta1": 1e-3, "beta2": 0.0, "eps": 0.0},
+    "Prodigy": {"beta1": 0.0, "eps": 0.0},
 }
 
 SETTINGS = {"defaults": DEFAULTS, "odd": ODD, "edge": EDGE}
 TOLERANCE = {np.dtype("float64"): 1e-12, np.dtype("float32"): 1e-5}  # relative to the path walked so far
 STEPS = 300
+OF_BOWLS = ("Prodigy",)  # whose steps grow without end where the gradient does not grow with the distance
 CONSTANT = 2  # the kind of coordinate with one gradient for ever
-SIGNED = ("velocity", "m", "m1", "m2", "last")
-DECAYED = ("AdamW", "NadamW", "Lion", "AdEMAMix")  # whose formula has the parameter in it
 
 
 def gradients(dtype, steps=STEPS, seed=0):
@@ -104,8 +130,8 @@ def assert_close_along_the_path(found, expected, increments, rel):
 
 
 def assert_close_state(slot, found, expected, rel, tiny):
-    """Accumulators have no cancellation, so each is held to its own size; signed moments to the largest so far."""
-    size = np.maximum.accumulate(np.abs(expected), axis=0) if slot in SIGNED else np.abs(expected)
+    """Accumulators have no cancellation, so each is held to its own size; what has signs to the largest so far."""
+    size = np.maximum.accumulate(np.abs(expected), axis=0) if np.any(expected < 0) else np.abs(expected)
     excess = np.abs(found - expected) - rel * size - 2 * tiny * (expected != 0)
     worst = np.unravel_index(np.argmax(excess), excess.shape)
     assert excess[worst] <= 0, f"{slot} at {worst}: {found[worst]!r}, should be {expected[worst]!r}"
@@ -159,7 +185,8 @@ def test_hundreds_of_random_steps_follow_the_formula(name, engine, dtype, settin
     increments, walked = [], []
     states = {slot: ([], []) for slot in SLOTS[name]}
     for gradient in g:
-        x = [np.sum(increments, axis=0)] if name in DECAYED else []
+        gradient = gradient + w if name in OF_BOWLS else gradient
+        x = [np.sum(increments, axis=0)] if name in WITH_PARAMETER else []
         increments.append(expected.step(gradient.astype(np.float64), *x))
         w = opt.step(w, gradient)
         walked.append(w.astype(np.float64))
@@ -168,7 +195,7 @@ def test_hundreds_of_random_steps_follow_the_formula(name, engine, dtype, settin
             found.append(np.array(opt.state[slot], np.float64))
             wanted.append(getattr(expected, slot))
     assert opt.t == len(g)
-    assert set(opt.state) == set(SLOTS[name])
+    assert set(opt.state) == {*SLOTS[name], *NUMBERS.get(name, ())}
     assert w.dtype == dtype
     assert_close_along_the_path(np.array(walked), np.cumsum(increments, axis=0), np.array(increments), tolerance)
     for slot, (found, wanted) in states.items():

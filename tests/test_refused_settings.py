@@ -38,12 +38,17 @@ OUT_OF_RANGE = {
     "eta_plus": (0.9, float("nan")),
     "min_rate": (-0.1, float("nan")),
     "max_rate": (-0.1, float("nan")),
+    "trust": (0.0, float("nan")),
+    "beta": (0.0, 1.0, float("nan")),
+    "d0": (0.0, float("nan")),
+    "d_coef": (0.0, float("nan")),
 }
+OPEN = (("AdaDelta", "eps"), ("ScheduleFreeAdamW", "beta1"))  # which cannot be 0, as they can elsewhere
 RANGE_CASES = [
     (name, key, value)
     for name in NAMES
     for key in fl.OPTIMIZERS[name]().hyper
-    for value in OUT_OF_RANGE[key] + ((0.0,) if (name, key) == ("AdaDelta", "eps") else ())
+    for value in OUT_OF_RANGE[key] + ((0.0,) if (name, key) in OPEN else ())
 ]
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
+from fallline.trees import flatten
 from support import COMPLEX, FULL, HALVES, every_precision, frozen, gauged, limits, normal
 
 
@@ -386,7 +387,7 @@ def test_any_number_of_threads_gives_the_same_bits(cls):
             opt, w = cls(), [a.copy() for a in start]
             for g in gradients:
                 opt.step(w, g)
-            results.append([a.tobytes() for a in w] + [a.tobytes() for tree in opt.state.values() for a in tree])
+            results.append([a.tobytes() for a in w] + [a.tobytes() for a in flatten(dict(opt.state))[0]])
     finally:
         fl.set_num_threads(None)
     assert results[0] == results[1] == results[2] == results[3]

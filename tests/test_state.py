@@ -41,7 +41,7 @@ def test_the_view_of_the_state_is_live_and_a_copy_of_it_is_not(name, engine):
         for slot, array in live.items():
             assert same_bits(array, opt.state[slot]["b"])
     assert frozen(kept) == first
-    assert all(frozen(dict(opt.state[slot])) != first[slot] for slot in SLOTS[name])
+    assert all(frozen(dict(opt.state[slot])) != first[slot] for slot in SLOTS[name] if slot != "x0")
 
 
 @every_optimiser

@@ -26,6 +26,8 @@ from fallline.minimize import minimize
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline.optimizer import Optimizer, accumulate, chain
 from fallline.optimizers import (
+    LAMB,
+    LARS,
     OPTIMIZERS,
     SGD,
     AdaBelief,
@@ -34,6 +36,7 @@ from fallline.optimizers import (
     Adam,
     AdaMax,
     AdamW,
+    Adan,
     AdEMAMix,
     AMSGrad,
     Lion,
@@ -42,9 +45,12 @@ from fallline.optimizers import (
     NadaMax,
     NadamW,
     Nesterov,
+    Prodigy,
     RAdam,
     RMSProp,
     Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
 )
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
 from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
@@ -52,6 +58,8 @@ from fallline.settings import by_path
 from fallline.threads import set_num_threads
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "OPTIMIZERS",
     "SGD",
     "AMSGrad",
@@ -62,6 +70,7 @@ __all__ = [
     "AdaMax",
     "Adam",
     "AdamW",
+    "Adan",
     "BusyOptimizer",
     "CheckpointError",
     "FalllineError",
@@ -77,9 +86,12 @@ __all__ = [
     "NonNegative",
     "Optimizer",
     "Positive",
+    "Prodigy",
     "RAdam",
     "RMSProp",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "TornOptimizer",
     "abs",
     "accumulate",

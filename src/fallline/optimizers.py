@@ -7,8 +7,11 @@ from typing import Any
 from fallline import rules
 from fallline.optimizer import Optimizer
 
-__all__ = ["OPTIMIZERS", "SGD", "AMSGrad", "AdEMAMix", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW",
-           "Lion", "Momentum", "NadaMax", "Nadam", "NadamW", "Nesterov", "RAdam", "RMSProp", "Rprop"]  # fmt: skip
+__all__ = [
+    "LAMB", "LARS", "OPTIMIZERS", "SGD", "AMSGrad", "AdEMAMix", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax",
+    "Adam", "AdamW", "Adan", "Lion", "Momentum", "NadaMax", "Nadam", "NadamW", "Nesterov", "Prodigy", "RAdam",
+    "RMSProp", "Rprop", "ScheduleFreeAdamW", "ScheduleFreeSGD",
+]  # fmt: skip
 
 
 class SGD(Optimizer):
@@ -92,6 +95,30 @@ class RAdam(Optimizer):
 
 class AdEMAMix(Optimizer):
     rule = rules.ademamix
+
+
+class Adan(Optimizer):
+    rule = rules.adan
+
+
+class LARS(Optimizer):
+    rule = rules.lars
+
+
+class LAMB(Optimizer):
+    rule = rules.lamb
+
+
+class ScheduleFreeSGD(Optimizer):
+    rule = rules.schedule_free_sgd
+
+
+class ScheduleFreeAdamW(Optimizer):
+    rule = rules.schedule_free_adamw
+
+
+class Prodigy(Optimizer):
+    rule = rules.prodigy
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, where
+from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
 from fallline.schema import Count, Fraction, NonNegative, Positive, Range, after, before, rule, scalar
 
 AtLeastOne = Annotated[float, Range("≥ 1", lambda v: v >= 1)]
+Between = Annotated[float, Range("in (0, 1)", lambda v: 0 < v < 1)]
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------
 
@@ -28,6 +29,11 @@ def looked_ahead(x: Any, velocity: Any, *, momentum: Any) -> Any:
 def at_rest(x: Any, velocity: Any, *, momentum: Any) -> Any:
     """Nesterov's θ, given the looked-ahead point x that `step` updates."""
     return x - momentum*velocity
+
+
+def mean_point(x: Any, z: Any, *, beta: Any) -> Any:
+    """Schedule-Free's x, given the point y = (1 - beta)·z + beta·x that `step` updates, here called x as elsewhere."""
+    return x + (1 - 1/beta)*(z - x)
 
 
 # ---- rules: gradient -> increment ------------------------------------------------------------------------------------
@@ -324,6 +330,133 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
     v = beta2*v + (1 - beta2)*g*g
     d = -lr*sqrt(1 - beta2**t)*(m1/(1 - beta1**t) + a*m2)/root(v)
     return decayed(d, x, lr=lr, rate=weight_decay), m1, m2, v
+
+
+@rule
+def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.98,
+         beta2: Fraction = 0.92, beta3: Fraction = 0.99, eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
+    """Adan (adaptive Nesterov momentum): Nesterov's look-ahead estimated from how the gradient changed.
+
+    m averages gradients, v their changes, n the squares of the gradient looked ahead to, g + beta2·(g - last). The
+    betas are, as everywhere here, the share that is kept: 1 minus the paper's (0.02, 0.08, 0.01), so its 1 - β₂ is
+    beta2. (optax 0.2.8 has 1 - beta2 there, 0.08 for 0.92.) m and v start at 0, n at eps, and they are corrected as
+    Adam's are: as in the authors' code, whose defaults these are. The paper starts m and n at the first gradient and
+    its square, which makes the same first step, and may restart. The decay is proximal: the stepped parameter is
+    divided by 1 + lr·weight_decay.
+
+    Source: Xie et al. 2022, Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models,
+    arXiv 2208.06677, algorithm 1.
+    """
+    change = g - last
+    m = beta1*m + (1 - beta1)*g
+    v = beta2*v + (1 - beta2)*change
+    ahead = g + beta2*change
+    n = beta3*n + (1 - beta3)*ahead*ahead
+    d = lr*sqrt(1 - beta3**t)*(m/(1 - beta1**t) + beta2*v/(1 - beta2**t))/root(n)
+    return -(d + lr*weight_decay*x)/(1 + lr*weight_decay), m, v, n, g
+
+
+def trust_ratio(a: Any, b: Any, like: Any) -> Any:
+    """a/b as far as it fits the numbers of `like`; 1 where one of the two is 0."""
+    return where(minimum(a, b) > 0, minimum(a/b, 1/tiny(like)), 1)
+
+
+@rule
+def lars(g, x, velocity=0, *, lr: NonNegative = 1.0, momentum: Fraction = 0.9, trust: Positive = 1e-3,
+         weight_decay: NonNegative = 0.0):
+    """LARS (layer-wise adaptive rate scaling): Momentum at a rate for each leaf, in proportion to how large that is.
+
+    The rate is lr·trust·|x|/(|g| + weight_decay·|x|), with the norms of the whole leaf: gradients of any size change a
+    leaf by about the share lr·trust of itself. Where a norm is 0, as in a leaf that starts at 0, it is lr, as in other
+    implementations. For very large batches. optax has |g + weight_decay·x| below the line. Defaults as optax', which
+    has none for lr.
+
+    Source: You, Gitman & Ginsburg 2017, Large batch training of convolutional networks, arXiv 1708.03888, algorithm 1.
+    """
+    size = norm(x, over="leaf")
+    rate = trust_ratio(trust*size, norm(g, over="leaf") + weight_decay*size, x)
+    velocity = momentum*velocity - lr*(rate*(g + weight_decay*x))
+    return velocity, velocity
+
+
+@rule
+def lamb(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
+         eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
+    """LAMB: AdamW's step, made for each leaf as long as lr times that leaf.
+
+    The norms are those of the whole leaf; where one is 0, as in a leaf that starts at 0, the step is AdamW's. φ, by
+    which the paper may bound the leaf's norm, is the identity. For very large batches. Defaults as optax', which has
+    none for lr.
+
+    Source: You et al. 2020, Large batch optimization for deep learning: training BERT in 76 minutes, arXiv 1904.00962,
+    algorithm 2.
+    """
+    d, m, v = adamw.formula(g, x, t, m, v, lr=1, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    return lr*(trust_ratio(norm(x, over="leaf"), norm(d, over="leaf"), x)*d), m, v
+
+
+@rule(rest=mean_point)
+def schedule_free_sgd(g, x, z="x", weight=scalar(0, over="leaf"), peak=scalar(0, over="leaf"), *,
+                      lr: NonNegative = 1.0, beta: Between = 0.9):
+    """Schedule-Free SGD: an average of all points takes the place of a falling rate, without knowing the last step.
+
+    z takes SGD's steps, the point to report is the mean of all z, and gradients are taken between the two, at
+    y = (1 - beta)·z + beta·mean. The array that `step` updates is y (in the formula x, as always); `rest(params)`
+    returns the mean, the paper's x. Keep beta as it is during a run. Each z weighs in the mean by the square of the
+    largest lr so far, as in the authors' code: those of a warm-up, which is a schedule for lr, count less. Their
+    weight_decay is `l2` in front of this rule. Defaults as theirs.
+
+    Source: Defazio et al. 2024, The road less scheduled, arXiv 2405.15682, equations 1 to 3.
+    """
+    peak = maximum(peak, lr)
+    weight = weight + peak*peak
+    c = peak*peak/maximum(weight, tiny(weight))
+    return c*(z - x) + lr*(beta*(1 - c) - 1)*g, z - lr*g, weight, peak
+
+
+@rule(rest=lambda x, z, *, beta1: mean_point(x, z, beta=beta1))
+def schedule_free_adamw(g, x, t, v="eps", z="x", weight=scalar(0, over="leaf"), peak=scalar(0, over="leaf"), *,
+                        lr: NonNegative = 2.5e-3, beta1: Between = 0.9, beta2: Fraction = 0.999,
+                        eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
+    """Schedule-Free AdamW: Schedule-Free SGD whose gradient is divided by the root of its averaged square.
+
+    beta1 is how near to the mean gradients are taken, and stands for Adam's first moment. The decay is of the point y
+    that `step` updates; `rest(params)` returns the mean. For the rest see `schedule_free_sgd`. Defaults as in the
+    authors' code.
+
+    Source: Defazio et al. 2024, The road less scheduled, arXiv 2405.15682, algorithm 1.
+    """
+    v = beta2*v + (1 - beta2)*g*g
+    u = sqrt(1 - beta2**t)*g/root(v) + weight_decay*x
+    d, z, weight, peak = schedule_free_sgd.formula(u, x, z, weight, peak, lr=lr, beta=beta1)
+    return d, v, z, weight, peak
+
+
+@rule
+def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr: NonNegative = 1.0,
+            beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: NonNegative = 1e-8, d0: Positive = 1e-6,
+            d_coef: Positive = 1.0, weight_decay: NonNegative = 0.0):
+    """Prodigy: Adam at a rate d·lr of which it finds d, one number for the whole tree, by itself.
+
+    d is an estimate, from below, of how far the start x0 is from the minimum. It starts at d0 and only grows, to
+    d_coef·Σ⟨g, x0 - x⟩/|Σ g|₁, sums that weigh later steps more. lr is for a schedule, else it stays 1; to tune, set
+    d_coef. m, v, r and s are the paper's over powers of d0, which cancel (the authors' code does so with r and s): eps
+    is what it is in Adam, and nothing underflows. Moments are not corrected. The decay is by d·lr·weight_decay of the
+    parameter. Left out of the authors' code, as in its defaults: growth_rate, safeguard_warmup, use_bias_correction
+    (optax: always), decay in the gradient, slice_p. Defaults as theirs.
+
+    Source: Mishchenko & Defazio 2024, Prodigy: an expeditiously adaptive parameter-free learner, arXiv 2306.06101,
+    algorithm 4.
+    """
+    k = d/d0
+    m = beta1*m + (1 - beta1)*k*g
+    v = beta2*v + (1 - beta2)*k*k*g*g
+    beta3 = sqrt(beta2)
+    r = beta3*r + (1 - beta3)*k*k*total(lr*g*(x0 - x))
+    s = beta3*s + (1 - beta3)*k*k*lr*g
+    size = total(abs(s))
+    step = decayed(-d*lr*(m/root(v)), x, lr=d*lr, rate=weight_decay)
+    return step, m, v, s, x0, r, where(size > 0, maximum(d, d_coef*r/size), d)
 
 
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
