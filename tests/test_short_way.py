@@ -40,13 +40,15 @@ CHAINS = {
     "low precision, strided": lambda **o: fl.RMSProp(0.1, **o),
     "clipped": lambda **o: fl.chain(fl.clip_norm(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), fl.average(0.5), **o),
     "numbers": lambda **o: fl.Optimizer(gauged, **o),
+    "clipped, strided": lambda **o: fl.chain(fl.clip_norm(0.5), fl.Optimizer(gauged), fl.average(0.5), **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]
 DTYPES = {  # of the others several
     "Adam": ["f8"] * 4, "decayed": ["f4"] * 4, "low precision": [*HALVES, "f4", "f8"],
     "low precision, strided": [*HALVES, *HALVES], "complex": [*COMPLEX, "f4", "c8"],
+    "clipped, strided": ["f4", *HALVES, "f8"],
 }  # fmt: skip
-STRIDED = ("partly scheduled", "strided", "low precision, strided")  # with parameters that are views
+STRIDED = ("partly scheduled", "clipped, strided", "strided", "low precision, strided")  # parameters that are views
 
 
 def spread(array):

@@ -337,8 +337,7 @@ class Bound:
         from fallline.engines.scalars import exact
         from fallline.faststep import FastStep, Group, Leaves
 
-        rare = bool(program.readings) and any(arrays.strided)
-        if rare or (program.numbers and not exact(program.steps)) or "g" not in program.inputs:
+        if (program.numbers and not exact(program.steps)) or "g" not in program.inputs:
             return None
 
         by_leaf = self.numbers.leaf or any(total.over == "leaf" for p in program.readings for total in p.totals)

@@ -152,7 +152,7 @@ class Pass:
 
     def _prepare_layouts(self, arrays: Arrays) -> None:
         """Of each strided leaf its layout, with the strides that parameters and outputs must have."""
-        columns, leaves = len(self.program.arrays), self._shared.leaves
+        columns, leaves = self._job.table.shape[1] - EXTRA, self._shared.leaves
         self._strides: list[np.ndarray] = []
         self._layouts: dict[int, np.ndarray] = {}
         for k in (k for k, strided in enumerate(arrays.strided) if strided):

@@ -27,7 +27,8 @@ from fallline.memory import address, is_direct
 from fallline.precision import computed
 from fallline.trace import OUTSIDE, Instruction, Program
 
-__all__ = ["inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop"]
+__all__ = ["inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop",
+           "reading_values"]
 
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
@@ -111,17 +112,21 @@ def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> st
 
 def _reading_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...], kinds: Sequence[Stored]) -> str:
     """The same for a program that only reads: behind its inputs a row has the address of the sums."""
-    inside = computed(dtype)
     read = [*kinds[: len(program.inputs)], *kinds[len(program.arrays) :]]
-    buffers = buffered(program, read, FLOATS[inside.name][0])
-    values = program._replace(outputs=tuple((name, v) for v, name in buffers.items()), totals=())
     return f"""
-{inner_loop(values, dtype, columns) if buffers else ""}
-{sum_functions(inside)}
-{reading_part(program, read, inside)}
+{reading_values(program, dtype, columns)}
+{reading_part(program, read, computed(dtype))}
 {outer_loop(len(read) + 1 + EXTRA)}
 {_ONCE}
 """
+
+
+def reading_values(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
+    """The functions that the parts of a program that only reads are made of."""
+    inside = computed(dtype)
+    buffers = buffered(program, _kinds(program, dtype, ()), FLOATS[inside.name][0])
+    values = program._replace(outputs=tuple((name, v) for v, name in buffers.items()), totals=())
+    return (inner_loop(values, dtype, columns) if buffers else "") + sum_functions(inside)
 
 
 def _kinds(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> list[Stored]:

@@ -16,6 +16,7 @@ import numpy as np
 from fallline.engines.blocks import BLOCK, LANES
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import field
+from fallline.engines.jobs import STRIDES
 from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
 from fallline.trace import Program, Total
@@ -29,11 +30,11 @@ def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, 
     return {v: f"buffer {v}" for v in dict.fromkeys(v for _, v in program.outputs) if v not in direct}
 
 
-def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype) -> str:
+def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, strided: Sequence[int] = ()) -> str:
     """Read n coordinates of a row from an offset on, where they lie: `part`, as other kernels have it.
 
     `kinds` are those of the inputs and of the scalars that differ by coordinate; behind the inputs the row has the
-    address of the sums.
+    address of the sums. The inputs of these numbers are `strided`: they are fetched as the layout says (see `strided`).
     """
     real, _ = FLOATS[dtype.name]
     buffers = buffered(program, kinds, real)
@@ -41,8 +42,16 @@ def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype) -> 
     join = "\n  ".join
     loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(kinds) + 2)]
     place = [k + (k >= inputs) for k in range(len(kinds))]  # the sums stand between
-    at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{place[k]}, i64 %start" for k, kind in enumerate(kinds)]
+    at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{place[k]}, i64 %start"
+          for k, kind in enumerate(kinds) if k not in strided]
     room = [f"%b{v} = alloca [{BLOCK} x {real}], align 64" for v in buffers]
+    if strided:
+        room += [f"%a{k} = alloca [{BLOCK} x {kinds[k].type}], align 64" for k in strided]
+        loads += [field("layout", "%row", 8 * (len(kinds) + 3), "ptr"), field("nd", "%layout", 0),
+                  field("shape", "%layout", 8, "ptr")]
+        loads += [field(f"s{k}", "%layout", 8 * (STRIDES + k), "ptr") for k in strided]
+        at += [f"call void @fetch(i64 %nd, ptr %shape, ptr %s{k}, ptr %c{k}, i64 %start, i64 %m, ptr %a{k})"
+               for k in strided]
     arguments = [f"ptr %a{k}" for k in range(inputs)] + [f"ptr %b{v}" for v in buffers]
     arguments += [f"ptr %a{k}" for k in range(inputs, len(kinds))] + [f"ptr %c{len(kinds) + 1}", "i64 %m"]
     run = [f"call void @run({', '.join(arguments)})"] if buffers else []

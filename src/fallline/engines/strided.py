@@ -14,7 +14,8 @@ import numpy as np
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import chunk, field
 from fallline.engines.jobs import EXTRA, STRIDES
-from fallline.engines.native import inner_loop, outer_loop
+from fallline.engines.native import inner_loop, outer_loop, reading_values
+from fallline.engines.reading import reading_part
 from fallline.engines.stored import STORED, Stored
 from fallline.precision import computed
 from fallline.trace import OUTSIDE, Program
@@ -35,10 +36,17 @@ class Strided(NamedTuple):
 def strided_kernel(program: Program, dtype: np.dtype) -> Strided:
     """The kernel of a program whose parameters, gradients and outputs, of a dtype, are strided; the state is
     contiguous."""
-    kind = STORED[dtype.name]
-    parts = [inner_loop(program, dtype, ()), _part(program, kind.type, STORED[computed(dtype).name].type),
-             outer_loop(len(program.arrays) + EXTRA), _move("fetch", kind.type), _move("store", kind.type),
-             _finite(kind)]
+    kind, inside = STORED[dtype.name], STORED[computed(dtype).name]
+    move = [_move("fetch", kind.type), _move("store", kind.type), _finite(kind)]
+    if program.totals:
+        names = program.inputs
+        strided = [k for k, name in enumerate(names) if name in OUTSIDE]
+        kinds = [kind if k in strided else inside for k in range(len(names))]
+        parts = [reading_values(program, dtype, ()), reading_part(program, kinds, computed(dtype), strided),
+                 outer_loop(len(names) + 1 + EXTRA), *move]
+    else:
+        parts = [inner_loop(program, dtype, ()), _part(program, kind.type, inside.type),
+                 outer_loop(len(program.arrays) + EXTRA), *move]
     return Strided(*compiled("\n".join(parts), "chunks", "finite"))
 
 
