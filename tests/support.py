@@ -192,6 +192,10 @@ def halving(t):
     return 0.5**t
 
 
+def by_rank(path, shape):
+    return "weights" if len(shape) == 2 else "rest"
+
+
 RECIPES = {
     **fl.OPTIMIZERS,
     "chain": lambda **o: fl.chain(fl.clip_value(0.5), fl.l2(0.1), fl.Nadam(0.01), fl.weight_decay(0.01), **o),
@@ -200,6 +204,8 @@ RECIPES = {
     "numbers": lambda **o: fl.Optimizer(gauged, **o),
     "schedule": lambda **o: fl.Adam(lr=halving, **o),
     "tree": lambda **o: fl.Adam(lr={"a": halving, "b": np.linspace(0.1, 0.2, 6).reshape(2, 3)}, **o),
+    "partition": lambda **o: fl.partition({"weights": fl.Nadam(0.01), "rest": RECIPES["clipped"]()}, by_rank, **o),
+    "mask": lambda **o: fl.mask({"a": True, "b": False}, RECIPES["chain"](), **o),
 }
 """Optimizers that stand for all: the ten, a chain, a rule and a schedule of one's own, settings by leaf."""
 COUPLED = ("clipped", "numbers", *OF_THE_TREE)  # whose leaves share a norm

@@ -31,6 +31,7 @@ from fallline.tensorfile import read as read_file
 from support import (
     RECIPES,
     a_tree,
+    by_rank,
     every_engine,
     every_recipe,
     everything_of,
@@ -51,6 +52,7 @@ NEEDED = {
     "numbers": {"rules": [gauged]},
     "schedule": {"lr": halving},
     "tree": {"lr": {"a": halving, "b": 0.0}},
+    "partition": {"label": by_rank},
 }
 
 

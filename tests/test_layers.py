@@ -13,8 +13,8 @@ ORDER = [
     "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
     "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass",
     "faststep", "bound", "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
-    "saved", "keeping", "points", "optimizer", "optimizers", "checkpoint", "resume", "_progress", "descend",
-    "_scipy", "_objective", "minimize", "race", "cli",
+    "saved", "keeping", "points", "optimizer", "optimizers", "parts", "divided", "keptparts", "partition",
+    "checkpoint", "resume", "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
 

@@ -52,6 +52,7 @@ from fallline.optimizers import (
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
+from fallline.partition import mask, partition
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
 from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline.settings import by_path
@@ -107,12 +108,14 @@ __all__ = [
     "l2",
     "load",
     "log",
+    "mask",
     "maximize",
     "maximum",
     "minimize",
     "minimum",
     "norm",
     "ops",
+    "partition",
     "race",
     "root",
     "rule",

@@ -30,9 +30,9 @@ from fallline.precision import computed, kept
 from fallline.settings import resolve
 from fallline.threads import Turn
 from fallline.trace import Program
-from fallline.trees import flatten, paths
+from fallline.trees import Treedef, flatten, paths
 
-__all__ = ["Bound"]
+__all__ = ["Bound", "leaves_of"]
 
 
 class Bound:
@@ -127,6 +127,12 @@ class Bound:
             return
         self._lay_out(dict(self.state))
         self.host = host_engine(self._wanted)
+
+    def aside(self) -> Bound:
+        """The same, state and counts included, whose settings the optimizer's own assignments do not reach."""
+        other = object.__new__(Bound)
+        other.__dict__.update(self.__dict__)
+        return other
 
     # ---- calls that do not step ---
 
@@ -266,15 +272,18 @@ class Bound:
 
         A gradient may be None, and of another float dtype.
         """
-        leaves = self.treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
-                                           "before" if what == "parameter" else "the parameters")
+        leaves = leaves_of(self.treedef, tree, what)
+        self.check_leaves(leaves, what)
+        return leaves
+
+    def check_leaves(self, leaves: Sequence[Any], what: str) -> None:
+        """Raise ValueError or TypeError unless leaves, in order, are what `leaves` takes."""
         for k, leaf in enumerate(leaves):
             as_ever = type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]
             if as_ever and not self.foreign:
                 continue  # the common case, at the cost of a small step
             if leaf is not None or what != "gradient":
                 self._check_leaf(k, leaf, what)
-        return leaves
 
     def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
         name = self.name(k, what)
@@ -375,6 +384,12 @@ class Bound:
         """The live state by slot, in the order of the chain: an array for each leaf, or one for the tree."""
         every = {**self.state, **self.numbers.arrays()}
         return {slot: every[slot] for slot in self.chain.starts()}
+
+
+def leaves_of(treedef: Treedef, tree: Any, what: str) -> list[Any]:
+    """The leaves of a tree of parameters, gradients or "out", checked against a structure."""
+    return treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
+                                "before" if what == "parameter" else "the parameters")
 
 
 def _fill(array: np.ndarray, start: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fallline import rules as built_in
 from fallline.chain import Chain
@@ -12,7 +12,10 @@ from fallline.errors import CheckpointError
 from fallline.fingerprint import BUILT_IN, fingerprint
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS
-from fallline.schema import Link, Rule
+from fallline.options import Options
+from fallline.partition import Mask, Partition
+from fallline.parts import Chains
+from fallline.schema import Link, Rule, brief
 from fallline.statedict import checked, names_function, shown
 
 if TYPE_CHECKING:
@@ -28,7 +31,8 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     ----------
     path: a file that `opt.save(path)` or `opt.save(path, params)` wrote.
     rules: the rules, or classes of optimizers, in the file that are not fallline's own. Each must compute what it did.
-    **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved.
+    **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved. So is the
+        `label` of a partition, or the `by` of a mask.
 
     Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
 
@@ -49,20 +53,66 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     from fallline.saved import load as read
     from fallline.tensorfile import guarding
 
-    given, classes = _given(rules)
-    contents = read(path)
+    given, contents = _given(rules), read(path)
     with guarding(path):
-        chain = _chain(path, contents, given)
-    settings = chain.qualify(hyper)
+        make = _partition if "parts" in contents.built else _optimizer
+    optimizer = make(path, contents, given, hyper)
     with guarding(path):
-        _check_functions(path, contents.state["hyper"], settings, chain)
-        loaded = checked(contents.state, chain, settings)
-        optimizer = _made(path, contents.built, chain.links(loaded.settings), classes)
-        optimizer._load(loaded)
+        optimizer._load(optimizer._checked_state(contents.state))
     return optimizer if contents.params is None else (optimizer, contents.params)
 
 
-def _given(items: Sequence[Any]) -> tuple[dict[str, list[Rule]], dict[str, type[Optimizer]]]:
+class _Given(NamedTuple):
+    """The rules, by name, and the classes that a file may need."""
+
+    rules: dict[str, list[Rule]]
+    classes: dict[str, type[Optimizer]]
+
+
+def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Optimizer:
+    from fallline.tensorfile import guarding
+
+    with guarding(path):
+        chain = _chain(path, contents.built, contents.state, given)
+    settings = chain.qualify(hyper)
+    with guarding(path):
+        return _with(path, contents.built, contents.state, chain, settings, given)
+
+
+def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Partition:
+    from fallline.tensorfile import guarding
+
+    with guarding(path):
+        built, state = contents.built["parts"], contents.state["parts"]
+        chains = {name: _chain(path, own, state[name], given) for name, own in built.items() if own is not None}
+        kind = {"Partition": Partition, "Mask": Mask}[contents.built["class"]]
+        options = Options(**_options(contents.built))
+        label = _label(path, kind.divider, contents.state["label"], hyper)
+    settings = Chains(kind.kind, chains).qualify({key: v for key, v in hyper.items() if key != kind.divider})
+    with guarding(path):
+        parts = {name: own and _with(path, own, state[name], chains[name], settings[name], given)
+                 for name, own in built.items()}
+        return kind(parts, label, options)
+
+
+def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
+    """What says which leaf is whose: that of the file, or the function that is given again."""
+    if isinstance(saved, str) != (name in hyper):
+        remedy = ("It is restored: load without" if name in hyper else
+                  f"Functions cannot be saved: give it again, fl.load(path, {name}=...)")
+        raise CheckpointError(f"{path}: {name} was {brief(saved)} when it was saved. {remedy}.")
+    return hyper.get(name, saved)
+
+
+def _with(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], chain: Chain, settings: Mapping[str, Any],
+          given: _Given) -> Optimizer:
+    """The optimizer of a chain with the settings of its state, and these, which are functions."""
+    _check_functions(path, state["hyper"], settings, chain)
+    loaded = checked(state, chain, settings)
+    return _made(path, built, chain.links(loaded.settings), given.classes)
+
+
+def _given(items: Sequence[Any]) -> _Given:
     found: dict[str, list[Rule]] = {}
     classes = dict(OPTIMIZERS)
     for item in items:
@@ -72,18 +122,18 @@ def _given(items: Sequence[Any]) -> tuple[dict[str, list[Rule]], dict[str, type[
         found.setdefault(rule.name, []).append(rule)
         if rule is not item:
             classes[item.__name__] = item
-    return found, classes
+    return _Given(found, classes)
 
 
-def _chain(path: Any, contents: Contents, given: Mapping[str, Sequence[Rule]]) -> Chain:
+def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given: _Given) -> Chain:
     links = []
-    for (name, title), origin in zip(contents.built["links"], contents.state["rules"].values(), strict=True):
+    for (name, title), origin in zip(built["links"], state["rules"].values(), strict=True):
         if type(name) is not str or type(title) is not str:
             raise ValueError("the names of its rules are no text")
         if origin == BUILT_IN:
             rule = getattr(built_in, name, None)
         else:  # rules may share a name, as those made of lambdas do
-            candidates = given.get(name, [])
+            candidates = given.rules.get(name, [])
             rule = next((r for r in candidates if fingerprint(r) == origin), next(iter(candidates), None))
         if not isinstance(rule, Rule):
             raise CheckpointError(f"{path} needs the rule {name!r}, which is not fallline's own: give it, "
@@ -104,12 +154,17 @@ def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, An
 
 def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]
           ) -> Optimizer:
-    name, options = built["class"], built["options"]
-    if not options.keys() <= {"engine", "nonfinite", "threads"}:
-        raise ValueError(f"it holds unknown options: {', '.join(options)}")
+    name, options = built["class"], _options(built)
     if name == Optimizer.__name__:
         return Optimizer(*links, **options)
     if name not in classes or classes[name].rule is not links[0].rule or len(links) > 1:
         raise CheckpointError(f"{path} needs the class {name}, which is not fallline's own: give it, "
                               f"fl.load(path, rules=[{name}]).")
     return classes[name](**links[0].settings, **options)
+
+
+def _options(built: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(built["options"])
+    if not options.keys() <= {"engine", "nonfinite", "threads"}:
+        raise ValueError(f"it holds unknown options: {', '.join(options)}")
+    return options

@@ -63,7 +63,10 @@ class Keeping:
         >>> opt.state_dict()["state"]
         {'velocity': {'W': array([-0.1, -0.1])}}
         """
-        return self._turn.join(lambda: plain(self._record()))
+        return self._turn.join(self._plain)
+
+    def _plain(self) -> dict[str, Any]:
+        return plain(self._record())
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
@@ -81,8 +84,11 @@ class Keeping:
         >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
         (1, True)
         """
-        loaded = checked(d, self._chain, self._settings)
-        self._turn.take(self._load_copies, loaded)
+        self._turn.take(self._load_copies, self._checked_state(d))
+
+    def _checked_state(self, d: Any) -> Any:
+        """A state dictionary as it can be taken over; raises ValueError or TypeError, naming what is wrong."""
+        return checked(d, self._chain, self._settings)
 
     def _load_copies(self, loaded: Loaded) -> None:
         if self._bound is None and loaded.known is not None:
@@ -109,13 +115,17 @@ class Keeping:
 
     def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         self._check_untorn()
+        self._bound, self._settings = self._adapted(params, self._chain.qualify(hyper))
+        self._waiting = None
+
+    def _adapted(self, params: Any, hyper: Mapping[str, Any]) -> tuple[Bound, dict[str, Any]]:
+        """What `adapt` makes of the state and of the settings, the given ones by "rule.name"."""
         known, settings = self._known(), dict(self._settings)
-        for qualified, value in self._chain.qualify(hyper).items():
+        for qualified, value in hyper.items():
             self._refuse_started(qualified)
             settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
         bound = self._bound_to(params, "parameter", settings)
-        self._bound = bound if known is None else carry(bound, known)
-        self._settings, self._waiting = settings, None
+        return bound if known is None else carry(bound, known), settings
 
     def save(self, path: Path, params: Any = None) -> None:
         """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
@@ -180,7 +190,7 @@ class Keeping:
 
         def loaded() -> None:
             with guarding(path):
-                self._load(checked(contents.state, self._chain, self._settings))
+                self._load(self._checked_state(contents.state))
 
         self._turn.take(loaded)
 

@@ -241,19 +241,27 @@ class Optimizer(Keeping):
 
     def _take_long_way(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
         with pinned():
-            program = self._chain.stepping if into == "x" else self._chain.updating
-            if bound.holds():
-                program = self._chain.holding
-            elif self._chain.gathers:
-                gs = bound.completed(gs)
-            call = _call(bound)(bound, program, into, xs, gs, targets, tree, self.t)
+            call = self._prepared(bound, into, xs, gs, targets, tree)
             if self._check_finite(call.non_finite):
                 return tree if into == "x" else call.nothing()
-            if bound.given is not self._settings:
-                bound.resolve(self._settings)  # what a schedule of the first step has set
-            return self._advance(call)
+            result = self._advance(call)
+            if isinstance(call, HostCall):
+                with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
+                    call.shorten()
+            return result
+
+    def _prepared(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> HostCall | EagerCall:
+        """The call, with everything checked and nothing changed."""
+        program = self._chain.stepping if into == "x" else self._chain.updating
+        if bound.holds():
+            program = self._chain.holding
+        elif self._chain.gathers:
+            gs = bound.completed(gs)
+        return _call(bound)(bound, program, into, xs, gs, targets, tree, self.t)
 
     def _advance(self, call: HostCall | EagerCall) -> Any:
+        if call.bound.given is not self._settings:
+            call.bound.resolve(self._settings)  # what a schedule has set meanwhile
         known, t = self._bound, self.t
         self._bound, self._torn = call.bound, not call.whole  # an interrupt from here on leaves it so
         try:
@@ -263,9 +271,6 @@ class Optimizer(Keeping):
                 self._bound = known
             raise
         self._torn, self._waiting = False, None
-        if isinstance(call, HostCall):
-            with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
-                call.shorten()
         return result
 
     # ---- what it knows -----------------------------------------------------------------------------------------------
@@ -485,10 +490,12 @@ class Optimizer(Keeping):
 
     def __repr__(self) -> str:
         options = [f"{name}={value!r}" for name, value in self._options.given().items()]
+        return ", ".join([self._described()[:-1], *options]).replace("(, ", "(") + ")"
+
+    def _described(self) -> str:
+        """What makes it again, but for its options."""
         text = self._chain.describe(self._settings)
-        if self.rule is None and len(self._chain.rules) == 1:
-            text = f"Optimizer({text})"
-        return ", ".join([text[:-1], *options]).replace("(, ", "(") + ")"
+        return f"Optimizer({text})" if self.rule is None and len(self._chain.rules) == 1 else text
 
     def _at(self, formula: Callable[..., Any], params: Any) -> Any:
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""

@@ -34,12 +34,7 @@ def save(path: Path, contents: Contents) -> None:
     Raises TypeError for containers and dtypes that a file cannot hold, CheckpointError if it cannot be written.
     """
     arrays: dict[str, Any] = {f"extra/{name}": array for name, array in contents.arrays.items()}
-    state = dict(contents.state)
-    by_slot = state.pop("state")
-    for slot, by_path in by_slot.items():
-        arrays |= {f"state/{slot}/{path}": array for path, array in by_path.items()}
-    state["hyper"] = {name: _encode_setting(name, value, arrays) for name, value in state["hyper"].items()}
-    info = {**state, "slots": list(by_slot), "built": contents.built, "extra": contents.extra}
+    info = {**_encode_state(contents.state, "", arrays), "built": contents.built, "extra": contents.extra}
     if contents.params is not None:
         info["params"] = _encode_params(contents.params, arrays)
     write(path, info, arrays)
@@ -52,17 +47,37 @@ def load(path: Path) -> Contents:
     """
     info, arrays = read(path)
     with guarding(path):
-        leaves, slots, built, extra = (info.pop(key) for key in ("leaves", "slots", "built", "extra"))
-        paths = {} if leaves is None else leaves
-        by_slot = {slot: [TREE] if f"state/{slot}/{TREE}" in arrays else paths for slot in slots}
-        state = {**info, "leaves": leaves, "state": {slot: {path: arrays.pop(f"state/{slot}/{path}") for path in own}
-                                                     for slot, own in by_slot.items()}}
-        state["hyper"] = {name: decode(node, lambda node: _decode_setting(node, arrays))
-                          for name, node in info["hyper"].items()}
-        params = decode(state.pop("params", None), lambda node: _decode_leaf(node, arrays))
+        built, extra, encoded = info.pop("built"), info.pop("extra"), info.pop("params", None)
+        state = _decode_state(info, "", arrays)
+        params = decode(encoded, lambda node: _decode_leaf(node, arrays))
         if unknown := [name for name in arrays if not name.startswith("extra/")]:
             raise ValueError(f"unknown array {unknown[0]!r}")
     return Contents(state, built, params, {k.removeprefix("extra/"): a for k, a in arrays.items()}, extra)
+
+
+def _encode_state(state: Mapping[str, Any], part: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """A state as JSON takes it; its arrays go to the others, with the name of the part of a partition before theirs."""
+    if "parts" in state:
+        parts = {name: own and _encode_state(own, f"{name}/", arrays) for name, own in state["parts"].items()}
+        return {**state, "label": encode(state["label"], lambda name, path: name, "label"), "parts": parts}
+    by_slot = state["state"]
+    for slot, by_path in by_slot.items():
+        arrays |= {f"state/{part}{slot}/{path}": array for path, array in by_path.items()}
+    hyper = {name: _encode_setting(part + name, value, arrays) for name, value in state["hyper"].items()}
+    plain = {key: value for key, value in state.items() if key != "state"}
+    return {**plain, "hyper": hyper, "slots": list(by_slot)}
+
+
+def _decode_state(info: Mapping[str, Any], part: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The state that `_encode_state` made a node of."""
+    if "parts" in info:
+        parts = {name: own and _decode_state(own, f"{name}/", arrays) for name, own in info["parts"].items()}
+        return {**info, "label": decode(info["label"], lambda name: name), "parts": parts}
+    paths = {} if info["leaves"] is None else info["leaves"]
+    by_slot = {slot: [TREE] if f"state/{part}{slot}/{TREE}" in arrays else paths for slot in info["slots"]}
+    state = {slot: {path: arrays.pop(f"state/{part}{slot}/{path}") for path in own} for slot, own in by_slot.items()}
+    hyper = {name: decode(node, lambda node: _decode_setting(node, arrays)) for name, node in info["hyper"].items()}
+    return {**{key: value for key, value in info.items() if key != "slots"}, "hyper": hyper, "state": state}
 
 
 def _encode_setting(name: str, value: Any, arrays: dict[str, Any]) -> Any:

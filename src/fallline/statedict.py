@@ -15,7 +15,7 @@ from fallline.schema import brief
 from fallline.settings import ByPath, check
 from fallline.trees import flatten, paths
 
-__all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "fill", "known_of",
+__all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "count", "fill", "known_of",
            "names_function", "plain", "put", "record", "shown"]  # fmt: skip
 
 FORMAT = 1
@@ -129,7 +129,7 @@ def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
     if d["format"] != FORMAT:
         raise ValueError(f"The state has the format {d['format']!r}; this version of fallline reads {FORMAT}.")
     _check_rules(d["rules"], chain)
-    t, skipped = _count(d["t"], "t"), _count(d["skipped"], "skipped")
+    t, skipped = count(d["t"], "t"), count(d["skipped"], "skipped")
     return Loaded(t, skipped, _settings(d["hyper"], chain, settings), _known(d["leaves"], d["state"], chain, t))
 
 
@@ -146,7 +146,8 @@ def _check_rules(saved: Any, chain: Chain) -> None:
             raise ValueError(f"The state is that of another rule: it was made by {theirs}; here is {ours}.")
 
 
-def _count(value: Any, what: str) -> int:
+def count(value: Any, what: str) -> int:
+    """A number of steps or calls of a state; raises ValueError for what is none."""
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{what} of the state must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
     return value

@@ -1,0 +1,133 @@
+"""How a partition's state leaves it and comes back: that of each part, and which leaf is whose."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from fallline.divided import Divided
+from fallline.fingerprint import described
+from fallline.optimizer import Optimizer
+from fallline.schema import brief
+from fallline.settings import renewed
+from fallline.statedict import FORMAT, Loaded, check_fits, count, known_of, plain
+
+__all__ = ["KeptParts"]
+
+KEYS = ("format", "label", "skipped", "parts")
+
+
+class _Loaded(NamedTuple):
+    """A state that was checked, part by part."""
+
+    skipped: int
+    parts: dict[str, Loaded]
+
+    def copied(self) -> _Loaded:
+        """The same in memory of its own."""
+        return self._replace(parts={name: own._replace(known=own.known and own.known.copied())
+                                    for name, own in self.parts.items()})
+
+
+class KeptParts(Optimizer):
+    """What `Partition` is made of as far as its state is data."""
+
+    kind: ClassVar[str]
+    divider: ClassVar[str]  # what the argument is called that says which leaf is whose
+    _chain: Any
+    _bound: Any
+    _label: Any
+    _parts: dict[str, Optimizer]
+    _names: tuple[str, ...]  # of the parts, those included that leave their leaves alone
+
+    @abstractmethod
+    def _divided(self, like: Any) -> tuple[Divided, list[Any]]: ...
+
+    def _plain_label(self) -> Any:
+        return described(self._label) if callable(self._label) else self._label
+
+    def _record(self) -> dict[str, Any]:
+        self._check_untorn()
+        parts = {name: self._parts[name]._record() if name in self._parts else None for name in self._names}
+        return {"format": FORMAT, "label": self._plain_label(), "skipped": self._skipped, "parts": parts}
+
+    def _plain(self) -> dict[str, Any]:
+        live = self._record()
+        return {**live, "label": renewed(live["label"]),
+                "parts": {name: own and plain(own) for name, own in live["parts"].items()}}
+
+    def _checked_state(self, d: Any) -> _Loaded:
+        if not isinstance(d, Mapping) or set(d) != set(KEYS):
+            got = f"the keys {', '.join(map(str, d)) or 'none'}" if isinstance(d, Mapping) else f"a {type(d).__name__}"
+            raise ValueError(f"A state of a {self.kind} is a dict as its state_dict() gives it, with the keys "
+                             f"{', '.join(KEYS)}. Got {got}.")
+        if d["format"] != FORMAT:
+            raise ValueError(f"The state has the format {d['format']!r}; this version of fallline reads {FORMAT}.")
+        if d["label"] != self._plain_label():
+            raise ValueError(f"{self.divider} of {self.kind} was {brief(d['label'])} when the state was saved, and is "
+                             f"{brief(self._plain_label())} here.")
+        saved = d["parts"]
+        if not isinstance(saved, Mapping) or {n: own is None for n, own in saved.items()} != {
+                n: n not in self._parts for n in self._names}:
+            raise ValueError(f"The parts of the state must be those here: {', '.join(self._names)}. Got "
+                             f"{', '.join(map(str, saved)) if isinstance(saved, Mapping) else brief(saved)}.")
+        parts = {}
+        for name, part in self._parts.items():
+            with _telling(name):
+                parts[name] = part._checked_state(saved[name])
+        steps = {own.t for name, own in parts.items() if self._parts[name]._chain.gathers is None}
+        if len(steps) > 1:
+            raise ValueError(f"The parts of the state have taken different numbers of steps: {sorted(steps)}.")
+        return _Loaded(count(d["skipped"], "skipped"), parts)
+
+    def _load_copies(self, loaded: _Loaded) -> None:  # type: ignore[override]
+        self._load(loaded if self._takes_now(loaded) else loaded.copied())
+
+    def _takes_now(self, loaded: _Loaded) -> bool:
+        """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
+        return self._bound is not None and all(own.known is not None for own in loaded.parts.values())
+
+    def _load(self, loaded: _Loaded) -> None:  # type: ignore[override]
+        now = self._takes_now(loaded)
+        for name, own in loaded.parts.items() if now else ():
+            part = self._parts[name]
+            with _telling(name):
+                check_fits(own.known, known_of(part._bound, part.t))  # type: ignore[arg-type]
+                part._bound.aside().resolve(own.settings)  # type: ignore[union-attr]
+        self._torn = True  # should an interrupt come
+        if not now:
+            self._bound = None
+            for part in self._parts.values():
+                part._bound = None
+        for name, own in loaded.parts.items():
+            self._parts[name]._load(own)
+        self._skipped, self._torn = loaded.skipped, False
+
+    def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
+        self._check_untorn()
+        given = self._chain.qualify(hyper)
+        divided, leaves = self._divided(params)
+        new = {name: part._adapted(divided.tree(name, leaves), given[name]) for name, part in self._parts.items()}
+        divided.bounds = {name: bound for name, (bound, _) in new.items()}
+        self._torn = True  # should an interrupt come
+        for name, part in self._parts.items():
+            part._bound, part._settings = new[name]
+            part._waiting = None
+        self._bound, self._torn = divided, False
+
+    def _built(self) -> dict[str, Any]:
+        parts = {name: {**self._parts[name]._built(), "options": {}} if name in self._parts else None
+                 for name in self._names}
+        options = {name: value for name, value in self._options.given().items() if name != "state_dir"}
+        return {"class": type(self).__name__, "parts": parts, "options": options}
+
+
+@contextlib.contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """Have errors say which part they are of."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"Part {name!r}: {error}") from error

@@ -1,0 +1,350 @@
+"""`partition`: different optimizers on different leaves, stepped as one. `mask`: one optimizer on some leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from fallline.arithmetic import pinned
+from fallline.divided import Divided
+from fallline.errors import BusyOptimizer, FormulaError
+from fallline.keptparts import KeptParts
+from fallline.memory import places
+from fallline.optimizer import Optimizer
+from fallline.options import Options
+from fallline.parts import Chains, checked_label, names_of
+from fallline.points import point_at
+from fallline.rules import average
+from fallline.schema import Link, Rule, brief
+from fallline.threads import Turn
+from fallline.trees import copy as copied
+from fallline.trees import flatten, paths
+
+__all__ = ["Mask", "Partition", "mask", "partition"]
+
+_UNTOUCHED = object()  # what calls get as their tree, and give back where no leaf of it had to be replaced
+
+
+class _PartsTurn(Turn):
+    """The turn of a part, which can be looked at and set, but steps with the others only."""
+
+    def __init__(self, whole: Turn) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def take(self, act: Callable[..., Any], *given: object) -> Any:
+        raise BusyOptimizer("This optimizer is part of a partition: it steps, loads and starts anew with the others. "
+                            "Call the partition, or take one of the same settings, .fresh(). Nothing was changed.")
+
+    def join(self, act: Callable[..., Any], *given: object) -> Any:
+        return self._whole.join(act, *given)
+
+
+class Partition(KeptParts):
+    """Optimizers that step leaves of their own as one: see `partition`. Options are those of `Optimizer`.
+
+    Each part is an optimizer by itself with a tree in which None stands for the leaves of the others, so that its paths
+    are those of the whole.
+    """
+
+    kind = "partition"
+    divider = "label"
+
+    def __init__(self, parts: Mapping[str, Any], label: Any, options: Options) -> None:
+        options.check(self.kind)
+        if not isinstance(parts, Mapping) or all(item is None for item in parts.values()):
+            raise TypeError(f"parts of {self.kind} must be a dict of optimizers by name. Got {brief(parts)}.")
+        for name in parts:
+            if not isinstance(name, str) or not name or set("./") & set(name):
+                raise ValueError(f"The name of a part must be text without '.' and '/'. Got {name!r}.")
+        self._options = options
+        self._parts = {name: self._as_part(item) for name, item in parts.items() if item is not None}
+        self._names = tuple(parts)
+        self._chain = Chains(self.kind, {name: part._chain for name, part in self._parts.items()})
+        self._label = checked_label(label, f"{self.divider} of {self.kind}", self._part_of)
+        self._turn = Turn()
+        self._attach()
+        self._forget()
+
+    def _as_part(self, item: Any) -> Optimizer:
+        """An optimizer of one's own for what was given as a part."""
+        if isinstance(item, type) and issubclass(item, Optimizer):
+            item = item()
+        rule = item.rule if isinstance(item, Link) else item
+        if isinstance(rule, Rule):
+            if rule.kind != "rule":
+                self._refuse_modifier(rule)
+            item = Optimizer(item)
+        if not isinstance(item, Optimizer) or isinstance(item, Partition):
+            raise FormulaError(f"A {self.kind} is made of optimizers, each a chain. Got {brief(item)}.")
+        for name, value in item._options.given().items():
+            raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole {self.kind}: give it to "
+                               f"{self.kind}(...).")
+        return item.fresh()
+
+    def _refuse_modifier(self, rule: Rule) -> None:
+        own = next((name for name, h in rule.hyper.items() if h.default is not None), None)
+        by_path = f"{rule.name}({own}=fallline.by_path(...))" if own else rule.name
+        raise FormulaError(f"A {self.kind} is made of optimizers, and {rule.name} is a modifier: let it act on some "
+                           f"leaves by a setting that differs, chain({by_path}, ...), or give its chain to the leaves.")
+
+    def _part_of(self, said: Any, path: str) -> str | None:
+        """The part of a leaf, of which the label said so; None if it is left alone."""
+        if not isinstance(said, str) or said not in self._names:
+            raise ValueError(f"{self.divider} of {self.kind} must name the part of each leaf: "
+                             f"{', '.join(map(repr, self._names))}. Got {said!r}{' for ' * bool(path)}{path}.")
+        return said if said in self._parts else None
+
+    def _attach(self) -> None:
+        for part in self._parts.values():
+            part._turn, part._options = _PartsTurn(self._turn), self._options
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
+
+    # ---- stepping ----------------------------------------------------------------------------------------------------
+
+    def _bind(self, like: Any, what: str) -> Any:
+        if self._bound is not None:
+            return self._bound
+        divided, leaves = self._divided(like)
+        divided.bounds = {name: part._bind(divided.tree(name, leaves), what) for name, part in self._parts.items()}
+        return divided
+
+    def _divided(self, like: Any) -> tuple[Divided, list[Any]]:
+        leaves, treedef = flatten(like)
+        names = paths(treedef)
+        positions: dict[str, list[int]] = {name: [] for name in self._parts}
+        left: list[int] = []
+        said = names_of(self._label, f"{self.divider} of {self.kind}", treedef, names, leaves)
+        for k, (path, name) in enumerate(zip(names, said)):
+            part = self._part_of(name, path)
+            (left if part is None else positions[part]).append(k)
+        return Divided(treedef, names, positions, left), leaves
+
+    def _take_long_way(self, bound: Any, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
+        with pinned():
+            arrays = [*gs, *(xs or ()), *(targets or ())]
+            gs, before = bound.set_apart(into, xs, gs, targets), places(arrays)
+            leaves = list(xs) if into == "x" else bound.still(gs, targets)
+            calls = {name: self._call(name, bound, into, xs, gs, targets) for name in self._parts}
+            if places(arrays) != before:
+                raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
+                                 "gradients and outputs must stay as they are in a call. Nothing was changed.")
+            if not self._check_finite([bad for call in calls.values() for bad in call.non_finite]):
+                results = self._advance_all(bound, calls)
+            elif into == "x":
+                return tree
+            else:
+                results = {name: call.nothing() for name, call in calls.items()}
+            if into != "x" and targets is not None:
+                bound.put_still(targets)
+            changed = {name: own for name, own in results.items() if own is not _UNTOUCHED}
+            return bound.treedef.unflatten(bound.merged(changed, leaves)) if changed or targets is None else tree
+
+    def _call(self, name: str, bound: Divided, into: str, *trees: Sequence[Any] | None) -> Any:
+        """The call of a part, prepared."""
+        xs, gs, targets = (leaves and [leaves[k] for k in bound.positions[name]] for leaves in trees)
+        return self._parts[name]._prepared(bound.bounds[name].aside(), into, xs, gs, targets, _UNTOUCHED)
+
+    def _advance_all(self, bound: Divided, calls: Mapping[str, Any]) -> dict[str, Any]:
+        for name, call in calls.items():
+            if call.bound.given is not self._parts[name]._settings:
+                call.bound.resolve(self._parts[name]._settings)  # refused, if at all, before any part has stepped
+        known, self._torn = self._bound, True  # an interrupt from here on leaves it so
+        bound.bounds = {name: call.bound for name, call in calls.items()}
+        self._bound = bound
+        try:
+            results = {name: self._parts[name]._advance(call) for name, call in calls.items()}
+        except BaseException:
+            begun = [part for name, part in self._parts.items() if part._bound is calls[name].bound]
+            self._bound = self._bound if begun else known
+            self._torn = 0 < len(begun) < len(calls) or any(part._torn for part in begun)
+            raise
+        self._torn = False
+        return results
+
+    # ---- what it knows -----------------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> Mapping[str, Optimizer]:
+        """The parts by name: their hyper-parameters, which can be set, and their state.
+
+        >>> import fallline as fl
+        >>> opt = fl.partition({"weights": fl.Adam(), "rest": fl.SGD()}, lambda path: "rest")
+        >>> opt.parts["rest"].lr = 0.5
+        >>> opt
+        partition({'weights': Adam(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08), 'rest': SGD(lr=0.5)}, <lambda>)
+        """
+        return MappingProxyType(self._parts)
+
+    @property
+    def _count(self) -> np.ndarray:  # type: ignore[override]
+        """That of the part which stepped most often; others may gather gradients meanwhile (`accumulate`)."""
+        return max((part._count for part in self._parts.values()), key=lambda steps: int(steps[0]))
+
+    @property
+    def _settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return {f"{name}.{q}": value for name, part in self._parts.items() for q, value in part._settings.items()}
+
+    @property
+    def calls(self) -> int:
+        """Calls of `step` and `update` that were not skipped."""
+        return max(part.calls for part in self._parts.values())
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The state of each part, by name, as `Optimizer.state` has it; None stands for the leaves of the others."""
+        return MappingProxyType({name: part.state for name, part in self._parts.items()})
+
+    @property
+    def engine(self) -> str:
+        """Which engine runs, and why; part by part where they differ."""
+        notes = {name: part.engine for name, part in self._parts.items()
+                 if self._bound is None or self._bound.positions[name]}
+        if len(set(notes.values())) > 1:
+            return "; ".join(f"{name}: {note}" for name, note in notes.items())
+        return next(iter(notes.values()), "none: no leaf is stepped")
+
+    def rest(self, params: Any) -> Any:
+        """As `Optimizer.rest`, each leaf by its part."""
+        return self._turn.join(self._rested, params)
+
+    def _rested(self, params: Any) -> Any:
+        self._check_whole()
+        bound = self._bind(params, "parameter")
+        leaves = bound.leaves(params, "parameter")
+        points = {name: point_at(bound.bounds[name], part._chain.rule.rest or copied, bound.tree(name, leaves))
+                  for name, part in self._parts.items()}
+        alone = [copied(leaf) if k in bound.left else None for k, leaf in enumerate(leaves)]
+        return bound.treedef.unflatten(bound.merged(points, alone))
+
+    def _averages(self) -> Any:
+        averaging = {name: part for name, part in self._parts.items() if average in part._chain.rules}
+        if not averaging:
+            raise AttributeError(self._unknown("averaged"))
+        self._check_untorn()
+        if self._bound is None:
+            raise ValueError(f"{self._chain.title} has averaged nothing before its first step.")
+        found = {name: part._averages() for name, part in averaging.items()}
+        return self._bound.treedef.unflatten(self._bound.merged(found, [None] * len(self._bound.paths)))
+
+    def fresh(self) -> Partition:
+        """A copy with the same parts, hyper-parameters and options, and no state."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._parts = {name: part.fresh() for name, part in self._parts.items()}
+        other._turn = Turn()
+        other._attach()
+        other._forget()
+        return other
+
+    def _forget(self) -> None:
+        self._torn = True  # should an interrupt come
+        for part in self._parts.values():
+            part._forget()
+        self._bound, self._skipped = None, 0
+        self._torn = False
+
+    def _recount(self, t: int) -> None:
+        self._check_untorn()
+        self._torn = True  # should an interrupt come
+        for part in self._parts.values():
+            part._recount(t)
+        self._torn = False
+
+    def _get(self, name: str) -> Any:
+        part, own = self._chain.divide(self._qualified(name))
+        return self._parts[part]._get(own)
+
+    def _set(self, name: str, value: Any) -> None:
+        part, own = self._chain.divide(self._qualified(name))
+        self._parts[part]._set(own, value)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name.isidentifier()]
+
+    def _described(self) -> str:
+        given = [f"{name!r}: {self._parts[name]._described() if name in self._parts else None}" for name in self._names]
+        return f"{self.kind}({{{', '.join(given)}}}, {self._shown_label()})"
+
+    def _shown_label(self) -> str:
+        return getattr(self._label, "__name__", None) or repr(self._label)
+
+
+class Mask(Partition):
+    """An optimizer for some of the leaves: see `mask`."""
+
+    kind = "mask"
+    divider = "by"
+
+    def __init__(self, parts: Mapping[str, Any], label: Any, options: Options) -> None:
+        super().__init__({"stepped": parts["stepped"], "left": None}, label, options)
+
+    def _part_of(self, said: Any, path: str) -> str | None:
+        if not isinstance(said, (bool, np.bool_)):
+            raise TypeError("by of mask must say True for a leaf that is stepped and False for one that is left alone. "
+                            f"Got {said!r}{' for ' * bool(path)}{path}.")
+        return "stepped" if said else None
+
+    def _described(self) -> str:
+        return f"mask({self._shown_label()}, {self._parts['stepped']._described()})"
+
+
+def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
+              threads: int | None = None, state_dir: Any = None) -> Partition:
+    """Different optimizers for different leaves, as one optimizer: a call steps all or, if it raises, none.
+
+    Parameters
+    ----------
+    parts: by name, an optimizer, a class or a chain; each lends its rules and hyper-parameters. None leaves its leaves
+        alone, as `mask` does. A part may have no leaves.
+    label: says which leaf is whose: a function of its path ("layer1/W"), or of path and `shape`, that returns the
+        name of a part; or a tree of names shaped like the parameters or their upper levels.
+    engine, nonfinite, threads, state_dir: as of `Optimizer`, for all parts. (Parts take none of their own.)
+
+    It is used as any optimizer. `opt.parts["name"]` has what belongs to one: `opt.parts["rest"].lr = 1e-4`, which is
+    also `opt.hyper["rest.lr"]`, and `opt.lr` where no other part has that name. Settings by path or as trees know the
+    leaves by their paths in the whole tree. A norm over the tree is one over the leaves of its part. `fallline.load`
+    has to be given a label that is a function: `fl.load(path, label=label)`.
+
+    Raises FormulaError, TypeError or ValueError for parts and labels that are none; the first step does for a label
+    that names no part.
+
+    >>> import numpy as np, fallline as fl
+    >>> opt = fl.partition({"weights": fl.SGD(0.1), "rest": fl.SGD(1.0)},
+    ...                    lambda path, shape: "weights" if len(shape) == 2 else "rest")
+    >>> opt.step({"W": np.ones((1, 2)), "b": np.ones(2)}, {"W": np.ones((1, 2)), "b": np.ones(2)})
+    {'W': array([[0.9, 0.9]]), 'b': array([0., 0.])}
+    """
+    return Partition(parts, label, Options(engine, nonfinite, threads, state_dir))
+
+
+def mask(by: Any, optimizer: Any, *, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+         state_dir: Any = None) -> Mask:
+    """An optimizer that steps some leaves only, and leaves the others alone.
+
+    Parameters
+    ----------
+    by: a function of the leaf's path ("layer1/W"), or of path and `shape`, that is True for the leaves to step; or a
+        tree of True and False shaped like the parameters or their upper levels.
+    optimizer: an optimizer, a class or a chain.
+    engine, nonfinite, threads, state_dir: as of `Optimizer`.
+
+    The other leaves may be anything: they and their gradients are not looked at, and there is no state for them; they
+    must not share memory with leaves that are stepped. `update` gives increments of -0.0 for them.
+
+    To have a modifier act on some leaves, give its setting by path: `weight_decay(rate=fl.by_path(...))`.
+
+    >>> import fallline as fl
+    >>> opt = fl.mask(lambda path: path != "b", fl.SGD(0.5))
+    >>> opt.step({"W": 1.0, "b": 1.0}, {"W": 1.0, "b": 1.0})
+    {'W': 0.5, 'b': 1.0}
+    >>> opt.lr, opt
+    (0.5, mask(<lambda>, SGD(lr=0.5)))
+    """
+    return Mask({"stepped": optimizer}, by, Options(engine, nonfinite, threads, state_dir))
