@@ -43,7 +43,10 @@ class KeptParts(Optimizer):
     _names: tuple[str, ...]  # of the parts, those included that leave their leaves alone
 
     @abstractmethod
-    def _divided(self, like: Any) -> tuple[Divided, list[Any]]: ...
+    def _checked_label(self, label: Any) -> Any: ...
+
+    @abstractmethod
+    def _divided(self, like: Any, label: Any) -> tuple[Divided, list[Any]]: ...
 
     def _plain_label(self) -> Any:
         return described(self._label) if callable(self._label) else self._label
@@ -107,15 +110,16 @@ class KeptParts(Optimizer):
 
     def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         self._check_untorn()
-        given = self._chain.qualify(hyper)
-        divided, leaves = self._divided(params)
+        label = self._checked_label(hyper[self.divider]) if self.divider in hyper else self._label
+        given = self._chain.qualify({name: value for name, value in hyper.items() if name != self.divider})
+        divided, leaves = self._divided(params, label)
         new = {name: part._adapted(divided.tree(name, leaves), given[name]) for name, part in self._parts.items()}
         divided.bounds = {name: bound for name, (bound, _) in new.items()}
         self._torn = True  # should an interrupt come
         for name, part in self._parts.items():
             part._bound, part._settings = new[name]
             part._waiting = None
-        self._bound, self._torn = divided, False
+        self._bound, self._label, self._torn = divided, label, False
 
     def _built(self) -> dict[str, Any]:
         parts = {name: {**self._parts[name]._built(), "options": {}} if name in self._parts else None

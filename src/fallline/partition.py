@@ -64,7 +64,7 @@ class Partition(KeptParts):
         self._parts = {name: self._as_part(item) for name, item in parts.items() if item is not None}
         self._names = tuple(parts)
         self._chain = Chains(self.kind, {name: part._chain for name, part in self._parts.items()})
-        self._label = checked_label(label, f"{self.divider} of {self.kind}", self._part_of)
+        self._label = self._checked_label(label)
         self._turn = Turn()
         self._attach()
         self._forget()
@@ -91,6 +91,9 @@ class Partition(KeptParts):
         raise FormulaError(f"A {self.kind} is made of optimizers, and {rule.name} is a modifier: let it act on some "
                            f"leaves by a setting that differs, chain({by_path}, ...), or give its chain to the leaves.")
 
+    def _checked_label(self, label: Any) -> Any:
+        return checked_label(label, f"{self.divider} of {self.kind}", self._part_of)
+
     def _part_of(self, said: Any, path: str) -> str | None:
         """The part of a leaf, of which the label said so; None if it is left alone."""
         if not isinstance(said, str) or said not in self._names:
@@ -111,16 +114,16 @@ class Partition(KeptParts):
     def _bind(self, like: Any, what: str) -> Any:
         if self._bound is not None:
             return self._bound
-        divided, leaves = self._divided(like)
+        divided, leaves = self._divided(like, self._label)
         divided.bounds = {name: part._bind(divided.tree(name, leaves), what) for name, part in self._parts.items()}
         return divided
 
-    def _divided(self, like: Any) -> tuple[Divided, list[Any]]:
+    def _divided(self, like: Any, label: Any) -> tuple[Divided, list[Any]]:
         leaves, treedef = flatten(like)
         names = paths(treedef)
         positions: dict[str, list[int]] = {name: [] for name in self._parts}
         left: list[int] = []
-        said = names_of(self._label, f"{self.divider} of {self.kind}", treedef, names, leaves)
+        said = names_of(label, f"{self.divider} of {self.kind}", treedef, names, leaves)
         for k, (path, name) in enumerate(zip(names, said)):
             part = self._part_of(name, path)
             (left if part is None else positions[part]).append(k)
@@ -135,7 +138,8 @@ class Partition(KeptParts):
             if places(arrays) != before:
                 raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
-            if not self._check_finite([bad for call in calls.values() for bad in call.non_finite]):
+            bad = [found for call in calls.values() for found in call.non_finite]
+            if not self._check_finite(sorted(bad, key=lambda found: bound.paths.index(found[0]))):
                 results = self._advance_all(bound, calls)
             elif into == "x":
                 return tree
@@ -199,7 +203,7 @@ class Partition(KeptParts):
     @property
     def state(self) -> Mapping[str, Any]:
         """The state of each part, by name, as `Optimizer.state` has it; None stands for the leaves of the others."""
-        return MappingProxyType({name: part.state for name, part in self._parts.items()})
+        return MappingProxyType({name: dict(part.state) for name, part in self._parts.items()})
 
     @property
     def engine(self) -> str:

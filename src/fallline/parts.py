@@ -44,6 +44,12 @@ class Chains:
                        if name != q}
         self.short |= {name: q for name, q in alone.items() if "." not in name}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Chains, (self._kind, self._chains)
+
+    def __deepcopy__(self, memo: Any) -> Chains:
+        return self
+
     def qualify(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Hyper-parameters by any of their names, those of each part by "rule.name"; TypeError for unknown names."""
         unknown_setting(self.title, {n: v for n, v in given.items() if n not in self.hyper}, self.short)

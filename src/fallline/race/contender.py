@@ -9,6 +9,7 @@ from typing import get_args
 
 from fallline.optimizer import Optimizer
 from fallline.optimizers import TEN
+from fallline.partition import Partition
 from fallline.race.load import OptimizerSource, find_optimizer, placed
 from fallline.schema import Fraction, Hyper
 
@@ -61,12 +62,21 @@ def contenders(sources: Sequence[OptimizerSource] | None) -> list[Contender]:
 
 
 def _contender(name: str, source: OptimizerSource, optimizer: Optimizer) -> Contender:
-    chain = optimizer._chain
-    tuned = _tuned(name, chain.rule.hyper)
-    key = f"{chain.names[chain.rules.index(chain.rule)]}.{tuned}"
+    tuned, key = _key(name, optimizer)
     default = optimizer.hyper[key]
     number = float(default) if isinstance(default, int | float) else None
     return Contender(name, source, repr(optimizer), tuned, key, tuned == "eps", number)
+
+
+def _key(name: str, optimizer: Optimizer) -> tuple[str, str]:
+    """What is tuned, and how the optimizer calls it."""
+    if isinstance(optimizer, Partition):
+        if "lr" not in optimizer.hyper:
+            raise ValueError(f"{name} has no one rate to tune: race its parts by themselves, each with its best rate.")
+        return "lr", "lr"
+    chain = optimizer._chain
+    tuned = _tuned(name, chain.rule.hyper)
+    return tuned, f"{chain.names[chain.rules.index(chain.rule)]}.{tuned}"
 
 
 def _tuned(name: str, schema: Mapping[str, Hyper]) -> str:
