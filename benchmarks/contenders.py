@@ -21,8 +21,8 @@ from fallline.engines.native import native_kernel
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.work import Job
 from fallline.memory import address
+from fallline.program import Instruction, Program
 from fallline.threads import num_threads
-from fallline.trace import Instruction, Program
 
 __all__ = ["CONTENDERS", "LIMIT", "NEEDS", "OURS", "adam", "built", "limit", "missing", "ours", "peer"]
 

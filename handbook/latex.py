@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fallline.ops import Symbol
+from fallline.program import INCREMENT
 from fallline.schema import Rule
-from fallline.trace import INCREMENT
 from handbook.lines import lines, rest
 from handbook.symbols import symbol
 from handbook.words import said, same

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from fallline import ops
 from fallline.ops import Symbol, one_number, per_coordinate
+from fallline.program import INCREMENT
 from fallline.schema import Rule
-from fallline.trace import INCREMENT
 
 __all__ = ["ATOMS", "Line", "lines", "rest"]
 

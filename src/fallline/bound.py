@@ -27,9 +27,9 @@ from fallline.memory import arena, byte_range, places
 from fallline.numbers import Numbers
 from fallline.options import Options
 from fallline.precision import computed, kept
+from fallline.program import Program
 from fallline.settings import resolve
 from fallline.threads import Turn
-from fallline.trace import Program
 from fallline.trees import Treedef, flatten, paths
 
 __all__ = ["Bound", "leaves_of"]

@@ -10,8 +10,9 @@ from math import nan
 from typing import Any
 
 from fallline.errors import FormulaError
+from fallline.program import INCREMENT, Program
 from fallline.schema import Hyper, Link, Rule, unknown_setting
-from fallline.trace import INCREMENT, Program, Traced, held, trace
+from fallline.trace import Traced, held, trace
 
 __all__ = ["Chain"]
 

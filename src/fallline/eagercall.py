@@ -27,7 +27,7 @@ from fallline.memory import check_disjoint
 from fallline.numbers import totals_of
 from fallline.ops import namespace
 from fallline.precision import kept
-from fallline.trace import INCREMENT, Program
+from fallline.program import INCREMENT, Program
 
 __all__ = ["EagerCall"]
 

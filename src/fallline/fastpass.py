@@ -19,7 +19,7 @@ from fallline.engines.work import Job
 from fallline.memory import address
 from fallline.numbers import Numbers
 from fallline.precision import real
-from fallline.trace import INCREMENT, Program
+from fallline.program import INCREMENT, Program
 from fallline.trees import Treedef
 
 __all__ = ["Arrays", "Group", "Leaves", "Pass", "Shared"]

@@ -21,7 +21,7 @@ from fallline.fastpass import Arrays, Group, Leaves, Pass, Shared
 from fallline.memory import address, byte_range
 from fallline.numbers import Numbers
 from fallline.precision import real
-from fallline.trace import INCREMENT, Program, known
+from fallline.program import INCREMENT, Program, known
 
 __all__ = ["Arrays", "FastStep", "Group", "Leaves"]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from fallline import rules
 from fallline.chain import Chain
+from fallline.program import Program
 from fallline.schema import Rule
 from fallline.settings import ByPath
-from fallline.trace import Program, as_written
+from fallline.trace import as_written
 
 __all__ = ["BUILT_IN", "described", "fingerprint", "origins"]
 

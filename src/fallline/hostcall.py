@@ -13,8 +13,8 @@ from fallline.hoststep import Leaf, detach, is_strided, read, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
 from fallline.numbers import totals_of
 from fallline.precision import real, reals, whole
+from fallline.program import INCREMENT, Program
 from fallline.threads import num_threads
-from fallline.trace import INCREMENT, Program
 
 __all__ = ["HostCall"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from fallline.engines import HostEngine, Kernel, Row
 from fallline.engines.blocks import BLOCK, block_count, halved
 from fallline.memory import address, byte_range, is_direct, overlapping
-from fallline.trace import Program
+from fallline.program import Program
 
 __all__ = ["Leaf", "detach", "is_strided", "run"]
 

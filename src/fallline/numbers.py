@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline.engines.blocks import halved
-from fallline.trace import Total, known
+from fallline.program import Total, known
 
 __all__ = ["Numbers", "totals_of"]
 

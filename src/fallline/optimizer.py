@@ -22,12 +22,12 @@ from fallline.hostcall import HostCall
 from fallline.keeping import Keeping
 from fallline.options import Options
 from fallline.points import averages, point_at
+from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
-from fallline.trace import INCREMENT
 from fallline.trees import copy as copied
 from fallline.trees import holds_none
 from fallline.wholecall import WholeCall

@@ -11,8 +11,8 @@ from fallline import ops
 from fallline.errors import FormulaError
 from fallline.hostcall import HostCall
 from fallline.hoststep import Leaf
+from fallline.program import INCREMENT
 from fallline.schema import Rule
-from fallline.trace import INCREMENT
 
 __all__ = ["WholeCall"]
 

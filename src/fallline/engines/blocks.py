@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fallline.ops import SCALES
-from fallline.trace import Total
+from fallline.program import Total
 
 __all__ = ["BLOCK", "LANES", "block_count", "block_sums", "halved"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fallline.ops import SCALES, namespace
-from fallline.trace import Program
+from fallline.program import Program
 
 __all__ = ["reduced", "run_eagerly"]
 

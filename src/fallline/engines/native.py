@@ -25,7 +25,7 @@ from fallline.engines.stored import FLOATS, STORED, Stored, conversions, load, s
 from fallline.engines.work import Job
 from fallline.memory import address, is_direct
 from fallline.precision import computed
-from fallline.trace import OUTSIDE, Instruction, Program
+from fallline.program import OUTSIDE, Instruction, Program
 
 __all__ = ["inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop",
            "reading_values"]

@@ -19,7 +19,7 @@ from fallline.engines.ir import field
 from fallline.engines.jobs import STRIDES
 from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
-from fallline.trace import Program, Total
+from fallline.program import Program, Total
 
 __all__ = ["buffered", "reading_part", "sum_functions"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from fallline.engines.blocks import BLOCK, block_count, block_sums
 from fallline.engines.rows import Kernel, Row
 from fallline.precision import computed
-from fallline.trace import Program
+from fallline.program import Program
 
 __all__ = ["all_finite", "reference_kernel", "reference_run"]
 

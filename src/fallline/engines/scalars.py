@@ -9,7 +9,7 @@ import numpy as np
 
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import pinned
-from fallline.trace import Instruction, Program
+from fallline.program import Instruction, Program
 
 __all__ = ["LAST", "exact", "native_scalars"]
 
@@ -120,7 +120,7 @@ def _store(place: int, value: str, truth: bool, real: str) -> str:
 _LARGEST = {"float": float(np.finfo(np.float32).max), "double": float(np.finfo(np.float64).max)}
 
 
-# b**n as `trace.power` computes it: (b**256)**(n >> 8) * b**(n & 255) from 256 on, each by repeated squaring
+# b**n as `program.power` computes it: (b**256)**(n >> 8) * b**(n & 255) from 256 on, each by repeated squaring
 _POWER = """
 declare i64 @llvm.abs.i64(i64, i1)
 define internal double @whole(double %base, i64 %exponent) {

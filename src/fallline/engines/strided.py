@@ -18,7 +18,7 @@ from fallline.engines.native import inner_loop, outer_loop, reading_values
 from fallline.engines.reading import reading_part
 from fallline.engines.stored import STORED, Stored
 from fallline.precision import computed
-from fallline.trace import OUTSIDE, Program
+from fallline.program import OUTSIDE, Program
 
 __all__ = ["Strided", "strided_kernel"]
 
