@@ -6,15 +6,14 @@ import fallline as fl
 from fallline.schema import Rule
 from handbook.cost import cost
 from handbook.page import MADE, source, table
-from handbook.state import defaults, memory
+from handbook.state import defaults, memory, rule_of
 
 __all__ = ["index"]
 
 
 def index() -> str:
     """The page that leads to all others."""
-    rules = {name: cls.rule for name, cls in fl.OPTIMIZERS.items() if cls.rule is not None}
-    rows = [[f"[{name}](optimizers/{name}.md)", *_row(rule)] for name, rule in rules.items()]
+    rows = [[f"[{name}](optimizers/{name}.md)", *_row(rule_of(name))] for name in fl.OPTIMIZERS]
     head = ["optimiser", "state", "bytes of state", "bytes moved", "hyper-parameters", "source"]
     return "\n\n".join([
         MADE, "# The optimisers",
@@ -22,10 +21,10 @@ def index() -> str:
         "each has the formula as a paper would print it, when to use it and when not, and its path on five surfaces.",
         table(head, rows),
         "*State*: one array for each slot, shaped like the parameters; in brackets what is one number for each leaf or "
-        "for the tree, or has a shape of its own. *Bytes*: for each float32 parameter; a step is one pass through "
-        "memory, plus one for each round of norms or sums that the formula takes, and moves this much; the check of "
-        "gradients for NaN and infinity reads 4 more. With float64 it is twice that; what has 16 bits keeps its "
-        "state in float32.",
+        "for the tree, or has a shape of its own. *Bytes*: for each float32 parameter, "
+        "of a matrix where leaves differ; a step is one pass through memory, plus one for each round of norms or sums "
+        "that the formula takes, and moves this much; the check of gradients for NaN and infinity reads 4 more. With "
+        "float64 it is twice that; what has 16 bits keeps its state in float32.",
         "What stands before and behind them, `clip_norm`, `weight_decay`, `average` and others, is combined with any "
         "of them by `fl.chain` and runs in the same pass.",
         "Not sure? Start with [Adam](optimizers/Adam.md), or let the race decide on your own problem: "

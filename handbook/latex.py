@@ -150,15 +150,21 @@ def _called(name: str) -> Callable[..., Text]:
 
 
 def _cases(condition: Symbol, a: Symbol, b: Symbol) -> Text:
-    rows = [rf"{_text(a).latex} & \text{{if }} {_text(condition).latex}"]
+    rows = [rf"{_tall(a)} & \text{{if }} {_text(condition).latex}"]
     word, args = said(b)
     while word == "where":
-        rows.append(rf"{_text(args[1]).latex} & \text{{if }} {_text(args[0]).latex}")
+        rows.append(rf"{_tall(args[1])} & \text{{if }} {_text(args[0]).latex}")
         b = args[2]
         word, args = said(b)
-    rows.append(rf"{_text(b).latex} & \text{{otherwise}}")
+    rows.append(rf"{_tall(b)} & \text{{otherwise}}")
     body = r" \\ ".join(rows)
     return Text(rf"\begin{{cases}} {body} \end{{cases}}", SUM)
+
+
+def _tall(case: Symbol) -> str:
+    """A case, whose fractions would else be small."""
+    latex = _text(case).latex
+    return rf"\displaystyle {latex}" if r"\frac" in latex else latex
 
 
 def _reduced(word: str, value: Symbol) -> Text:

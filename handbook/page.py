@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import fallline as fl
@@ -14,33 +13,24 @@ from fallline.race.wording import number
 from fallline.schema import Rule, summary
 from handbook.cost import cost
 from handbook.drawn import Drawn
-from handbook.latex import typeset, typeset_rest
+from handbook.formula import formula
 from handbook.notes import cited, linked, notes
 from handbook.paths import SURFACE_STEPS, contender
-from handbook.state import defaults, held, memory, start
+from handbook.state import defaults, exact, held, memory, rule_of, start
 from handbook.symbols import symbol
 
 __all__ = ["MADE", "page", "source", "table"]
 
 MADE = "<!-- Written by `python -m handbook` from the rules and from handbook/notes.toml: change those. -->"
-NOTATION = {
-    "^+": r"A raised plus is a lower bound, $a^+ = \max(a, \mathrm{tiny})$ with the smallest normal number of the "
-          "dtype computed in, so that nothing is divided by 0.",
-    r"^{\mathrm{old}}": "What is marked old is the state before the step.",
-    r"_{\mathrm{leaf}}": "Norms and sums marked leaf are of one leaf, that is one array of the tree of parameters.",
-    r"_{\mathrm{tree}}": "Norms and sums marked tree are of all leaves together.",
-}  # fmt: skip
 
 
 def page(name: str, drawn: Drawn) -> str:
     """All of it; raises ValueError, saying what to write where, if there are no notes on this optimiser."""
-    cls = fl.OPTIMIZERS[name]
-    rule = cls.rule
-    assert rule is not None
+    rule = rule_of(name)
     said = notes(name)
     sections = [
         [MADE, f"# {name}", summary(rule), _neighbours(name)],
-        ["## Formula", *_formula(rule)],
+        ["## Formula", *formula(rule)],
         ["## Hyper-parameters", f"`fl.{name}({defaults(rule)})`", _hyper(rule)],
         ["## State", *_state(rule)],
         ["## When to use it", linked(said.use)],
@@ -48,7 +38,7 @@ def page(name: str, drawn: Drawn) -> str:
         ["## Its path", *_path(name, drawn)],
         ["## Example", *_example(name, drawn)],
         ["## Notes", *_body(rule)] if _body(rule) else [],
-        ["## Sources", f"Of the formula: {source(rule)}", _cited(said.use + said.avoid)],
+        ["## Sources", f"Of the formula: {source(rule)}.", _cited(said.use + said.avoid)],
     ]
     return "\n\n".join(part for section in sections for part in section) + "\n"
 
@@ -65,15 +55,17 @@ def source(rule: Rule) -> str:
     found = [text for text in paragraphs if text.startswith("Source: ")]
     if not found:
         raise ValueError(f"The docstring of rule {rule.name} names no source. End it with a paragraph `Source: ...`.")
-    return found[-1].removeprefix("Source: ")
+    text = " ".join(found[-1].split()).removeprefix("Source: ").removesuffix(".")
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 
 
 def _paragraphs(rule: Rule) -> list[str]:
-    return [" ".join(text.split()) for text in (rule.__doc__ or "").split("\n\n")]
+    return (rule.__doc__ or "").split("\n\n")
 
 
 def _body(rule: Rule) -> list[str]:
-    return [text.replace("*", r"\*") for text in _paragraphs(rule)[1:] if not text.startswith("Source: ")]
+    return [f"```pycon\n{text.strip()}\n```" if text.startswith(">>>") else " ".join(text.split()).replace("*", r"\*")
+            for text in _paragraphs(rule)[1:] if not text.startswith("Source: ")]  # fmt: skip
 
 
 def _neighbours(name: str) -> str:
@@ -84,46 +76,23 @@ def _neighbours(name: str) -> str:
     return " · ".join([*before, "[all optimisers](../optimizers.md)", *after])
 
 
-def _formula(rule: Rule) -> list[str]:
-    if rule.whole_leaf:
-        return ["A function of one whole leaf, in NumPy. It is run as it stands: it promises neither the same bits on "
-                "every machine nor one pass through memory.", f"```python\n{_code(rule.formula)}\n```"]  # fmt: skip
-    latex = typeset(rule)
-    notation = [text for mark, text in NOTATION.items() if mark in latex]
-    t = ", $t$ the number of the step from 1" if "t" in rule.given else ""
-    x = r", $\theta$ the parameter" if "x" in rule.given else ""
-    point = typeset_rest(rule)
-    rest = [] if point is None else ["The array that is stepped is where gradients are taken. The point to report, "
-                                     "`opt.rest(params)`, is", f"```math\n{point}\n```"]  # fmt: skip
-    return [f"```math\n{latex}\n```", " ".join([
-        rf"$g$ is the gradient{x}{t}, $\Delta\theta$ what is added to the parameter; lines are computed from the top, "
-        "each coordinate by itself.", *notation]), *rest]  # fmt: skip
-
-
-def _code(formula: Callable[..., Any]) -> str:
-    """A function as it is written, without its docstring, and before it what it calls of its own module."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(formula)))
-    function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef)
-    lines = textwrap.dedent(inspect.getsource(formula)).splitlines()
-    if ast.get_docstring(function):
-        del lines[function.body[0].lineno - 1 : function.body[0].end_lineno]
-    called = [formula.__globals__.get(name) for name in formula.__code__.co_names]
-    helpers = [f for f in called if inspect.isfunction(f) and f.__module__ == formula.__module__]
-    return "\n\n\n".join([*map(_code, helpers), "\n".join(lines)])
-
-
 def _hyper(rule: Rule) -> str:
-    return table(["name", "symbol", "default", "must be"], [
-        [f"`{h.name}`", f"${symbol(h.name)}$", "–" if h.default is None else number(h.default), h.range.text]
-        for h in rule.hyper.values()])  # fmt: skip
+    return table(["name", *_symbol(rule, "symbol"), "default", "must be"], [
+        [f"`{h.name}`", *_symbol(rule, f"${symbol(h.name)}$"), "–" if h.default is None else exact(h.default),
+         h.range.text] for h in rule.hyper.values()])  # fmt: skip
+
+
+def _symbol(rule: Rule, cell: str) -> list[str]:
+    """A cell of the column of symbols, which only formulas have."""
+    return [] if rule.whole_leaf else [cell]
 
 
 def _state(rule: Rule) -> list[str]:
-    rows = [[f"`{slot}`", f"${symbol(slot)}$", start(rule, slot), held(rule, slot)] for slot in rule.slots]
-    listed = [table(["slot", "symbol", "starts at", "one for each"], rows)] if rows else ["None."]
+    rows = [[f"`{slot}`", *_symbol(rule, f"${symbol(slot)}$"), start(rule, slot), held(rule, slot)]
+            for slot in rule.slots]  # fmt: skip
+    listed = [table(["slot", *_symbol(rule, "symbol"), "starts at", "one for each"], rows)] if rows else ["None."]
     if rule.whole_leaf:
-        return listed
+        return [*listed, f"For each float32 parameter of a matrix {memory(rule)} bytes, and what is smaller."]
     moved = cost(rule)
     passes = ", then ".join(_listed(names) for names in moved.passes)
     return [*listed, f"For each float32 parameter {memory(rule)} bytes of state, and {moved.bytes} bytes that a step "
@@ -145,7 +114,8 @@ def _path(name: str, drawn: Drawn) -> list[str]:
         f"![{SURFACE_STEPS} steps of {name} on each surface. {seen}]({name}.svg)",
         f"{SURFACE_STEPS} steps on each surface from the start that everyone gets, with the best `{entered.tuned}` of "
         "the race's grid there (the lowest mean logarithm of the value along the path), all else as by default. "
-        "Nothing is drawn at random. Two coordinates without noise show how it moves, not how well it trains.",
+        "Nothing is drawn at random. Two coordinates without noise show how it moves, not how well it trains"
+        f"{'; and they are a vector, not a matrix' if rule_of(name).whole_leaf else ''}.",
         table(["surface", f"`{entered.tuned}`", "steps to the target", "target"], rows),
     ]  # fmt: skip
 
@@ -153,8 +123,7 @@ def _path(name: str, drawn: Drawn) -> list[str]:
 def _example(name: str, drawn: Drawn) -> list[str]:
     entered, rate = contender(name), drawn["bowl"].rate
     setting = "" if rate is None else f"{entered.tuned}={entered.value(rate)!r}"
-    rule = fl.OPTIMIZERS[name].rule
-    report = "w = opt.rest(w)\n" if rule is not None and rule.rest is not None else ""
+    report = "" if rule_of(name).rest is None else "w = opt.rest(w)\n"
     code = (f"import numpy as np\nimport fallline as fl\nopt = fl.{name}({setting})\nw = np.array([-3.5, 1.0])\n"
             f"for _ in range(100):\n    g = w * [1, 50]\n    w = opt.step(w, g)\n{report}print(w.round(3) + 0)\n"
             "opt.t, list(opt.state)\n")  # fmt: skip

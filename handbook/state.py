@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import fallline as fl
 from fallline.race.wording import number
 from fallline.schema import Rule
 from handbook.cost import FLOAT32
 
-__all__ = ["defaults", "held", "memory", "start"]
+__all__ = ["defaults", "exact", "held", "memory", "rule_of", "start"]
 
 ROWS, COLUMNS = 1009, 2003  # of an example, to tell them apart in a shape
 
 
+def rule_of(name: str) -> Rule:
+    """The rule of a named optimiser."""
+    rule = fl.OPTIMIZERS[name].rule
+    assert rule is not None
+    return rule
+
+
 def defaults(rule: Rule) -> str:
     """Hyper-parameters as in a call."""
-    return ", ".join(h.name if h.default is None else f"{h.name}={h.default!r}" for h in rule.hyper.values())
+    return ", ".join(h.name if h.default is None else f"{h.name}={exact(h.default)}" for h in rule.hyper.values())
+
+
+def exact(value: float) -> str:
+    """A default with all its digits.
+
+    >>> exact(0.9999), exact(1e-8), exact(50.0)
+    ('0.9999', '1e-8', '50')
+    """
+    return number(value, 15)
 
 
 def memory(rule: Rule) -> int:
-    """Bytes of state per float32 parameter, not counting slots that are smaller than the parameter."""
-    return FLOAT32 * sum(slot not in rule.scopes and slot not in rule.shapes for slot in rule.slots)
+    """Bytes of state for each float32 parameter of a matrix, not counting what is smaller than the matrix."""
+    return FLOAT32 * sum(slot not in rule.scopes and _shape(rule, slot, (ROWS, COLUMNS)) == (ROWS, COLUMNS)
+                         for slot in rule.slots)
+
+
+def _shape(rule: Rule, slot: str, leaf: tuple[int, ...]) -> tuple[int, ...]:
+    return rule.shapes[slot](leaf) if slot in rule.shapes else leaf
 
 
 def start(rule: Rule, slot: str) -> str:
@@ -31,10 +53,12 @@ def start(rule: Rule, slot: str) -> str:
 
 def held(rule: Rule, slot: str) -> str:
     """What there is one number for."""
-    if slot in rule.scopes:
-        return f"{rule.scopes[slot]}"
     if slot not in rule.shapes:
-        return "parameter"
-    shape = rule.shapes[slot]((ROWS, COLUMNS))
+        return rule.scopes.get(slot, "parameter")
+    matrix, vector = (_counted(_shape(rule, slot, leaf)) for leaf in ((ROWS, COLUMNS), (ROWS,)))
+    return f"{matrix} for a matrix of n × k, {vector} for a vector of n"
+
+
+def _counted(shape: tuple[int, ...]) -> str:
     names = {ROWS: "n", COLUMNS: "k"}
-    return f"an array of its own: ({', '.join(names.get(side, str(side)) for side in shape)}) for a matrix (n, k)"
+    return "none" if 0 in shape else " × ".join(names.get(side, str(side)) for side in shape) or "1"

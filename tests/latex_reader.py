@@ -18,7 +18,8 @@ class Reader:
     """One line's right-hand side; `values` has the number or array that each symbol stands for."""
 
     def __init__(self, latex, values):
-        self.tokens, self.at, self.values = TOKEN.findall(latex), 0, values
+        self.tokens = TOKEN.findall(latex.replace(r"\displaystyle", ""))
+        self.at, self.values = 0, values
 
     def peek(self):
         return self.tokens[self.at] if self.at < len(self.tokens) else ""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from handbook.__main__ import pages
 from handbook.drawn import drawn
+from handbook.formula import formula
 from handbook.latex import typeset
 from handbook.notes import cited, noted, notes, sources
 from handbook.paths import SURFACE_STEPS, contender
@@ -69,6 +70,13 @@ def test_the_pages_are_what_the_rules_say():
     assert files == {f"{name}.{kind}" for name in NAMES for kind in ("md", "svg")}
 
 
+@every_optimiser
+def test_the_defaults_on_a_page_are_exact(name):
+    hyper = fl.OPTIMIZERS[name].rule.hyper
+    said = dict(re.findall(r"^\| `(\w+)` \|(?: \$\S+ \|)? (\S+) \| ", page_of(name), re.MULTILINE))
+    assert {h: float(said[h]) for h in hyper} == {h: hyper[h].default for h in hyper}
+
+
 def test_the_formulas_of_the_ten_look_like_those_of_their_papers():
     for name, latex in THE_TEN.items():
         assert body(typeset(fl.OPTIMIZERS[name].rule)) == latex, name
@@ -102,6 +110,32 @@ def test_no_two_things_of_a_page_have_one_symbol(name):
     rule = fl.OPTIMIZERS[name].rule
     names = ["g", "x", "t", "->d", *rule.slots, *rule.hyper]
     assert len({symbol(n) for n in names}) == len(names)
+
+
+def spread(a):
+    """Called by scaled and by the rule."""
+    return np.ptp(a)
+
+
+def scaled(a):
+    return a / (1 + spread(a))
+
+
+@fl.rule(whole_leaf=True)
+def of_leaves(g, *, lr: fl.NonNegative = 0.1):
+    """No formula over coordinates.
+
+    np.spread is not this module's spread.
+    """
+    return -lr * scaled(g) * np.sign(spread(g))
+
+
+def test_a_rule_of_whole_leaves_is_shown_as_its_code_and_what_it_calls():
+    _, code = formula(of_leaves)
+    assert code.removeprefix("```python\n").removesuffix("\n```").split("\n\n\n") == [
+        "def spread(a):\n    return np.ptp(a)", "def scaled(a):\n    return a / (1 + spread(a))",
+        "@fl.rule(whole_leaf=True)\ndef of_leaves(g, *, lr: fl.NonNegative = 0.1):\n"
+        "    return -lr * scaled(g) * np.sign(spread(g))"]  # fmt: skip
 
 
 @fl.rule

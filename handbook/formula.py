@@ -1,0 +1,62 @@
+"""The formula of a rule as a section of its page: typeset, or as code where it is a function of whole leaves."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from fallline.schema import Rule
+from fallline.trace import as_written
+from handbook.latex import typeset, typeset_rest
+
+__all__ = ["formula"]
+
+NOTATION = {
+    "^+": r"A raised plus is a lower bound, $a^+ = \max(a, \mathrm{tiny})$ with the smallest normal number of the "
+          "dtype computed in, so that nothing is divided by 0.",
+    r"^{\mathrm{old}}": "What is marked old is the state before the step.",
+    r"_{\mathrm{leaf}}": "Norms and sums marked leaf are of one leaf, that is one array of the tree of parameters.",
+    r"_{\mathrm{tree}}": "Norms and sums marked tree are of all leaves together.",
+}  # fmt: skip
+
+
+def formula(rule: Rule) -> list[str]:
+    """Paragraphs of Markdown: the formula in a block, then what its signs mean."""
+    if rule.whole_leaf:
+        return ["A function of one whole leaf, in NumPy. It is run as it stands: it promises neither the same bits on "
+                "every machine nor one pass through memory.", f"```python\n{_code(rule.formula)}\n```"]  # fmt: skip
+    latex = typeset(rule)
+    notation = [text for mark, text in NOTATION.items() if mark in latex]
+    t = ", $t$ the number of the step from 1" if "t" in rule.given else ""
+    x = r", $\theta$ the parameter" if "x" in rule.given else ""
+    alone = "" if as_written(rule).readings else ", each coordinate by itself"
+    point = typeset_rest(rule)
+    rest = [] if point is None else ["The array that is stepped is where gradients are taken. The point to report, "
+                                     "`opt.rest(params)`, is", f"```math\n{point}\n```"]  # fmt: skip
+    return [f"```math\n{latex}\n```", " ".join([
+        rf"$g$ is the gradient{x}{t}, $\Delta\theta$ what is added to the parameter. Lines are computed from the top"
+        f"{alone}.", *notation]), *rest]  # fmt: skip
+
+
+def _code(formula: Callable[..., Any]) -> str:
+    """A function as it is written, without its docstring, and before it what it calls of its own module."""
+    written: dict[str, str] = {}
+    _write(formula, written)
+    return "\n\n\n".join(written.values())
+
+
+def _write(function: Callable[..., Any], written: dict[str, str]) -> None:
+    code = textwrap.dedent(inspect.getsource(function))
+    lines, tree = code.splitlines(), ast.parse(code).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    called = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    for name in called:
+        helper = inspect.getmodule(function).__dict__.get(name)
+        if inspect.isfunction(helper) and helper.__module__ == function.__module__ and name not in written:
+            _write(helper, written)
+    if ast.get_docstring(tree):
+        del lines[tree.body[0].lineno - 1 : tree.body[0].end_lineno]
+    written[function.__name__] = "\n".join(lines)
