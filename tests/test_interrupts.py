@@ -45,6 +45,10 @@ def plain():
     return [{"a": np.ones(3), "b": np.ones(4, np.float32)}, {"a": np.full(3, 0.5), "b": np.full(4, -0.5, np.float32)}]
 
 
+def in_two(engine):
+    return fl.partition({"x": fl.Adam(0.1), "y": fl.Momentum(0.1)}, {"a": "x", "b": "y"}, engine=engine)
+
+
 CASES = {  # an optimizer; parameters and gradients; the steps before, after three of which it takes the short way
     "contiguous": (lambda e: fl.Adam(0.1, engine=e), plain, 0),
     "contiguous, later": (lambda e: fl.Adam(0.1, engine=e), plain, 3),
@@ -54,6 +58,9 @@ CASES = {  # an optimizer; parameters and gradients; the steps before, after thr
     "strided, later": (lambda e: fl.Adam(0.1, engine=e), trees, 3),
     "without a gradient": (lambda e: fl.Adam(0.1, engine=e), lambda: [plain()[0], {**plain()[1], "b": None}], 0),
     "behind a norm": (lambda e: fl.chain(fl.clip_norm(0.1), fl.Adam(0.1), engine=e), plain, 1),
+    "two parts, first": (in_two, plain, 0),
+    "two parts, second": (in_two, plain, 1),
+    "a mask, first": (lambda e: fl.mask({"a": True, "b": False}, fl.Adam(0.1), engine=e), plain, 0),
 }
 WHOLE = [(case, "native") for case in ("contiguous", "contiguous, later", "strided, later", "behind a norm")]
 
@@ -73,7 +80,7 @@ def test_an_interrupt_at_any_line_of_a_step_leaves_whole_steps_or_a_torn_optimiz
         opt, (w, g) = twin.fresh(), arrays()
         for _ in range(steps):
             opt.step(w, g)
-        since = "step" if steps > 2 else "_advance"  # from where on anything is changed
+        since = "step" if steps > 2 else "_advance_all" if hasattr(opt, "parts") else "_advance"  # where changes begin
         going_on = interrupted(lambda: opt.step(w, g), n, since)  # noqa: B023
         try:
             opt.step(w, g)

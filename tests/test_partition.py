@@ -206,6 +206,42 @@ def test_what_one_part_refuses_changes_nothing_in_any(bad, at, engine):
         assert everything_of(opt) == everything_of(twin)
 
 
+GOOD = {
+    "step": lambda opt, w, g: opt.step(w, g),
+    "step by the parameters": lambda opt, w, g: opt.step(w, w),
+    "step without a leaf": lambda opt, w, g: opt.step(w, {**g, "b": None}),
+    "update": lambda opt, w, g: opt.update(g, params=w),
+    "update over the gradient": lambda opt, w, g: opt.update(g, params=w, out=g),
+    "load what was": lambda opt, w, g: opt.load_state_dict(opt.state_dict()),
+    "reset": lambda opt, w, g: opt.reset(),
+    "set": lambda opt, w, g: opt.hyper.update(dict.fromkeys(list(opt.hyper)[:1], 0.25)),
+}
+
+
+@pytest.mark.parametrize("recipe", ["partition", "mask"])
+@pytest.mark.parametrize("seed", range(8))
+@every_engine
+def test_after_any_sequence_of_good_and_bad_calls_only_the_good_have_happened(recipe, seed, engine):
+    rng = np.random.default_rng(seed)
+    opt, w = RECIPES[recipe](engine=engine), a_tree(0)
+    opt.step(w, a_tree(1))
+    twin, v = copy.deepcopy(opt), copy.deepcopy(w)
+    refused = 0
+    for n in range(30):
+        if rng.random() < 0.5:
+            call = GOOD[rng.choice(list(GOOD))]
+            assert same_bits(call(opt, w, a_tree(n)), call(twin, v, a_tree(n)))
+        else:
+            at = "a" if recipe == "mask" else rng.choice(["a", "b"])
+            params, grads = BAD[rng.choice(list(BAD))][0](w, a_tree(n), at)
+            with pytest.raises((TypeError, ValueError)):
+                opt.step(params, grads)
+            refused += 1
+        assert same_bits(w, v)
+        assert everything_of(opt) == everything_of(twin)
+    assert refused > 5
+
+
 @every_engine
 def test_a_gradient_that_is_not_finite_in_any_part_is_skipped_in_all(engine):
     opt, w = RECIPES["partition"](engine=engine, nonfinite="skip"), a_tree(0)
@@ -256,10 +292,13 @@ def test_a_state_that_does_not_fit_one_part_changes_nothing_in_any():
         assert everything_of(opt) == before
 
 
-def test_an_interrupt_between_two_parts_leaves_a_torn_partition_that_says_so(monkeypatch):
+@pytest.mark.parametrize("steps", [0, 1])
+def test_an_interrupt_between_two_parts_leaves_a_torn_partition_that_says_so(steps, monkeypatch):
     opt, w = RECIPES["partition"](), a_tree(0)
     opt.step(w, a_tree(1))
     saved, at_hand = opt.state_dict(), copy.deepcopy(w)
+    if not steps:
+        opt.reset()
     last = opt.parts["rest"]
     advance = type(last)._advance
 
@@ -272,12 +311,15 @@ def test_an_interrupt_between_two_parts_leaves_a_torn_partition_that_says_so(mon
         patch.setattr(fl.Optimizer, "_advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opt.step(w, a_tree(2))
-    for refused in (lambda: opt.step(w, a_tree(2)), opt.state_dict, lambda: opt.rest(w), lambda: opt.averaged):
+    for refused in (lambda: opt.step(w, a_tree(2)), opt.state_dict, lambda: opt.rest(w), lambda: opt.averaged,
+                    lambda: opt.adapt(w), lambda: setattr(opt, "t", 3)):
         with pytest.raises(TornOptimizer):
             refused()
     opt.load_state_dict(saved)
     twin = opt.fresh()
     twin.load_state_dict(saved)
+    for each in (opt, twin):
+        each.hyper["weights.lr"] = each.hyper["rest.lr"] = 0.5
     assert same_bits(opt.step(copy.deepcopy(at_hand), a_tree(2)), twin.step(at_hand, a_tree(2)))
 
 
@@ -334,6 +376,16 @@ def test_a_schedule_is_asked_once_for_each_step_and_sets_another_parts_rate_for_
             opt.parts["x"].momentum = opt.parts["y"].momentum = 0.5
         assert asked == [0, 1, 2]
         asked.clear()
+
+
+def test_the_norm_of_all_parts_clips_them_as_the_docstring_says():
+    opt, w = fl.partition({"x": fl.Adam(0.1), "y": fl.Adam(0.1)}, {"a": "x", "b": "y"}), a_tree(0)
+    whole, v = fl.chain(fl.clip_norm(0.5), fl.Adam(0.1)), a_tree(0)
+    clip = fl.chain(fl.maximize(), fl.clip_norm(0.5), fl.SGD(1.0))
+    for seed in range(5):
+        opt.step(w, clip.update(a_tree(seed)))
+        whole.step(v, a_tree(seed))
+        assert same_bits(w, v)
 
 
 def test_a_schedule_must_not_step_or_reset_the_partition():

@@ -90,7 +90,8 @@ class KeptParts(Optimizer):
 
     def _takes_now(self, loaded: _Loaded) -> bool:
         """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
-        return self._bound is not None and all(own.known is not None for own in loaded.parts.values())
+        bound = self._bound is not None and all(part._bound is not None for part in self._parts.values())
+        return bound and all(own.known is not None for own in loaded.parts.values())
 
     def _load(self, loaded: _Loaded) -> None:  # type: ignore[override]
         now = self._takes_now(loaded)

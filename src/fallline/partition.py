@@ -113,6 +113,7 @@ class Partition(KeptParts):
 
     def _bind(self, like: Any, what: str) -> Any:
         if self._bound is not None:
+            self._bound.bounds = {name: part._bound for name, part in self._parts.items()}
             return self._bound
         divided, leaves = self._divided(like, self._label)
         divided.bounds = {name: part._bind(divided.tree(name, leaves), what) for name, part in self._parts.items()}
@@ -131,7 +132,7 @@ class Partition(KeptParts):
 
     def _take_long_way(self, bound: Any, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
         with pinned():
-            arrays = [*gs, *(xs or ()), *(targets or ())]
+            arrays = [*gs, *(xs or ()), *((into != "x" and targets) or ())] if self._asks(gs) else []
             gs, before = bound.set_apart(into, xs, gs, targets), places(arrays)
             leaves = list(xs) if into == "x" else bound.still(gs, targets)
             calls = {name: self._call(name, bound, into, xs, gs, targets) for name in self._parts}
@@ -150,6 +151,11 @@ class Partition(KeptParts):
             changed = {name: own for name, own in results.items() if own is not _UNTOUCHED}
             return bound.treedef.unflatten(bound.merged(changed, leaves)) if changed or targets is None else tree
 
+    def _asks(self, gs: Sequence[Any]) -> bool:
+        """Whether to prepare a call runs code of others: schedules, and libraries whose gradients are converted."""
+        scheduled = any(type(setting) is not float for setting in self._settings.values())
+        return scheduled or any(type(g) is not np.ndarray and g is not None for g in gs)
+
     def _call(self, name: str, bound: Divided, into: str, *trees: Sequence[Any] | None) -> Any:
         """The call of a part, prepared."""
         xs, gs, targets = (leaves and [leaves[k] for k in bound.positions[name]] for leaves in trees)
@@ -167,7 +173,7 @@ class Partition(KeptParts):
         except BaseException:
             begun = [part for name, part in self._parts.items() if part._bound is calls[name].bound]
             self._bound = self._bound if begun else known
-            self._torn = 0 < len(begun) < len(calls) or any(part._torn for part in begun)
+            self._torn = any(part._torn for part in begun) if len(calls) == 1 else bool(begun)
             raise
         self._torn = False
         return results
@@ -313,8 +319,11 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
 
     It is used as any optimizer. `opt.parts["name"]` has what belongs to one: `opt.parts["rest"].lr = 1e-4`, which is
     also `opt.hyper["rest.lr"]`, and `opt.lr` where no other part has that name. Settings by path or as trees know the
-    leaves by their paths in the whole tree. A norm over the tree is one over the leaves of its part. `fallline.load`
-    has to be given a label that is a function: `fl.load(path, label=label)`.
+    leaves by their paths in the whole tree. `fallline.load` has to be given a label that is a function:
+    `fl.load(path, label=label)`.
+
+    A norm over the tree is one over the leaves of its part. To clip by the norm of all, `opt.step(w, clip.update(g))`
+    with `clip = fl.chain(fl.maximize(), fl.clip_norm(1.0), fl.SGD(1.0))`, whose increment is the gradient clipped.
 
     Raises FormulaError, TypeError or ValueError for parts and labels that are none; the first step does for a label
     that names no part.

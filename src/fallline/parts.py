@@ -67,7 +67,8 @@ class Chains:
     def links(self, settings: Any) -> Any:
         """No chain can have them among its own."""
         raise FormulaError(f"A {self._kind} has chains in it and cannot stand in one: give what modifies the gradient "
-                           f"or the increment to the chain of a part, {self._kind}(..., chain(...)).")
+                           f"or the increment to the chain of a part. (How to clip by the norm of all parts: "
+                           "help(fallline.partition).)")
 
     @property
     def updating(self) -> Reads:
