@@ -15,8 +15,8 @@ from handbook.latex import typeset, typeset_rest
 __all__ = ["formula"]
 
 NOTATION = {
-    "^+": r"A raised plus is a lower bound, $a^+ = \max(a, \mathrm{tiny})$ with the smallest normal number of the "
-          "dtype computed in, so that nothing is divided by 0.",
+    "^+": r"A raised plus is a lower bound, so that nothing is divided by 0: $a^+ = \max(a, \mathrm{tiny})$.",
+    r"\mathrm{tiny}": r"$\mathrm{tiny}$ is the smallest normal number of the dtype computed in.",
     r"^{\mathrm{old}}": "What is marked old is the state before the step.",
     r"_{\mathrm{leaf}}": "Norms and sums marked leaf are of one leaf, that is one array of the tree of parameters.",
     r"_{\mathrm{tree}}": "Norms and sums marked tree are of all leaves together.",
@@ -29,7 +29,10 @@ def formula(rule: Rule) -> list[str]:
         return ["A function of one whole leaf, in NumPy. It is run as it stands: it promises neither the same bits on "
                 "every machine nor one pass through memory.", f"```python\n{_code(rule.formula)}\n```"]  # fmt: skip
     latex = typeset(rule)
-    notation = [text for mark, text in NOTATION.items() if mark in latex]
+    notation: list[str] = []
+    for mark, text in NOTATION.items():
+        if mark in latex + "".join(notation):
+            notation.append(text)
     t = ", $t$ the number of the step from 1" if "t" in rule.given else ""
     x = r", $\theta$ the parameter" if "x" in rule.given else ""
     alone = "" if as_written(rule).readings else ", each coordinate by itself"

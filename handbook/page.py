@@ -115,7 +115,8 @@ def _path(name: str, drawn: Drawn) -> list[str]:
         f"{SURFACE_STEPS} steps on each surface from the start that everyone gets, with the best `{entered.tuned}` of "
         "the race's grid there (the lowest mean logarithm of the value along the path), all else as by default. "
         "Nothing is drawn at random. Two coordinates without noise show how it moves, not how well it trains"
-        f"{'; and they are a vector, not a matrix' if rule_of(name).whole_leaf else ''}.",
+        f"{'; and they are a vector, not a matrix' if rule_of(name).whole_leaf else ''}"
+        f"{'; shown is the array that is stepped, not the point to report' if rule_of(name).rest else ''}.",
         table(["surface", f"`{entered.tuned}`", "steps to the target", "target"], rows),
     ]  # fmt: skip
 

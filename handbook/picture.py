@@ -68,7 +68,7 @@ def _panel(contender: Contender, name: str, path: SurfacePath) -> str:
         f'data-steps="{path.steps_to_target}">', *_contours(name),
         f'<path class="trail" d="M{"L".join(f"{x:g} {y:g}" for x, y in points)}"/>',
         f'<circle class="start" cx="{x0}" cy="{y0}" r="4.5"/>', f'<circle class="end" cx="{x}" cy="{y}" r="5"/>',
-        *map(_minimum, placed(surface, surface.minima)), "</g>",
+        *map(_minimum, placed(surface, surface.minima)), *_outside((x, y), path.path[-1]), "</g>",
         f'<rect class="frame" y="{HEAD}" width="{WIDTH}" height="{HEIGHT}" rx="2"/>',
     ])  # fmt: skip
 
@@ -77,6 +77,14 @@ def placed(surface: Surface, points: Iterable[Sequence[float]]) -> list[tuple[fl
     """Points of a surface in a panel's pixels; what is far outside is brought near."""
     (left, right), (bottom, top) = surface.window
     return [(_pixel((x - left) / (right - left), WIDTH), _pixel((top - y) / (top - bottom), HEIGHT)) for x, y in points]
+
+
+def _outside(end: tuple[float, float], point: Sequence[float]) -> list[str]:
+    """A word on where a path ends that has left the panel."""
+    if 0 <= end[0] <= WIDTH and 0 <= end[1] <= HEIGHT:
+        return []
+    where = ", ".join(map(number, point))
+    return [f'<text x="{WIDTH - 8}" y="{HEIGHT - 8}" text-anchor="end">ends outside, at ({where})</text>']
 
 
 def _pixel(share: float, size: int) -> float:
