@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -19,7 +19,7 @@ from fallline.engines.ir import field
 from fallline.engines.jobs import STRIDES
 from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
-from fallline.program import Program, Total
+from fallline.program import Program
 
 __all__ = ["buffered", "reading_part", "sum_functions"]
 
@@ -56,8 +56,7 @@ def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, str
     arguments += [f"ptr %a{k}" for k in range(inputs, len(kinds))] + [f"ptr %c{len(kinds) + 1}", "i64 %m"]
     run = [f"call void @run({', '.join(arguments)})"] if buffers else []
     width = 8 * len(program.totals)
-    sums = [line for k, (total, (_, v)) in enumerate(zip(program.totals, program.outputs))
-            for line in _sum(k, total, f"%{'b' if v in buffers else 'a'}{v}", real)]
+    sums = _sums(program, {v: f"%{'b' if v in buffers else 'a'}{v}" for _, v in program.outputs}, real)
     return f"""
 define internal void @part(ptr %row, i64 %offset, i64 %n) {{
 entry:
@@ -85,16 +84,24 @@ end:
 }}"""
 
 
-def _sum(k: int, total: Total, values: str, real: str) -> list[str]:
-    """The lines that store one sum of a block."""
-    result = [f"%p{k} = getelementptr inbounds double, ptr %sums, i64 {k}", f"store double %t{k}, ptr %p{k}"]
-    if total.kind == "sum":
-        return [f"%t{k} = call double @sum(ptr {values}, i64 %m)", *result]
-    scale = _literal(SCALES[total.kind])
-    if real == "double":
-        return [f"%t{k} = call double @squares(ptr {values}, i64 %m, double {scale})", *result]
-    return [f"%q{k} = call double @squares(ptr {values}, i64 %m, double 1.0)", f"%r{k} = fmul double %q{k}, {scale}",
-            f"%t{k} = fmul double %r{k}, {scale}", *result]  # which cannot overflow where it is used
+def _sums(program: Program, pointers: Mapping[int, str], real: str) -> list[str]:
+    """The lines that store the sums of a block; those of squares of float32, which neither overflow nor vanish in
+    double precision, are scaled when they are made."""
+    lines: list[str] = []
+    made: dict[tuple[int, str], str] = {}
+    for k, (total, (_, v)) in enumerate(zip(program.totals, program.outputs)):
+        kind = "squares" if real == "float" and total.kind in SCALES else total.kind
+        if (v, kind) not in made:
+            made[v, kind] = f"%q{k}"
+            more = "" if kind == "sum" else f", double {_literal(SCALES[kind])}"
+            lines.append(f"%q{k} = call double @{'squares' if more else 'sum'}(ptr {pointers[v]}, i64 %m{more})")
+        result = made[v, kind]
+        if kind != total.kind:
+            scale = _literal(SCALES[total.kind])
+            lines += [f"%r{k} = fmul double {result}, {scale}", f"%t{k} = fmul double %r{k}, {scale}"]
+            result = f"%t{k}"
+        lines += [f"%p{k} = getelementptr inbounds double, ptr %sums, i64 {k}", f"store double {result}, ptr %p{k}"]
+    return lines
 
 
 def _literal(value: float) -> str:
