@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from fallline import rules
 from fallline.chain import Chain
 from fallline.program import Program
 from fallline.schema import Rule
 from fallline.settings import ByPath
-from fallline.trace import as_written
+from fallline.trace import as_written, is_built_in
 
 __all__ = ["BUILT_IN", "described", "fingerprint", "origins"]
 
@@ -24,7 +23,7 @@ def origins(chain: Chain) -> dict[str, str]:
 
     The name says all of a built-in rule, so that no correction to one makes files unreadable.
     """
-    return {name: BUILT_IN if getattr(rules, rule.name, None) is rule else fingerprint(rule)
+    return {name: BUILT_IN if is_built_in(rule) else fingerprint(rule)
             for name, rule in zip(chain.names, chain.rules)}
 
 

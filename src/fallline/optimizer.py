@@ -28,6 +28,7 @@ from fallline.schema import Link, Rule, unknown_setting
 from fallline.settings import REMEDY, check, looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
+from fallline.trace import is_built_in
 from fallline.trees import copy as copied
 from fallline.trees import holds_none
 from fallline.wholecall import WholeCall
@@ -91,8 +92,9 @@ class Optimizer(Keeping):
         self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
         self._refuse_taken_names()
         self._turn = Turn()
-        # traced now, so that a mistake in a formula is an error here, and both read the variables of closures at once
-        self._chain.stepping, self._chain.updating  # noqa: B018
+        self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
+        if not all(map(is_built_in, self._chain.rules)):
+            self._chain.updating  # noqa: B018  too, before what the formula closes over changes
         self._forget()
 
     def _own_link(self, args: tuple[Any, ...], hyper: Mapping[str, Any]) -> Link:
