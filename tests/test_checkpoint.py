@@ -9,6 +9,7 @@ import errno
 import functools
 import hashlib
 import json
+import operator
 import os
 import re
 import resource
@@ -28,6 +29,7 @@ from conftest import need
 from fallline.saved import load as read_contents
 from fallline.tensorfile import DTYPES
 from fallline.tensorfile import read as read_file
+from fallline.tensorfile import write as write_file
 from support import (
     RECIPES,
     a_tree,
@@ -359,7 +361,9 @@ def test_the_safetensors_library_reads_it(path):
 
 
 def test_the_first_format_is_read_for_ever():
-    for name, arguments in (("all-1", {"rules": [signed_average_1], "lr": halving}), ("fresh-1", {})):
+    own = {"rules": [signed_average_1]}
+    for name, arguments in (("all-1", {**own, "lr": halving}), ("fresh-1", {}),
+                            ("partition-1", {**own, "x.lr": halving})):
         loaded = fl.load(DATA / f"{name}.safetensors", **arguments)
         opt, *rest = loaded if isinstance(loaded, tuple) else (loaded,)
         known = json.loads((DATA / f"{name}.json").read_text())
@@ -655,6 +659,32 @@ WRONG_BUILT = {
 def test_content_that_makes_no_sense_is_refused_though_the_digest_fits(case, path):
     change, message = WRONG_INFO[case]
     assert_refused(path, with_info(lambda info: info.update(change)), message)
+
+
+@pytest.mark.parametrize("junk", [None, 7, "x", [], {}, {"a": 1}, "left out"], ids=repr)
+def test_junk_at_any_place_of_a_partitions_file_leads_to_no_other_error(junk, path):
+    info, arrays = read_file(DATA / "partition-1.safetensors")
+    refused = 0
+    for place in places_in(info):
+        bad = copy.deepcopy(info)
+        inner = functools.reduce(operator.getitem, place[:-1], bad)
+        if junk == "left out":
+            del inner[place[-1]]
+        else:
+            inner[place[-1]] = junk
+        write_file(path, bad, dict(arrays))
+        try:
+            fl.load(path, rules=[signed_average_1], **{"x.lr": halving})
+        except fl.CheckpointError:
+            refused += 1
+    assert refused > 50
+
+
+def places_in(node, path=()):
+    """The paths of all that is in a tree of JSON, but for itself."""
+    for key, inner in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (*path, key)
+        yield from places_in(inner, (*path, key))
 
 
 @pytest.mark.parametrize("case", WRONG_BUILT)

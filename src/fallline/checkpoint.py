@@ -84,6 +84,8 @@ def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
 
     with guarding(path):
         built, state = contents.built["parts"], contents.state["parts"]
+        if {name: own is None for name, own in built.items()} != {name: own is None for name, own in state.items()}:
+            raise ValueError(f"its parts are {', '.join(built)}, and those of its state {', '.join(state)}")
         chains = {name: _chain(path, own, state[name], given) for name, own in built.items() if own is not None}
         kind = {"Partition": Partition, "Mask": Mask}[contents.built["class"]]
         options = Options(**_options(contents.built))
