@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -16,16 +16,17 @@ from fallline import rules
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
+from fallline.describing import docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
-from fallline.keeping import Keeping
 from fallline.options import Options
 from fallline.points import averages, point_at
 from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
-from fallline.settings import REMEDY, check, looks_like_parameters, renewed
+from fallline.settable import Settable
+from fallline.settings import REMEDY, looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
 from fallline.trace import is_built_in
@@ -38,7 +39,7 @@ __all__ = ["Optimizer", "accumulate", "chain"]
 LAST_STEP = 2**63 - 1
 
 
-class Optimizer(Keeping):
+class Optimizer(Settable):
     """A chain of rules with hyper-parameters and state.
 
     Parameters
@@ -74,8 +75,8 @@ class Optimizer(Keeping):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if cls.rule is not None:
-            cls.__signature__ = _signature(cls.rule)
-            cls.__doc__ = _docstring(cls, cls.rule)
+            cls.__signature__ = signature_of(cls.rule)
+            cls.__doc__ = docstring_of(cls, cls.rule)
 
     def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
                  state_dir: Any = None, **hyper: Any) -> None:
@@ -317,18 +318,6 @@ class Optimizer(Keeping):
         return self._skipped
 
     @property
-    def hyper(self) -> MutableMapping[str, Any]:
-        """Hyper-parameters by name, and always by "rule.name"; assigning one takes effect at the next step.
-
-        >>> import fallline as fl
-        >>> opt = fl.Adam(1e-3)
-        >>> opt.hyper["adam.lr"] = 0.01
-        >>> opt.lr
-        0.01
-        """
-        return _Hyper(self)
-
-    @property
     def state(self) -> Mapping[str, Any]:
         """The state by slot name ("m", or "rule.m"): read-only live views, each a tree like the parameters.
 
@@ -433,63 +422,6 @@ class Optimizer(Keeping):
         self._count, self._skipped = np.zeros(1, np.int64), 0
         self._torn = False
 
-    def _checked(self, qualified: str, value: Any) -> Any:
-        return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
-
-    def _get(self, name: str) -> Any:
-        qualified = self._qualified(name)
-        return renewed(self._settings[self._chain.source(qualified, self._settings)])
-
-    def _set(self, name: str, value: Any) -> None:
-        qualified = self._chain.source(self._qualified(name), self._settings)
-        self._refuse_started(qualified)
-        self._turn.join(self._assign, qualified, value)
-
-    def _assign(self, qualified: str, value: Any) -> None:
-        settings = {**self._settings, qualified: self._checked(qualified, value)}
-        if self._bound:
-            self._bound.resolve(settings)
-        self._settings = settings
-
-    def _refuse_started(self, qualified: str) -> None:
-        if (self._bound or self._waiting) and qualified in self._chain.only_start():
-            raise ValueError(f"{self._chain.hyper[qualified].name} of {self._chain.owner(qualified)} only says where "
-                             "the state starts, and that has started: call reset() first, or make a new optimizer.")
-
-    def _qualified(self, name: str) -> str:
-        qualified = self._chain.short.get(name, name)
-        if qualified not in self._chain.hyper:
-            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. "
-                           f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
-        return qualified
-
-    def __getattr__(self, name: str) -> Any:
-        chain = self.__dict__.get("_chain")
-        if chain is None or name.startswith("_") or name not in chain.short:
-            raise AttributeError(self._unknown(name))
-        return self._get(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_") or isinstance(getattr(type(self), name, None), property):
-            object.__setattr__(self, name, value)
-        elif name in self._chain.short:
-            self._set(name, value)
-        else:
-            raise AttributeError(self._unknown(name))
-
-    def _unknown(self, name: str) -> str:
-        chain = self.__dict__.get("_chain")
-        several = [f'opt.hyper["{q}"]' for q, h in chain.hyper.items() if h.name == name] if chain is not None else []
-        if name == "averaged":
-            return f"{self._chain.title} keeps no average: end its chain with fallline.average(decay)."
-        if several:
-            return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
-        known = ", ".join(chain.short) if chain is not None else ""
-        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known or 'none'}."
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._chain.short})
-
     def __repr__(self) -> str:
         options = [f"{name}={value!r}" for name, value in self._options.given().items()]
         return ", ".join([self._described()[:-1], *options]).replace("(, ", "(") + ")"
@@ -510,33 +442,6 @@ class Optimizer(Keeping):
 
 def _call(bound: Bound) -> type[HostCall] | type[EagerCall]:
     return EagerCall if bound.foreign else WholeCall if bound.chain.rule.whole_leaf else HostCall
-
-
-class _Hyper(MutableMapping[str, Any]):
-    """The live view that `Optimizer.hyper` gives."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
-
-    def __getitem__(self, name: str) -> Any:
-        return self._optimizer._get(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._optimizer._set(name, value)
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError("Hyper-parameters cannot be deleted, only set.")
-
-    def __iter__(self) -> Iterator[str]:
-        chain = self._optimizer._chain
-        short = {qualified: name for name, qualified in chain.short.items()}
-        return (short.get(q, q) for q in chain.hyper if q in self._optimizer._settings)
-
-    def __len__(self) -> int:
-        return len(self._optimizer._settings)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
@@ -583,23 +488,3 @@ def _links_of(item: Any) -> list[Link]:
         raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
                            "or the outer Optimizer(...).")
     return item._chain.links(item._settings)
-
-
-def _signature(rule: Rule) -> inspect.Signature:
-    """A named optimizer's signature, from its rule: lr by position or name, everything else by name."""
-    kind = inspect.Parameter
-    own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY,
-                default=kind.empty if h.default is None else h.default)
-           for h in sorted(rule.hyper.values(), key=lambda h: h.name != "lr")]
-    options = [kind(name, kind.KEYWORD_ONLY, default=default) for name, default in Options._field_defaults.items()]
-    return inspect.Signature([*own, *options])
-
-
-def _docstring(cls: type, rule: Rule) -> str:
-    hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
-                      for h in rule.hyper.values())
-    slots = "\n".join(f"{slot}: starts at {start}" for slot, start in rule.slots.items())
-    example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
-    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
-            f"State, per coordinate\n---------------------\n{slots or 'none'}\n\n"
-            f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")

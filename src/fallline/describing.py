@@ -1,0 +1,30 @@
+"""What the class of a named optimizer says of itself, from its rule."""
+
+from __future__ import annotations
+
+import inspect
+
+from fallline.options import Options
+from fallline.schema import Rule
+
+__all__ = ["docstring_of", "signature_of"]
+
+
+def signature_of(rule: Rule) -> inspect.Signature:
+    """A named optimizer's signature, from its rule: lr by position or name, everything else by name."""
+    kind = inspect.Parameter
+    own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY,
+                default=kind.empty if h.default is None else h.default)
+           for h in sorted(rule.hyper.values(), key=lambda h: h.name != "lr")]
+    options = [kind(name, kind.KEYWORD_ONLY, default=default) for name, default in Options._field_defaults.items()]
+    return inspect.Signature([*own, *options])
+
+
+def docstring_of(cls: type, rule: Rule) -> str:
+    hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
+                      for h in rule.hyper.values())
+    slots = "\n".join(f"{slot}: starts at {start}" for slot, start in rule.slots.items())
+    example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
+    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
+            f"State, per coordinate\n---------------------\n{slots or 'none'}\n\n"
+            f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")

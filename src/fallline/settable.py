@@ -1,0 +1,111 @@
+"""Hyper-parameters as attributes of an optimizer: asked for by name, set by name, refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from fallline.keeping import Keeping
+from fallline.settings import check, renewed
+
+__all__ = ["Settable"]
+
+
+class Settable(Keeping):
+    """What `Optimizer` is made of as far as its hyper-parameters can be asked for and set."""
+
+    @property
+    def hyper(self) -> MutableMapping[str, Any]:
+        """Hyper-parameters by name, and always by "rule.name"; assigning one takes effect at the next step.
+
+        >>> import fallline as fl
+        >>> opt = fl.Adam(1e-3)
+        >>> opt.hyper["adam.lr"] = 0.01
+        >>> opt.lr
+        0.01
+        """
+        return _Hyper(self)
+
+    def _checked(self, qualified: str, value: Any) -> Any:
+        return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
+
+    def _get(self, name: str) -> Any:
+        qualified = self._qualified(name)
+        return renewed(self._settings[self._chain.source(qualified, self._settings)])
+
+    def _set(self, name: str, value: Any) -> None:
+        qualified = self._chain.source(self._qualified(name), self._settings)
+        self._refuse_started(qualified)
+        self._turn.join(self._assign, qualified, value)
+
+    def _assign(self, qualified: str, value: Any) -> None:
+        settings = {**self._settings, qualified: self._checked(qualified, value)}
+        if self._bound:
+            self._bound.resolve(settings)
+        self._settings = settings
+
+    def _refuse_started(self, qualified: str) -> None:
+        if (self._bound or self._waiting) and qualified in self._chain.only_start():
+            raise ValueError(f"{self._chain.hyper[qualified].name} of {self._chain.owner(qualified)} only says where "
+                             "the state starts, and that has started: call reset() first, or make a new optimizer.")
+
+    def _qualified(self, name: str) -> str:
+        qualified = self._chain.short.get(name, name)
+        if qualified not in self._chain.hyper:
+            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. "
+                           f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
+        return qualified
+
+    def __getattr__(self, name: str) -> Any:
+        chain = self.__dict__.get("_chain")
+        if chain is None or name.startswith("_") or name not in chain.short:
+            raise AttributeError(self._unknown(name))
+        return self._get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        elif name in self._chain.short:
+            self._set(name, value)
+        else:
+            raise AttributeError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        chain = self.__dict__.get("_chain")
+        several = [f'opt.hyper["{q}"]' for q, h in chain.hyper.items() if h.name == name] if chain is not None else []
+        if name == "averaged":
+            return f"{self._chain.title} keeps no average: end its chain with fallline.average(decay)."
+        if several:
+            return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
+        known = ", ".join(chain.short) if chain is not None else ""
+        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known or 'none'}."
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._chain.short})
+
+
+class _Hyper(MutableMapping[str, Any]):
+    """The live view that `Optimizer.hyper` gives."""
+
+    def __init__(self, optimizer: Settable) -> None:
+        self._optimizer = optimizer
+
+    def __getitem__(self, name: str) -> Any:
+        return self._optimizer._get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._optimizer._set(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("Hyper-parameters cannot be deleted, only set.")
+
+    def __iter__(self) -> Iterator[str]:
+        chain = self._optimizer._chain
+        short = {qualified: name for name, qualified in chain.short.items()}
+        return (short.get(q, q) for q in chain.hyper if q in self._optimizer._settings)
+
+    def __len__(self) -> int:
+        return len(self._optimizer._settings)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
