@@ -9,6 +9,7 @@ from pathlib import Path
 import fallline as fl
 from handbook.drawn import drawn
 from handbook.index import index
+from handbook.notes import notes
 from handbook.page import page
 from handbook.paths import contender, found
 from handbook.picture import draw
@@ -24,6 +25,11 @@ def main() -> None:
         parser.error(f"no optimiser is called {unknown[0]}. Known: {', '.join(fl.OPTIMIZERS)}")
     if find_spec("contourpy") is None:
         parser.error("contourpy is not installed: pip install -e '.[handbook]'")
+    try:
+        for name in fl.OPTIMIZERS:  # before the work, should there be none
+            notes(name)
+    except ValueError as error:
+        parser.error(str(error))
     folder = asked.out / "optimizers"
     folder.mkdir(parents=True, exist_ok=True)
     for name, paths in found(asked.names or list(fl.OPTIMIZERS), asked.jobs):

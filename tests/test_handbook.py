@@ -10,6 +10,7 @@ from handbook.__main__ import pages
 from handbook.drawn import drawn
 from handbook.formula import formula
 from handbook.latex import typeset
+from handbook.lines import lines
 from handbook.notes import cited, noted, notes, sources
 from handbook.paths import SURFACE_STEPS, contender
 from handbook.picture import placed
@@ -17,6 +18,7 @@ from handbook.symbols import symbol
 
 import fallline as fl
 from fallline.race.surfaces import SURFACES
+from fallline.trace import INCREMENT
 from latex_reader import compute
 from support import NAMES, every_optimiser
 
@@ -108,7 +110,8 @@ def test_the_formula_on_the_page_read_as_latex_takes_the_steps_of_the_optimiser(
 @every_optimiser
 def test_no_two_things_of_a_page_have_one_symbol(name):
     rule = fl.OPTIMIZERS[name].rule
-    names = ["g", "x", "t", "->d", *rule.slots, *rule.hyper]
+    shorthands = [] if rule.whole_leaf else [line.name for line in lines(rule)]
+    names = {"g", "x", "t", INCREMENT, *rule.slots, *rule.hyper, *shorthands}
     assert len({symbol(n) for n in names}) == len(names)
 
 
