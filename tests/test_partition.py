@@ -690,6 +690,35 @@ def test_a_run_of_descend_cut_at_any_step_goes_on_with_the_same_bits(recipe, tmp
         assert (opt.t, frozen(w)) == (6, frozen(whole.params))
 
 
+def test_a_mask_by_a_function_is_loaded_with_that_function(tmp_path):
+    opt, w = fl.mask(is_a, fl.Adam(0.1), nonfinite="skip"), a_tree(0)
+    opt.step(w, a_tree(1))
+    opt.save(tmp_path / "run", w)
+    again, v = fl.load(tmp_path / "run", by=is_a)
+    assert repr(again) == repr(opt) == "mask(is_a, Adam(lr=0.1, beta1=0.9, beta2=0.999, eps=1e-08), nonfinite='skip')"
+    assert same_bits(again.step(v, a_tree(2)), opt.step(w, a_tree(2)))
+    with pytest.raises(fl.CheckpointError, match=r"fl.load\(path, by=...\)"):
+        fl.load(tmp_path / "run")
+
+
+def is_a(path):
+    return path == "a"
+
+
+def test_what_descend_says_names_the_rate_of_the_parts():
+    opt = fl.partition({"x": fl.SGD(0.0), "y": fl.Adam(0.0)}, {"a": "x", "b": "y"})
+    assert "lower lr to go deeper" in fl.descend(value_and_grad, a_tree(0), opt, steps=9, patience=2).message
+
+
+def test_the_race_takes_a_mask_and_says_that_a_partition_has_no_one_rate():
+    need("sklearn")
+    from fallline.race.contender import contenders
+
+    assert [c.key for c in contenders([RECIPES["mask"](), "SGD"])] == ["lr", "sgd.lr"]
+    with pytest.raises(ValueError, match="no one rate to tune"):
+        contenders([RECIPES["partition"]()])
+
+
 def test_minimize_and_scipy_take_a_partition():
     from scipy.optimize import minimize
 
@@ -703,13 +732,17 @@ def test_minimize_and_scipy_take_a_partition():
 
 
 def test_a_file_of_a_partition_that_does_not_fit_is_refused_by_name(tmp_path):
-    path, opt, w = tmp_path / "run", RECIPES["partition"](), a_tree(0)
+    path, w = tmp_path / "run", a_tree(0)
+    opt = fl.partition({"weights": fl.Nadam(halving), "rest": RECIPES["clipped"]()}, by_rank)
     opt.step(w, a_tree(1))
     opt.save(path, w)
+    again, v = fl.load(path, label=by_rank, **{"weights.lr": halving})
+    assert same_bits(again.step(v, a_tree(2)), opt.step(copy.deepcopy(w), a_tree(2)))
     other, before = RECIPES["partition"](), everything_of(RECIPES["partition"]())
     for call, message in (
         (lambda: fl.load(path), r"give it again, fl.load\(path, label=...\)"),
-        (lambda: fl.load(path, label=halving), "label of partition was 'by_rank' .* and is 'halving' here"),
+        (lambda: fl.load(path, label=by_rank), r"give it again, fl.load\(path, \*\*{'weights.lr': ...}\)"),
+        (lambda: fl.load(path, label=halving, **{"weights.lr": halving}), "label of partition was 'by_rank' .* and is 'halving' here"),
         (lambda: fl.Adam().load(path), "A state is a dict"),
         (lambda: RECIPES["mask"]().load(path), "by of mask was 'by_rank'"),
         (lambda: fl.partition({"weights": fl.Adam(), "rest": fl.SGD()}, by_rank).load(path), "Part 'weights'"),

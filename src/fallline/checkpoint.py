@@ -92,7 +92,7 @@ def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
         label = _label(path, kind.divider, contents.state["label"], hyper)
     settings = Chains(kind.kind, chains).qualify({key: v for key, v in hyper.items() if key != kind.divider})
     with guarding(path):
-        parts = {name: own and _with(path, own, state[name], chains[name], settings[name], given)
+        parts = {name: own and _with(path, own, state[name], chains[name], settings[name], given, f"{name}.")
                  for name, own in built.items()}
         return kind(parts, label, options)
 
@@ -107,9 +107,9 @@ def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
 
 
 def _with(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], chain: Chain, settings: Mapping[str, Any],
-          given: _Given) -> Optimizer:
+          given: _Given, part: str = "") -> Optimizer:
     """The optimizer of a chain with the settings of its state, and these, which are functions."""
-    _check_functions(path, state["hyper"], settings, chain)
+    _check_functions(path, state["hyper"], settings, chain, part)
     loaded = checked(state, chain, settings)
     return _made(path, built, chain.links(loaded.settings), given.classes)
 
@@ -144,13 +144,14 @@ def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given:
     return Chain(links)
 
 
-def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain) -> None:
-    """Refuse functions that are missing, and what is given where there was none."""
+def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain, part: str) -> None:
+    """Refuse functions that are missing, and what is given where there was none; `part` stands before their names."""
     for qualified, value in saved.items():
         if names_function(value) != (qualified in given):
             name, owner = chain.hyper[qualified].name, chain.owner(qualified)
             remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
-                      f"Functions cannot be saved: give it again, fl.load(path, {name}=...)")
+                      "Functions cannot be saved: give it again, "
+                      f"fl.load(path, {f'**{{{part + name!r}: ...}}' if part else f'{name}=...'})")
             raise CheckpointError(f"{path}: {name} of {owner} was {shown(value)} when it was saved. {remedy}.")
 
 

@@ -331,4 +331,5 @@ def stops(callback: Callable[..., Any], *args: Any, **named: Any) -> bool:
 
 def remedy(optimizer: Optimizer) -> str:
     """The hyper-parameter that sets the length of the steps: lr, or for AdaDelta eps."""
-    return next((name for name in ("lr", "eps") if name in optimizer.hyper), "the step size")
+    own = {name.split(".")[-1] for name in optimizer.hyper}
+    return next((name for name in ("lr", "eps") if name in own), "the step size")

@@ -28,6 +28,7 @@ class Divided:
     def __init__(self, treedef: Treedef, paths: Sequence[str], positions: Mapping[str, list[int]], left: list[int]
                  ) -> None:
         self.treedef, self.paths, self.positions, self.left = treedef, paths, positions, left
+        self._place = {k: (part, n) for part, own in positions.items() for n, k in enumerate(own)}
         self.bounds: dict[str, Bound] = {}
         self.fast: dict[str, Any] = {}  # there is no short way: a part cannot know whether the others will refuse
         self._apart: dict[str, list[Any]] = {}  # where the arrays of a call lay when last found to share nothing
@@ -51,9 +52,9 @@ class Divided:
 
     def check_library(self, k: int, leaf: Any, what: str) -> None:
         """As `Bound.check_library` does."""
-        for part, own in self.positions.items():
-            if self.bounds[part].foreign and k in own:
-                self.bounds[part].check_library(own.index(k), leaf, what)
+        if k in self._place:
+            part, n = self._place[k]
+            self.bounds[part].check_library(n, leaf, what)
 
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf."""
@@ -72,7 +73,7 @@ class Divided:
         written = [] if targets is None else self._shared((k for k in range(len(targets)) if k not in left), targets)
         read = self._shared(left or range(len(xs)), xs) if targets is not None and xs is not None and (
             into != "x" or left) else []
-        given = self._shared((k for own in self.positions.values() for k in own), gs)
+        given = self._shared(self._place, gs)
         layout = [(address(a), a.strides, a.shape, k) for k, a in (*written, *read, *given)]
         if layout == self._apart.get(what):
             return gs
@@ -81,7 +82,7 @@ class Divided:
                        len(written))
         ranges = [(*byte_range(a), a) for _, a in written]
         ranges += [r for bound in self.bounds.values() if not bound.foreign for r in bound.state_ranges]
-        moved = [k for (k, a), b in zip(given, detach([a for _, a in given], ranges)) if b is not a]
+        moved = {k for (k, a), b in zip(given, detach([a for _, a in given], ranges)) if b is not a}
         if not moved:
             self._apart[what] = layout
             return gs

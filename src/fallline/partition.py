@@ -230,8 +230,9 @@ class Partition(KeptParts):
         leaves = bound.leaves(params, "parameter")
         points = {name: point_at(bound.bounds[name], part._chain.rule.rest or copied, bound.tree(name, leaves))
                   for name, part in self._parts.items()}
-        alone = [copied(leaf) if k in bound.left else None for k, leaf in enumerate(leaves)]
-        return bound.treedef.unflatten(bound.merged(points, alone))
+        for k in bound.left:
+            leaves[k] = copied(leaves[k])
+        return bound.treedef.unflatten(bound.merged(points, leaves))
 
     def _averages(self) -> Any:
         averaging = {name: part for name, part in self._parts.items() if average in part._chain.rules}
@@ -320,7 +321,8 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
     It is used as any optimizer. `opt.parts["name"]` has what belongs to one: `opt.parts["rest"].lr = 1e-4`, which is
     also `opt.hyper["rest.lr"]`, and `opt.lr` where no other part has that name. Settings by path or as trees know the
     leaves by their paths in the whole tree. `fallline.load` has to be given a label that is a function:
-    `fl.load(path, label=label)`.
+    `fl.load(path, label=label)`. `state` and `state_dict()["parts"]` have the state part by part, and `averaged` has
+    None for the leaves of a part that keeps no average.
 
     A norm over the tree is one over the leaves of its part. To clip by the norm of all, `opt.step(w, clip.update(g))`
     with `clip = fl.chain(fl.maximize(), fl.clip_norm(1.0), fl.SGD(1.0))`, whose increment is the gradient clipped.
