@@ -742,7 +742,8 @@ def test_a_file_of_a_partition_that_does_not_fit_is_refused_by_name(tmp_path):
     for call, message in (
         (lambda: fl.load(path), r"give it again, fl.load\(path, label=...\)"),
         (lambda: fl.load(path, label=by_rank), r"give it again, fl.load\(path, \*\*{'weights.lr': ...}\)"),
-        (lambda: fl.load(path, label=halving, **{"weights.lr": halving}), "label of partition was 'by_rank' .* and is 'halving' here"),
+        (lambda: fl.load(path, label=halving, **{"weights.lr": halving}),
+         "label of partition was 'by_rank' .* and is 'halving' here"),
         (lambda: fl.Adam().load(path), "A state is a dict"),
         (lambda: RECIPES["mask"]().load(path), "by of mask was 'by_rank'"),
         (lambda: fl.partition({"weights": fl.Adam(), "rest": fl.SGD()}, by_rank).load(path), "Part 'weights'"),
