@@ -467,6 +467,62 @@ class Prodigy:
         return step
 
 
+class Muon:
+    """Jordan et al. 2024 with the factor of Liu et al. 2025, for a matrix; AdamW for anything else.
+
+    A step of the iteration acts on singular values alone, so here they are taken apart instead.
+    """
+
+    def __init__(self, shape, tiny, lr=1e-3, momentum=0.95, weight_decay=0.1, adam_beta1=0.9, adam_beta2=0.999,
+                 adam_eps=1e-8):  # fmt: skip
+        self.t, self.tiny = 0, tiny
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.adamw = AdamW(shape, tiny, lr, adam_beta1, adam_beta2, adam_eps, weight_decay)
+        self.sums = np.zeros(shape)
+
+    def step(self, g, x=0.0):
+        if g.ndim != 2:
+            return self.adamw.step(g, x)
+        self.sums = self.momentum * self.sums + g
+        ahead = g + self.momentum * self.sums
+        left, s, right = np.linalg.svd(ahead, full_matrices=False)
+        s = s / np.sqrt(np.sum(s**2)) if s.any() else s
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        return -self.lr * (0.2 * np.sqrt(max(g.shape)) * (left * s) @ right + self.weight_decay * x)
+
+    @property
+    def m(self):
+        return (1 - self.momentum) * self.sums if self.adamw.t == 0 else self.adamw.m
+
+    @property
+    def v(self):
+        return np.zeros(0) if self.adamw.t == 0 else self.adamw.v
+
+
+class Adafactor:
+    """Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors), with the sums that they print."""
+
+    def __init__(self, shape, tiny, lr=1e-2, decay_rate=0.8, threshold=1.0, eps1=1e-30, eps2=1e-3):
+        self.t, self.tiny = 0, tiny
+        self.lr, self.decay_rate, self.threshold, self.eps1, self.eps2 = lr, decay_rate, threshold, eps1, eps2
+        self.sums, self.row_sums, self.column_sums = 0.0, 0.0, 0.0
+
+    def step(self, g, x=0.0):
+        self.t += 1
+        alpha = max(self.eps2, np.sqrt(np.mean((x + 0 * g) ** 2))) * min(self.lr, 1 / np.sqrt(self.t))
+        beta2 = 1 - self.t**-self.decay_rate
+        if g.ndim == 2:
+            ones_n, ones_m = np.ones(g.shape[0]), np.ones(g.shape[1])
+            self.row_sums = beta2 * self.row_sums + (1 - beta2) * (g**2 + self.eps1) @ ones_m
+            self.column_sums = beta2 * self.column_sums + (1 - beta2) * ones_n @ (g**2 + self.eps1)
+            v = np.outer(self.row_sums, self.column_sums) / max(ones_n @ self.row_sums, self.tiny)
+        else:
+            v = self.sums = beta2 * self.sums + (1 - beta2) * (g**2 + self.eps1)
+        u = g / root(v, self.tiny)
+        return -alpha * u / max(1, np.sqrt(np.mean(u**2)) / self.threshold)
+
+
 TRANSCRIPTIONS = {
     "SGD": SGD,
     "Momentum": Momentum,
@@ -492,6 +548,8 @@ TRANSCRIPTIONS = {
     "ScheduleFreeSGD": ScheduleFreeSGD,
     "ScheduleFreeAdamW": ScheduleFreeAdamW,
     "Prodigy": Prodigy,
+    "Muon": Muon,
+    "Adafactor": Adafactor,
 }
 
 SLOTS = {
@@ -519,6 +577,8 @@ SLOTS = {
     "ScheduleFreeSGD": ("z",),
     "ScheduleFreeAdamW": ("v", "z"),
     "Prodigy": ("m", "v", "s", "x0"),
+    "Muon": ("m", "v"),
+    "Adafactor": ("v", "row", "col"),
 }
 
 NUMBERS = {"ScheduleFreeSGD": ("weight", "peak"), "ScheduleFreeAdamW": ("weight", "peak"), "Prodigy": ("r", "d")}

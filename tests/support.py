@@ -22,9 +22,11 @@ WITH_EPS_ZERO = [name for name in WITH_EPS if name != "AdaDelta"]
 EPS_SLOTS = {name: [k for k, start in fl.OPTIMIZERS[name].rule.slots.items() if start == "eps"] for name in NAMES}
 WITHOUT_DECAY = {name: {k: 0.0 for k in fl.OPTIMIZERS[name].rule.hyper if k == "weight_decay"} for name in NAMES}
 WITH_PARAMETER = [name for name in NAMES if "x" in fl.OPTIMIZERS[name].rule.given]  # in the formula
+FADING = ["Adafactor"]  # whose steps are at most 1/√t
 BY_SIGN = ["Lion", "Rprop"]  # which step by the sign of a number alone, infinite or not
 POINTS = {"ScheduleFreeSGD": {"z"}, "ScheduleFreeAdamW": {"z"}, "Prodigy": {"x0"}}  # slots that are points like x
-FOR_EVER = {"AdaGrad": {"v"}, "AMSGrad": {"v_max"}, "Rprop": {"rate"}, **POINTS}  # that zero gradients never let fade
+FOR_EVER = {"AdaGrad": {"v"}, "AMSGrad": {"v_max"}, "Rprop": {"rate"}, "Adafactor": {"v"},
+            **POINTS}  # that zero gradients never let fade
 RATE_INSIDE = {"Prodigy": {"s", "x0"}}  # slots that hold the rate, with "velocity" and "z"
 # Where a formula loses digits by itself. RAdam: ρ is a difference of numbers near 2/(1 - beta2), and at step 5 good to
 # 1e-10. AdaBelief: g - m under a constant gradient is what rounding left of it.
@@ -38,6 +40,25 @@ OF_THE_TREE = ["Prodigy"]
 # A parameter that is subnormal is 0 as a point of the state, which holds no subnormal numbers, and is drawn there.
 SUBNORMAL_MOVES = ["ScheduleFreeSGD", "ScheduleFreeAdamW"]
 WITH_POWERS_OF_T = [name for name in NAMES if "t" in fl.OPTIMIZERS[name].rule.given]
+
+WHOLE_LEAF = [name for name in NAMES if fl.OPTIMIZERS[name].rule.whole_leaf]
+# Generic tests of what rules of whole leaves do not promise. Complex dtypes and engine="eager", which
+# they refuse, are left out everywhere.
+NOT_OF_WHOLE_LEAVES = {
+    "test_the_eager_engine_is_close_to_the_reference": "other arrays are refused",
+    "test_the_eager_engine_keeps_within_its_stated_tolerances": "other arrays are refused",
+    "test_a_complex_parameter_gets_the_bits_of_the_pair_of_its_parts": "complex arrays are refused",
+    "test_any_number_of_threads_gives_the_same_bits": "it has complex leaves too; see test_matrix_rules.py",
+    "test_one_array_or_many_get_the_same_bits": "the coordinates of an array are coupled",
+    "test_propagate_lets_a_non_finite_gradient_through_at_its_own_coordinate": "the coordinates are coupled",
+    "test_no_call_takes_memory_that_grows_with_the_parameters_but_the_state": "they compute with new arrays",
+    "test_update_takes_one_new_array_for_each_leaf_and_no_more": "they compute with new arrays",
+    "test_hundreds_of_random_steps_follow_the_formula": "slots of other shapes; see test_matrix_rules.py",
+    "test_a_rate_that_changes_acts_where_the_formula_has_it": "sums round off; see test_matrix_rules.py",
+    "test_12_the_correction_is_still_exact_at_large_step_counts": "it is about Adam's settings by their names",
+    "test_the_correction_follows_an_assigned_step_count": "it is about Adam's settings by their names",
+    "test_a_constant_gradient_gives_the_steps_worked_out_by_hand": "it is about rules of single coordinates",
+}
 
 every_optimiser = pytest.mark.parametrize("name", NAMES)
 every_engine = pytest.mark.parametrize("engine", ["reference", "native"])
@@ -83,8 +104,8 @@ def build(name, engine="auto", **keywords):
 
 def update(opt, g, params=None, **options):
     """opt.update(g), with parameters for the formulas that name them: zeros if not given, which no decay moves."""
-    named = "x" in opt._chain.updating.reads
-    return opt.update(g, params=(zeros_like(g) if params is None else params) if named else None, **options)
+    needed = opt._chain.needs_parameters
+    return opt.update(g, params=(zeros_like(g) if params is None else params) if needed else None, **options)
 
 
 def zeros_like(tree):

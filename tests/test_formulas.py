@@ -46,6 +46,9 @@ DEFAULTS = {
     "ScheduleFreeSGD": {"lr": 1.0, "beta": 0.9},
     "ScheduleFreeAdamW": {"lr": 2.5e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
     "Prodigy": {"lr": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "d0": 1e-6, "d_coef": 1.0, "weight_decay": 0.0},
+    "Muon": {"lr": 1e-3, "momentum": 0.95, "weight_decay": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.999,
+             "adam_eps": 1e-8},
+    "Adafactor": {"lr": 1e-2, "decay_rate": 0.8, "threshold": 1.0, "eps1": 1e-30, "eps2": 1e-3},
 }
 
 ODD = {  # far from the defaults: a large eps, so that its place in the formula shows
@@ -74,6 +77,9 @@ ODD = {  # far from the defaults: a large eps, so that its place in the formula 
     "ScheduleFreeSGD": {"lr": 0.3, "beta": 0.55},
     "ScheduleFreeAdamW": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
     "Prodigy": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "d0": 0.01, "d_coef": 2.0, "weight_decay": 0.3},
+    "Muon": {"lr": 0.3, "momentum": 0.55, "weight_decay": 0.3, "adam_beta1": 0.55, "adam_beta2": 0.85,
+             "adam_eps": 0.1},
+    "Adafactor": {"lr": 0.3, "decay_rate": 0.4, "threshold": 0.5, "eps1": 0.1, "eps2": 0.2},
 }
 
 EDGE = {  # the ends of the ranges
@@ -101,6 +107,8 @@ EDGE = {  # the ends of the ranges
     "ScheduleFreeSGD": {"beta": 1e-3},
     "ScheduleFreeAdamW": {"beta1": 1e-3, "beta2": 0.0, "eps": 0.0},
     "Prodigy": {"beta1": 0.0, "eps": 0.0},
+    "Muon": {"momentum": 0.0, "weight_decay": 0.0, "adam_beta1": 0.0, "adam_eps": 0.0},
+    "Adafactor": {"decay_rate": 0.0, "eps1": 0.0, "eps2": 0.0},
 }
 
 SETTINGS = {"defaults": DEFAULTS, "odd": ODD, "edge": EDGE}

@@ -6,7 +6,8 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "words", "ops", "schema", "rules", "program", "trace", "precision", "memory", "threads", "arithmetic",
+    "errors", "words", "ops", "schema", "rules.formulas", "rules.matrices", "rules",
+    "program", "trace", "precision", "memory", "threads", "arithmetic",
     "engines.rows", "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored",
     "engines.jobs", "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading",
     "engines.native", "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes",

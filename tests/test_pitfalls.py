@@ -26,7 +26,8 @@ from support import (
 )
 
 WITH_ROOT = [name for name in NAMES if set(SLOTS[name]) & {"v", "u", "s"}]
-TOO_LARGE = ("AdaGrad", "Adan")  # of which 1e20 is: the one adds its square as it is, the other 0.01 of a larger one
+# Of which 1e20 is: AdaGrad and Adafactor's first step add its square as it is, Adan 0.01 of a larger one.
+TOO_LARGE = ("AdaGrad", "Adafactor", "Adan")
 AVERAGED_SQUARES = [name for name in NAMES if EPS_SLOTS[name] and name not in TOO_LARGE]
 
 

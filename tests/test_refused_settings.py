@@ -42,6 +42,13 @@ OUT_OF_RANGE = {
     "beta": (0.0, 1.0, float("nan")),
     "d0": (0.0, float("nan")),
     "d_coef": (0.0, float("nan")),
+    "adam_beta1": (-0.1, 1.0, float("nan")),
+    "adam_beta2": (-0.1, 1.0, float("nan")),
+    "adam_eps": (-1e-8, float("nan")),
+    "decay_rate": (-0.1, float("nan")),
+    "threshold": (0.0, float("nan")),
+    "eps1": (-1e-30, float("nan")),
+    "eps2": (-1e-3, float("nan")),
 }
 OPEN = (("AdaDelta", "eps"), ("ScheduleFreeAdamW", "beta1"))  # which cannot be 0, as they can elsewhere
 RANGE_CASES = [

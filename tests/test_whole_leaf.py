@@ -143,6 +143,11 @@ def test_what_it_cannot_take_is_refused_by_name():
         fl.Optimizer(by_row, lr=np.ones((2, 2))).step(np.ones((2, 2)), np.ones((2, 2)))
     with pytest.raises(fl.FormulaError, match="kept keeps state and cannot stand before by_row"):
         fl.chain(fl.before(_kept), by_row)
+    for chain in (fl.Optimizer(by_row), fl.chain(fl.l2(0.1), fl.Adafactor()), fl.Muon()):
+        with pytest.raises(TypeError, match=r"needs the parameters: opt.update\(grads, params=w\)"):
+            chain.update(np.ones((2, 2)))
+    with pytest.raises(TypeError, match='by_row is a function of whole leaves in .* Got engine="eager"'):
+        fl.Optimizer(by_row, engine="eager").step({}, {})
     jnp = need("jax").numpy
     with pytest.raises(TypeError, match="by_row is a function of whole leaves in host memory"):
         fl.Optimizer(by_row).step(jnp.ones((2, 2)), jnp.ones((2, 2)))

@@ -61,7 +61,7 @@ class Bound:
                             f"Got {type(leaves[0]).__name__}.")
         self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
-        self._refuse_whole(leaves, what)
+        self._refuse_whole(leaves, what, engine)
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.computed = list(map(computed, self.dtypes))
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
@@ -81,13 +81,14 @@ class Bound:
         else:
             self._lay_out(starts)
 
-    def _refuse_whole(self, leaves: Sequence[Any], what: str) -> None:
+    def _refuse_whole(self, leaves: Sequence[Any], what: str, engine: str) -> None:
         """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
         if not self.chain.rule.whole_leaf:
             return
         if self.foreign:
+            got = 'engine="eager"' if engine == "eager" else type(leaves[0]).__name__
             raise TypeError(f"{self.chain.rule.name} is a function of whole leaves in host memory (NumPy, torch CPU "
-                            f"tensors). Got {type(leaves[0]).__name__}{' and engine=eager' * (self._libraries == [])}.")
+                            f"tensors). Got {got}.")
         for k, leaf in enumerate(leaves):
             if is_complex(leaf):
                 raise TypeError(f"{self.name(k, what)} must be real, as {self.chain.rule.name} is a function of whole "

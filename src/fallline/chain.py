@@ -182,6 +182,12 @@ class Chain:
         return _program(self, INCREMENT)
 
     @property
+    def needs_parameters(self) -> bool:
+        """Whether the increment depends on the parameters themselves."""
+        ahead = self.ahead.reads if self.rule.whole_leaf and self.ahead is not None else ()
+        return "x" in self.updating.reads or "x" in ahead or (self.rule.whole_leaf and "x" in self.rule.given)
+
+    @property
     def holding(self) -> Program:
         """The program of the calls in which the chain does not step, if its first rule has such calls."""
         return _held(self)

@@ -196,7 +196,7 @@ class Optimizer(Settable):
         self._check_whole()
         if grads is None:
             raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
-        if params is None and "x" in self._chain.updating.reads:
+        if params is None and self._chain.needs_parameters:
             raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
         if params is None and self._bound is None and holds_none(grads):
             raise ValueError(f"The first update of {self._chain.title} cannot know a leaf whose gradient is None: pass "

@@ -1,4 +1,4 @@
-"""The optimisers by name, in the order of rules.py. A name is a rule with a class; nothing is restated."""
+"""The optimisers by name, in the order of the rules. A name is a rule with a class; nothing is restated."""
 
 from __future__ import annotations
 
@@ -119,6 +119,14 @@ class ScheduleFreeAdamW(Optimizer):
 
 class Prodigy(Optimizer):
     rule = rules.prodigy
+
+
+class Muon(Optimizer):
+    rule = rules.muon
+
+
+class Adafactor(Optimizer):
+    rule = rules.adafactor
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

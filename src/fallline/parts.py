@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fallline.chain import Chain
 from fallline.errors import FormulaError
@@ -15,12 +15,6 @@ from fallline.trees import Treedef, flatten
 from fallline.trees import paths as paths_of
 
 __all__ = ["Chains", "checked_label", "names_of"]
-
-
-class Reads(NamedTuple):
-    """The arrays that the programs of the parts read."""
-
-    reads: frozenset[str]
 
 
 class Chains:
@@ -71,9 +65,9 @@ class Chains:
                            "help(fallline.partition).)")
 
     @property
-    def updating(self) -> Reads:
-        """What the programs that give the increment read."""
-        return Reads(frozenset(name for chain in self._chains.values() for name in chain.updating.reads))
+    def needs_parameters(self) -> bool:
+        """Whether the increment of a part depends on the parameters themselves."""
+        return any(chain.needs_parameters for chain in self._chains.values())
 
 
 def names_of(label: Any, what: str, treedef: Treedef, paths: Sequence[str], leaves: Sequence[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Every rule, in order of increasing complexity.
+"""Every rule that is a formula over coordinates, in order of increasing complexity.
 
 Symbols: g gradient, x parameter, d increment, t step number from 1; `velocity`; `m` first moment; `v` second moment;
 `u` infinity norm. All operations are element by element. Textbooks add ε to a denominator at every step; here, as in
