@@ -146,7 +146,7 @@ def test_what_it_cannot_take_is_refused_by_name():
     for chain in (fl.Optimizer(by_row), fl.chain(fl.l2(0.1), fl.Adafactor()), fl.Muon()):
         with pytest.raises(TypeError, match=r"needs the parameters: opt.update\(grads, params=w\)"):
             chain.update(np.ones((2, 2)))
-    with pytest.raises(TypeError, match='by_row is a function of whole leaves in .* Got engine="eager"'):
+    with pytest.raises(TypeError, match=r'by_row is a function of whole leaves in .* Got engine="eager"'):
         fl.Optimizer(by_row, engine="eager").step({}, {})
     jnp = need("jax").numpy
     with pytest.raises(TypeError, match="by_row is a function of whole leaves in host memory"):
