@@ -17,8 +17,9 @@ def index() -> str:
     head = ["optimiser", "state", "bytes of state", "bytes moved", "hyper-parameters", "source"]
     return "\n\n".join([
         MADE, "# The optimisers",
-        "Each is one formula, in [rules](../src/fallline/rules), in order of increasing complexity. A page for each "
-        "has the formula as a paper would print it, when to use it and when not, and its path on five surfaces.",
+        "Each stands once, in [rules](../src/fallline/rules), in order of increasing complexity: as a formula, or as a "
+        "function of whole arrays where it is no formula over coordinates. A page for each has the formula as a paper "
+        "would print it, when to use it and when not, and its path on five surfaces.",
         table(head, rows),
         "*State*: one array for each slot, shaped like the parameters; in brackets what is one number for each leaf or "
         "for the tree, or has a shape of its own. *Bytes*: for each float32 parameter, "

@@ -56,7 +56,7 @@ def source(rule: Rule) -> str:
     if not found:
         raise ValueError(f"The docstring of rule {rule.name} names no source. End it with a paragraph `Source: ...`.")
     text = " ".join(found[-1].split()).removeprefix("Source: ").removesuffix(".")
-    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 
 
 def _paragraphs(rule: Rule) -> list[str]:

@@ -72,6 +72,13 @@ def test_the_pages_are_what_the_rules_say():
     assert files == {f"{name}.{kind}" for name in NAMES for kind in ("md", "svg")}
 
 
+def test_every_link_to_a_file_leads_to_one():
+    for name in ("optimizers.md", *(f"optimizers/{name}.md" for name in NAMES)):
+        links = re.findall(r"\]\((?!https?:)([^)]+)\)", (DOCS / name).read_text(encoding="utf-8"))
+        assert len(links) >= 3
+        assert [link for link in links if not (DOCS / name).parent.joinpath(link).exists()] == [], name
+
+
 @every_optimiser
 def test_the_defaults_on_a_page_are_exact(name):
     hyper = fl.OPTIMIZERS[name].rule.hyper
