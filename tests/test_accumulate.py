@@ -131,10 +131,16 @@ def test_descend_counts_calls_and_goes_on_where_it_stopped(tmp_path):
     assert same_bits(fl.descend(value_and_grad, first.params, opt, batches=batches, steps=21).params, whole.params)
 
 
-@pytest.mark.parametrize("n", [0, -2, 1.5, np.nan, "3", True, None])
-def test_n_is_a_whole_number_from_one_on(n):
-    with pytest.raises((TypeError, ValueError), match=r"n of accumulate must be a (number )?a? ?whole number ≥ 1"):
+@pytest.mark.parametrize("n", [0, -2, 1.5, np.nan, "3", True, None, {"a": 1, "b": 2}, np.array([1, 2]),
+                               fl.by_path(len), lambda t: 1 + t], ids=str)  # fmt: skip
+def test_n_is_one_whole_number_from_one_on(n):
+    """One for the chain: by leaf some would step with others' counts, and by a schedule calls could not be counted."""
+    with pytest.raises((TypeError, ValueError), match=r"^n of accumulate must be a whole number ≥ 1( |\.)"):
         fl.accumulate(n, fl.SGD())
+    opt = fl.accumulate(2, fl.SGD())
+    with pytest.raises((TypeError, ValueError), match=r"^n of accumulate must be a whole number ≥ 1( |\.)"):
+        opt.n = n
+    assert repr(opt) == "accumulate(2, SGD(lr=0.001))"
 
 
 def test_one_call_a_step_is_the_chain_itself():

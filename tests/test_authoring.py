@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from typing import Any  # noqa: F401  (named by an annotation below)
 
 import numpy as np
@@ -268,8 +269,9 @@ def test_a_rate_among_the_state_slots_is_told_apart():
 
 @pytest.mark.parametrize(("links", "remedy"), [
     ((fl.SGD(), fl.Adam()), "two would apply -lr twice and climb"),
-    ((), "exactly one rule"),
-    ((fl.clip_value(1.0),), "exactly one rule"),
+    ((), "exactly one rule. Got none: add one, such as fallline.Adam(1e-3)"),
+    ((fl.clip_value(1.0),), "exactly one rule. Got none: add one, such as fallline.Adam(1e-3)"),
+    (("Adam",), "Got 'Adam'. Give the thing itself, not its name."),
     ((fl.SGD(), fl.clip_value(1.0)), "must stand before the rule sgd: chain(clip_value, sgd)"),
     ((fl.weight_decay(0.1), fl.SGD()), "must stand behind the rule sgd: chain(sgd, weight_decay)"),
     ((lambda g: g, fl.SGD()), "Decorate it with fallline.rule"),
@@ -357,3 +359,23 @@ def test_rules_of_a_module_travel_by_pickle_and_optimizers_with_them():
     chain = fl.chain(fl.clip_value(1.0), fl.Adam(0.1), fl.weight_decay(0.01))
     chain.step(np.ones(2), np.ones(2))
     assert repr(pickle.loads(pickle.dumps(chain))) == repr(chain)
+
+
+@pytest.mark.parametrize(("modifier", "known"), [
+    (fl.maximize, "takes no settings by position. Got 2."),
+    (fl.clip_norm, "takes at most 1 setting by position (max_norm). Got 2."),
+])  # fmt: skip
+def test_too_many_settings_by_position_are_refused_with_those_there_are(modifier, known):
+    with pytest.raises(TypeError, match=re.escape(known)):
+        modifier(1.0, 2.0)
+
+
+def test_a_class_says_which_state_is_a_number_and_what_of():
+    assert "d: starts at d0, one number for the tree" in fl.Prodigy.__doc__
+    assert "peak: starts at 0, one number for each leaf" in fl.ScheduleFreeSGD.__doc__
+    assert "\nm: starts at 0\n" in fl.Prodigy.__doc__
+
+
+def test_the_library_shows_its_public_names_and_not_how_it_is_made():
+    assert set(fl.__all__) == {name for name in dir(fl) if not name.startswith("__")}
+    assert {"__version__", "__doc__"} <= set(dir(fl))

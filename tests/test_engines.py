@@ -249,6 +249,14 @@ def test_a_condition_on_settings_chooses_by_coordinate_where_they_differ_by_coor
     assert opt.step(np.zeros(2), np.ones(2)).tolist() == [1.0, -1.0]
 
 
+def test_a_number_of_the_state_too_large_for_the_dtype_is_named_without_what_is_no_ones_setting():
+    opt, w, g = fl.Prodigy(), np.ones(100, np.float32), np.full(100, 0.01, np.float32)  # no minimum to find
+    with pytest.raises(ValueError, match=r"^A setting of Prodigy, or a number of its state, is too large .* state d=") \
+            as refused:
+        any(opt.step(w, g) is None for _ in range(3000))
+    assert "total" not in str(refused.value)
+
+
 @pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 def test_a_setting_too_large_for_the_dtype_is_refused_rather_than_infinite(engine):
     opt, w = fl.SGD(1e39, engine=engine), np.ones(3, np.float32)

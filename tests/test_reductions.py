@@ -232,6 +232,14 @@ def test_what_no_sum_can_be_is_refused_when_the_optimizer_is_made(formula, messa
         fl.Optimizer(fl.rule(formula))
 
 
+@pytest.mark.parametrize("values", [np.array([3 + 4j]), 1j, "3", None, {"a": np.ones(2)}], ids=str)
+@pytest.mark.parametrize("word", [fl.total, fl.norm])
+def test_a_sum_outside_of_a_formula_is_one_of_real_numbers(word, values):
+    assert fl.norm(np.array([3 + 4j]).view(float)) == fl.norm([3, 4]) == 5.0
+    with pytest.raises(fl.FormulaError, match="total and norm take an array of real numbers"):
+        word(values)
+
+
 def test_settings_that_a_number_of_the_tree_is_made_of_are_one_for_all_leaves():
     @fl.rule
     def paced(g, n=fl.scalar(0), *, lr=1.0, pace=0.5):

@@ -332,7 +332,8 @@ REFUSED = {
     "S.piecewise([1, 2], [0])": "boundaries[0] of piecewise must be a whole number ≥ 1. Got 0.",
     "S.piecewise([1, 2], [3], warmup=3)": "boundaries[0] of piecewise must be more than warmup, 3. Got 3.",
     "S.piecewise([1, 2, 3], [3, 3])": "boundaries of piecewise must be rising. Got (3, 3).",
-    "S.join([S.constant(1)], [3])": "schedules of join must be 2, one more than boundaries. Got 1.",
+    "S.join([S.constant(1)], [3])":
+        "schedules of join must be one more than boundaries. Got 1 schedules and 1 boundaries.",
     "S.join([0.1, S.constant(1)], [3])":
         "schedules[0] of join must be a schedule (for a number write constant(number)) or a function of the number of "
         "completed steps. Got 0.1.",

@@ -117,6 +117,13 @@ def test_what_a_function_does_wrong_changes_nothing(formula, message):
     assert (frozen(w), memory_of(opt)) == before
 
 
+@pytest.mark.parametrize("shape", [3, 1.5, None, (1.5,), (-1,), "ab"], ids=str)
+def test_a_shape_that_is_none_is_refused_by_the_name_of_its_slot(shape):
+    opt = fl.Optimizer(fl.rule(lambda g, u=fl.shaped(0, lambda leaf: shape), *, lr=0.1: (-lr * g, u), whole_leaf=True))
+    with pytest.raises(fl.FormulaError, match=r"The shape of state slot u of an unnamed rule must be a tuple of whole"):
+        opt.step(np.ones(3), np.ones(3))
+
+
 def test_what_a_bad_gradient_is_refused_for_changes_nothing():
     opt, w = chained(), leaves(0)
     for t in range(1, 4):

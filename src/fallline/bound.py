@@ -235,8 +235,9 @@ class Bound:
             found = every[: len(program.scalars)], every[len(program.scalars) :]
             largest = float(limits.max)
             if any(_beyond(s, largest) for s in found[0]):
-                given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values))
-                raise ValueError(f"A setting of {self.chain.title} is too large for {self.computed[k]}: "
+                given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values) if not q.startswith("total "))
+                state = ", or a number of its state," * any(q.startswith("state ") for q in program.hyper)
+                raise ValueError(f"A setting of {self.chain.title}{state} is too large for {self.computed[k]}: "
                                  f"{given}.") from None
         if not any(isinstance(v, np.ndarray) for v in values):
             memo[key] = found

@@ -54,7 +54,8 @@ class Chain:
     def _check_order(self) -> None:
         own = [r.name for r in self.rules if r.kind == "rule"]
         if len(own) != 1:
-            why = ": two would apply -lr twice and climb. Step them as two optimizers" if own else ""
+            why = (": two would apply -lr twice and climb. Step them as two optimizers" if own else
+                   ": add one, such as fallline.Adam(1e-3)")
             raise FormulaError(f"A chain has exactly one rule. Got {' and '.join(own) or 'none'}{why}.")
         for first in (r for r in self.rules[1:] if r.hold is not None):
             raise FormulaError(f"{first.name} goes around a chain: {first.name}(n, chain(...)), with all that modifies "
@@ -155,7 +156,13 @@ class Chain:
     def shape(self, slot: str, leaf: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a state slot of a leaf of some shape."""
         own = {self.slots[self.rule_name, s]: function for s, function in self.rule.shapes.items()}
-        return tuple(own[slot](leaf)) if slot in own else leaf
+        if slot not in own:
+            return leaf
+        shape = own[slot](leaf)
+        if not isinstance(shape, (tuple, list)) or not all(isinstance(n, numbers.Integral) and n >= 0 for n in shape):
+            raise FormulaError(f"The shape of state slot {slot} of {self.rule.title} must be a tuple of whole numbers "
+                               f"≥ 0, such as shape[:1]. Got {shape!r} from the leaf's shape {leaf}.")
+        return tuple(shape)
 
     def named(self, rule: str, hyper: str) -> str:
         """What a hyper-parameter of a rule is called."""
@@ -253,6 +260,8 @@ def as_link(item: Any) -> Link:
         hint = " Decorate it with fallline.rule, fallline.before or fallline.after."
     elif isinstance(item, (list, tuple)):
         hint = " Give its members one by one: chain(*links)."
+    elif isinstance(item, str):
+        hint = " Give the thing itself, not its name."
     elif isinstance(item, numbers.Real):
         hint = " Settings of rules go by name: Optimizer(my_rule, lr=0.1)."
     elif hasattr(item, "shape"):

@@ -23,8 +23,16 @@ def signature_of(rule: Rule) -> inspect.Signature:
 def docstring_of(cls: type, rule: Rule) -> str:
     hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
                       for h in rule.hyper.values())
-    slots = "\n".join(f"{slot}: starts at {start}" for slot, start in rule.slots.items())
+    slots = "\n".join(f"{slot}: starts at {start}{_extent(rule, slot)}" for slot, start in rule.slots.items())
     example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
     return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
-            f"State, per coordinate\n---------------------\n{slots or 'none'}\n\n"
+            f"State, per coordinate where nothing else is said\n{'-' * 48}\n{slots or 'none'}\n\n"
             f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
+
+
+def _extent(rule: Rule, slot: str) -> str:
+    """Of a state slot that has no number for each coordinate, what it has one for."""
+    if slot in rule.shapes:
+        return ", has a shape of its own"
+    extents = {"leaf": ", one number for each leaf", "tree": ", one number for the tree"}
+    return extents[rule.scopes[slot]] if slot in rule.scopes else ""

@@ -283,9 +283,18 @@ def _reduced(values: Any, kind: str, over: str) -> Any:
         if not values.array or values.truth:
             raise FormulaError("total and norm take values per coordinate, such as g or m*g, and make one number.")
         return Symbol("reduce", (values, kind, over), array=False)
-    each = np.asarray(values, np.float64)
+    each = _plain(values)
     with np.errstate(all="ignore"):
         return float(np.sum(each if kind == "sum" else np.square(each * SCALES[kind])))
+
+
+def _plain(values: Any) -> np.ndarray:
+    """Numbers outside of a formula in double precision."""
+    each = np.asarray(values)
+    if each.dtype.kind in "cOUSMm":
+        remedy = ": a complex one is a pair of reals, z.view(float)" if each.dtype.kind == "c" else ""
+        raise FormulaError(f"total and norm take an array of real numbers{remedy}. Got {type(values).__name__}.")
+    return each.astype(np.float64)
 
 
 SCOPES = ("leaf", "tree")
@@ -297,6 +306,9 @@ def total(values: Any, over: str = "tree") -> Any:
     """The sum over the coordinates of each leaf, or of all leaves of the tree: one number, in double precision.
 
     The order of summation is fixed (blocks, lanes, then a tree), so that it is the same for any number of threads.
+    Outside of a formula, where no tree is known, it is the sum of the one array that it is given, of any shape.
+
+    Raises FormulaError for another `over`, and for what is no array of real numbers.
 
     >>> total(np.array([1.0, 2.0, 3.5]))
     6.5
@@ -359,6 +371,8 @@ def norm(values: Any, over: str = "tree") -> Any:
     """√(Σ values²) over the coordinates of each leaf, or of the tree: one number, in double precision.
 
     Where the squares of float64 overflow or vanish, the sum of those of scaled values takes their place.
+
+    Raises FormulaError as `total` does.
 
     >>> norm(np.array([3.0, 4.0])), norm(np.array([3e300, 0.0]))
     (5.0, 3e+300)

@@ -39,7 +39,8 @@ class Range(NamedTuple):
 
 NonNegative = Annotated[float, Range("≥ 0", lambda v: v >= 0)]
 Positive = Annotated[float, Range("> 0", lambda v: v > 0)]
-Count = Annotated[float, Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))]
+WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
+Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
 Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
 Real = Range("a finite number", lambda v: True)
 
@@ -55,13 +56,17 @@ class Hyper(NamedTuple):
         """`value` as a float, or a ValueError or TypeError that says what it must be."""
         number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            text = "a number" if self.range is Real else f"a number {self.range.text}"
-            raise TypeError(f"{self.name} of {owner} must be {text}, a schedule (a function of the number of completed "
-                            f"steps) or a tree of these. Got {brief(value)}{note}.")
+            raise TypeError(f"{self.name} of {owner} must be {self._possible()}. Got {brief(value)}{note}.")
         if not _finite(number) or not self.range.holds(float(number)):
             finite = "" if _finite(number) or self.range is Real else " and finite"
             raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {number!r}{note}.")
         return float(number)
+
+    def _possible(self) -> str:
+        if self.range is WHOLE:
+            return self.range.text
+        text = "a number" if self.range is Real else f"a number {self.range.text}"
+        return f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
 
 
 def _finite(number: Any) -> bool:
@@ -87,6 +92,10 @@ class Scalar(NamedTuple):
 def scalar(start: float | str, over: str = "tree") -> Any:
     """A state slot's default that makes it one number for each leaf, or for the tree, instead of one per coordinate.
 
+    `start`: a number or the name of a hyper-parameter; `over`: "leaf" or "tree". The number is a float64 whatever the
+    parameters' dtype, in the formula a scalar; `opt.state` shows it as an array of shape (). The rule that has the
+    slot raises FormulaError for another start or `over`.
+
     >>> @rule
     ... def counted(g, calls=scalar(0, over="leaf"), *, lr: NonNegative = 0.1):
     ...     return -lr/(calls + 1)*g, calls + 1
@@ -105,6 +114,9 @@ class Shaped(NamedTuple):
 
 def shaped(start: float | str, shape: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Any:
     """A state slot's default, in a rule of whole leaves, that gives it a shape of its own: a function of the leaf's.
+
+    `start`: a number or the name of a hyper-parameter; `shape`: a function of a tuple of integers that returns one.
+    Raises FormulaError for what is no function, and when the parameters are known, if that returns anything else.
 
     >>> shaped(0, lambda shape: shape[:1]).shape((3, 4))
     (3,)
@@ -275,8 +287,9 @@ class Rule:
             raise FormulaError(f"A rule within a formula is called by its formula: {self.name}.formula(g, ...).")
         own = [h.name for h in self.hyper.values() if h.default is not None]
         if len(args) > len(own):
-            raise TypeError(f"{self.name} takes at most {len(own)} settings by position ({', '.join(own)}). "
-                            f"Got {len(args)}. To evaluate the formula itself, call {self.name}.formula.")
+            known = f"at most {len(own)} setting{'s' * (len(own) > 1)} by position ({', '.join(own)})"
+            raise TypeError(f"{self.name} takes {known if own else 'no settings by position'}. Got {len(args)}. "
+                            f"To evaluate the formula itself, call {self.name}.formula.")
         for name, value in zip(own, args):
             if name in settings:
                 raise TypeError(f"{name} of {self.name} was given twice, by position and by name.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.schema import Hyper, brief
+from fallline.schema import WHOLE, Hyper, brief
 from fallline.trees import Treedef, flatten, paths
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
@@ -31,8 +31,9 @@ def by_path(function: Callable[[str], Any]) -> ByPath:
     """A hyper-parameter's value by the path of the leaf.
 
     `function` gets the path ("layer1/W"; "" for a single array; "/" within a key is written "%2F", see
-    `fallline.trees.paths`) and returns a number, a schedule or an array shaped
-    like the leaf.
+    `fallline.trees.paths`) and returns a number, a schedule or an array shaped like the leaf.
+
+    Raises TypeError for what is no function of one argument; what it returns is checked when the parameters are known.
 
     >>> import fallline as fl
     >>> fl.Adam(lr=by_path(lambda path: 0.0 if path.endswith("b") else 0.01)).lr
@@ -46,6 +47,8 @@ def by_path(function: Callable[[str], Any]) -> ByPath:
 
 def check(hyper: Hyper, value: Any, owner: str) -> Any:
     """`value` if every number in it is in range (numbers as floats); schedules are checked when they are called."""
+    if hyper.range is WHOLE:
+        return hyper.check(value, owner)
     if isinstance(value, (dict, list, tuple)):
         leaves, treedef = flatten(value)
         return treedef.unflatten([check(hyper, leaf, owner) for leaf in leaves])

@@ -22,7 +22,8 @@ def answer(doc: Document) -> str:
     tied = best["tied_with"]
     sentence = f"Best here: {best['name']} at {best['tuned']} {number(best['value'])}"
     if len(tied) == len(ranked) - 1 > 0:
-        sentence += f", though tied with all {len(tied)} others" if len(tied) > 1 else f", though tied with {tied[0]}"
+        others = "both others" if len(tied) == 2 else f"all {len(tied)} others"
+        sentence += f", though tied with {others if len(tied) > 1 else tied[0]}"
     elif tied:
         sentence += f", tied with {listing(tied)}"
     return sentence + "."

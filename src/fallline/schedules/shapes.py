@@ -381,7 +381,9 @@ class join(Schedule):
 
 
 def _check_boundaries(schedule: Schedule, boundaries: Sequence[int], parts: int, what: str) -> None:
-    schedule._require(parts == len(boundaries) + 1, what, f"{len(boundaries) + 1}, one more than boundaries", parts)
+    if parts != len(boundaries) + 1:
+        raise ValueError(f"{what} of {type(schedule).__name__} must be one more than boundaries. "
+                         f"Got {parts} {what} and {len(boundaries)} boundaries.")
     rising = all(a < b for a, b in itertools.pairwise(boundaries))
     schedule._require(rising, "boundaries", "rising", boundaries)
 
