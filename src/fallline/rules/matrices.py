@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fallline.ops import maximum, minimum, root, sqrt, tiny
-from fallline.rules.formulas import adamw, decayed
+from fallline.rules.further import adamw
+from fallline.rules.modifiers import decayed
 from fallline.schema import Fraction, NonNegative, Positive, rule, shaped
 
 # ---- state of other shapes than the leaf's ---------------------------------------------------------------------------

@@ -1,0 +1,76 @@
+"""Modifiers: of the gradient, to stand before a rule, and of the increment, to stand behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fallline.ops import maximum, minimum, norm
+from fallline.schema import Count, Fraction, NonNegative, Positive, after, before, scalar
+
+# ---- modifiers of the gradient ---------------------------------------------------------------------------------------
+
+def gathered(g: Any, sum: Any, calls: Any) -> Any:
+    """The state of `accumulate` after a call in which its chain does not step."""
+    return sum + g, calls + 1
+
+
+@before(hold=gathered)
+def accumulate(g, sum=0, calls=scalar(0), *, n: Count):
+    """The mean of the gradients of n calls, of which only the last steps the chain behind: `fallline.accumulate`."""
+    return (sum + g)/n, 0, 0
+
+
+
+@before
+def maximize(g):
+    """Climb instead of descending: the gradient with its sign reversed."""
+    return -g
+
+
+@before
+def l2(g, x, *, rate: NonNegative = 1e-2):
+    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; weight_decay is the decay they leave alone."""
+    return g + rate*x
+
+
+@before
+def clip_value(g, *, limit: NonNegative = 1.0):
+    """Keep every coordinate of the gradient within [-limit, limit]."""
+    return minimum(maximum(g, -limit), limit)
+
+
+@before
+def clip_norm(g, *, max_norm: Positive = 1.0):
+    """Shorten the gradient of all leaves together to max_norm where it is longer: g times max_norm/max(|g|, max_norm).
+
+    The norm is summed in double precision, where no square overflows or vanishes.
+
+    Source: Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks, algorithm 1.
+    """
+    return g*(max_norm/maximum(norm(g), max_norm))
+
+
+# ---- modifiers of the increment --------------------------------------------------------------------------------------
+
+
+@after
+def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
+    """Decay that the rule does not see: the parameter shrinks by lr·rate of itself, with the chain's lr.
+
+    Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
+    """
+    return d - lr*rate*x
+
+
+decayed = weight_decay.formula  # by a name that rules with a rate called weight_decay can reach
+
+
+@after
+def average(d, x, a="x", *, decay: Fraction = 0.999):
+    """An exponential average of the parameters as they are after each step: `Optimizer.averaged`.
+
+    a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain.
+
+    Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
+    """
+    return d, decay*a + (1 - decay)*(x + d)
