@@ -51,6 +51,7 @@ def run_eagerly(program: Program, arrays: Mapping[str, Any], scalars: Sequence[A
 def reduced(values: Any, kind: str) -> float:
     """A total of an array of values; squares are summed relative to the largest, so that none overflows."""
     xp = namespace(values)
+    values = xp.reshape(values, (-1,))  # in C order, however an array lies
     if kind == "sum" or not values.size:
         return float(xp.sum(values))
     largest = xp.max(abs(values))
