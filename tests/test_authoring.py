@@ -377,5 +377,6 @@ def test_a_class_says_which_state_is_a_number_and_what_of():
 
 
 def test_the_library_shows_its_public_names_and_not_how_it_is_made():
-    assert set(fl.__all__) == {name for name in dir(fl) if not name.startswith("__")}
+    for module in (fl, fl.schedules):
+        assert set(module.__all__) == {name for name in dir(module) if not name.startswith("__")}
     assert {"__version__", "__doc__"} <= set(dir(fl))

@@ -147,6 +147,9 @@ def descend(
     end, or an OverflowError in value_and_grad. An optimizer with `nonfinite="skip"` goes on: it is diverged only if
     the last value or the parameters are not finite. One with `"propagate"` does not look at gradients.
 
+    The result's `params` are those that were stepped. Where a rule has the point to report apart from them
+    (Schedule-Free, Nesterov), that is `optimizer.rest(run.params)`; an average is `optimizer.averaged`.
+
     Raises
     ------
     TypeError, ValueError: an argument, or what value_and_grad returned, is not as described. A KeyboardInterrupt and

@@ -370,8 +370,8 @@ class Optimizer(Settable):
     def averaged(self) -> Any:
         """The average of the parameters that the modifier `average` keeps, in their dtypes: a copy, as a new tree.
 
-        None stands for a leaf that never had a gradient. Raises ValueError before the first step, AttributeError if the
-        chain keeps no average.
+        None stands for a leaf that never had a gradient: its average is the parameter. Raises ValueError before the
+        first step, AttributeError if the chain keeps no average.
 
         >>> import fallline as fl
         >>> opt = fl.chain(fl.SGD(1.0), fl.average(0.5))

@@ -105,7 +105,7 @@ def checked_label(label: Any, what: str, part_of: Callable[[Any, str], Any]) -> 
     try:
         signature.bind("", **{"shape": ()} if "shape" in signature.parameters else {})
     except TypeError:
-        raise TypeError(f"{what} must be a function of the leaf's path, or of path and shape. "
+        raise TypeError(f"{what} must be a function of the leaf's path, or of path and shape, under that name. "
                         f"Got {described(label)}{signature}.") from None
     return label
 

@@ -23,19 +23,34 @@ def accumulate(g, sum=0, calls=scalar(0), *, n: Count):
 
 @before
 def maximize(g):
-    """Climb instead of descending: the gradient with its sign reversed."""
+    """Climb instead of descending: the gradient with its sign reversed.
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.maximize, fl.SGD(0.5)).step(1.0, 2.0)
+    2.0
+    """
     return -g
 
 
 @before
 def l2(g, x, *, rate: NonNegative = 1e-2):
-    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; weight_decay is the decay they leave alone."""
+    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; weight_decay is the decay they leave alone.
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.l2(0.5), fl.SGD(0.5)).step(1.0, 2.0)
+    -0.25
+    """
     return g + rate*x
 
 
 @before
 def clip_value(g, *, limit: NonNegative = 1.0):
-    """Keep every coordinate of the gradient within [-limit, limit]."""
+    """Keep every coordinate of the gradient within [-limit, limit].
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.5)).step([1.0, 1.0], [2.0, -0.5])
+    [0.5, 1.25]
+    """
     return minimum(maximum(g, -limit), limit)
 
 
@@ -46,6 +61,10 @@ def clip_norm(g, *, max_norm: Positive = 1.0):
     The norm is summed in double precision, where no square overflows or vanishes.
 
     Source: Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks, algorithm 1.
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.clip_norm(2.5), fl.SGD(1.0)).step([0.0, 0.0], [3.0, -4.0])
+    [-1.5, 2.0]
     """
     return g*(max_norm/maximum(norm(g), max_norm))
 
@@ -58,6 +77,10 @@ def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
     """Decay that the rule does not see: the parameter shrinks by lr·rate of itself, with the chain's lr.
 
     Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.SGD(0.5), fl.weight_decay(0.25)).step(1.0, 2.0)
+    -0.125
     """
     return d - lr*rate*x
 
@@ -72,5 +95,10 @@ def average(d, x, a="x", *, decay: Fraction = 0.999):
     a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain.
 
     Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
+
+    >>> import fallline as fl
+    >>> opt = fl.chain(fl.SGD(0.5), fl.average(0.75))
+    >>> opt.step(1.0, 2.0), float(opt.averaged)
+    (0.0, 0.75)
     """
     return d, decay*a + (1 - decay)*(x + d)

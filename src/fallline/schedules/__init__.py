@@ -51,3 +51,7 @@ __all__ = [
     "step",
     "warmup_stable_decay",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})  # and not how it is made
