@@ -75,6 +75,37 @@ def test_what_has_no_gradient_adds_nothing_and_a_leaf_without_any_is_left_alone(
     assert w["b"] == -2.5
 
 
+@every_engine
+def test_a_leaf_that_missed_a_round_takes_part_in_the_next_with_what_it_has(engine):
+    opt, w = fl.accumulate(2, fl.SGD(1.0), engine=engine), {"a": np.zeros(2), "b": np.zeros(2)}
+    one = np.ones(2)
+    for a in [one] * 4 + [None, None] + [one] * 6 + [one, None] * 5:
+        opt.step(w, {"a": a, "b": one})
+    assert (w["a"][0], w["b"][0], opt.state["sum"]["a"][0]) == (-2 - 3 - 2.5, -11.0, 0.0)
+
+
+def test_calls_that_only_gather_take_the_short_way_and_look_at_the_parameters_there_too(monkeypatch):
+    from fallline.faststep import FastStep
+
+    taken, take = [], FastStep.take
+
+    def counted(self, *trees):
+        taken.append(take(self, *trees))
+        return taken[-1]
+
+    monkeypatch.setattr(FastStep, "take", counted)
+    opt, w = fl.accumulate(3, fl.Adam(0.1), engine="native"), a_tree(100)
+    for g in gradients(12):
+        opt.step(w, g)
+    assert taken.count(True) >= 8
+    before = picture(opt, w)
+    with pytest.raises(ValueError, match="must have the shape"):
+        opt.step({**w, "b": np.ones(3)}, a_tree(1))
+    with pytest.raises(fl.NonFiniteGradient):
+        opt.step(w, {**a_tree(1), "b": np.full((2, 3), np.inf)})
+    assert picture(opt, w) == before
+
+
 @every_inner
 @every_engine
 def test_a_gradient_that_is_refused_on_the_way_leaves_the_sum_as_it_was(inner, engine):
@@ -141,6 +172,17 @@ def test_n_is_one_whole_number_from_one_on(n):
     with pytest.raises((TypeError, ValueError), match=r"^n of accumulate must be a whole number ≥ 1( |\.)"):
         opt.n = n
     assert repr(opt) == "accumulate(2, SGD(lr=0.001))"
+
+
+def test_n_stays_what_it_was_at_the_first_call():
+    opt = fl.accumulate(2, fl.SGD())
+    opt.n = 3
+    opt.update(1.0)
+    with pytest.raises(ValueError, match="n of accumulate says how the calls so far are counted"):
+        opt.n = 2
+    opt.reset()
+    opt.n = 2
+    assert opt.calls == 0
 
 
 def test_one_call_a_step_is_the_chain_itself():

@@ -40,6 +40,7 @@ CHAINS = {
     "low precision, strided": lambda **o: fl.RMSProp(0.1, **o),
     "clipped": lambda **o: fl.chain(fl.clip_norm(0.5), fl.NadaMax(0.1), fl.weight_decay(0.1), fl.average(0.5), **o),
     "numbers": lambda **o: fl.Optimizer(gauged, **o),
+    "accumulated": lambda **o: fl.accumulate(2, fl.clip_norm(0.5), fl.NadaMax(lambda t: 0.5 / (1 + t)), **o),
     "clipped, strided": lambda **o: fl.chain(fl.clip_norm(0.5), fl.Optimizer(gauged), fl.average(0.5), **o),
 }
 SHAPES = [(3,), (2, 2), (), (0,)]

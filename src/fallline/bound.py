@@ -143,7 +143,7 @@ class Bound:
         if gathers is None:
             return False
         calls, n = gathers
-        return self.numbers.by_slot()[calls][0] + 1 < self.value(n, 0, int(self.count[0]), {})
+        return bool(self.numbers.by_slot()[calls][0] + 1 < self._setting(n, 0))
 
     def completed(self, gradients: Sequence[Any]) -> list[Any]:
         """Zeros for the gradients that are None in a call that steps, where others were gathered before."""
@@ -348,9 +348,9 @@ class Bound:
         from fallline.engines.scalars import exact
         from fallline.faststep import FastStep, Group, Leaves
 
-        if (program.numbers and not exact(program.steps)) or "g" not in program.inputs:
+        renewed, numbers = dict(program.numbers), {*self.numbers.tree, *self.numbers.leaf}
+        if renewed.keys() != numbers or (numbers and not exact(program.steps)) or "g" not in program.inputs:
             return None
-
         by_leaf = self.numbers.leaf or any(total.over == "leaf" for p in program.readings for total in p.totals)
         apart = by_leaf or bool(self.missed.any())  # then each leaf goes on counting for itself
         alike: dict[Any, list[int]] = {}
@@ -372,7 +372,7 @@ class Bound:
         leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
         constant = not any(callable(setting) for group in settings for _, setting in group)
         return FastStep(program, leaves, groups, arrays, values_after, constant, self.checks_finite, self.count,
-                        self.missed, self.threads, self._turn.taken, self.numbers)
+                        self.missed, self.threads, self._turn.taken, self.numbers, self.chain.gathers is not None)
 
     def _setting(self, qualified: str, k: int) -> Any:
         return _of_leaf(self._settings[qualified], k)

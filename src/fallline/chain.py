@@ -194,10 +194,9 @@ class Chain:
         ahead = self.ahead.reads if self.rule.whole_leaf and self.ahead is not None else ()
         return "x" in self.updating.reads or "x" in ahead or (self.rule.whole_leaf and "x" in self.rule.given)
 
-    @property
-    def holding(self) -> Program:
+    def holding(self, into: str) -> Program:
         """The program of the calls in which the chain does not step, if its first rule has such calls."""
-        return _held(self)
+        return _held(self, into)
 
     @property
     def gathers(self) -> tuple[str, str] | None:
@@ -235,8 +234,8 @@ def _ahead(chain: Chain) -> Program | None:
 
 
 @lru_cache(maxsize=256)
-def _held(chain: Chain) -> Program:
-    return held(chain.traced()[0])
+def _held(chain: Chain, into: str) -> Program:
+    return held(chain.traced()[0], into)
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

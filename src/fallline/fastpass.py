@@ -107,7 +107,7 @@ class Pass:
             self._job.check(self._column["g"], *(kernel.finite for kernel in kernels))
         if self.program.totals:
             self._prepare_sums(sizes)
-        else:
+        elif not {"x", INCREMENT}.isdisjoint(dict(self.program.outputs)):  # else it only holds the state
             self._job.count(self._shared.taken, self._shared.missed if self._shared.may_miss else None)
         self.at_once = self._job.size <= CHUNK  # a few microseconds, for which the interpreter's lock may be held
 

@@ -36,19 +36,20 @@ class FastStep:
     having done nothing, if the call must go the long way; else the tree of new increments if there are no outputs to
     write, else True. `values_after(t, live)` gives the values of `program.settings` after t completed steps for each
     group, None for those that are not live; if it is `constant` they stay the same. A leaf whose gradient is None is
-    left alone, if it has a group of its own. If it `is_atomic`, one native call is all of it, which is not for the
-    caller who has the turn: it finds that `taken`, and so does any other thread's.
+    left alone, if it has a group of its own and the chain does not gather gradients. If it `is_atomic`, one native call
+    is all of it, which is not for the caller who has the turn: it finds that `taken`, and so does any other thread's.
     """
 
     def __init__(self, program: Program, leaves: Leaves, groups: Sequence[Group], arrays: Arrays,
                  values_after: ValuesAfter, constant: bool, checks_finite: bool, count: np.ndarray,
-                 missed: np.ndarray, threads: int | None, taken: np.ndarray, numbers: Numbers) -> None:
+                 missed: np.ndarray, threads: int | None, taken: np.ndarray, numbers: Numbers,
+                 gathers: bool) -> None:
         self._leaves, self._groups = leaves, groups
         self._values_after, self._count, self._missed = values_after, count, missed
         self._single = leaves.treedef.spec is None
         into = program.outputs[0][0]
         self._is_new = into == INCREMENT and not arrays.outs
-        self._may_miss = into == "x" and len(groups) == len(leaves.shapes) and not numbers.leaf
+        self._may_miss = into == "x" and len(groups) == len(leaves.shapes) and not numbers.leaf and not gathers
         self._has_tensors = arrays.tensors
         self.where = _places(arrays)
         sizes = [math.prod(shape) * (dtype.itemsize // real(dtype).itemsize)

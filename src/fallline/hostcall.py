@@ -112,10 +112,10 @@ class HostCall:
     def _leaf(self, program: Program, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
         bound, out = self.bound, self._out.get(k)
-        x = out if self._into == "x" else self._x[k] if self._x else None
+        x = out if self._into == "x" and not self._holds else self._x[k] if self._x else None
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
         arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
-        outside = (g,) if out is None else (g, out) if x is out or x is None else (g, out, x)
+        outside = (g, *(a for a in (out, x if x is not out else None) if a is not None))
         self._check_sizes(k, outside)
         scalars, dtype = bound.scalars(program, k, t, memo), bound.computed[k]
         stored = real(bound.dtypes[k])
@@ -141,12 +141,12 @@ class HostCall:
     def shorten(self) -> None:
         """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""
         bound, way = self.bound, "step" if self._into == "x" else "update" if self._targets is None else "out"
-        if self._holds or not (self._settled and bound.shortens):
+        if not (self._settled and bound.shortens):
             return
         xs = (self._xs or []) if "x" in self._program.reads else []
         outs = (self._targets or []) if way == "out" else []
         tensors = any(map(is_tensor, (*self._gs, *xs, *outs)))
-        if way != "step" and (tensors or len(self._live) < len(self._gs)):
+        if way != "step" and (self._holds or tensors or len(self._live) < len(self._gs)):
             return
         lie = [[_as_it_lies(leaf, dtype) for leaf, dtype in zip(tree, bound.dtypes)] for tree in (xs, outs)]
         gs = [None if g is None else _as_it_lies(g, dtype) for g, dtype in zip(self._gs, bound.dtypes)]
@@ -154,7 +154,7 @@ class HostCall:
             return
         arrays = [tree for tree in (gs, *lie) if tree]
         strided = [not all(a is None or is_direct(a) for a in leaf) for leaf in zip(*arrays)]
-        bound.prepare(way, self._program, lie[0], lie[1], strided, tensors)
+        bound.prepare(f"{way}, held" if self._holds else way, self._program, lie[0], lie[1], strided, tensors)
 
     @property
     def whole(self) -> bool:

@@ -211,10 +211,8 @@ class Optimizer(Settable):
 
     def _short_way(self, way: str) -> Any:
         bound = None if self._torn else self._bound
-        fast = None if bound is None else bound.fast.get(way)
-        if bound is None or fast is None or fast.is_atomic:  # which was tried already
-            return None
-        return None if bound.holds() else fast
+        fast = None if bound is None else bound.fast.get(f"{way}, held" if bound.holds() else way)
+        return None if fast is None or fast.is_atomic else fast  # which was tried already
 
     def _bind(self, like: Any, what: str) -> Bound:
         if self._bound is not None:
@@ -257,7 +255,7 @@ class Optimizer(Settable):
         """The call, with everything checked and nothing changed."""
         program = self._chain.stepping if into == "x" else self._chain.updating
         if bound.holds():
-            program = self._chain.holding
+            program = self._chain.holding(into)
         elif self._chain.gathers:
             gs = bound.completed(gs)
         return _call(bound)(bound, program, into, xs, gs, targets, tree, self.t)

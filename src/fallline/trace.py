@@ -59,14 +59,24 @@ def _once(chain: Sequence[Traced], into: str) -> Program:
     return _Graph(outputs, {name: new for name, new in state.items() if not new.array}, chain).program()
 
 
-def held(link: Traced) -> Program:
-    """The program of the calls in which a chain does not step: by its first rule, which gives new state alone."""
+def held(link: Traced, into: str) -> Program:
+    """The program of the calls in which a chain does not step: by its first rule, which gives new state alone.
+
+    If it were to go into "x", the parameter is an input, so that it is looked at as in the calls that step.
+    """
     symbols, rule = _given(), link.rule
     assert rule.hold is not None
     slots = [_slot(rule, name, link.slots[name], symbols) for name in rule.slots]
     new = dict(zip(link.slots.values(), rule.hold(symbols["g"], *slots)))
     arrays = {name: flush(per_coordinate(value)) for name, value in new.items() if value.array}
-    return _Graph(arrays, {name: value for name, value in new.items() if not value.array}, [link]).program()
+    graph = _Graph(arrays, {name: value for name, value in new.items() if not value.array}, [link])
+    program = graph.program()
+    if into != "x":
+        return program
+    code = tuple(Instruction(op, tuple(v + (v >= len(program.inputs)) for v in operands))
+                 for op, operands in program.code)
+    outputs = tuple((name, v + (v >= len(program.inputs))) for name, v in program.outputs)
+    return program._replace(inputs=(*program.inputs, "x"), code=code, outputs=outputs)
 
 
 def as_written(rule: Rule) -> Program:
