@@ -118,7 +118,7 @@ class HostCall:
         outside = (g, *(a for a in (out, x if x is not out else None) if a is not None))
         self._check_sizes(k, outside)
         scalars, dtype = bound.scalars(program, k, t, memo), bound.computed[k]
-        stored = real(bound.dtypes[k])
+        stored = self._stored(k)
         key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
         if key in memo:
             return Leaf(arrays, outside, stored, memo[key], {})
@@ -129,6 +129,10 @@ class HostCall:
         if not columns:
             memo[key] = constants
         return Leaf(arrays, outside, stored, constants, columns)
+
+    def _stored(self, k: int) -> np.dtype:
+        """The dtype of leaf k's arrays that the program reads and writes, but for the state."""
+        return real(self.bound.dtypes[k])
 
     def _check_sizes(self, k: int, outside: Sequence[np.ndarray]) -> None:
         """Arrays were checked when the call began; since then code of others ran, that of a gradient's library too."""

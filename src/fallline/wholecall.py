@@ -36,7 +36,21 @@ class WholeCall(HostCall):
         self._fresh: dict[int, dict[str, np.ndarray]] = {}
         with np.errstate(all="ignore"):
             self._g = [self._increment(k, gradients[k], t, memo) for k in self._live]
+        self._wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         return super()._prepare(t)
+
+    def _destination(self, k: int) -> np.ndarray:
+        """That of leaf k, or in its place an array of the dtype computed in, so that low precision is rounded once."""
+        place, dtype = super()._destination(k), self._stored(k)
+        if place.dtype == dtype.newbyteorder(place.dtype.byteorder):
+            return place
+        self._wide[k] = place, place.astype(dtype)
+        if self._into != "x" and self._x:
+            self._x[k] = self._x[k].astype(dtype)
+        return self._wide[k][1]
+
+    def _stored(self, k: int) -> np.dtype:
+        return self.bound.computed[k]
 
     def _increment(self, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> np.ndarray:
         """The rule's increment of leaf k; the new state goes into `_fresh`."""
@@ -52,11 +66,14 @@ class WholeCall(HostCall):
         # state is never left subnormal
         self._fresh[k] = {slot: ops.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
                           for slot, value in zip(slots, new)}
-        return _checked(rule, "the increment", result, bound.shapes[k], bound.dtypes[k])
+        return _checked(rule, "the increment", result, bound.shapes[k], bound.computed[k])
 
     def run(self) -> Any:
         """Run the program, put the state in place, and count that."""
         result = super().run()
+        for place, wide in self._wide.values():
+            with np.errstate(all="ignore"):
+                place[...] = wide
         bound, name = self.bound, self.bound.chain.rule_name
         for k, new in self._fresh.items():
             for slot, array in new.items():
