@@ -101,6 +101,10 @@ def test_calls_that_only_gather_take_the_short_way_and_look_at_the_parameters_th
     before = picture(opt, w)
     with pytest.raises(ValueError, match="must have the shape"):
         opt.step({**w, "b": np.ones(3)}, a_tree(1))
+    w["a"].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        opt.step(w, a_tree(1))
+    w["a"].flags.writeable = True
     with pytest.raises(fl.NonFiniteGradient):
         opt.step(w, {**a_tree(1), "b": np.full((2, 3), np.inf)})
     assert picture(opt, w) == before

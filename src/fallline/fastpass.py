@@ -182,7 +182,8 @@ class Pass:
         """
         shared, table = self._shared, self._job.table
         self._group_rows = np.array(self._rows, np.int64)
-        into_x = "x" in dict(self.program.outputs)
+        # as on the long way, in calls too that hold the parameters only
+        into_x = self.takes_x and not self.program.totals and INCREMENT not in self._column
         self._known = {
             "n": len(shared.sizes), "single": shared.leaves.treedef.spec is None, "type": id(np.ndarray),
             "expected": address(self._expected), "table": address(table), "width": table.shape[1],

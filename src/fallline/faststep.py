@@ -60,7 +60,9 @@ class FastStep:
                         threads)
         self._prepare_passes(program, shared, arrays, checks_finite, numbers)
         self._asks = not constant or any(each.in_python for each in self._passes)
-        self._settings = program.settings
+        settings = program.settings
+        self._places = [[(k, settings.index(name)) for k, name in enumerate(each.program.hyper) if " " not in name]
+                        for each in self._passes]  # where in their values those of hyper-parameters go
         if not self._asks:
             self._set_values(values_after(0, [True] * len(groups)))
         self._prepare_calls(taken, numbers)
@@ -101,8 +103,7 @@ class FastStep:
         return self.where == _places(arrays)
 
     def _set_values(self, values: Sequence[Sequence[float] | None]) -> None:
-        for each in self._passes:
-            places = [(k, self._settings.index(name)) for k, name in enumerate(each.program.hyper) if " " not in name]
+        for each, places in zip(self._passes, self._places):
             for row, given in zip(each.values, values):
                 if given is not None:
                     for k, place in places:
