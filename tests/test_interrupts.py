@@ -37,6 +37,14 @@ def interrupted(call, n, since):
     return False
 
 
+@pytest.fixture(autouse=True)
+def the_error_state_of_numpy():
+    """An interrupt may come, though hardly ever, between NumPy's setting it and the block that sets it back."""
+    before = np.geterr()
+    yield
+    np.seterr(**before)
+
+
 def trees():
     return {"a": np.ones(3), "b": np.ones((4, 2))[:, 0]}, {"a": np.full(3, 0.5), "b": np.full(4, -0.5)}
 

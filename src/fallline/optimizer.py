@@ -211,7 +211,9 @@ class Optimizer(Settable):
 
     def _short_way(self, way: str) -> Any:
         bound = None if self._torn else self._bound
-        fast = None if bound is None else bound.fast.get(f"{way}, held" if bound.holds() else way)
+        if bound is None or not bound.fast:
+            return None
+        fast = bound.fast.get(f"{way}, held" if bound.holds() else way)
         return None if fast is None or fast.is_atomic else fast  # which was tried already
 
     def _bind(self, like: Any, what: str) -> Bound:
