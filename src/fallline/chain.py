@@ -164,14 +164,10 @@ class Chain:
                                f"≥ 0, such as shape[:1]. Got {shape!r} from the leaf's shape {leaf}.")
         return tuple(shape)
 
-    def named(self, rule: str, hyper: str) -> str:
-        """What a hyper-parameter of a rule is called."""
-        return f"{rule}.{hyper}"
-
     @property
     def of_whole_leaf(self) -> frozenset[str]:
         """The hyper-parameters of a rule that is a function of whole leaves."""
-        return frozenset(self.named(self.rule_name, h) for h in self.rule.hyper if self.rule.whole_leaf)
+        return frozenset(f"{self.rule_name}.{h}" for h in self.rule.hyper if self.rule.whole_leaf)
 
     @property
     def ahead(self) -> Program | None:
@@ -213,7 +209,7 @@ class Chain:
 
     def traced(self) -> list[Traced]:
         """The rules with the names that their slots and hyper-parameters have in this chain."""
-        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: self.named(n, h) for h in r.hyper})
+        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper})
                 for n, r in self._named()]
 
     def only_start(self) -> frozenset[str]:

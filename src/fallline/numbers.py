@@ -23,7 +23,6 @@ class Numbers:
     def __init__(self, scopes: Mapping[str, str], starts: Mapping[str, Sequence[float]], leaves: int) -> None:
         self.tree = [slot for slot, over in scopes.items() if over == "tree"]
         self.leaf = [slot for slot, over in scopes.items() if over == "leaf"]
-        self._leaves = leaves
         self.values = np.zeros(len(self.tree) + leaves * len(self.leaf))
         for slot in (*self.tree, *self.leaf):
             for place, start in zip(self._places(slot), starts[slot]):
@@ -37,13 +36,12 @@ class Numbers:
 
     def known(self) -> dict[str, Any]:
         """All by the names that programs have for them: a number, or one for each leaf."""
-        numbers = {slot: self.values[self._places(slot)].tolist() for slot in (*self.tree, *self.leaf)}
-        return {known("state", slot): own[0] if slot in self.tree else own for slot, own in numbers.items()}
+        return {known("state", slot): own.item() if slot in self.tree else own.tolist()
+                for slot, own in self.by_slot().items()}
 
     def arrays(self) -> dict[str, list[np.ndarray]]:
         """Live 0-d arrays, by slot: one, or one for each leaf."""
-        return {slot: [self.values[k : k + 1].reshape(()) for k in self._places(slot)]
-                for slot in (*self.tree, *self.leaf)}
+        return {slot: [own[k : k + 1].reshape(()) for k in range(len(own))] for slot, own in self.by_slot().items()}
 
     def by_slot(self) -> dict[str, np.ndarray]:
         """Live arrays, by slot, of one number, or one for each leaf."""

@@ -60,7 +60,7 @@ class WholeCall(HostCall):
             given["x"] = _shown(self._x[k], bound.computed[k])
         slots = {slot: bound.chain.slots[name, slot] for slot in rule.slots}
         state = [_shown(bound.state[slot][k], bound.computed[k]) for slot in slots.values()]
-        hyper = {h: bound.given_value(bound.chain.named(name, h), k, t, memo) for h in rule.hyper}
+        hyper = {h: bound.given_value(f"{name}.{h}", k, t, memo) for h in rule.hyper}
         result, new = _called(rule, [*(given[n] for n in rule.given), *state], hyper)
         old = {slot: bound.state[own][k] for slot, own in slots.items()}
         # state is never left subnormal

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 
 from fallline.engines.compiler import on_x86
 
-__all__ = ["CHUNK", "chunk", "field", "fields", "pinned"]
+__all__ = ["CHUNK", "chunk", "field", "fields", "in_parts", "literal", "pinned"]
 
 CHUNK = 16384  # coordinates that are checked or stepped at a time
 
@@ -35,6 +36,36 @@ def chunk(width: int | str) -> str:
   %rest = sub i64 %length, %offset
   %short = icmp slt i64 %rest, {CHUNK}
   %n = select i1 %short, i64 %rest, i64 {CHUNK}"""
+
+
+def in_parts(size: int, head: Sequence[str], body: Sequence[str]) -> str:
+    """The function `part`, which runs %n coordinates of a %row from an %offset on, at most so many at a time: the lines
+    of `head` once, and those of `body` for every %m coordinates from %start on."""
+    join = "\n  ".join
+    return f"""
+define internal void @part(ptr %row, i64 %offset, i64 %n) {{
+entry:
+  {join(head)}
+  %some = icmp sgt i64 %n, 0
+  br i1 %some, label %loop, label %end
+loop:
+  %done = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %left = sub i64 %n, %done
+  %few = icmp slt i64 %left, {size}
+  %m = select i1 %few, i64 %left, i64 {size}
+  %start = add i64 %offset, %done
+  {join(body)}
+  %next = add i64 %done, %m
+  %more = icmp slt i64 %next, %n
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}}"""
+
+
+def literal(value: float) -> str:
+    """A double, to the bit."""
+    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
 
 
 def pinned() -> tuple[str, str, str]:

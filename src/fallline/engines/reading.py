@@ -7,7 +7,6 @@ memory is summed there.
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from fallline.engines.blocks import BLOCK, LANES
 from fallline.engines.compiler import compiled
-from fallline.engines.ir import field
+from fallline.engines.ir import field, in_parts, literal
 from fallline.engines.jobs import STRIDES
 from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
@@ -39,7 +38,6 @@ def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, str
     real, _ = FLOATS[dtype.name]
     buffers = buffered(program, kinds, real)
     inputs = len(program.inputs)
-    join = "\n  ".join
     loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(kinds) + 2)]
     place = [k + (k >= inputs) for k in range(len(kinds))]  # the sums stand between
     at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{place[k]}, i64 %start"
@@ -57,31 +55,9 @@ def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, str
     run = [f"call void @run({', '.join(arguments)})"] if buffers else []
     width = 8 * len(program.totals)
     sums = _sums(program, {v: f"%{'b' if v in buffers else 'a'}{v}" for _, v in program.outputs}, real)
-    return f"""
-define internal void @part(ptr %row, i64 %offset, i64 %n) {{
-entry:
-  {join(room)}
-  {join(loads)}
-  %some = icmp sgt i64 %n, 0
-  br i1 %some, label %loop, label %end
-loop:
-  %done = phi i64 [ 0, %entry ], [ %next, %loop ]
-  %left = sub i64 %n, %done
-  %few = icmp slt i64 %left, {BLOCK}
-  %m = select i1 %few, i64 %left, i64 {BLOCK}
-  %start = add i64 %offset, %done
-  {join(at)}
-  {join(run)}
-  %block = sdiv i64 %start, {BLOCK}
-  %bytes = mul i64 %block, {width}
-  %sums = getelementptr inbounds i8, ptr %c{inputs}, i64 %bytes
-  {join(sums)}
-  %next = add i64 %done, {BLOCK}
-  %more = icmp slt i64 %next, %n
-  br i1 %more, label %loop, label %end
-end:
-  ret void
-}}"""
+    return in_parts(BLOCK, [*room, *loads], [*at, *run, f"%block = sdiv i64 %start, {BLOCK}",
+                                             f"%bytes = mul i64 %block, {width}",
+                                             f"%sums = getelementptr inbounds i8, ptr %c{inputs}, i64 %bytes", *sums])
 
 
 def _sums(program: Program, pointers: Mapping[int, str], real: str) -> list[str]:
@@ -93,19 +69,15 @@ def _sums(program: Program, pointers: Mapping[int, str], real: str) -> list[str]
         kind = "squares" if real == "float" and total.kind in SCALES else total.kind
         if (v, kind) not in made:
             made[v, kind] = f"%q{k}"
-            more = "" if kind == "sum" else f", double {_literal(SCALES[kind])}"
+            more = "" if kind == "sum" else f", double {literal(SCALES[kind])}"
             lines.append(f"%q{k} = call double @{'squares' if more else 'sum'}(ptr {pointers[v]}, i64 %m{more})")
         result = made[v, kind]
         if kind != total.kind:
-            scale = _literal(SCALES[total.kind])
+            scale = literal(SCALES[total.kind])
             lines += [f"%r{k} = fmul double {result}, {scale}", f"%t{k} = fmul double %r{k}, {scale}"]
             result = f"%t{k}"
         lines += [f"%p{k} = getelementptr inbounds double, ptr %sums, i64 {k}", f"store double {result}, ptr %p{k}"]
     return lines
-
-
-def _literal(value: float) -> str:
-    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
 
 
 def sum_functions(dtype: np.dtype) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from functools import cache
 
 import numpy as np
 
 from fallline.engines.compiler import compiled
-from fallline.engines.ir import pinned
+from fallline.engines.ir import literal, pinned
 from fallline.program import Instruction, Program
 
 __all__ = ["LAST", "exact", "native_scalars"]
@@ -76,7 +75,7 @@ def _line(k: int, step: Instruction, steps: tuple[Instruction, ...]) -> str:
     """The lines that compute step k into %s<k>: a double, or an i1 if it is a comparison."""
     result, operands = f"%s{k}", [f"%s{o}" for o in step.operands] if step.op not in ("constant", "hyper") else []
     if step.op == "constant":
-        return f"{result} = fadd double {_literal(step.operands[0])}, -0.0"  # which changes nothing
+        return f"{result} = fadd double {literal(step.operands[0])}, -0.0"  # which changes nothing
     if step.op == "hyper":
         return (f"%h{k} = getelementptr inbounds double, ptr %hyper, i64 {step.operands[0]}\n"
                 f"  {result} = load double, ptr %h{k}")
@@ -99,10 +98,6 @@ def _line(k: int, step: Instruction, steps: tuple[Instruction, ...]) -> str:
     return f"{result} = call double @llvm.{ {'sqrt': 'sqrt', 'abs': 'fabs'}[step.op]}.f64(double {operands[0]})"
 
 
-def _literal(value: float) -> str:
-    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
-
-
 def _store(place: int, value: str, truth: bool, real: str) -> str:
     """Store a scalar in the dtype; %bad<place + 1> is whether this or one before was finite and is too large for it."""
     lines = [f"%d{place} = uitofp i1 {value} to double" if truth else f"%d{place} = fadd double {value}, -0.0",
@@ -110,8 +105,8 @@ def _store(place: int, value: str, truth: bool, real: str) -> str:
              f"%p{place} = getelementptr inbounds {real}, ptr %constants, i64 {place}",
              f"store {real} %{'n' if real == 'float' else 'd'}{place}, ptr %p{place}",
              f"%a{place} = call double @llvm.fabs.f64(double %d{place})",
-             f"%l{place} = fcmp ogt double %a{place}, {_literal(_LARGEST[real])}",
-             f"%f{place} = fcmp olt double %a{place}, {_literal(float('inf'))}",
+             f"%l{place} = fcmp ogt double %a{place}, {literal(_LARGEST[real])}",
+             f"%f{place} = fcmp olt double %a{place}, {literal(float('inf'))}",
              f"%o{place} = and i1 %l{place}, %f{place}",
              f"%bad{place + 1} = or i1 %bad{place}, %o{place}"]
     return "\n  ".join(filter(None, lines))

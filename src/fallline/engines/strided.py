@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline.engines.compiler import compiled
-from fallline.engines.ir import chunk, field
+from fallline.engines.ir import chunk, field, in_parts
 from fallline.engines.jobs import EXTRA, STRIDES
 from fallline.engines.native import inner_loop, outer_loop, reading_values
 from fallline.engines.reading import reading_part
@@ -55,7 +55,6 @@ def _part(program: Program, stored: str, real: str) -> str:
     names = program.arrays
     strided = [k for k, name in enumerate(names) if name in OUTSIDE]
     written = {name for name, _ in program.outputs}
-    join = "\n  ".join
     loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(names) + 1)]
     loads += [field("layout", "%row", 8 * (len(names) + 2), "ptr"), field("nd", "%layout", 0),
               field("shape", "%layout", 8, "ptr")]
@@ -68,28 +67,7 @@ def _part(program: Program, stored: str, real: str) -> str:
               for k in range(len(names)) if k not in strided]
     arguments = ", ".join([*(f"ptr %{'b' if k in strided else 'a'}{k}" for k in range(len(names))),
                            f"ptr %c{len(names)}", "i64 %m"])
-    return f"""
-define internal void @part(ptr %row, i64 %offset, i64 %n) {{
-entry:
-  {join(loads)}
-  %some = icmp sgt i64 %n, 0
-  br i1 %some, label %loop, label %end
-loop:
-  %done = phi i64 [ 0, %entry ], [ %next, %loop ]
-  %left = sub i64 %n, %done
-  %few = icmp slt i64 %left, {PART}
-  %m = select i1 %few, i64 %left, i64 {PART}
-  %start = add i64 %offset, %done
-  {join(fetch)}
-  {join(places)}
-  call void @run({arguments})
-  {join(store)}
-  %next = add i64 %done, %m
-  %more = icmp slt i64 %next, %n
-  br i1 %more, label %loop, label %end
-end:
-  ret void
-}}"""
+    return in_parts(PART, loads, [*fetch, *places, f"call void @run({arguments})", *store])
 
 
 def _move(name: str, stored: str) -> str:
