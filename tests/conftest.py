@@ -3,10 +3,14 @@
 import importlib
 import os
 import shutil
+import signal
 
 import pytest
 
 ALL = os.environ.get("FALLLINE_TEST_ALL") == "1"
+
+# What a shell runs in the background ignores Ctrl-C, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _missing(what: str) -> None:

@@ -175,13 +175,18 @@ def start_alone(script, *arguments, **environment):
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def output_of(process, timeout=60):
-    """What a process prints that ends in time, well, and without a word on its stderr."""
+def end_of(process, timeout=60):
+    """What a process has said when it ends, on stdout and stderr; one that does not end in time is killed."""
     try:
-        printed, complaints = process.communicate(timeout=timeout)
+        return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
+
+
+def output_of(process, timeout=60):
+    """What a process prints that ends in time, well, and without a word on its stderr."""
+    printed, complaints = end_of(process, timeout)
     assert (process.returncode, complaints) == (0, ""), f"ended with {process.returncode}: {complaints}"
     return printed
 

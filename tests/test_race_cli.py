@@ -173,12 +173,16 @@ def test_an_interrupt_leaves_a_report_of_what_has_finished_and_exits_130(tmp_pat
         start_new_session=True,
     )
     workers: list[int] = []
-    while len(workers) < 2 or min(workers) < 3:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-        workers = [p.stat().st_size for p in tmp_path.glob("ran.*") if p.name != f"ran.{process.pid}"]
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: every process of the group
-    out, err = process.communicate(timeout=60)
+    try:
+        while len(workers) < 2 or min(workers) < 3:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+            workers = [p.stat().st_size for p in tmp_path.glob("ran.*") if p.name != f"ran.{process.pid}"]
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: every process of the group
+        out, err = process.communicate(timeout=60)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode == 130, err
     assert err == ""
     assert "Report: race/report.html" in out

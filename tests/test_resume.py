@@ -13,7 +13,7 @@ import pytest
 
 import fallline as fl
 from conftest import need
-from support import every_engine, every_optimiser, frozen, memory_of, run_alone, start_alone
+from support import end_of, every_engine, every_optimiser, frozen, memory_of, run_alone, start_alone
 
 
 class Cut(Exception):  # noqa: N818
@@ -194,7 +194,7 @@ def test_a_run_that_is_asked_to_leave_saves_before_it_does(number, tmp_path):
     process = start_alone(LEFT, file, "signalled")
     assert process.stdout.readline().strip() == "ready"
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = end_of(process)
     assert process.returncode == (-number if number == signal.SIGTERM else process.returncode) != 0
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
     opt = fl.Momentum()
