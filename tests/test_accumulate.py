@@ -167,7 +167,7 @@ def test_descend_counts_calls_and_goes_on_where_it_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("n", [0, -2, 1.5, np.nan, "3", True, None, {"a": 1, "b": 2}, np.array([1, 2]),
-                               fl.by_path(len), lambda t: 1 + t], ids=str)  # fmt: skip
+                               fl.by_path(len), pytest.param(lambda t: 1 + t, id="a schedule")], ids=str)  # fmt: skip
 def test_n_is_one_whole_number_from_one_on(n):
     """One for the chain: by leaf some would step with others' counts, and by a schedule calls could not be counted."""
     with pytest.raises((TypeError, ValueError), match=r"^n of accumulate must be a whole number ≥ 1( |\.)"):
