@@ -398,7 +398,7 @@ class LAMB:
 
 
 class ScheduleFreeSGD:
-    """Defazio et al. 2024, equations 1 to 3, x found from y and z; weighed as in the authors' code."""
+    """Defazio et al. 2024, equations 3 to 5, x found from y and z; weighed as in the authors' code."""
 
     def __init__(self, shape, tiny, lr=1.0, beta=0.9):
         self.t, self.tiny, self.shape = 0, tiny, shape

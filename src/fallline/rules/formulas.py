@@ -71,7 +71,8 @@ def nesterov(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9)
     array, then `step`) is Nesterov's method, exactly for constant momentum; `rest(params)` returns θ. From
     θ = φ - momentum·velocity and θ ← θ + velocity follows Δφ = momentum·velocity - lr·g.
 
-    Source: Nesterov 1983; Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
+    Source: Nesterov 1983, A method for solving the convex programming problem with convergence rate O(1/k²); Sutskever
+    et al. 2013, On the importance of initialization and momentum in deep learning.
     """
     velocity = momentum*velocity - lr*g
     return momentum*velocity - lr*g, velocity
@@ -94,7 +95,8 @@ def rmsprop(g, v="eps", *, lr: NonNegative = 1e-3, rho: Fraction = 0.999, eps: N
     """RMSProp: AdaGrad with a sum that forgets exponentially.
 
     Unrolled, v = (1-rho)·Σ rho^(t-i)·gᵢ² + rhoᵗ·eps: old gradients stop counting, which suits losses that are not
-    convex. v is not corrected for its start, so the first step is 31.6·lr at rho 0.999.
+    convex. v is not corrected for its start, so the first step is 31.6·lr at rho 0.999. The default of rho is the beta2
+    of Adam; the lecture, Keras and optax have 0.9, torch 0.99.
 
     Source: Tieleman & Hinton 2012, Neural networks for machine learning, lecture 6.5.
     """
@@ -109,9 +111,10 @@ def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8
     In this form an increment is proportional to √eps, so eps is in effect a learning rate squared, and d has no floor:
     with N(0, 1) gradients, rho 0.95 and eps 1e-6 the rms step is 6e-4 after 1,000 steps and 1e-11 after 10,000, where
     Zeiler's form (eps added each time) stays at 3.4e-3. At rho 0.999, eps 1e-8 it is mild: 1 % below Zeiler's 3.1e-3
-    after 10,000. After long runs of zero gradients (a few hundred at rho 0.9) a coordinate hardly moves again.
+    after 10,000. After long runs of zero gradients (a few hundred at rho 0.9) a coordinate hardly moves again. torch
+    and Keras multiply the step by an lr after all, by default of 1 and of 0.001.
 
-    Source: Zeiler 2012, ADADELTA: an adaptive learning rate method, arXiv 1212.5701.
+    Source: Zeiler 2012, ADADELTA: an adaptive learning rate method, arXiv 1212.5701, algorithm 1.
     """
     v = rho*v + (1 - rho)*g*g
     step = -sqrt(d)/root(v)*g
@@ -129,7 +132,8 @@ def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, b
     g = 1e-2 gets 95 % of the first step; g = 1e-6 covers 0.8 % of the distance in 1,000 steps. For small gradients
     set eps=0.
 
-    Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 1 and the remark below it.
+    Source: Kingma & Ba 2015, Adam: a method for stochastic optimization, arXiv 1412.6980, algorithm 1 in the order of
+    the remark before section 2.1.
     """
     m = beta1*m + (1 - beta1)*g
     v = beta2*v + (1 - beta2)*g*g
@@ -142,9 +146,9 @@ def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, bet
 
     Unrolled, Adam's v is a weighted 2-norm of all gradients of a coordinate; with p in place of 2 and p → ∞ it becomes
     u = max over i of beta2^(t-i)·|gᵢ|, the simple and stable member of that family. It is a maximum, not an average,
-    and needs no correction.
+    and needs no correction. The paper and torch have lr 0.002 by default, Keras 0.001, as here.
 
-    Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 2.
+    Source: Kingma & Ba 2015, Adam: a method for stochastic optimization, arXiv 1412.6980, algorithm 2.
     """
     m = beta1*m + (1 - beta1)*g
     u = maximum(beta2*u, abs(g))
@@ -157,7 +161,8 @@ def nadam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, 
     """Nadam: Adam with Nesterov's look-ahead.
 
     In m̂ = (beta1·mₜ₋₁ + (1-beta1)·g)/(1-beta1ᵗ) the old moment mₜ₋₁ is replaced by the new one, mₜ.
-    Its first step is 1.9·lr.
+    Its first step is 1.9·lr. Dozat, torch and Keras let beta1 grow over the run; optax does not, but corrects the new
+    moment by 1-beta1ᵗ⁺¹. These differences fade.
 
     Source: Dozat 2016, Incorporating Nesterov momentum into Adam (OpenReview OM0jvwB8jIp57ZJjtNEZ), with one β₁ for
     all t and 1-β₁ᵗ⁺¹ ≈ 1-β₁ᵗ, as Ruder's overview prints it.
@@ -172,9 +177,10 @@ def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, be
     """NadaMax: Nadam's step on AdaMax's norm.
 
     AdaMax divides m̂ = m/(1-beta1ᵗ) by u, the infinity norm of past gradients. Putting Nesterov's look-ahead into m̂ as
-    Nadam does, beta1·mₜ + (1-beta1)·g in place of mₜ = beta1·mₜ₋₁ + (1-beta1)·g, gives this step. No paper prints it.
+    Nadam does, beta1·mₜ + (1-beta1)·g in place of mₜ = beta1·mₜ₋₁ + (1-beta1)·g, gives this step. We know of no paper
+    that prints it.
 
-    Source: Kingma & Ba 2015, algorithm 2, with the substitution of Dozat 2016.
+    Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 2, with the substitution of Dozat 2016.
     """
     m = beta1*m + (1 - beta1)*g
     u = maximum(beta2*u, abs(g))

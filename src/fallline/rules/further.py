@@ -80,12 +80,13 @@ def rprop(g, last=0, rate="lr", *, lr: NonNegative = 1e-2, eta_minus: Fraction =
 @rule
 def amsgrad(g, t, m=0, v="eps", v_max="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9,
             beta2: Fraction = 0.999, eps: NonNegative = 1e-8):
-    """AMSGrad: Adam divided by the largest v so far, so that rates never grow.
+    """AMSGrad: Adam divided by the root of the largest v so far, which never falls.
 
     Adam forgets large gradients that are rare, and need not converge because of it. The maximum is of v as it is, as in
-    the paper's algorithm, torch and Keras (optax: of the corrected v). The paper leaves Adam's correction out of that
-    algorithm, for clarity; it is kept here, as in torch and Keras. What v_max starts at it never falls below: unlike
-    Adam's, eps does not fade, and acts on |g| like √eps = 1e-4 for ever. For small gradients set eps=0.
+    the paper's algorithm, torch and Keras (optax: of the corrected v). That algorithm has no correction for the start
+    at 0; it is kept here, as in torch and Keras, so that rates may grow at first, with √(1-beta2ᵗ), but not later.
+    What v_max starts at it never falls below: unlike Adam's, eps does not fade, and acts on |g| like √eps = 1e-4 for
+    ever. For small gradients set eps=0.
 
     Source: Reddi, Kale & Kumar 2018, On the convergence of Adam and beyond, arXiv 1904.09237, algorithm 2.
     """
@@ -103,7 +104,9 @@ def adabelief(g, t, m=0, s="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0
     Where g is as m predicted the step is long, where it is not it is short. The paper adds eps to s at every step; here
     s starts at it, as all accumulators do. Either way s is small where gradients hardly change, and steps grow: under a
     constant gradient s fades like beta2ᵗ and the step grows like beta2⁻ᵗᐟ² (1.6 times in 1,000 steps), in the paper up
-    to lr·|g|·√((1-beta2)/eps), here without end. For gradients with noise, such as those of batches.
+    to lr·|g|·√((1-beta2)/eps), here without end. For gradients with noise, such as those of batches. eps is that of the
+    authors' package, which adds it outside of the root as well, as optax does, and unless told otherwise decays weights
+    and rectifies the first steps as RAdam.
 
     Source: Zhuang et al. 2020, AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
     arXiv 2010.07468, algorithm 2.
@@ -138,15 +141,16 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
              beta3_warmup: NonNegative = 0.0, eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
     """AdEMAMix: AdamW with a second, much slower average of the gradients beside the first.
 
-    m2 remembers tens of thousands of gradients, and is not corrected for its start at 0. So slow a momentum may upset
-    the first steps, so its weight may grow linearly to alpha over alpha_warmup steps, and its memory from beta1's to
-    beta3's, linearly in the half-life log(1/2)/log(beta3), over beta3_warmup steps. The paper takes both as long as the
-    run, which only the caller knows: 0, the default, is no warm-up, as in the authors' code and optax. The schedule of
-    beta3 is made of log and exp, functions of the system's library: while it lasts, another machine may differ in the
-    last bit.
+    Half of the weight in m2 is that of the last 6,930 gradients (at beta3 0.9999); it is not corrected for its start at
+    0. So slow a momentum may upset the first steps, so its share may grow linearly to alpha over alpha_warmup steps,
+    and its memory from beta1's to beta3's, linearly in the half-life log(1/2)/log(beta3), over beta3_warmup steps. The
+    paper takes both as long as the run, which only the caller knows: 0, the default, is no warm-up, as in the authors'
+    code and optax. alpha 5 is that of the authors' code for optax (theirs for torch: 2; the paper: 4 to 10 work well).
+    The schedule of beta3 is made of log and exp, functions of the system's library: while it lasts, another machine may
+    differ in the last bit.
 
     Source: Pagliardini, Ablin & Grangier 2024, The AdEMAMix optimizer: better, faster, older, arXiv 2409.03137,
-    algorithm 1; defaults as in optax.
+    algorithm 1.
     """
     a = alpha*minimum(t/maximum(alpha_warmup, 1), 1)
     f = t/maximum(beta3_warmup, 1)
@@ -167,8 +171,8 @@ def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1:
     betas are, as everywhere here, the share that is kept: 1 minus the paper's (0.02, 0.08, 0.01), so its 1 - β₂ is
     beta2. (optax 0.2.8 has 1 - beta2 there, 0.08 for 0.92.) m and v start at 0, n at eps, and they are corrected as
     Adam's are: as in the authors' code, whose defaults these are. The paper starts m and n at the first gradient and
-    its square, which makes the same first step, and may restart. The decay is proximal: the stepped parameter is
-    divided by 1 + lr·weight_decay.
+    its square, which makes the same first step, and may restart, which the authors' code leaves to the caller. The
+    decay is proximal: the stepped parameter is divided by 1 + lr·weight_decay.
 
     Source: Xie et al. 2022, Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models,
     arXiv 2208.06677, algorithm 1.
@@ -193,15 +197,16 @@ def lars(g, x, velocity=0, *, lr: NonNegative = 1.0, momentum: Fraction = 0.9, t
     """LARS (layer-wise adaptive rate scaling): Momentum at a rate for each leaf, in proportion to how large that is.
 
     The rate is lr·trust·|x|/(|g| + weight_decay·|x|), with the norms of the whole leaf: gradients of any size change a
-    leaf by about the share lr·trust of itself. Where a norm is 0, as in a leaf that starts at 0, it is lr, as in other
-    implementations. For very large batches. optax has |g + weight_decay·x| below the line. Defaults as optax', which
-    has none for lr.
+    leaf by about the share lr·trust of itself. Where a norm is 0, as in a leaf that starts at 0, the rate is lr, as in
+    optax, which has |g + weight_decay·x| below the line. For very large batches. momentum and trust are the paper's;
+    it tunes lr, from 2 to 40, and decays by 5e-4.
 
     Source: You, Gitman & Ginsburg 2017, Large batch training of convolutional networks, arXiv 1708.03888, algorithm 1.
     """
     size = norm(x, over="leaf")
-    rate = trust_ratio(trust*size, norm(g, over="leaf") + weight_decay*size, x)
-    velocity = momentum*velocity - lr*(rate*(g + weight_decay*x))
+    slope = norm(g, over="leaf") + weight_decay*size
+    ratio = trust_ratio(trust*size, slope, x)
+    velocity = momentum*velocity - lr*(ratio*(g + weight_decay*x))
     return velocity, velocity
 
 
@@ -211,14 +216,16 @@ def lamb(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9
     """LAMB: AdamW's step, made for each leaf as long as lr times that leaf.
 
     The norms are those of the whole leaf; where one is 0, as in a leaf that starts at 0, the step is AdamW's. φ, by
-    which the paper may bound the leaf's norm, is the identity. For very large batches. Defaults as optax', which has
-    none for lr.
+    which the paper may bound the leaf's norm, is the identity, as in optax. Keras decays weights outside of the ratio,
+    by lr·weight_decay alone. For very large batches. Defaults as optax', which has none for lr; eps, which starts v
+    here, is Adam's.
 
     Source: You et al. 2020, Large batch optimization for deep learning: training BERT in 76 minutes, arXiv 1904.00962,
     algorithm 2.
     """
     d, m, v = adamw.formula(g, x, t, m, v, lr=1, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-    return lr*(trust_ratio(norm(x, over="leaf"), norm(d, over="leaf"), x)*d), m, v
+    ratio = trust_ratio(norm(x, over="leaf"), norm(d, over="leaf"), x)
+    return lr*(ratio*d), m, v
 
 
 @rule(rest=mean_point)
@@ -232,7 +239,7 @@ def schedule_free_sgd(g, x, z="x", weight=scalar(0, over="leaf"), peak=scalar(0,
     largest lr so far, as in the authors' code: those of a warm-up, which is a schedule for lr, count less. Their
     weight_decay is `l2` in front of this rule. Defaults as theirs.
 
-    Source: Defazio et al. 2024, The road less scheduled, arXiv 2405.15682, equations 1 to 3.
+    Source: Defazio et al. 2024, The road less scheduled, arXiv 2405.15682, equations 3 to 5.
     """
     peak = maximum(peak, lr)
     weight = weight + peak*peak
@@ -247,8 +254,9 @@ def schedule_free_adamw(g, x, t, v="eps", z="x", weight=scalar(0, over="leaf"), 
     """Schedule-Free AdamW: Schedule-Free SGD whose gradient is divided by the root of its averaged square.
 
     beta1 is how near to the mean gradients are taken, and stands for Adam's first moment. The decay is of the point y
-    that `step` updates; `rest(params)` returns the mean. For the rest see `schedule_free_sgd`. Defaults as in the
-    authors' code.
+    that `step` updates; `rest(params)` returns the mean. For the rest see `schedule_free_sgd`. The correction
+    √(1-beta2ᵗ) is of the gradient, as in the authors' code, whose defaults these are; the paper has it in lr, so that
+    there early steps decay less and early z weigh less in the mean.
 
     Source: Defazio et al. 2024, The road less scheduled, arXiv 2405.15682, algorithm 1.
     """
@@ -268,11 +276,11 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     d_coef·Σ⟨g, x0 - x⟩/|Σ g|₁, sums that weigh later steps more. lr is for a schedule, else it stays 1; to tune, set
     d_coef. m, v, r and s are the paper's over powers of d0, which cancel (the authors' code does so with r and s): eps
     is what it is in Adam, and nothing underflows. Moments are not corrected. The decay is by d·lr·weight_decay of the
-    parameter. Left out of the authors' code, as in its defaults: growth_rate, safeguard_warmup, use_bias_correction
-    (optax: always), decay in the gradient, slice_p. Defaults as theirs.
+    parameter. Left out of the authors' code, as in its defaults: a beta3 of its own, growth_rate, safeguard_warmup,
+    use_bias_correction (optax: always), decay in the gradient, slice_p. Defaults as theirs.
 
     Source: Mishchenko & Defazio 2024, Prodigy: an expeditiously adaptive parameter-free learner, arXiv 2306.06101,
-    algorithm 4.
+    algorithm 4 (of version 3).
     """
     k = d/d0
     m = beta1*m + (1 - beta1)*k*g

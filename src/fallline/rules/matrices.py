@@ -85,8 +85,9 @@ def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative =
 
     Leaves with two axes are matrices, whatever they stand for; all others are stepped by AdamW, with the same lr and
     weight_decay and the settings adam_*. A kernel of a convolution is not flattened: reshape it to two axes to have it
-    stepped as a matrix. Embeddings and the last layer are meant for AdamW although they are matrices: step them by an
-    optimizer of their own. State is one array (m) for matrices, two (m, v) for others.
+    stepped as a matrix. Embeddings and the last layer are meant for AdamW although they are matrices: `partition` gives
+    them one of their own. State is one array (m) for matrices, two (m, v) for others. lr, momentum and weight_decay
+    default to torch's.
 
     Of the two factors in use, 0.2·√max(rows, columns) of Liu et al. is taken (Keras' default, torch's
     "match_rms_adamw", optax' consistent_rms=0.2): it gives steps the size of AdamW's, so that one lr and weight_decay
@@ -94,10 +95,10 @@ def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative =
     and the default of torch and optax, goes with an lr of about 0.02: multiply lr by the ratio of the two to have it.
     optax corrects momentum and gradient for their start by different powers, which fades in some 100 steps.
 
-    Jordan's code computes the products in bfloat16 and adds 1e-7 to the norm; here the dtype is the computed one
-    (float32 or float64), and the size of gradients does not matter, however small. Products are BLAS': another machine,
-    or another number of BLAS threads, may differ in the last bits. A NaN or an inf that is let in is soon everywhere in
-    its matrix.
+    Jordan's code and torch compute the products in bfloat16, and let no norm be below 1e-7; here the dtype is the
+    computed one (float32 or float64), and the size of gradients does not matter, however small. Products are BLAS':
+    another machine, or another number of BLAS threads, may differ in the last bits. A NaN or an inf that is let in is
+    soon everywhere in its matrix.
 
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks,
     kellerjordan.github.io/posts/muon; Liu et al. 2025, Muon is scalable for LLM training, arXiv 2502.16982.
@@ -131,11 +132,11 @@ def adafactor(g, x, t, v=shaped(0, unless_factored), row=shaped(0, of_rows), col
 
     torch bounds √v and the mean of the rows from below by eps1, machine epsilon, where the paper adds eps1 to g²; optax
     leaves 1/√t to its schedule, and factors the two largest axes, if both are 128 or more; transformers has the paper's
-    settings, and flags for others; Keras is as here. None has weight decay in the paper: chain(Adafactor(),
-    weight_decay(...)) has it, with lr as its rate.
+    settings, and flags for others; Keras is as here, with an lr of 0.001 by default. The paper has no weight decay:
+    chain(Adafactor(), weight_decay(...)) adds one, at lr times its rate.
 
     Source: Shazeer & Stern 2018, Adafactor: adaptive learning rates with sublinear memory cost, arXiv 1804.04235,
-    algorithms 4 and 5 with the settings of 6.
+    algorithm 4 and its counterpart for vectors, with the hyper-parameters that the paper proposes.
 
     >>> import numpy as np, fallline as fl
     >>> opt = fl.Adafactor()
