@@ -1,4 +1,5 @@
-"""The optimisers beyond the ten: the steps of torch, optax and Keras where definitions coincide, and what notes quote.
+"""The optimisers beyond the ten: the steps of their authors' packages and of torch, optax and Keras where definitions
+coincide, and what notes quote.
 
 All run in float64 over 80 steps. Where a peer adds ε at every step and this library starts the accumulator at it, it is
 0 there and too small to be seen here.
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
+from conftest import need
 from reference_formulas import TRANSCRIPTIONS
 from support import every_dtype, every_engine, same_bits
 from test_peers import BETA1, BETA2, BETAS, LATE, LR, WALKS, late
@@ -28,6 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 def late_in_torch(w):
     return {"step": filled(w.sum(), LATE), "mu_product": filled(w.sum(), 0.0), "exp_avg": filled(w, 0.0),
             "exp_avg_sq": filled(w, 0.0)}  # fmt: skip
+
+
+def training(optimizer):
+    """One of Schedule-Free's authors, which has to be told."""
+    optimizer.train()
+    return optimizer
 
 
 def warmed(optax, beta3=0.99, alpha=4.0, alpha_steps=50, beta3_steps=70):
@@ -137,6 +145,38 @@ CASES = {
                             weight_decay=DECAY),
         "optax",
         warmed,
+    ),
+    "LAMB without decay is Keras'": (
+        lambda: fl.LAMB(LR, **BETAS, **NONE),
+        "keras",
+        lambda optimizers: optimizers.Lamb(LR, beta_1=BETA1, beta_2=BETA2, epsilon=0.0),
+    ),
+    "Prodigy is its authors'": (
+        lambda: fl.Prodigy(**BETAS, **NONE, d0=1e-3, d_coef=2.0, weight_decay=DECAY),
+        "torch",
+        lambda _, w: need("prodigyopt").Prodigy(w, betas=(BETA1, BETA2), **NONE, d0=1e-3, d_coef=2.0,
+                                                weight_decay=DECAY),
+    ),
+    "Schedule-Free SGD behind l2 is its authors' with weight_decay": (
+        lambda: fl.chain(fl.l2(DECAY), fl.ScheduleFreeSGD(LR, beta=0.75)),
+        "torch",
+        lambda _, w: training(need("schedulefree").SGDScheduleFree(w, LR, momentum=0.75, weight_decay=DECAY)),
+    ),
+    "Schedule-Free AdamW is its authors', with a warm-up": (
+        lambda: fl.ScheduleFreeAdamW(lambda done: LR*min((done + 1)/16, 1), **BETAS, **NONE, weight_decay=DECAY),
+        "torch",
+        lambda _, w: training(need("schedulefree").AdamWScheduleFree(w, LR, (BETA1, BETA2), **NONE,
+                                                                     weight_decay=DECAY, warmup_steps=16)),
+    ),
+    "Adan is pytorch_optimizer's": (
+        lambda: fl.Adan(LR, **NONE, weight_decay=DECAY),
+        "torch",
+        lambda _, w: need("pytorch_optimizer").Adan(w, lr=LR, **NONE, weight_decay=DECAY, weight_decouple=False),
+    ),
+    "LARS with decay is pytorch_optimizer's": (
+        lambda: fl.LARS(1.0, weight_decay=DECAY),
+        "torch",
+        lambda _, w: need("pytorch_optimizer").LARS(w, lr=1.0, weight_decay=DECAY),
     ),
 }  # fmt: skip
 
