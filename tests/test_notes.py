@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 DEFAULTS = {
     "torch": {
         "optim.RMSprop": {"alpha": 0.99},
+        "optim.Adagrad": {"lr": 0.01, "initial_accumulator_value": 0, "eps": 1e-10},
         "optim.Adadelta": {"lr": 1.0},
         "optim.Adamax": {"lr": 0.002},
         "optim.AdamW": {"weight_decay": 0.01},
@@ -28,12 +29,14 @@ DEFAULTS = {
     },
     "keras": {
         "optimizers.RMSprop": {"rho": 0.9},
+        "optimizers.Adagrad": {"initial_accumulator_value": 0.1},
         "optimizers.Adadelta": {"learning_rate": 0.001},
         "optimizers.Adamax": {"learning_rate": 0.001},
         "optimizers.Muon": {"rms_rate": 0.2},
         "optimizers.Adafactor": {"learning_rate": 0.001},
     },
     "optax": {
+        "adagrad": {"initial_accumulator_value": 0.1},
         "rmsprop": {"decay": 0.9},
         "radam": {"threshold": 5.0},
         "adabelief": {"eps": 1e-16, "eps_root": 1e-16},

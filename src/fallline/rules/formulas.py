@@ -52,10 +52,11 @@ def sgd(g, *, lr: NonNegative = 1e-3):
 def momentum(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9):
     """Momentum: a ball of mass 1 that rolls down the loss surface against viscous drag.
 
-    Its change of momentum in unit time is the force on it: gravity along the slope, -lr·g, and drag -μ·velocity,
+    The ball's change of momentum in unit time is the force on it: gravity along the slope, -lr·g, and drag -μ·velocity,
     with momentum = 1 - μ. Unrolled, velocity = -lr·Σ momentum^(t-i)·gᵢ, so under a constant gradient it tends to
-    -lr·g/(1 - momentum). Another convention averages instead, v ← α·v + (1-α)·g; it starts at 0 and is biased
-    towards it, which is why the Adam family corrects.
+    -lr·g/(1 - momentum). Keras, too, has lr within the velocity; torch and optax multiply by it afterwards, which is
+    the same until lr changes. Another convention averages, v ← α·v + (1-α)·g; it starts at 0 and is biased towards
+    it, which is why the Adam family corrects.
 
     Source: Polyak 1964, Some methods of speeding up the convergence of iteration methods.
     """
@@ -82,7 +83,8 @@ def nesterov(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9)
 def adagrad(g, v="eps", *, lr: NonNegative = 1e-3, eps: NonNegative = 1e-8):
     """AdaGrad: each coordinate at a rate divided by the root of the sum of its squared gradients.
 
-    That sum only grows: it speeds up at first and slows for ever after; good on convex problems.
+    That sum only grows: progress is quick at first and ever slower after, which suits convex problems. torch starts it
+    at 0, adds 1e-10 to the root and has lr 0.01 by default; Keras and optax start it at 0.1.
 
     Source: Duchi, Hazan & Singer 2011, Adaptive subgradient methods for online learning and stochastic optimization.
     """

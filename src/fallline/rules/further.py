@@ -105,8 +105,8 @@ def adabelief(g, t, m=0, s="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0
     s starts at it, as all accumulators do. Either way s is small where gradients hardly change, and steps grow: under a
     constant gradient s fades like beta2ᵗ and the step grows like beta2⁻ᵗᐟ² (1.6 times in 1,000 steps), in the paper up
     to lr·|g|·√((1-beta2)/eps), here without end. For gradients with noise, such as those of batches. eps is that of the
-    authors' package, which adds it outside of the root as well, as optax does, and unless told otherwise decays weights
-    and rectifies the first steps as RAdam.
+    authors' package, which adds it outside of the root as well, as optax does, and rectifies the first steps as RAdam
+    does unless told otherwise.
 
     Source: Zhuang et al. 2020, AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
     arXiv 2010.07468, algorithm 2.
@@ -123,8 +123,8 @@ def radam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, 
 
     ρ is how many gradients v stands for, ρ∞ in the long run. Up to ρ = 4 the variance of 1/√v is infinite, and the step
     is that of the corrected m alone; then Adam's, times r, which grows to 1: a warm-up that needs no length. With
-    beta2 ≤ 0.6 ρ never exceeds 4. The threshold is the paper's; torch has 5, one step later at beta2 = 0.999, and optax
-    lets one choose.
+    beta2 ≤ 0.6 ρ never exceeds 4. The threshold is the paper's; torch has 5, one step later at beta2 = 0.999, and so
+    has optax unless told otherwise.
 
     Source: Liu et al. 2020, On the variance of the adaptive learning rate and beyond, arXiv 1908.03265, algorithm 2.
     """

@@ -85,9 +85,9 @@ def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative =
 
     Leaves with two axes are matrices, whatever they stand for; all others are stepped by AdamW, with the same lr and
     weight_decay and the settings adam_*. A kernel of a convolution is not flattened: reshape it to two axes to have it
-    stepped as a matrix. Embeddings and the last layer are meant for AdamW although they are matrices: `partition` gives
-    them one of their own. State is one array (m) for matrices, two (m, v) for others. lr, momentum and weight_decay
-    default to torch's.
+    stepped as a matrix. Embeddings and the last layer are meant for AdamW although they are matrices: give them an
+    optimizer of their own by `partition`. State is one array (m) for matrices, two (m, v) for others. lr, momentum and
+    weight_decay are torch's by default.
 
     Of the two factors in use, 0.2·√max(rows, columns) of Liu et al. is taken (Keras' default, torch's
     "match_rms_adamw", optax' consistent_rms=0.2): it gives steps the size of AdamW's, so that one lr and weight_decay
