@@ -166,7 +166,7 @@ async def coroutine(g, *, lr=0.1):
     (lambda g, *, lr=abs: g, "schedules, trees and arrays are given to the optimizer"),
     (annotated("fl.NonNeg"), "an annotation cannot be read"),
     (annotated("NoSuchName"), "an annotation cannot be read"),
-    (annotated("int"), "is its range: NonNegative, Positive, Fraction or float. Got <class 'int'>"),
+    (annotated("int"), "is its range: NonNegative, Positive, Fraction or float. Got the class int"),
     (annotated("(0, 1)"), "Got (0, 1)"),
     (fl.rules.sgd, "sgd is a rule already"),
     (fl.Adam, "A rule is a function of g"),
@@ -268,12 +268,12 @@ def test_a_rate_among_the_state_slots_is_told_apart():
 
 
 @pytest.mark.parametrize(("links", "remedy"), [
-    ((fl.SGD(), fl.Adam()), "two would apply -lr twice and climb"),
+    ((fl.SGD(), fl.Adam()), "Got SGD and Adam: two would apply -lr twice and climb"),
     ((), "exactly one rule. Got none: add one, such as fallline.Adam(1e-3)"),
     ((fl.clip_value(1.0),), "exactly one rule. Got none: add one, such as fallline.Adam(1e-3)"),
     (("Adam",), "Got 'Adam'. Give the thing itself, not its name."),
-    ((fl.SGD(), fl.clip_value(1.0)), "must stand before the rule sgd: chain(clip_value, sgd)"),
-    ((fl.weight_decay(0.1), fl.SGD()), "must stand behind the rule sgd: chain(sgd, weight_decay)"),
+    ((fl.SGD(), fl.clip_value(1.0)), "must stand before the rule SGD: chain(clip_value, SGD)"),
+    ((fl.weight_decay(0.1), fl.SGD()), "must stand behind the rule SGD: chain(SGD, weight_decay)"),
     ((lambda g: g, fl.SGD()), "Decorate it with fallline.rule"),
     (([fl.clip_value(1.0), fl.SGD()],), "one by one: chain(*links)"),
     ((fl.SGD(), 0.1), "Settings of rules go by name: Optimizer(my_rule, lr=0.1)"),

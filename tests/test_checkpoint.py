@@ -11,7 +11,6 @@ import hashlib
 import json
 import operator
 import os
-import re
 import resource
 import stat
 import tempfile
@@ -367,7 +366,7 @@ def test_the_first_format_is_read_for_ever():
         loaded = fl.load(DATA / f"{name}.safetensors", **arguments)
         opt, *rest = loaded if isinstance(loaded, tuple) else (loaded,)
         known = json.loads((DATA / f"{name}.json").read_text())
-        assert re.sub(" at 0x[0-9a-f]+", "", repr(opt)) == known["repr"]
+        assert repr(opt) == known["repr"]
         assert [opt.t, opt.skipped] == known["counts"]
         if rest:
             params = opt.step(rest[0], {"net": [np.ones(2), np.ones(3, np.float32)], "0": 1.0})

@@ -6,15 +6,15 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "words", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further", "rules.matrices",
-    "rules", "program", "trace", "precision", "memory", "threads", "arithmetic", "engines.rows", "engines.blocks",
-    "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs", "engines.pool",
-    "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native", "engines.strided",
-    "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data", "schedules.picture",
-    "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass", "faststep", "bound",
-    "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile", "saved", "keeping",
-    "settable", "describing", "points", "optimizer", "optimizers", "parts", "divided", "keptparts", "partition",
-    "checkpoint", "resume", "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
+    "errors", "words", "showing", "functions", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further",
+    "rules.matrices", "rules", "program", "trace", "precision", "memory", "threads", "arithmetic", "engines.rows",
+    "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
+    "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",
+    "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
+    "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass",
+    "faststep", "bound", "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
+    "saved", "keeping", "settable", "describing", "points", "optimizer", "optimizers", "parts", "divided", "keptparts",
+    "partition", "checkpoint", "resume", "_progress", "descend", "_scipy", "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
 

@@ -50,6 +50,7 @@ OUT_OF_RANGE = {
     "eps1": (-1e-30, float("nan")),
     "eps2": (-1e-3, float("nan")),
 }
+W_AND_B = {"W": np.ones(2), "b": np.ones(2)}
 OPEN = (("AdaDelta", "eps"), ("ScheduleFreeAdamW", "beta1"))  # which cannot be 0, as they can elsewhere
 RANGE_CASES = [
     (name, key, value)
@@ -76,6 +77,44 @@ def test_a_schedule_that_is_no_function_of_one_argument_is_refused_where_it_is_g
                        opt, w)
     with pytest.raises(TypeError, match="by_path needs a function of one argument, the leaf's path"):
         fl.by_path(lambda: 0.1)
+
+
+@pytest.mark.parametrize(("found", "message"), [
+    ({"a": 0.1}, r"at 'W', one leaf, must be a number, a schedule or an array of its shape. Got \{'a': 0.1\}"),
+    ([0.1, 0.2], r"at 'W', one leaf, must be a number, a schedule or an array of its shape. Got \[0.1, 0.2\]"),
+    (fl.by_path(lambda path: 0.1), r"at 'W', one leaf, must be .*Got by_path\(<lambda>\)"),
+    (-1.0, r"at 'W' must be ≥ 0. Got -1.0"),
+    (fl.schedules.cosine, "at 'W' must be .*Got the class cosine itself: make one"),
+])  # fmt: skip
+def test_what_a_function_of_the_path_returns_is_refused_where_the_leaves_are_known(found, message):
+    by_path = fl.by_path(lambda path: found)
+    for lr in (by_path, {"W": by_path, "b": 0.1}):
+        opt = fl.Adam(lr)
+        assert_refused(lambda opt=opt: opt.step(W_AND_B, W_AND_B), f"lr of Adam {message}", opt, W_AND_B)
+
+
+@pytest.mark.parametrize(("given", "got"), [
+    ("fl.accumulate(fl.SGD(), 2)", r"SGD\(lr=0.001\)"),
+    ("fl.accumulate(fl.SGD())", r"SGD\(lr=0.001\)"),
+    ("fl.accumulate(lambda t: 2, fl.SGD())", "<lambda>"),
+    ("fl.accumulate(10**400, fl.SGD())", "int"),
+    ("fl.accumulate(10**5000, fl.SGD())", "<int>"),
+])  # fmt: skip
+def test_a_count_that_is_none_is_refused_before_its_chain_is_looked_at(given, got):
+    with pytest.raises((TypeError, ValueError), match=rf"n of accumulate must be a whole number ≥ 1.*Got {got}\.$"):
+        eval(given)
+
+
+@pytest.mark.parametrize("item", [fl.SGD(), fl.SGD, fl.schedules.constant])
+def test_what_is_no_function_is_no_rule(item):
+    with pytest.raises(fl.FormulaError, match=r"A rule is a function of g, ... Got (SGD\(lr=0.001\)|the class \w+)\."):
+        fl.rule(item)
+    with pytest.raises(fl.FormulaError, match=r"A modifier of the increment is a function of d, ... Got (SGD|the)"):
+        fl.after(item)
+    with pytest.raises(TypeError, match=r"by_path needs a function of the leaf's path. Got (SGD|the class)"):
+        fl.by_path(item)
+    with pytest.raises(fl.FormulaError, match="weight_decay is a modifier of the increment already"):
+        fl.before(fl.weight_decay)
 
 
 @pytest.mark.parametrize(("name", "key", "value"), RANGE_CASES)
@@ -118,6 +157,27 @@ def test_an_unknown_attribute_is_refused_and_the_known_ones_are_listed(name):
     with pytest.raises(AttributeError, match="learning_rate") as caught:
         _ = opt.learning_rate
     assert all(key in str(caught.value) for key in known)
+
+
+@pytest.mark.parametrize("make", [fl.Adam, lambda: fl.chain(fl.SGD(), fl.average()),
+                                  lambda: fl.mask(lambda path: True, fl.SGD())], ids=["Adam", "chain", "mask"])
+def test_what_is_no_setting_cannot_be_set_and_the_message_says_what_can(make):
+    opt = make()
+    for name in ("engine", "nonfinite", "threads", "state_dir"):
+        with pytest.raises(AttributeError, match=rf"^{name} is chosen when an optimizer is made, \w+\(\.\.\., {name}="):
+            setattr(opt, name, 1)
+    for name in ("state", "hyper", "calls", "skipped", "averaged", "step"):
+        with pytest.raises(AttributeError, match=rf"^{name} of \w+ cannot be set. Its hyper-parameters can: .*lr"):
+            setattr(opt, name, 1)
+    opt.t = 3
+    assert opt.t == 3
+
+
+@pytest.mark.parametrize("value", ["fast", [0.1], {"a": 0.1}, np.ones(2), fl.schedules.constant(0.1)])
+def test_a_schedule_must_return_a_number_and_nothing_else_that_a_setting_may_be(value):
+    opt = fl.SGD(lambda t: value)
+    message = r"^lr of SGD must be a number ≥ 0\. Got .* from its schedule at t=0"
+    assert_refused(lambda: opt.step(W_AND_B, W_AND_B), message, opt, W_AND_B)
 
 
 @pytest.mark.parametrize(("option", "value"), [("nonfinite", "ignore"), ("engine", "gpu")])

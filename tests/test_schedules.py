@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import json
 import math
 import pickle
@@ -339,7 +340,25 @@ REFUSED = {
         "completed steps. Got 0.1.",
     "S.join([S.cosine], [])":
         "schedules[0] of join must be a schedule (for a number write constant(number)) or a function of the number of "
-        "completed steps. Got <class 'fallline.schedules.shapes.cosine'>.",
+        "completed steps. Got the class cosine itself: make one, cosine(...).",
+    "S.join([fl.SGD()], [])":
+        "schedules[0] of join must be a schedule (for a number write constant(number)) or a function of the number of "
+        "completed steps. Got SGD(lr=0.001).",
+    "S.join([lambda: 1], [])":
+        "schedules[0] of join, a schedule, must be a function of one argument, the number of completed steps. "
+        "Got <lambda>().",
+    "S.cosine(0.1, step=100)": "cosine has no parameter 'step'. Known: peak, steps, warmup, end.",
+    "S.cosine()": "cosine needs peak and steps. Its parameters: peak, steps, warmup=0, end=0.0.",
+    "S.cosine(steps=100)": "cosine needs peak. Its parameters: peak, steps, warmup=0, end=0.0.",
+    "S.cosine(0.1, 100, peak=0.1)": "peak of cosine was given twice, by position and by name.",
+    "S.cosine(0.1, 100, 0, 0.0, 2)":
+        "cosine takes at most 4 parameters by position (peak, steps, warmup, end). Got 5.",
+    "S.polynomial(0.1, 100, 0, 0.0, 2)":
+        "polynomial takes at most 4 parameters by position (peak, steps, warmup, end), power by name. Got 5.",
+    "S.warmup_stable_decay(0.1, 100)":
+        "warmup_stable_decay needs decay. Its parameters: peak, steps, warmup=0, end=0.0, decay.",
+    "S.join([S.constant(1)])": "join needs boundaries. Its parameters: schedules, boundaries.",
+    "S.Schedule()": "Schedule is what all schedules are: make one by name, such as cosine(1e-3, steps=100).",
     "S.piecewise([1, 2], {3: 0.1})": "boundaries of piecewise must be a list or tuple. Got {3: 0.1}.",
     "S.inverse_sqrt(None)": "peak of inverse_sqrt must be a finite number. Got None.",
     "S.one_cycle(None, 10)": "peak of one_cycle must be a finite number. Got None.",
@@ -357,6 +376,64 @@ def test_what_a_schedule_cannot_be_is_refused_in_a_sentence(call):
     with pytest.raises((TypeError, ValueError)) as caught:
         eval(call)
     assert str(caught.value) == REFUSED[call]
+
+
+@pytest.mark.parametrize("make", SHAPES, ids=[make.__name__ for make in SHAPES])
+def test_the_parameters_of_each_are_known_to_inspect_and_all_lacking_ones_are_named(make):
+    parameters = inspect.signature(make).parameters
+    assert list(parameters) == list(inspect.signature(make.__init__).parameters)[1:]
+    needed = [p.name for p in parameters.values() if p.default is p.empty]
+    with pytest.raises(TypeError) as caught:
+        make()
+    assert str(caught.value).startswith(f"{make.__name__} needs {' and '.join(needed)}. Its parameters: {needed[0]}")
+    with pytest.raises(TypeError, match=f"{make.__name__} has no parameter 'rate'. Known: {', '.join(parameters)}"):
+        make(rate=0.1)
+
+
+def test_an_unknown_schedule_is_refused_with_the_known_ones():
+    with pytest.raises(AttributeError, match=r"fallline.schedules has no 'cosine_decay'. Known: .*cosine, cosine_rest"):
+        S.cosine_decay  # noqa: B018
+
+
+@pytest.mark.parametrize("item", [S.cosine(0.1, steps=10), S.cosine], ids=["a schedule", "its class"])
+def test_a_schedule_as_a_link_of_a_chain_is_told_where_it_goes(item):
+    for links in ((fl.Adam(), item), (item, fl.Adam())):
+        with pytest.raises(fl.FormulaError, match=r"A schedule is a setting of a rule: fallline.Adam\(lr=cosine\("):
+            fl.chain(*links)
+
+
+SHORTEST = {
+    "constant": lambda: S.constant(0.1, warmup=1),
+    "piecewise": lambda: S.piecewise([0.3, 0.1], [2], warmup=1),
+    "linear": lambda: S.linear(0.1, steps=1, end=0.2),
+    "polynomial": lambda: S.polynomial(0.1, steps=2, warmup=1, power=0.5),
+    "cosine": lambda: S.cosine(0.1, steps=1, end=0.2),
+    "cosine_restarts": lambda: S.cosine_restarts(0.1, period=1, growth=2, warmup=1, end=0.2),
+    "exponential": lambda: S.exponential(0.1, factor=3, end=0.2),
+    "step": lambda: S.step(0.1, every=1, factor=3, end=0.2),
+    "inverse_sqrt": lambda: S.inverse_sqrt(0.1, warmup=1),
+    "one_cycle": lambda: S.one_cycle(0.1, steps=2, warmup=1, rise=1),
+    "warmup_stable_decay": lambda: S.warmup_stable_decay(0.1, steps=2, warmup=1, decay=1),
+    "join": lambda: S.join([S.linear(0.1, steps=1), S.cosine(0.2, steps=1)], [1]),
+}
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_the_shortest_of_each_has_finite_values_the_same_for_all_kinds_of_whole_numbers(name):
+    schedule = SHORTEST[name]()
+    assert type(schedule).__name__ == name
+    for t in (0, 1, 2, 3, 100, 2**62, 2**63 - 1):
+        value = schedule(t)
+        assert type(value) is float
+        assert math.isfinite(value)
+        assert value == schedule(np.int64(t)) == schedule(np.uint64(t)) == schedule(np.array(t))
+    assert from_data(to_data(schedule)) == eval(repr(schedule), vars(S)) == schedule
+
+
+def test_a_function_of_ones_own_is_shown_by_its_name_and_long_lists_in_full():
+    long = S.piecewise(range(31), range(1, 31))
+    assert eval(repr(long), vars(S)) == long
+    assert repr(S.join([lambda t: 0.1, halving], [3])) == "join(schedules=(<lambda>, halving), boundaries=(3,))"
 
 
 levels = st.floats(0, 1e300)
@@ -692,7 +769,12 @@ def test_several_are_drawn_together_under_the_names_they_are_given():
     (lambda: S.plot(S.constant(1), steps=0), "steps of plot must be a whole number ≥ 1. Got 0."),
     (lambda: S.plot(fl.SGD()), r"plot takes a schedule.*such as opt.lr. Got SGD\(lr=0.001\)."),
     (lambda: S.plot("cosine"), "plot takes a schedule.*Got 'cosine'."),
-    (lambda: S.plot(S.cosine), "plot takes a schedule.*Got <class"),
+    (lambda: S.plot(S.cosine), r"plot takes a schedule.*Got the class cosine itself: make one, cosine\(...\)"),
+    (lambda: S.plot(True), "plot takes a schedule.*Got True"),
+    (lambda: S.plot([math.nan]), "plot takes a schedule.*Got nan"),
+    (lambda: S.plot(lambda: 1), r"plot takes functions of one argument, the number of.*Got <lambda>\(\)"),
+    (lambda: S.plot(lambda t: [t]), r"plot takes functions that return numbers. Got \[0\] from <lambda> at t=0"),
+    (lambda: S.plot(S.constant(1), halving), r"steps of plot must be .*Got halving: give several.*plot\(\[a, b\]\)"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_refused(call, message):
     with pytest.raises((TypeError, ValueError), match=message):

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+import fallline as fl
 from reference_formulas import SLOTS
 from support import WITH_EPS, a_tree, build, every_engine, every_optimiser, frozen, memory_of, same_bits, update
 
@@ -96,6 +97,17 @@ def test_fresh_has_the_settings_and_nothing_else(name, engine):
     update(other, np.full(7, np.nan))
     assert other.skipped == 1
     assert opt.t == 1
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "eager"])
+def test_a_slot_that_starts_at_the_parameter_is_nan_for_a_leaf_without_a_step(engine):
+    opt = fl.chain(fl.SGD(0.5), fl.average(0.5), engine=engine)
+    w = {"a": np.ones(2), "b": np.ones(2)}
+    opt.step(w, {"a": np.ones(2), "b": None})
+    assert opt.state["a"]["a"].tolist() == [0.75, 0.75]
+    assert np.isnan(opt.state["a"]["b"]).all()
+    opt.step(w, {"a": None, "b": np.ones(2)})
+    assert opt.state["a"]["b"].tolist() == [0.75, 0.75]
 
 
 @every_optimiser

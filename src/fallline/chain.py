@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import nan
@@ -12,6 +13,7 @@ from typing import Any
 from fallline.errors import FormulaError
 from fallline.program import INCREMENT, Program
 from fallline.schema import Hyper, Link, Rule, unknown_setting
+from fallline.showing import brief, shown
 from fallline.trace import Traced, held, trace
 
 __all__ = ["Chain"]
@@ -31,10 +33,10 @@ class Chain:
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.rules = tuple(link.rule for link in links)
+        self._written = [link.title or link.rule.name for link in links]
         self._check_order()
         self.names = _distinct([r.name for r in self.rules])
         self.titles = {name: link.title or name for name, link in zip(self.names, links)}
-        self._written = [link.title or link.rule.name for link in links]
         self.rule = next(r for r in self.rules if r.kind == "rule")
         self.rule_name = self.names[self.rules.index(self.rule)]
         self._check_whole()
@@ -52,7 +54,7 @@ class Chain:
         return zip(self.names, self.rules)
 
     def _check_order(self) -> None:
-        own = [r.name for r in self.rules if r.kind == "rule"]
+        own = [title for r, title in zip(self.rules, self._written) if r.kind == "rule"]
         if len(own) != 1:
             why = (": two would apply -lr twice and climb. Step them as two optimizers" if own else
                    ": add one, such as fallline.Adam(1e-3)")
@@ -64,7 +66,8 @@ class Chain:
             if _PLACE[first.kind] > _PLACE[second.kind]:
                 wrong, place = (second, "before") if second.kind == "before" else (first, "behind")
                 what = "the gradient" if wrong.kind == "before" else "the increment"
-                right = ", ".join(r.name for r in sorted(self.rules, key=lambda r: _PLACE[r.kind]))
+                placed = sorted(zip(self.rules, self._written), key=lambda link: _PLACE[link[0].kind])
+                right = ", ".join(title for _, title in placed)
                 raise FormulaError(f"{wrong.name} modifies {what} and must stand {place} the rule {own[0]}: "
                                    f"chain({right}).")
 
@@ -134,11 +137,11 @@ class Chain:
         """The chain as it would be written: "Adam(lr=0.001, ...)"."""
         parts = []
         for (name, rule), title in zip(self._named(), self._written):
-            own = [f"{h}={settings[f'{name}.{h}']!r}" for h in rule.hyper if f"{name}.{h}" in settings]
+            own = [f"{h}={shown(settings[f'{name}.{h}'])}" for h in rule.hyper if f"{name}.{h}" in settings]
             parts.append(f"{title}({', '.join(own)})")
         if self.gathers:
             inner = parts[1] if len(parts) == 2 else f"chain({', '.join(parts[1:])})"
-            return f"{self.names[0]}({settings[self.gathers[1]]:g}, {inner})"
+            return f"{self.names[0]}({int(settings[self.gathers[1]])}, {inner})"
         return parts[0] if len(parts) == 1 else f"chain({', '.join(parts)})"
 
     def starts(self) -> dict[str, float | str]:
@@ -250,15 +253,22 @@ def as_link(item: Any) -> Link:
         return item
     if isinstance(item, Rule):
         return Link(item, {})
-    hint = ""
+    raise FormulaError(f"A chain is made of rules, modifiers and optimizers. Got {brief(item)}.{_hint(item)}")
+
+
+def _hint(item: Any) -> str:
+    """What to write in the place of what is no rule."""
+    schedules = sys.modules.get("fallline.schedules")  # which are loaded on first use
+    if schedules is not None and issubclass(item if isinstance(item, type) else type(item), schedules.Schedule):
+        return " A schedule is a setting of a rule: fallline.Adam(lr=cosine(1e-3, steps=10_000))."
     if callable(item):
-        hint = " Decorate it with fallline.rule, fallline.before or fallline.after."
-    elif isinstance(item, (list, tuple)):
-        hint = " Give its members one by one: chain(*links)."
-    elif isinstance(item, str):
-        hint = " Give the thing itself, not its name."
-    elif isinstance(item, numbers.Real):
-        hint = " Settings of rules go by name: Optimizer(my_rule, lr=0.1)."
-    elif hasattr(item, "shape"):
-        hint = " Parameters and gradients go to step: opt.step(params, grads)."
-    raise FormulaError(f"A chain is made of rules, modifiers and optimizers. Got {item!r}.{hint}")
+        return " Decorate it with fallline.rule, fallline.before or fallline.after."
+    if isinstance(item, (list, tuple)):
+        return " Give its members one by one: chain(*links)."
+    if isinstance(item, str):
+        return " Give the thing itself, not its name."
+    if isinstance(item, numbers.Real):
+        return " Settings of rules go by name: Optimizer(my_rule, lr=0.1)."
+    if hasattr(item, "shape"):
+        return " Parameters and gradients go to step: opt.step(params, grads)."
+    return ""

@@ -322,7 +322,8 @@ class Optimizer(Settable):
         """The state by slot name ("m", or "rule.m"): read-only live views, each a tree like the parameters.
 
         Empty before the first step, which is when the shapes are known. A state that was loaded before the first step
-        is shown by leaf path.
+        is shown by leaf path. A slot that starts at the parameter or at the gradient is NaN for a leaf that has not
+        stepped yet, having had no gradient.
         """
         if self._bound:
             return MappingProxyType(self._bound.state_trees())

@@ -23,6 +23,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline.errors import FormulaError
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
+from fallline.showing import brief, shown
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
@@ -53,20 +54,24 @@ class Hyper(NamedTuple):
     range: Range
 
     def check(self, value: Any, owner: str, note: str = "") -> float:
-        """`value` as a float, or a ValueError or TypeError that says what it must be."""
+        """`value` as a float, or a ValueError or TypeError that says what it must be; `note`: what it is a value of."""
         number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            raise TypeError(f"{self.name} of {owner} must be {self._possible()}. Got {brief(value)}{note}.")
+            raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. Got {brief(value)}{note}.")
         if not _finite(number) or not self.range.holds(float(number)):
             finite = "" if _finite(number) or self.range is Real else " and finite"
-            raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {number!r}{note}.")
+            raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {brief(number)}{note}.")
         return float(number)
 
-    def _possible(self) -> str:
+    def asked(self, value: Any) -> Any:
+        """A setting as whoever asks for it sees it: what counts is a whole number, though a formula has it as float."""
+        return int(value) if self.range is WHOLE else value
+
+    def _possible(self, note: str) -> str:
         if self.range is WHOLE:
             return self.range.text
         text = "a number" if self.range is Real else f"a number {self.range.text}"
-        return f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
+        return text if note else f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
 
 
 def _finite(number: Any) -> bool:
@@ -74,12 +79,6 @@ def _finite(number: Any) -> bool:
         return math.isfinite(number)
     except OverflowError:  # an integer beyond float64
         return False
-
-
-def brief(value: Any) -> str:
-    """A value as messages show it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{type(value).__name__}"
 
 
 class Scalar(NamedTuple):
@@ -133,6 +132,7 @@ KINDS = {
     "after": ("d", "x", "t"),  # increment -> increment
 }
 _MEANING = {"g": "the gradient", "d": "the increment", "x": "the parameter", "t": "the step number from 1"}
+_KINDS = {"rule": "a rule", "before": "a modifier of the gradient", "after": "a modifier of the increment"}
 _RETURNS = {"rule": "the increment", "before": "the gradient", "after": "the increment"}
 
 
@@ -295,6 +295,9 @@ class Rule:
                 raise TypeError(f"{name} of {self.name} was given twice, by position and by name.")
             settings[name] = value
         unknown_setting(self.name, settings, self.hyper)
+        for name, value in settings.items():
+            if self.hyper[name].range is WHOLE:  # the others may be trees, which settings.py checks
+                self.hyper[name].check(value, self.name)
         return Link(self, settings)
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
@@ -318,22 +321,24 @@ class Rule:
 
 def _check_function(formula: Any, kind: str) -> None:
     """Refuse what is no function that returns."""
+    a_kind = _KINDS[kind]
     if isinstance(formula, Rule):
-        raise FormulaError(f"{formula.name} is a {formula.kind} already.")
-    if not callable(formula) or isinstance(formula, type):
-        raise FormulaError(f"A {kind} is a function of g, ... Got {brief(formula)}.")
+        raise FormulaError(f"{formula.name} is {_KINDS[formula.kind]} already.")
+    if not callable(formula) or isinstance(formula, type) or hasattr(formula, "hyper"):  # optimizers are callable
+        raise FormulaError(f"{a_kind.capitalize()} is a function of {KINDS[kind][0]}, ... Got {brief(formula)}.")
     if any(asks(formula) for asks in _NOT_RETURNING):
-        raise FormulaError(f"A {kind} is a function that returns: no `async`, no `yield`. Got {brief(formula)}.")
+        raise FormulaError(f"{a_kind.capitalize()} is a function that returns: no `async`, no `yield`. "
+                           f"Got {brief(formula)}.")
 
 
 _NOT_RETURNING = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
-def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any) -> None:
+def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any, what: str = "hyper-parameter") -> None:
     """Refuse settings that are not known, listing those that are."""
     for name in settings:
         if name not in known:
-            raise TypeError(f"{owner} has no hyper-parameter {name!r}. Known: {', '.join(known) or 'none'}.")
+            raise TypeError(f"{owner} has no {what} {name!r}. Known: {', '.join(known) or 'none'}.")
 
 
 @dataclass(frozen=True)
@@ -346,7 +351,7 @@ class Link:
     step = update = property(_no_optimizer)
 
     def __repr__(self) -> str:
-        return f"{self.rule.name}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
+        return f"{self.rule.name}({', '.join(f'{k}={shown(v)}' for k, v in self.settings.items())})"
 
 
 def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None,

@@ -6,7 +6,9 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from fallline.keeping import Keeping
+from fallline.options import Options
 from fallline.settings import check, renewed
+from fallline.showing import shown
 
 __all__ = ["Settable"]
 
@@ -30,8 +32,8 @@ class Settable(Keeping):
         return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
 
     def _get(self, name: str) -> Any:
-        qualified = self._qualified(name)
-        return renewed(self._settings[self._chain.source(qualified, self._settings)])
+        source = self._chain.source(self._qualified(name), self._settings)
+        return self._chain.hyper[source].asked(renewed(self._settings[source]))
 
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)
@@ -67,12 +69,20 @@ class Settable(Keeping):
         return self._get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_") or isinstance(getattr(type(self), name, None), property):
+        own = getattr(type(self), name, None)
+        if name.startswith("_") or (isinstance(own, property) and own.fset):
             object.__setattr__(self, name, value)
+        elif own is not None:
+            raise AttributeError(self._unsettable(name))
         elif name in self._chain.short:
             self._set(name, value)
         else:
             raise AttributeError(self._unknown(name))
+
+    def _unsettable(self, name: str) -> str:
+        if name in Options._fields:
+            return f"{name} is chosen when an optimizer is made, {type(self).__name__}(..., {name}=...), and kept."
+        return f"{name} of {type(self).__name__} cannot be set. Its hyper-parameters can: {', '.join(self.hyper)}."
 
     def _unknown(self, name: str) -> str:
         chain = self.__dict__.get("_chain")
@@ -112,4 +122,4 @@ class _Hyper(MutableMapping[str, Any]):
         return len(self._optimizer._settings)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return f"{{{', '.join(f'{name!r}: {shown(value)}' for name, value in self.items())}}}"

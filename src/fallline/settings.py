@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fallline.schema import WHOLE, Hyper, brief
+from fallline.functions import check_arity, check_schedule, is_function, itself
+from fallline.schema import WHOLE, Hyper
+from fallline.showing import brief, shown
 from fallline.trees import Treedef, flatten, paths
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
@@ -24,7 +25,7 @@ class ByPath:
     function: Callable[[str], Any]
 
     def __repr__(self) -> str:
-        return f"by_path({getattr(self.function, '__name__', self.function)})"
+        return f"by_path({shown(self.function)})"
 
 
 def by_path(function: Callable[[str], Any]) -> ByPath:
@@ -39,9 +40,9 @@ def by_path(function: Callable[[str], Any]) -> ByPath:
     >>> fl.Adam(lr=by_path(lambda path: 0.0 if path.endswith("b") else 0.01)).lr
     by_path(<lambda>)
     """
-    if not callable(function):
-        raise TypeError(f"by_path needs a function of the leaf's path. Got {function!r}.")
-    _check_arity(function, "by_path needs a function of one argument, the leaf's path")
+    if not is_function(function):
+        raise TypeError(f"by_path needs a function of the leaf's path. Got {brief(function)}.")
+    check_arity(function, "by_path needs a function of one argument, the leaf's path")
     return ByPath(function)
 
 
@@ -72,25 +73,12 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {type(value).__name__}: {REMEDY}.")
     if isinstance(value, type):
-        raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. Got the class "
-                        f"{value.__name__} itself: make one, {value.__name__}(...).")
-    if callable(value) and not hasattr(value, "hyper"):  # rules and optimizers are callable, but no schedules
-        _check_arity(value, f"{hyper.name} of {owner}, a schedule, must be a function of one argument, the number of "
-                            "completed steps")
+        raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
+                        f"Got {brief(value)}{itself(value)}.")
+    if is_function(value):
+        check_schedule(value, f"{hyper.name} of {owner}")
         return value
     return hyper.check(value, owner)
-
-
-def _check_arity(function: Callable[..., Any], said: str) -> None:
-    """Raise TypeError, beginning with what is `said`, for a function that cannot be called with one argument."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of some that are built in nothing is known
-        return
-    try:
-        signature.bind(0)
-    except TypeError:
-        raise TypeError(f"{said}. Got {getattr(function, '__name__', function)}{signature}.") from None
 
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"
@@ -142,7 +130,7 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
 
 def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list[str]) -> list[Setting]:
     if isinstance(value, ByPath):
-        return [check(hyper, value.function(name), f"{owner} at {name!r}") for name in names]
+        return [_at_path(hyper, value, owner, name) for name in names]
     if isinstance(value, np.ndarray) and len(names) == 1:
         return [value]
     if treedef.spec is not None and not isinstance(value, np.ndarray):
@@ -153,9 +141,18 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
         except ValueError:
             pass
         else:
-            return [v.function(name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
+            return [_at_path(hyper, v, owner, name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
     several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
     where = several if treedef.spec is not None else "a single array"
     got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
                      f"({where}). Got {got}.")
+
+
+def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:
+    """What a setting by path is for the leaf of that path."""
+    found = setting.function(name)
+    if isinstance(found, (dict, list, tuple, ByPath)):
+        raise TypeError(f"{hyper.name} of {owner} at {name!r}, one leaf, must be a number, a schedule or an array of "
+                        f"its shape. Got {brief(found)}.")
+    return check(hyper, found, f"{owner} at {name!r}")

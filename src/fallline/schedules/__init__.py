@@ -18,6 +18,8 @@ cosine(peak=0.001, steps=10000, warmup=500, end=0.0)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from fallline.schedules.base import Schedule
 from fallline.schedules.picture import plot
 from fallline.schedules.shapes import (
@@ -51,6 +53,12 @@ __all__ = [
     "step",
     "warmup_stable_decay",
 ]
+
+
+if not TYPE_CHECKING:  # which knows the names, and would take any for one
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(f"fallline.schedules has no {name!r}. Known: {', '.join(__all__)}.")
 
 
 def __dir__() -> list[str]:

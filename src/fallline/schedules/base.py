@@ -7,13 +7,16 @@ import inspect
 import math
 import numbers
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
-from fallline.schema import brief
+from fallline.functions import is_function, itself
+from fallline.schema import unknown_setting
+from fallline.showing import brief, shown
 
-__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Value", "whole"]
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Value", "made", "whole"]
 
 
 class Kind(NamedTuple):
@@ -40,7 +43,7 @@ def whole(value: Any) -> int:
 
 
 def _function(value: Any) -> Any:
-    if not callable(value) or isinstance(value, type):
+    if not is_function(value):
         raise TypeError
     return value
 
@@ -83,6 +86,11 @@ class Schedule:
 
     warmup: int = 0
 
+    def __new__(cls, *args: Any, **given: Any) -> Schedule:
+        if cls is Schedule:
+            raise TypeError("Schedule is what all schedules are: make one by name, such as cosine(1e-3, steps=100).")
+        return super().__new__(cls)
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         head, mark, example = inspect.cleandoc(cls.__doc__ or "").partition("\n\n>>>")
@@ -115,7 +123,8 @@ class Schedule:
         try:
             found = kind.convert(plain)
         except TypeError:
-            raise TypeError(f"{name} of {type(self).__name__} must be {kind.text}. Got {brief(value)}.") from None
+            hint = itself(value) if kind.convert is _function else ""
+            raise TypeError(f"{name} of {type(self).__name__} must be {kind.text}. Got {brief(value)}{hint}.") from None
         except OverflowError:  # an integer beyond float64
             found = math.inf
         self._require(kind.holds(found), name, kind.text, value)
@@ -127,6 +136,11 @@ class Schedule:
 
     def _check(self) -> None:
         """Raise ValueError if the parameters do not go together."""
+
+    def __repr__(self) -> str:
+        own: Any = self  # a dataclass; files and comparisons with them need all that there is
+        parts = [f"{f.name}={shown(getattr(self, f.name), items=sys.maxsize)}" for f in fields(own)]
+        return f"{type(self).__qualname__}({', '.join(parts)})"
 
     def __call__(self, t: int) -> float:
         must = f"t of {type(self).__name__} must be a whole number ≥ 0, that of the completed steps."
@@ -150,14 +164,50 @@ class Schedule:
         raise NotImplementedError
 
 
+Made = TypeVar("Made", bound=type[Schedule])
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def made(cls: Made) -> Made:
+    """A class of schedules as a frozen dataclass that says what its parameters are if they are not these."""
+    own: Any = dataclass(frozen=True, repr=False)(cls)
+    init = own.__init__
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **given: Any) -> None:
+        _check_given(own, args, given)
+        init(self, *args, **given)
+
+    own.__init__ = checked
+    return own
+
+
+def _check_given(cls: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+    """Refuse arguments that a schedule does not have, or of which one lacks, in one sentence."""
+    name, known = cls.__name__, {f.name: f for f in fields(cls)}
+    unknown_setting(name, given, known, "parameter")
+    first = [key for key, f in known.items() if not f.kw_only]
+    if len(args) > len(first):
+        others = ", ".join(key for key in known if key not in first)
+        raise TypeError(f"{name} takes at most {len(first)} parameters by position ({', '.join(first)})"
+                        f"{f', {others} by name' * bool(others)}. Got {len(args)}.")
+    for key in first[: len(args)]:
+        if key in given:
+            raise TypeError(f"{key} of {name} was given twice, by position and by name.")
+    found = {*first[: len(args)], *given}
+    if lacking := [key for key, f in known.items() if f.default is MISSING and key not in found]:
+        own = ", ".join(key if f.default is MISSING else f"{key}={f.default}" for key, f in known.items())
+        raise TypeError(f"{name} needs {' and '.join(lacking)}. Its parameters: {own}.")
+
+
 @functools.cache
 def _kinds(cls: Any) -> dict[str, tuple[Kind, bool]]:
     """Of each field of a schedule what it may be, and whether it holds several of these."""
     hints, found = get_type_hints(cls, include_extras=True), {}
-    for field in fields(cls):
-        hint = hints[field.name]
+    for f in fields(cls):
+        hint = hints[f.name]
         several = get_origin(hint) is Sequence
         for kind in get_args(get_args(hint)[0] if several else hint):
             if isinstance(kind, Kind):
-                found[field.name] = kind, several
+                found[f.name] = kind, several
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from fallline.schedules import shapes
 from fallline.schedules.base import Schedule
-from fallline.schema import brief
+from fallline.showing import brief
 
 __all__ = ["from_data", "is_built_in", "to_data"]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fallline.functions import check_arity, is_function, itself
 from fallline.schedules.base import Schedule, whole
 from fallline.schedules.shapes import constant, cosine  # noqa: F401  (the doctest)
-from fallline.schema import brief
+from fallline.showing import brief, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -46,7 +48,7 @@ def plot(schedules: Any, steps: int | None = None) -> Figure:
     ts = sorted({k * last // POINTS for k in range(POINTS + 1)})
     figure = _figure(len(functions))
     for (name, function), colour, dash in zip(functions, itertools.cycle(COLOURS), itertools.cycle(DASHES)):
-        figure.add_scatter(x=ts, y=[float(function(t)) for t in ts], name=name, line={"color": colour, "dash": dash},
+        figure.add_scatter(x=ts, y=[_value(function, t) for t in ts], name=name, line={"color": colour, "dash": dash},
                            mode="lines+markers" if last <= SINGLY else "lines")
     return figure
 
@@ -57,7 +59,8 @@ def _last(steps: Any) -> int:
     except TypeError:
         last = 0
     if last < 1:
-        raise ValueError(f"steps of plot must be a whole number ≥ 1. Got {brief(steps)}.")
+        hint = ": give several schedules as a list, plot([a, b])" if is_function(steps) else ""
+        raise ValueError(f"steps of plot must be a whole number ≥ 1. Got {brief(steps)}{hint}.")
     return last
 
 
@@ -68,21 +71,27 @@ def _named(schedules: Any, name: str = "") -> list[tuple[str, Callable[[int], fl
     elif isinstance(schedules, (list, tuple)):
         parts = [_named(value, f"{name}/{k}" if name else "") for k, value in enumerate(schedules)]
     else:
-        parts = [[(name or _name(schedules), _function(schedules))]]
+        parts = [[(name or shown(schedules), _function(schedules))]]
     return list(itertools.chain.from_iterable(parts))
 
 
 def _function(value: Any) -> Callable[[int], float]:
-    if isinstance(value, (int, float)):
+    with contextlib.suppress(TypeError, ValueError):  # for what is no number
         return constant(value)
-    if not callable(value) or isinstance(value, type) or hasattr(value, "hyper"):
+    if not is_function(value):
         raise TypeError("plot takes a schedule, a function of the number of completed steps, or a list or dict of "
-                        f"these, such as opt.lr. Got {brief(value)}.")
+                        f"these, such as opt.lr. Got {brief(value)}{itself(value)}.")
+    check_arity(value, "plot takes functions of one argument, the number of completed steps")
     return value
 
 
-def _name(value: Any) -> str:
-    return getattr(value, "__name__", None) or repr(value)
+def _value(function: Callable[[int], float], t: int) -> float:
+    value = function(t)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"plot takes functions that return numbers. Got {brief(value)} from {shown(function)} at t={t}."
+                        ) from None
 
 
 def _figure(lines: int) -> Figure:

@@ -7,9 +7,10 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Value
+from fallline.functions import check_schedule
+from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Value, made
 
 __all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "join", "linear", "one_cycle",
            "piecewise", "polynomial", "step", "warmup_stable_decay"]  # fmt: skip
@@ -26,7 +27,7 @@ def _half_cosine(first: float, last: float, x: float) -> float:
     return _mixed(first, last, (1 + math.cos(math.pi * x)) / 2)
 
 
-@dataclass(frozen=True)
+@made
 class constant(Schedule):
     """One value, after warmup.
 
@@ -46,7 +47,7 @@ class constant(Schedule):
         return max(100, 2 * self.warmup)
 
 
-@dataclass(frozen=True)
+@made
 class piecewise(Schedule):
     """Constant between boundaries: `values[k + 1]` from t = `boundaries[k]` on.
 
@@ -96,7 +97,7 @@ class _Descent(Schedule):
         return self.steps
 
 
-@dataclass(frozen=True)
+@made
 class linear(_Descent):
     """From peak to end in a straight line.
 
@@ -116,7 +117,7 @@ class linear(_Descent):
         return _mixed(self.peak, self.end, (length - s) / length)
 
 
-@dataclass(frozen=True)
+@made
 class polynomial(_Descent):
     """end + (peak − end)·(share of steps that is left)^power.
 
@@ -136,7 +137,7 @@ class polynomial(_Descent):
         return _mixed(self.peak, self.end, ((length - s) / length) ** self.power)
 
 
-@dataclass(frozen=True)
+@made
 class cosine(_Descent):
     """From peak to end along half a cosine: end + (peak − end)·(1 + cos(π·s/n))/2 at step s of n after warmup.
 
@@ -160,7 +161,7 @@ class cosine(_Descent):
         return _half_cosine(self.peak, self.end, s / length)
 
 
-@dataclass(frozen=True)
+@made
 class cosine_restarts(Schedule):
     """Half cosines from peak to end, over and over: SGDR's warm restarts.
 
@@ -219,7 +220,7 @@ class _Geometric(Schedule):
         return self.warmup + math.ceil(self.every * min(max(factors, 1.0), 1e12))
 
 
-@dataclass(frozen=True)
+@made
 class exponential(_Geometric):
     """peak·factor^(s/every), s steps after warmup, but not beyond end.
 
@@ -240,7 +241,7 @@ class exponential(_Geometric):
         return self._times(s / self.every)
 
 
-@dataclass(frozen=True)
+@made
 class step(_Geometric):
     """Multiplied by a factor every so many steps, but not beyond end.
 
@@ -260,7 +261,7 @@ class step(_Geometric):
         return self._times(s // self.every)
 
 
-@dataclass(frozen=True)
+@made
 class inverse_sqrt(Schedule):
     """peak/√(1 + s/timescale), s steps after warmup: peak·√(warmup/t) where timescale is warmup, as it is by default.
 
@@ -285,7 +286,7 @@ class inverse_sqrt(Schedule):
         return self.warmup + 10 * self.timescale
 
 
-@dataclass(frozen=True)
+@made
 class one_cycle(_Descent):
     """Half a cosine up from start to peak, another down to end.
 
@@ -324,7 +325,7 @@ class one_cycle(_Descent):
         return _half_cosine(self.peak, self.end, (s - self.rise) / (length - self.rise))
 
 
-@dataclass(frozen=True)
+@made
 class warmup_stable_decay(_Descent):
     """The peak, kept until the last `decay` steps, which go down to end in a straight line.
 
@@ -351,7 +352,7 @@ class warmup_stable_decay(_Descent):
         return _mixed(self.peak, self.end, min(length - s, self.decay) / self.decay)
 
 
-@dataclass(frozen=True)
+@made
 class join(Schedule):
     """One schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
 
@@ -368,6 +369,8 @@ class join(Schedule):
     boundaries: Sequence[Length]
 
     def _check(self) -> None:
+        for k, schedule in enumerate(self.schedules):
+            check_schedule(schedule, f"schedules[{k}] of join")
         _check_boundaries(self, self.boundaries, len(self.schedules), "schedules")
 
     def _after(self, s: int) -> float:
