@@ -232,10 +232,11 @@ RECIPES = {
     "schedule": lambda **o: fl.Adam(lr=halving, **o),
     "tree": lambda **o: fl.Adam(lr={"a": halving, "b": np.linspace(0.1, 0.2, 6).reshape(2, 3)}, **o),
     "partition": lambda **o: fl.partition({"weights": fl.Nadam(0.01), "rest": RECIPES["clipped"]()}, by_rank, **o),
+    "around a partition": lambda **o: fl.chain(fl.clip_norm(0.5), RECIPES["partition"](), fl.weight_decay(0.01), **o),
     "mask": lambda **o: fl.mask({"a": True, "b": False}, RECIPES["chain"](), **o),
 }
 """Optimizers that stand for all: the ten, a chain, a rule and a schedule of one's own, settings by leaf."""
-COUPLED = ("clipped", "numbers", *OF_THE_TREE)  # whose leaves share a norm
+COUPLED = ("clipped", "numbers", "around a partition", *OF_THE_TREE)  # whose leaves share a norm
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 

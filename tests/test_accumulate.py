@@ -13,6 +13,8 @@ INNER = {
     "Adam": lambda: fl.Adam(0.1),
     "a chain with a schedule": lambda: fl.chain(fl.clip_norm(0.5), fl.Momentum(lambda t: 0.5 / (1 + t)),
                                                 fl.average(0.5)),
+    "a rule of whole leaves": lambda: fl.chain(fl.clip_norm(0.5), fl.Muon(0.1), fl.average(0.5)),
+    "another with factored state": lambda: fl.Adafactor(),
 }
 every_inner = pytest.mark.parametrize("inner", INNER)
 

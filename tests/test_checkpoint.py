@@ -54,6 +54,7 @@ NEEDED = {
     "schedule": {"lr": halving},
     "tree": {"lr": {"a": halving, "b": 0.0}},
     "partition": {"label": by_rank},
+    "around a partition": {"label": by_rank},
 }
 
 

@@ -148,8 +148,6 @@ def test_what_it_cannot_take_is_refused_by_name():
         fl.Optimizer(by_row).step(np.ones((2, 2), complex), np.ones((2, 2), complex))
     with pytest.raises(TypeError, match=r"lr of by_row .* cannot differ by coordinate: give one number for each leaf"):
         fl.Optimizer(by_row, lr=np.ones((2, 2))).step(np.ones((2, 2)), np.ones((2, 2)))
-    with pytest.raises(fl.FormulaError, match="kept keeps state and cannot stand before by_row"):
-        fl.chain(fl.before(_kept), by_row)
     for chain in (fl.Optimizer(by_row), fl.chain(fl.l2(0.1), fl.Adafactor()), fl.Muon()):
         with pytest.raises(TypeError, match=r"needs the parameters: opt.update\(grads, params=w\)"):
             chain.update(np.ones((2, 2)))
@@ -160,8 +158,44 @@ def test_what_it_cannot_take_is_refused_by_name():
         fl.Optimizer(by_row).step(jnp.ones((2, 2)), jnp.ones((2, 2)))
 
 
-def _kept(g, m=0):
-    return g + m, g
+@every_engine
+def test_modifiers_before_and_behind_it_keep_state_too_by_coordinate_and_as_numbers(engine):
+    @fl.before
+    def smoothed(g, m=0, calls=fl.scalar(0), *, beta=0.5):
+        m = beta * m + (1 - beta) * g / fl.norm(g)
+        return m / (1 + calls), m, calls + 1
+
+    @fl.after
+    def slower(d, longest=fl.scalar(0.0), a=0):
+        longest = fl.maximum(longest, fl.norm(d))
+        return d / longest, longest, a + d
+
+    @fl.rule
+    def taken(g):
+        return -0.1 * g
+
+    whole = fl.rule(lambda g: np.multiply(-0.1, g), whole_leaf=True)
+    opt, other = (fl.chain(smoothed, one, slower, engine=engine) for one in (whole, taken))
+    w, v = leaves(0), leaves(0)
+    for t in range(1, 6):
+        g = {**leaves(t), "a": None} if t == 3 else leaves(t)
+        opt.step(w, g)
+        other.step(v, g)
+    assert frozen(w) == frozen(v)
+    assert {slot: frozen(tree) for slot, tree in opt.state.items()} == {
+        slot: frozen(tree) for slot, tree in other.state.items()}
+    before = frozen(w), memory_of(opt)
+    assert_refused(lambda: opt.step(w, {**leaves(5), "b": np.ones(4)}), "must have the shape", opt, w)
+    assert (frozen(w), memory_of(opt)) == before
 
 
-_kept.__name__ = "kept"
+def test_a_setting_that_state_started_at_is_not_changed_without_effect():
+    opt = fl.Muon()
+    opt.adam_eps = 1e-6
+    w = opt.step(np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="adam_eps of Muon only says where the state starts, and that has started"):
+        opt.adam_eps = 1e-4
+    assert opt.adam_eps == 1e-6
+    opt.reset()
+    opt.adam_eps = 1e-4
+    assert opt.step(w, np.ones(3)) is w

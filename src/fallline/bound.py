@@ -155,9 +155,9 @@ class Bound:
 
     def resolve(self, settings: Mapping[str, Any]) -> None:
         """Take the hyper-parameters' values, leaf by leaf; raises and changes nothing if they do not fit."""
-        program = self.chain.stepping
-        powers, single, common = ({self.chain.source(q, settings) for q in some}
-                                  for some in (program.powers, program.single, program.common))
+        programs = self.chain.programs
+        powers, single, common = ({self.chain.source(q, settings) for some in kind for q in some} for kind in
+                                  zip(*((each.powers, each.single, each.common) for each in programs)))
         single |= {self.chain.source(q, settings) for q in self.chain.of_whole_leaf}
         found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes,
                             "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
@@ -210,17 +210,20 @@ class Bound:
         """
         return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
 
-    def new_numbers(self, program: Program, live: Sequence[int], t: int, memo: dict[Any, Any]) -> np.ndarray:
-        """The state that is one number as it is after the coming step, in which these leaves take part."""
+    def new_numbers(self, program: Program, live: Sequence[int], t: int, memo: dict[Any, Any]) -> dict[str, list[Any]]:
+        """What the program makes of the state that is one number in the coming step, in which these leaves take part:
+        by slot a number, or one for each leaf (None for the others)."""
         names = [name for name, _ in program.numbers]
-        new: dict[str, list[float | None]] = {name: [None] * len(self.shapes) for name in names}
-        for k in live if self.numbers.leaf else ():
-            for name, value in zip(names, self._evaluated(program, k, t, t - int(self.missed[k]), memo)[1]):
-                new[name][k] = float(value)
-        if self.numbers.tree and self.shapes:
-            of_tree = dict(zip(names, self._evaluated(program, 0, t, t, memo)[1]))
-            new.update({name: [float(of_tree[name])] for name in self.numbers.tree})
-        return self.numbers.renewed(new)
+        new: dict[str, list[Any]] = {name: [None] * len(self.shapes) for name in names if name in self.numbers.leaf}
+        for k in live if new else ():
+            values = dict(zip(names, self._evaluated(program, k, t, t - int(self.missed[k]), memo)[1]))
+            for name in new:
+                new[name][k] = float(values[name])
+        of_tree = [name for name in names if name in self.numbers.tree]
+        if of_tree and self.shapes:
+            values = dict(zip(names, self._evaluated(program, 0, t, t, memo)[1]))
+            new.update({name: [float(values[name])] for name in of_tree})
+        return new
 
     def _evaluated(self, program: Program, k: int, t: int, count: int,
                    memo: dict[Any, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from fallline.schema import Hyper, Link, Rule, unknown_setting
 from fallline.showing import brief, shown
 from fallline.trace import Traced, held, trace
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "as_link", "distinct", "titled", "written"]
 
 _PLACE = {"before": 0, "rule": 1, "after": 2}
 
@@ -28,24 +28,26 @@ class Chain:
     hyper-parameter without default is the chain's of that name (`shared`). State slots are called by their own name,
     or "rule.slot" if several rules have that name.
 
+    `around` says how many rules at its beginning and at its end are those of a chain around several (`partition`): what
+    is summed over the tree by the first ones is summed over the trees of all.
+
     Raises FormulaError for anything but modifiers of the gradient, exactly one rule, modifiers of the increment.
     """
 
-    def __init__(self, links: Sequence[Link]) -> None:
-        self.rules = tuple(link.rule for link in links)
+    def __init__(self, links: Sequence[Link], around: tuple[int, int] = (0, 0)) -> None:
+        self.rules, self.around = tuple(link.rule for link in links), around
         self._written = [link.title or link.rule.name for link in links]
         self._check_order()
-        self.names = _distinct([r.name for r in self.rules])
+        self.names = distinct([r.name for r in self.rules])
         self.titles = {name: link.title or name for name, link in zip(self.names, links)}
         self.rule = next(r for r in self.rules if r.kind == "rule")
         self.rule_name = self.names[self.rules.index(self.rule)]
-        self._check_whole()
         self.hyper: dict[str, Hyper] = {f"{n}.{h.name}": h for n, r in self._named() for h in r.hyper.values()}
         self.short = self._short_names()
         self.slots = self._slot_names()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Chain, ([Link(rule, {}, title) for rule, title in zip(self.rules, self._written)],)
+        return Chain, ([Link(rule, {}, title) for rule, title in zip(self.rules, self._written)], self.around)
 
     def __deepcopy__(self, memo: Any) -> Chain:
         return self
@@ -70,12 +72,6 @@ class Chain:
                 right = ", ".join(title for _, title in placed)
                 raise FormulaError(f"{wrong.name} modifies {what} and must stand {place} the rule {own[0]}: "
                                    f"chain({right}).")
-
-    def _check_whole(self) -> None:
-        for r in self.rules[: self.rules.index(self.rule)]:
-            if self.rule.whole_leaf and r.slots:
-                raise FormulaError(f"{r.name} keeps state and cannot stand before {self.rule.name}, a function of "
-                                   "whole leaves: only modifiers without state can.")
 
     def _short_names(self) -> dict[str, str]:
         """Names without "rule." where they mean one value: that of the one rule that has it, for others too."""
@@ -130,19 +126,11 @@ class Chain:
     @property
     def title(self) -> str:
         """What error messages call the chain."""
-        names = ", ".join(self.titles.values())
-        return names if len(self.rules) == 1 else f"chain({names})"
+        return titled(list(self.titles.values()))
 
     def describe(self, settings: Mapping[str, Any]) -> str:
         """The chain as it would be written: "Adam(lr=0.001, ...)"."""
-        parts = []
-        for (name, rule), title in zip(self._named(), self._written):
-            own = [f"{h}={shown(settings[f'{name}.{h}'])}" for h in rule.hyper if f"{name}.{h}" in settings]
-            parts.append(f"{title}({', '.join(own)})")
-        if self.gathers:
-            inner = parts[1] if len(parts) == 2 else f"chain({', '.join(parts[1:])})"
-            return f"{self.names[0]}({int(settings[self.gathers[1]])}, {inner})"
-        return parts[0] if len(parts) == 1 else f"chain({', '.join(parts)})"
+        return written(self.links(settings))
 
     def starts(self) -> dict[str, float | str]:
         """Where each state slot starts: a number or the qualified name of a hyper-parameter.
@@ -173,9 +161,14 @@ class Chain:
         return frozenset(f"{self.rule_name}.{h}" for h in self.rule.hyper if self.rule.whole_leaf)
 
     @property
+    def programs(self) -> list[Program]:
+        """The programs of a step."""
+        return [program for program in (self.ahead, self.stepping) if program is not None]
+
+    @property
     def ahead(self) -> Program | None:
         """The program of the modifiers before a rule of whole leaves; None if there are none."""
-        return _ahead(self)
+        return _ahead(self) if self.rule.whole_leaf else None
 
     @property
     def stepping(self) -> Program:
@@ -190,7 +183,7 @@ class Chain:
     @property
     def needs_parameters(self) -> bool:
         """Whether the increment depends on the parameters themselves."""
-        ahead = self.ahead.reads if self.rule.whole_leaf and self.ahead is not None else ()
+        ahead = self.ahead.reads if self.ahead is not None else ()
         return "x" in self.updating.reads or "x" in ahead or (self.rule.whole_leaf and "x" in self.rule.given)
 
     def holding(self, into: str) -> Program:
@@ -205,20 +198,26 @@ class Chain:
 
     def __eq__(self, other: object) -> bool:
         """Chains of the same rules have the same names and so the same programs, whatever their settings."""
-        return isinstance(other, Chain) and self.rules == other.rules
+        return isinstance(other, Chain) and (self.rules, self.around) == (other.rules, other.around)
 
     def __hash__(self) -> int:
-        return hash(self.rules)
+        return hash((self.rules, self.around))
 
     def traced(self) -> list[Traced]:
         """The rules with the names that their slots and hyper-parameters have in this chain."""
-        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper})
-                for n, r in self._named()]
+        return [Traced(r, {s: self.slots[n, s] for s in r.slots}, {h: f"{n}.{h}" for h in r.hyper}, k < self.around[0])
+                for k, (n, r) in enumerate(self._named())]
+
+    @property
+    def outer(self) -> list[int]:
+        """The rules, by place, of the chain around."""
+        first, last = self.around
+        return [k for k in range(len(self.rules)) if k < first or k >= len(self.rules) - last]
 
     def only_start(self) -> frozenset[str]:
-        """The hyper-parameters that a state slot starts at and no formula reads."""
+        """The hyper-parameters that a state slot starts at and no formula reads, as far as formulas are traced."""
         started = {s for s in self.starts().values() if isinstance(s, str)}
-        return frozenset(started - set(self.stepping.settings) - self.of_whole_leaf)
+        return frozenset(started - {q for program in self.programs for q in program.settings})
 
 
 @lru_cache(maxsize=256)  # to trace costs a millisecond, and optimizers come by the thousand
@@ -237,7 +236,23 @@ def _held(chain: Chain, into: str) -> Program:
     return held(chain.traced()[0], into)
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def written(links: Sequence[Link | str]) -> str:
+    """How links are written, some of which may be written already."""
+    first = links[0]
+    if isinstance(first, Link) and first.rule.hold is not None:
+        return f"{first.rule.name}({int(first.settings['n'])}, {written(links[1:])})"
+    each = [link if isinstance(link, str) else
+            f"{link.title or link.rule.name}({', '.join(f'{h}={shown(value)}' for h, value in link.settings.items())})"
+            for link in links]
+    return each[0] if len(each) == 1 else f"chain({', '.join(each)})"
+
+
+def titled(names: Sequence[str]) -> str:
+    """What error messages call a chain of links of these names."""
+    return names[0] if len(names) == 1 else f"chain({', '.join(names)})"
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the links; a second one of the same name gets a number."""
     result: list[str] = []
     for name in names:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fallline import rules as built_in
@@ -76,7 +77,8 @@ def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
         chain = _chain(path, contents.built, contents.state, given)
     settings = chain.qualify(hyper)
     with guarding(path):
-        return _with(path, contents.built, contents.state, chain, settings, given)
+        links = _links(path, contents.state, chain, settings, lambda qualified: chain.hyper[qualified].name)
+        return _made(path, contents.built, links, given.classes)
 
 
 def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Partition:
@@ -86,15 +88,29 @@ def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
         built, state = contents.built["parts"], contents.state["parts"]
         if {name: own is None for name, own in built.items()} != {name: own is None for name, own in state.items()}:
             raise ValueError(f"its parts are {', '.join(built)}, and those of its state {', '.join(state)}")
-        chains = {name: _chain(path, own, state[name], given) for name, own in built.items() if own is not None}
+        around = _around(contents.built)
+        chains = {name: _chain(path, own, state[name], given, around) for name, own in built.items() if own is not None}
         kind = {"Partition": Partition, "Mask": Mask}[contents.built["class"]]
         options = Options(**_options(contents.built))
         label = _label(path, kind.divider, contents.state["label"], hyper)
-    settings = Chains(kind.kind, chains).qualify({key: v for key, v in hyper.items() if key != kind.divider})
+    whole = Chains(kind.kind, chains)
+    settings = whole.qualify({key: v for key, v in hyper.items() if key != kind.divider})
     with guarding(path):
-        parts = {name: own and _with(path, own, state[name], chains[name], settings[name], given, f"{name}.")
+        links = {name: _links(path, state[name], chain, settings[name], partial(whole.name_of, name))
+                 for name, chain in chains.items()}
+        before, after = around
+        parts = {name: own and _made(path, own, links[name][before : len(links[name]) - after], given.classes)
                  for name, own in built.items()}
-        return kind(parts, label, options)
+        first = next(iter(links.values()))
+        return kind(parts, label, options, (first[:before], first[len(first) - after :]))
+
+
+def _around(built: Mapping[str, Any]) -> tuple[int, int]:
+    """How many rules of each part stand around all, before and behind."""
+    before, after = built.get("around", (0, 0))
+    if type(before) is not int or type(after) is not int or min(before, after) < 0:
+        raise ValueError(f"its parts cannot have {before!r} and {after!r} rules around them")
+    return before, after
 
 
 def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
@@ -106,12 +122,11 @@ def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
     return hyper.get(name, saved)
 
 
-def _with(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], chain: Chain, settings: Mapping[str, Any],
-          given: _Given, part: str = "") -> Optimizer:
-    """The optimizer of a chain with the settings of its state, and these, which are functions."""
-    _check_functions(path, state["hyper"], settings, chain, part)
-    loaded = checked(state, chain, settings)
-    return _made(path, built, chain.links(loaded.settings), given.classes)
+def _links(path: Any, state: Mapping[str, Any], chain: Chain, settings: Mapping[str, Any],
+           name_of: Callable[[str], str]) -> list[Link]:
+    """The links of a chain with the settings of its state, and these, which are functions."""
+    _check_functions(path, state["hyper"], settings, chain, name_of)
+    return chain.links(checked(state, chain, settings).settings)
 
 
 def _given(items: Sequence[Any]) -> _Given:
@@ -127,7 +142,8 @@ def _given(items: Sequence[Any]) -> _Given:
     return _Given(found, classes)
 
 
-def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given: _Given) -> Chain:
+def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given: _Given,
+           around: tuple[int, int] = (0, 0)) -> Chain:
     links = []
     for (name, title), origin in zip(built["links"], state["rules"].values(), strict=True):
         if type(name) is not str or type(title) is not str:
@@ -141,18 +157,19 @@ def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given:
             raise CheckpointError(f"{path} needs the rule {name!r}, which is not fallline's own: give it, "
                                   f"fl.load(path, rules=[{name}]).")
         links.append(Link(rule, {}, title))
-    return Chain(links)
+    return Chain(links, around)
 
 
-def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain, part: str) -> None:
-    """Refuse functions that are missing, and what is given where there was none; `part` stands before their names."""
+def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain,
+                     name_of: Callable[[str], str]) -> None:
+    """Refuse functions that are missing, and what is given where there was none; `name_of` says how they are given."""
     for qualified, value in saved.items():
         if names_function(value) != (qualified in given):
-            name, owner = chain.hyper[qualified].name, chain.owner(qualified)
+            hyper, owner, name = chain.hyper[qualified].name, chain.owner(qualified), name_of(qualified)
             remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
                       "Functions cannot be saved: give it again, "
-                      f"fl.load(path, {f'**{{{part + name!r}: ...}}' if part else f'{name}=...'})")
-            raise CheckpointError(f"{path}: {name} of {owner} was {shown(value)} when it was saved. {remedy}.")
+                      f"fl.load(path, {f'{name}=...' if name.isidentifier() else f'**{{{name!r}: ...}}'})")
+            raise CheckpointError(f"{path}: {hyper} of {owner} was {shown(value)} when it was saved. {remedy}.")
 
 
 def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]

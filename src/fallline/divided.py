@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.arrays import as_number, detached, filled_like, is_number, mark_changed, view
 from fallline.bound import Bound, leaves_of
+from fallline.engines.blocks import halved
 from fallline.hoststep import detach
 from fallline.memory import address, byte_range, check_disjoint
 from fallline.schema import brief
@@ -59,6 +60,13 @@ class Divided:
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf."""
         return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
+
+    def together(self, sums: Mapping[str, np.ndarray]) -> list[float]:
+        """Totals of the leaves of all parts, of each part a row for each of its leaves."""
+        rows = np.zeros((len(self.paths), max(own.shape[1] for own in sums.values())))
+        for part, own in sums.items():
+            rows[self.positions[part], : own.shape[1]] = own
+        return halved(rows).tolist()
 
     # ---- what parts could do to each other ---------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from fallline.arrays import (
 from fallline.bound import Bound
 from fallline.engines.eager import reduced, run_eagerly
 from fallline.memory import check_disjoint
-from fallline.numbers import totals_of
 from fallline.ops import namespace
 from fallline.precision import kept
 from fallline.program import INCREMENT, Program
@@ -33,16 +32,14 @@ __all__ = ["EagerCall"]
 
 
 class EagerCall:
-    """One step or update, prepared: everything is checked, nothing is changed until `run`.
-
-    New arrays are computed for all leaves before any is put in place.
-    """
+    """One step or update, as `HostCall` has it: new arrays are computed for all leaves before any is put in place."""
 
     whole = False  # an interrupt may come while arrays are put in place
 
     def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None, tree: Any, t: int) -> None:
+                 targets: Sequence[Any] | None, tree: Any) -> None:
         self.bound, self._program, self._xs, self._targets, self._tree = bound, program, xs, targets, tree
+        self._given = [*gs, *(xs or ()), *(targets or ())]
         self._gs = [None if g is None else _gradient(g, leaf, dtype)
                     for g, leaf, dtype in zip(gs, gs if xs is None else xs, bound.dtypes)]
         self._into, self._holds = into, into not in dict(program.outputs)
@@ -50,18 +47,35 @@ class EagerCall:
             for k, leaf in enumerate(targets):
                 self._check_target(k, leaf)
             self._check_disjoint(targets)
-        bad = [(bound.paths[k], _bad(g)) for k, g in enumerate(self._gs) if g is not None and bound.checks_finite]
+        self._live = [k for k, g in enumerate(self._gs) if g is not None]
+        bad = [(bound.paths[k], _bad(self._gs[k])) for k in self._live if bound.checks_finite]
         self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
-        live = [] if self.non_finite else [k for k, g in enumerate(self._gs) if g is not None]
-        memo = bound.ask(program.settings, live, t, [*gs, *(xs or ()), *(targets or ())])
-        for reading in program.readings:
-            by_leaf = np.zeros((len(gs), len(reading.totals)))
-            for k in live:
-                values = self._compute(reading, k, bound.scalars(reading, k, t, memo))
-                by_leaf[k] = [reduced(values[total.name], total.kind) for total in reading.totals]
-            memo["known"] |= totals_of(reading.totals, by_leaf)
-        self._new = {k: self._increments(k, bound.scalars(program, k, t, memo)) for k in live}
-        self._numbers = bound.new_numbers(program, live, t, memo)
+
+    def ask(self, t: int) -> None:
+        """As `HostCall.ask`."""
+        self._t, self._memo = t, self.bound.ask(self._program.settings, self._live, t, self._given)
+
+    @property
+    def readings(self) -> Sequence[Program]:
+        """As `HostCall.readings`."""
+        return self._program.readings
+
+    def read(self, reading: Program) -> np.ndarray:
+        """As `HostCall.read`."""
+        by_leaf = np.zeros((len(self._gs), len(reading.totals)))
+        for k in self._live:
+            values = self._compute(reading, k)
+            by_leaf[k] = [reduced(values[total.name], total.kind) for total in reading.totals]
+        return by_leaf
+
+    def know(self, totals: Mapping[str, Any]) -> None:
+        """As `HostCall.know`."""
+        self._memo["known"] |= totals
+
+    def prepare(self) -> None:
+        """Compute what `run` puts in place."""
+        self._new = {k: self._increments(k) for k in self._live}
+        self._numbers = self.bound.new_numbers(self._program, self._live, self._t, self._memo)
 
     def _check_target(self, k: int, leaf: Any) -> None:
         if self._into == INCREMENT and not _writable(leaf):
@@ -89,20 +103,21 @@ class EagerCall:
                 bound.state[slot][k] = _put(bound.state[slot][k], new[k][slot])
             if not self._holds:
                 result.append(new[k][self._into] if old is None else _put(old, new[k][self._into]))
-        bound.numbers.values[:] = self._numbers
+        bound.numbers.renew(self._numbers)
         if self._holds:
             return self._tree if self._into == "x" else self.nothing()
         bound.took(self._gs)
         bound.count += 1
         return bound.treedef.unflatten(result)
 
-    def _increments(self, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
+    def _increments(self, k: int) -> dict[str, Any]:
         dtype = self.bound.dtypes[k]
-        new = self._compute(self._program, k, scalars)
+        new = self._compute(self._program, k)
         with np.errstate(all="ignore"):
             return {name: joined(value, dtype if name == self._into else kept(dtype)) for name, value in new.items()}
 
-    def _compute(self, program: Program, k: int, scalars: Sequence[Any]) -> dict[str, Any]:
+    def _compute(self, program: Program, k: int) -> dict[str, Any]:
+        scalars = self.bound.scalars(program, k, self._t, self._memo)
         g = split(widened(self._gs[k]))
         arrays = {"g": g, **{slot: split(values[k]) for slot, values in self.bound.state.items()}}
         if "x" in program.inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from fallline.arrays import as_number, is_foreign, is_number, is_tensor, mark_ch
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, read, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
-from fallline.numbers import totals_of
 from fallline.precision import real, reals, whole
 from fallline.program import INCREMENT, Program
 from fallline.threads import num_threads
@@ -20,18 +19,20 @@ __all__ = ["HostCall"]
 
 
 class HostCall:
-    """One step or update, prepared: everything is checked, nothing is changed until `run`.
+    """One step or update: what is given is checked at once; nothing is changed until `run`.
 
-    `targets` are the leaves to write: the parameters, or those of `out`, or None for new arrays; `tree` is what they
-    came in. A program that does not give what it is to go `into` ("x" or INCREMENT) only holds the state of the chain.
+    Before that it is to `ask` for what the step depends on, to `read` and `know` the totals of its `readings` in their
+    order, and to `prepare`. `targets` are the leaves to write: the parameters, or those of `out`, or None for new
+    arrays; `tree` is what they came in. A program that does not give what it is to go `into` ("x" or INCREMENT) only
+    holds the state of the chain.
     """
 
     def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None, tree: Any, t: int, memo: dict[Any, Any] | None = None) -> None:
+                 targets: Sequence[Any] | None, tree: Any) -> None:
         self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
-        self._xs, self._memo = xs, memo
+        self._xs = xs
         self._into, self._holds = into, into not in dict(program.outputs)
-        self._mode = f"{into} held" if self._holds else into
+        self._mode = f"{into} held" if self._holds else into  # what kernels of this call are kept under
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
         self._g = [self._gradient(gs[k], bound.dtypes[k]) for k in self._live]
@@ -40,7 +41,6 @@ class HostCall:
             self._check_targets(targets)
         self._threads = bound.threads or num_threads()  # asked for now: an error must not come half-way
         self.non_finite = self._find_non_finite() if bound.checks_finite else []
-        self._leaves = [] if self.non_finite else self._prepare(t)
 
     @staticmethod
     def _gradient(g: Any, dtype: np.dtype) -> np.ndarray:
@@ -75,22 +75,24 @@ class HostCall:
             return []
         return [(self.bound.paths[k], kinds) for k, g in zip(self._live, self._g) if (kinds := non_finite(g))]
 
-    def _prepare(self, t: int) -> list[Leaf]:
+    def ask(self, t: int) -> None:
+        """Have what the step depends on after t completed steps; schedules are asked.
+
+        Raises ValueError if one of them resized an array of the call.
+        """
+        self._meet(t, self.bound.ask(self._program.settings, self._live, t, self._arrays()))
+
+    def _arrays(self) -> list[Any]:
+        """All that was given."""
+        return [*self._gs, *(self._xs or ()), *(self._targets or ())]
+
+    def _meet(self, t: int, memo: dict[Any, Any]) -> None:
+        """Take what was asked for (see `Bound.ask`), and the arrays to write and to read."""
+        self._t, self._memo = t, memo
         self._new: dict[int, Any] = {}
         self._out = {} if self._holds else {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
-        gradients = detach(list(map(reals, self._g)), written)
-        memo = self._memo or self.bound.ask(self._program.settings, self._live, t,
-                                            [*self._gs, *(self._xs or ()), *(self._targets or ())])
-        with np.errstate(all="ignore"):
-            for reading in self._program.readings:
-                memo["known"] |= self._read(reading, gradients, t, memo)
-            leaves = [self._leaf(self._program, k, g, t, memo) for k, g in zip(self._live, gradients)]
-            self._numbers = self.bound.new_numbers(self._program, self._live, t, memo)
-        kernel = self.bound.kernel_for(self._mode, self._program)
-        for key in {(leaf.dtype, tuple(leaf.columns)) for leaf in leaves}:
-            kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
-        return leaves
+        self._gradients = detach(list(map(reals, self._g)), written)
 
     def _destination(self, k: int) -> np.ndarray:
         """The array that leaf k's result is written to."""
@@ -101,23 +103,42 @@ class HostCall:
         self._new[k] = new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k])
         return reals(view(self._new[k]))
 
-    def _read(self, reading: Program, gradients: Sequence[np.ndarray], t: int, memo: dict[Any, Any]) -> dict[str, Any]:
-        """The totals of a program that only reads."""
-        leaves = [self._leaf(reading, k, g, t, memo) for k, g in zip(self._live, gradients)]
-        by_leaf = np.zeros((len(self._gs), len(reading.totals)))
-        kernel = self.bound.kernel_for(f"{self._into} {reading.totals[0].name}", reading)
-        by_leaf[self._live] = read(reading, leaves, kernel, self.bound.host, self._threads)
-        return totals_of(reading.totals, by_leaf)
+    @property
+    def readings(self) -> Sequence[Program]:
+        """The programs whose totals are to be known before it can be prepared."""
+        return self._program.readings
 
-    def _leaf(self, program: Program, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> Leaf:
+    def read(self, reading: Program) -> np.ndarray:
+        """The totals of one of the readings, a row for each leaf."""
+        with np.errstate(all="ignore"):
+            leaves = [self._leaf(reading, k, g) for k, g in zip(self._live, self._gradients)]
+        by_leaf = np.zeros((len(self._gs), len(reading.totals)))
+        kernel = self.bound.kernel_for(f"{self._mode} {reading.totals[0].name}", reading)
+        by_leaf[self._live] = read(reading, leaves, kernel, self.bound.host, self._threads)
+        return by_leaf
+
+    def know(self, totals: Mapping[str, Any]) -> None:
+        """Take the totals of a reading by name: a number, or one for each leaf."""
+        self._memo["known"] |= totals
+
+    def prepare(self) -> None:
+        """Find the scalars, and compile; raises what the step could raise."""
+        with np.errstate(all="ignore"):
+            self._leaves = [self._leaf(self._program, k, g) for k, g in zip(self._live, self._gradients)]
+            self._numbers = self.bound.new_numbers(self._program, self._live, self._t, self._memo)
+        kernel = self.bound.kernel_for(self._mode, self._program)
+        for key in {(leaf.dtype, tuple(leaf.columns)) for leaf in self._leaves}:
+            kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
+
+    def _leaf(self, program: Program, k: int, g: np.ndarray) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
-        bound, out = self.bound, self._out.get(k)
+        bound, out, memo = self.bound, self._out.get(k), self._memo
         x = out if self._into == "x" and not self._holds else self._x[k] if self._x else None
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
         arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
         outside = (g, *(a for a in (out, x if x is not out else None) if a is not None))
         self._check_sizes(k, outside)
-        scalars, dtype = bound.scalars(program, k, t, memo), bound.computed[k]
+        scalars, dtype = bound.scalars(program, k, self._t, memo), bound.computed[k]
         stored = self._stored(k)
         key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
         if key in memo:
@@ -168,18 +189,12 @@ class HostCall:
         one = every and alike and not any(map(is_strided, self._leaves))
         return self.bound.host.name == "native" and one and not self._program.numbers
 
-    def evaluate(self) -> dict[int, np.ndarray]:
-        """The increments by leaf, of a program that has no state, with nothing counted."""
-        run(self._program, self._leaves, self.bound.kernel_for("ahead", self._program), self.bound.host, self._threads,
-            np.zeros(1, np.int64))
-        return {k: view(new) for k, new in self._new.items()}
-
     def run(self) -> Any:
         """Run the program and count that; returns the tree of parameters, or of increments."""
         bound = self.bound
         count = np.zeros(1, np.int64) if self._holds else bound.count
         run(self._program, self._leaves, bound.kernel_for(self._mode, self._program), bound.host, self._threads, count)
-        bound.numbers.values[:] = self._numbers
+        bound.numbers.renew(self._numbers)
         if self._holds:
             return self._tree if self._into == "x" else self.nothing()
         bound.took(self._gs)

@@ -40,6 +40,7 @@ class KeptParts(Optimizer):
     _bound: Any
     _label: Any
     _parts: dict[str, Optimizer]
+    _made: dict[str, Optimizer]  # the parts as they were given, without what is around them
     _names: tuple[str, ...]  # of the parts, those included that leave their leaves alone
 
     @abstractmethod
@@ -123,10 +124,11 @@ class KeptParts(Optimizer):
         self._bound, self._label, self._torn = divided, label, False
 
     def _built(self) -> dict[str, Any]:
-        parts = {name: {**self._parts[name]._built(), "options": {}} if name in self._parts else None
-                 for name in self._names}
+        parts = {name: {**self._parts[name]._built(), "class": type(self._made[name]).__name__, "options": {}}
+                 if name in self._parts else None for name in self._names}
         options = {name: value for name, value in self._options.given().items() if name != "state_dir"}
-        return {"class": type(self).__name__, "parts": parts, "options": options}
+        around = next(iter(self._parts.values()))._chain.around
+        return {"class": type(self).__name__, "parts": parts, "around": list(around), "options": options}
 
 
 @contextlib.contextmanager

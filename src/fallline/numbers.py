@@ -48,17 +48,17 @@ class Numbers:
         return {slot: self.values[places.start : places.stop : places.step]
                 for slot in (*self.tree, *self.leaf) for places in [self._places(slot)]}
 
-    def renewed(self, new: Mapping[str, Sequence[float | None]]) -> np.ndarray:
-        """The values with new ones, by slot, in place of the old; None leaves an old one."""
-        values = self.values.copy()
+    def renew(self, new: Mapping[str, Sequence[float | None]]) -> None:
+        """Take new values by slot; None leaves an old one."""
         for slot, numbers in new.items():
             for place, number in zip(self._places(slot), numbers):
-                values[place] = values[place] if number is None else number
-        return values
+                if number is not None:
+                    self.values[place] = number
 
 
-def totals_of(totals: Sequence[Total], by_leaf: np.ndarray) -> dict[str, Any]:
-    """The totals of a reading by name, from those of its leaves (in rows; 0 for leaves without a gradient)."""
-    tree = halved(by_leaf)
-    return {total.name: float(tree[k]) if total.over == "tree" else by_leaf[:, k].tolist()
-            for k, total in enumerate(totals)}
+def totals_of(totals: Sequence[Total], by_leaf: np.ndarray, across: Sequence[float] = ()) -> dict[str, Any]:
+    """The totals of a reading by name, from those of its leaves (in rows; 0 for leaves without a gradient) and, in
+    order, from those ACROSS the trees of several."""
+    tree, given = halved(by_leaf), iter(across)
+    return {total.name: float(tree[k]) if total.over == "tree" else by_leaf[:, k].tolist() if total.over == "leaf" else
+            next(given) for k, total in enumerate(totals)}

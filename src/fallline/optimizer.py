@@ -20,6 +20,7 @@ from fallline.describing import docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
+from fallline.numbers import totals_of
 from fallline.options import Options
 from fallline.points import averages, point_at
 from fallline.program import INCREMENT
@@ -37,6 +38,7 @@ from fallline.wholecall import WholeCall
 __all__ = ["Optimizer", "accumulate", "chain"]
 
 LAST_STEP = 2**63 - 1
+Call = HostCall | EagerCall
 
 
 class Optimizer(Settable):
@@ -86,7 +88,7 @@ class Optimizer(Settable):
         self._options = Options(engine, nonfinite, threads, state_dir)
         self._options.check(type(self).__name__)
         flat = [link for item in links for link in _links_of(item)]
-        self._chain = Chain(flat)
+        self._chain = self._chained(flat)
         given = {f"{name}.{key}": value
                  for name, link in zip(self._chain.names, flat) for key, value in link.settings.items()}
         given.update(self._chain.qualify(hyper))
@@ -97,6 +99,9 @@ class Optimizer(Settable):
         if not all(map(is_built_in, self._chain.rules)):
             self._chain.updating  # noqa: B018  too, before what the formula closes over changes
         self._forget()
+
+    def _chained(self, links: Sequence[Link]) -> Chain:
+        return Chain(links)
 
     def _own_link(self, args: tuple[Any, ...], hyper: Mapping[str, Any]) -> Link:
         """The link of a named optimizer: lr may be given by position, all else by name."""
@@ -244,25 +249,30 @@ class Optimizer(Settable):
 
     def _take_long_way(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
         with pinned():
-            call = self._prepared(bound, into, xs, gs, targets, tree)
+            call = self._checked_call(bound, into, xs, gs, targets, tree)
             if self._check_finite(call.non_finite):
                 return tree if into == "x" else call.nothing()
+            call.ask(self.t)
+            for reading in call.readings:
+                call.know(totals_of(reading.totals, call.read(reading)))
+            call.prepare()
             result = self._advance(call)
             if isinstance(call, HostCall):
                 with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
                     call.shorten()
             return result
 
-    def _prepared(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> HostCall | EagerCall:
-        """The call, with everything checked and nothing changed."""
-        program = self._chain.stepping if into == "x" else self._chain.updating
+    def _checked_call(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Call:
+        """The call, with what was given checked and nothing changed."""
         if bound.holds():
-            program = self._chain.holding(into)
-        elif self._chain.gathers:
+            program, kind = self._chain.holding(into), EagerCall if bound.foreign else HostCall
+            return kind(bound, program, into, xs, gs, targets, tree)
+        if self._chain.gathers:
             gs = bound.completed(gs)
-        return _call(bound)(bound, program, into, xs, gs, targets, tree, self.t)
+        program = self._chain.stepping if into == "x" else self._chain.updating
+        return _call(bound)(bound, program, into, xs, gs, targets, tree)
 
-    def _advance(self, call: HostCall | EagerCall) -> Any:
+    def _advance(self, call: Call) -> Any:
         if call.bound.given is not self._settings:
             call.bound.resolve(self._settings)  # what a schedule has set meanwhile
         known, t = self._bound, self.t
@@ -414,6 +424,10 @@ class Optimizer(Settable):
         other._forget()
         return other
 
+    def _within(self, before: Sequence[Any], after: Sequence[Any], options: Options) -> Optimizer:
+        """The optimizer of a chain in which this one, which is of several chains, stands between these links."""
+        raise NotImplementedError
+
     def __copy__(self) -> Optimizer:
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
 
@@ -441,7 +455,7 @@ class Optimizer(Settable):
         return point_at(self._bind(params, "parameter"), formula, params)
 
 
-def _call(bound: Bound) -> type[HostCall] | type[EagerCall]:
+def _call(bound: Bound) -> type[Call]:
     return EagerCall if bound.foreign else WholeCall if bound.chain.rule.whole_leaf else HostCall
 
 
@@ -449,7 +463,8 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
           state_dir: Any = None) -> Optimizer:
     """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
 
-    An optimizer among the links lends its rules and hyper-parameters; it is left alone itself.
+    An optimizer among the links lends its rules and hyper-parameters; it is left alone itself. It may be a `partition`
+    or a `mask`: the modifiers act on all its leaves.
 
     Raises FormulaError for any other order, or if there is not exactly one rule.
 
@@ -457,7 +472,11 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
     >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.1), fl.weight_decay(0.01))
     chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
     """
-    return Optimizer(*links, engine=engine, nonfinite=nonfinite, threads=threads, state_dir=state_dir)
+    options = Options(engine, nonfinite, threads, state_dir)
+    for place, item in enumerate(links):
+        if isinstance(item, Optimizer) and not isinstance(item._chain, Chain):  # but several
+            return item._within(links[:place], links[place + 1 :], options)
+    return Optimizer(*links, **options._asdict())
 
 
 def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
@@ -477,8 +496,8 @@ def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "rais
     >>> w, opt.t, opt
     (-2.0, 1, accumulate(2, SGD(lr=1.0)))
     """
-    return Optimizer(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
-                     state_dir=state_dir)
+    return chain(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
+                 state_dir=state_dir)
 
 
 def _links_of(item: Any) -> list[Link]:

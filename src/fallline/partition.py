@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 
 from fallline.arithmetic import pinned
+from fallline.chain import Chain, as_link, written
 from fallline.divided import Divided
 from fallline.errors import BusyOptimizer, FormulaError
 from fallline.keptparts import KeptParts
 from fallline.memory import places
-from fallline.optimizer import Optimizer
+from fallline.numbers import totals_of
+from fallline.optimizer import Call, Optimizer
 from fallline.options import Options
 from fallline.parts import Chains, checked_label, names_of
 from fallline.points import point_at
+from fallline.program import ACROSS
 from fallline.rules import average
 from fallline.schema import Link, Rule, brief
 from fallline.threads import Turn
+from fallline.trace import as_written
 from fallline.trees import copy as copied
 from fallline.trees import flatten, paths
 
@@ -43,17 +47,36 @@ class _PartsTurn(Turn):
         return self._whole.join(act, *given)
 
 
+class _Part(Optimizer):
+    """An optimizer among links that are those of a chain around all parts."""
+
+    def __init__(self, inside: Optimizer, around: tuple[Sequence[Link], Sequence[Link]]) -> None:
+        self._lengths = len(around[0]), len(around[1])
+        super().__init__(*around[0], inside, *around[1])
+
+    def _chained(self, links: Sequence[Link]) -> Chain:
+        return Chain(links, self._lengths)
+
+    def _set(self, name: str, value: Any) -> None:
+        qualified = self._qualified(name)
+        if qualified.split(".")[0] in [self._chain.names[k] for k in self._chain.outer]:
+            raise ValueError(f"{name} of {self._chain.owner(qualified)} is one for all parts: set it for the whole.")
+        super()._set(name, value)
+
+
 class Partition(KeptParts):
     """Optimizers that step leaves of their own as one: see `partition`. Options are those of `Optimizer`.
 
     Each part is an optimizer by itself with a tree in which None stands for the leaves of the others, so that its paths
-    are those of the whole.
+    are those of the whole. `around` are the links that stand before and behind it in a chain: each part has them in
+    its own chain, where what the first ones sum over the tree is summed over all parts.
     """
 
     kind = "partition"
     divider = "label"
 
-    def __init__(self, parts: Mapping[str, Any], label: Any, options: Options) -> None:
+    def __init__(self, parts: Mapping[str, Any], label: Any, options: Options,
+                 around: tuple[Sequence[Link], Sequence[Link]] = ((), ())) -> None:
         options.check(self.kind)
         if not isinstance(parts, Mapping) or all(item is None for item in parts.values()):
             raise TypeError(f"parts of {self.kind} must be a dict of optimizers by name. Got {brief(parts)}.")
@@ -61,7 +84,8 @@ class Partition(KeptParts):
             if not isinstance(name, str) or not name or set("./") & set(name):
                 raise ValueError(f"The name of a part must be text without '.' and '/'. Got {name!r}.")
         self._options = options
-        self._parts = {name: self._as_part(item) for name, item in parts.items() if item is not None}
+        self._made = {name: self._as_part(item) for name, item in parts.items() if item is not None}
+        self._parts = {name: _Part(part, around) if any(around) else part for name, part in self._made.items()}
         self._names = tuple(parts)
         self._chain = Chains(self.kind, {name: part._chain for name, part in self._parts.items()})
         self._label = self._checked_label(label)
@@ -109,6 +133,35 @@ class Partition(KeptParts):
         self.__dict__.update(state)
         self._attach()
 
+    def _inside(self, name: str) -> Optimizer:
+        """A part as it would be by itself, without what is around all, and without state."""
+        part, inside = self._parts[name], self._made[name].fresh()
+        before, after = part._chain.around
+        links = part._chain.links(part._settings)[before : len(part._chain.rules) - after]
+        inside._settings = {f"{own}.{h}": value for own, link in zip(inside._chain.names, links)
+                            for h, value in link.settings.items()}
+        return inside
+
+    def _around(self) -> tuple[list[Link], list[Link]]:
+        """The links around all parts."""
+        part = next(iter(self._parts.values()))
+        before, after = part._chain.around
+        links = part._chain.links(part._settings)
+        return links[:before], links[len(links) - after :]
+
+    def _within(self, before: Sequence[Any], after: Sequence[Any], options: Options) -> Optimizer:
+        if given := self._options.given():
+            raise FormulaError(f"{', '.join(given)} of {self._chain.title} is for the whole chain: give it to "
+                               "chain(...).")
+        own_before, own_after = self._around()
+        around = [*map(_modifier, before), *own_before], [*own_after, *map(_modifier, after)]
+        for rule in (link.rule for link in around[1] if link.rule.kind == "after"):
+            if any(total.over == "tree" for reading in as_written(rule).readings for total in reading.totals):
+                raise FormulaError(f"{rule.title} sums over the tree and stands behind a {self.kind}, whose parts are "
+                                   "not computed together: give it to the chains of the parts.")
+        parts = {name: self._inside(name) if name in self._parts else None for name in self._names}
+        return type(self)(parts, self._label, options, around)
+
     # ---- stepping ----------------------------------------------------------------------------------------------------
 
     def _bind(self, like: Any, what: str) -> Any:
@@ -136,11 +189,15 @@ class Partition(KeptParts):
             gs, before = bound.set_apart(into, xs, gs, targets), places(arrays)
             leaves = list(xs) if into == "x" else bound.still(gs, targets)
             calls = {name: self._call(name, bound, into, xs, gs, targets) for name in self._parts}
+            bad = [found for call in calls.values() for found in call.non_finite]
+            skips = self._check_finite(sorted(bad, key=lambda found: bound.paths.index(found[0])))
+            for name, call in ({} if skips else calls).items():
+                call.ask(self._parts[name].t)
             if places(arrays) != before:
                 raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
-            bad = [found for call in calls.values() for found in call.non_finite]
-            if not self._check_finite(sorted(bad, key=lambda found: bound.paths.index(found[0]))):
+            if not skips:
+                _prepare(bound, calls)
                 results = self._advance_all(bound, calls)
             elif into == "x":
                 return tree
@@ -157,9 +214,9 @@ class Partition(KeptParts):
         return scheduled or any(type(g) is not np.ndarray and g is not None for g in gs)
 
     def _call(self, name: str, bound: Divided, into: str, *trees: Sequence[Any] | None) -> Any:
-        """The call of a part, prepared."""
+        """The call of a part, with what was given checked."""
         xs, gs, targets = (leaves and [leaves[k] for k in bound.positions[name]] for leaves in trees)
-        return self._parts[name]._prepared(bound.bounds[name].aside(), into, xs, gs, targets, _UNTOUCHED)
+        return self._parts[name]._checked_call(bound.bounds[name].aside(), into, xs, gs, targets, _UNTOUCHED)
 
     def _advance_all(self, bound: Divided, calls: Mapping[str, Any]) -> dict[str, Any]:
         for name, call in calls.items():
@@ -199,7 +256,9 @@ class Partition(KeptParts):
 
     @property
     def _settings(self) -> dict[str, Any]:  # type: ignore[override]
-        return {f"{name}.{q}": value for name, part in self._parts.items() for q, value in part._settings.items()}
+        places = {q: next(iter(self._chain.places(q).items())) for q in self._chain.hyper}
+        return {q: self._parts[part]._settings[own] for q, (part, own) in places.items()
+                if own in self._parts[part]._settings}
 
     @property
     def calls(self) -> int:
@@ -269,18 +328,35 @@ class Partition(KeptParts):
         self._torn = False
 
     def _get(self, name: str) -> Any:
-        part, own = self._chain.divide(self._qualified(name))
+        part, own = next(iter(self._chain.places(self._qualified(name)).items()))
         return self._parts[part]._get(own)
 
     def _set(self, name: str, value: Any) -> None:
-        part, own = self._chain.divide(self._qualified(name))
-        self._parts[part]._set(own, value)
+        places = self._chain.places(self._qualified(name))
+        for part, own in places.items():
+            self._parts[part]._refuse_started(own)
+        self._turn.join(self._assign_in, places, value)
+
+    def _assign_in(self, places: Mapping[str, str], value: Any) -> None:
+        """Assign a hyper-parameter in all parts that have it, or in none."""
+        for name, own in places.items():
+            part = self._parts[name]
+            if part._bound:
+                part._bound.aside().resolve({**part._settings, own: part._checked(own, value)})
+        for name, own in places.items():
+            self._parts[name]._assign(own, value)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name.isidentifier()]
 
     def _described(self) -> str:
-        given = [f"{name!r}: {self._parts[name]._described() if name in self._parts else None}" for name in self._names]
+        before, after = self._around()
+        return written([*before, self._alone(), *after])
+
+    def _alone(self) -> str:
+        """How it is written but for what is around it."""
+        given = [f"{name!r}: {self._inside(name)._described() if name in self._parts else None}"
+                 for name in self._names]
         return f"{self.kind}({{{', '.join(given)}}}, {self._shown_label()})"
 
     def _shown_label(self) -> str:
@@ -293,8 +369,9 @@ class Mask(Partition):
     kind = "mask"
     divider = "by"
 
-    def __init__(self, parts: Mapping[str, Any], label: Any, options: Options) -> None:
-        super().__init__({"stepped": parts["stepped"], "left": None}, label, options)
+    def __init__(self, parts: Mapping[str, Any], label: Any, options: Options,
+                 around: tuple[Sequence[Link], Sequence[Link]] = ((), ())) -> None:
+        super().__init__({"stepped": parts["stepped"], "left": None}, label, options, around)
 
     def _part_of(self, said: Any, path: str) -> str | None:
         if not isinstance(said, (bool, np.bool_)):
@@ -302,8 +379,31 @@ class Mask(Partition):
                             f"Got {said!r}{' for ' * bool(path)}{path}.")
         return "stepped" if said else None
 
-    def _described(self) -> str:
-        return f"mask({self._shown_label()}, {self._parts['stepped']._described()})"
+    def _alone(self) -> str:
+        return f"mask({self._shown_label()}, {self._inside('stepped')._described()})"
+
+
+def _modifier(item: Any) -> Link:
+    """A link beside a partition."""
+    is_one = isinstance(item, Optimizer) or (isinstance(item, type) and issubclass(item, Optimizer))
+    link = None if is_one else as_link(item)
+    if link is None or link.rule.kind == "rule":
+        raise FormulaError(f"A chain has exactly one rule or partition. Got {brief(item)} beside one: step them as two "
+                           "optimizers, or let it be one of the parts.")
+    return link
+
+
+def _prepare(bound: Divided, calls: Mapping[str, Call]) -> None:
+    """Prepare the calls of all parts, each with its own totals and with those of all."""
+    for level in range(max(len(call.readings) for call in calls.values())):
+        reading = {name: call.readings[level].totals for name, call in calls.items() if level < len(call.readings)}
+        sums = {name: calls[name].read(calls[name].readings[level]) for name in reading}
+        across = bound.together({name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
+                                 for name, own in sums.items()})
+        for name, own in sums.items():
+            calls[name].know(totals_of(reading[name], own, across))
+    for call in calls.values():
+        call.prepare()
 
 
 def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
@@ -324,8 +424,8 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
     `fl.load(path, label=label)`. `state` and `state_dict()["parts"]` have the state part by part, and `averaged` has
     None for the leaves of a part that keeps no average.
 
-    A norm over the tree is one over the leaves of its part. To clip by the norm of all, `opt.step(w, clip.update(g))`
-    with `clip = fl.chain(fl.maximize(), fl.clip_norm(1.0), fl.SGD(1.0))`, whose increment is the gradient clipped.
+    It may stand among modifiers, `fl.chain(fl.clip_norm(1.0), fl.partition(...), fl.weight_decay(0.01))`, which act on
+    all leaves: the norm is that of all. In the chain of a part a norm over the tree is one over the part's leaves.
 
     Raises FormulaError, TypeError or ValueError for parts and labels that are none; the first step does for a label
     that names no part.

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fallline.chain import Chain
+from fallline.chain import Chain, distinct, titled
 from fallline.errors import FormulaError
 from fallline.fingerprint import described
 from fallline.schema import Hyper, brief, unknown_setting
@@ -20,23 +20,29 @@ __all__ = ["Chains", "checked_label", "names_of"]
 class Chains:
     """The chains of a partition, and the names that all they hold have together.
 
-    A hyper-parameter is called "part.rule.name"; `short` maps what means that too: what its part calls it, with the
-    part's name before it, and without where no other part has that name.
+    A hyper-parameter is called "part.rule.name", or "rule.name" if the rule is one of the chain around the partition
+    (`Chain.around`), which is part of the chain of each; `short` maps what means that too: what its chain calls it,
+    with the part's name before it, and without where no other part has that name.
+
+    Raises FormulaError if a part has the name of a rule around.
     """
 
     def __init__(self, kind: str, chains: Mapping[str, Chain]) -> None:
-        self.title = f"{kind}({', '.join(chain.title for chain in chains.values())})"
         self._kind, self._chains = kind, chains
-        self.hyper: dict[str, Hyper] = {f"{part}.{q}": h for part, c in chains.items() for q, h in c.hyper.items()}
-        own = {part: {**{q: q for q in chain.hyper if len(chain.rules) > 1}, **chain.short}
-               for part, chain in chains.items()}
-        known = {part: {*names, *(h.name for h in chains[part].hyper.values())} for part, names in own.items()}
-        alone = {name: f"{part}.{q}" for part, names in own.items() for name, q in names.items()
-                 if not any(name in known[other] for other in chains if other != part)}
-        self.short = {name: q for name, q in alone.items() if "." in name}
-        self.short |= {f"{part}.{name}": f"{part}.{q}" for part, names in own.items() for name, q in names.items()
-                       if name != q}
-        self.short |= {name: q for name, q in alone.items() if "." not in name}
+        first = next(iter(chains.values()))
+        titles = [list(chain.titles.values()) for chain in chains.values()]
+        before, after = first.around
+        inner = [titled(own[before : len(own) - after]) for own in titles]
+        self.title = titled([*titles[0][:before], f"{kind}({', '.join(inner)})", *titles[0][len(titles[0]) - after :]])
+        self._outer = distinct([first.rules[k].name for k in first.outer])
+        if taken := [part for part in chains if part in self._outer]:
+            raise FormulaError(f"A part cannot have the name of {taken[0]}, which stands around it: call it otherwise.")
+        self._places: dict[str, dict[str, str]] = {}  # of each hyper-parameter its name in the parts
+        names = {part: self._named(part) for part in chains}
+        names[""] = self._common(names)
+        self.hyper: dict[str, Hyper] = {q: chains[part].hyper[own] for q, places in self._places.items()
+                                        for part, own in [next(iter(places.items()))]}
+        self.short = self._short_names(names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Chains, (self._kind, self._chains)
@@ -44,25 +50,69 @@ class Chains:
     def __deepcopy__(self, memo: Any) -> Chains:
         return self
 
+    def _rules_around(self, part: str) -> dict[str, str]:
+        """The rules around, by the names that they have in the chain of a part, with those they have here."""
+        chain = self._chains[part]
+        return dict(zip([chain.names[k] for k in chain.outer], self._outer))
+
+    def _named(self, part: str) -> dict[str, str]:
+        """What a part calls its hyper-parameters, and what they are called here."""
+        chain, around = self._chains[part], self._rules_around(part)
+        full: dict[str, str] = {}
+        for own, hyper in chain.hyper.items():
+            rule = own.split(".")[0]
+            if rule not in around:
+                full[own] = f"{part}.{own}"
+            elif chain.short.get(hyper.name, own) == own:  # else it is one of the part's own: weight_decay's lr
+                full[own] = f"{around[rule]}.{hyper.name}"
+            if own in full:
+                self._places.setdefault(full[own], {})[part] = own
+        inner = len(chain.rules) - len(around) > 1
+        names = {own: q for own, q in full.items() if inner and own.split(".")[0] not in around}
+        return {**names, **{name: full[own] for name, own in chain.short.items() if own in full}}
+
+    def _common(self, names: dict[str, dict[str, str]]) -> dict[str, str]:
+        """What hyper-parameters of the rules around are called by themselves; they are taken from the parts' names."""
+        common = [q for q in self._places if q.split(".")[0] in self._outer]
+        for own in names.values():
+            for name in [name for name, q in own.items() if q in common]:
+                del own[name]
+        own_names = [q.split(".")[1] for q in common]
+        return {name: q for name, q in zip(own_names, common) if own_names.count(name) == 1}
+
+    def _short_names(self, names: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        of = {part: {h.name for own, h in chain.hyper.items() if own.split(".")[0] not in self._rules_around(part)}
+              for part, chain in self._chains.items()}
+        of[""] = {q.split(".")[1] for q in self._places if q.split(".")[0] in self._outer}
+        alone = {name: q for part, own in names.items() for name, q in own.items()
+                 if not any(name in names[other] or name in of[other] for other in names if other != part)}
+        short = {name: q for name, q in alone.items() if "." in name}
+        short |= {f"{part}.{name}": q for part, own in names.items() if part for name, q in own.items()
+                  if f"{part}.{name}" != q}
+        return short | {name: q for name, q in alone.items() if "." not in name}
+
     def qualify(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Hyper-parameters by any of their names, those of each part by "rule.name"; TypeError for unknown names."""
         unknown_setting(self.title, {n: v for n, v in given.items() if n not in self.hyper}, self.short)
         found: dict[str, dict[str, Any]] = {part: {} for part in self._chains}
         for name, value in given.items():
-            part, own = self.divide(self.short.get(name, name))
-            found[part][own] = value
+            for part, own in self.places(self.short.get(name, name)).items():
+                found[part][own] = value
         return found
 
-    def divide(self, qualified: str) -> tuple[str, str]:
-        """The part of a hyper-parameter, and what it is called there."""
-        part, own = qualified.split(".", 1)
-        return part, own
+    def places(self, qualified: str) -> Mapping[str, str]:
+        """The parts that have a hyper-parameter, with what it is called there."""
+        return self._places[qualified]
+
+    def name_of(self, part: str, own: str) -> str:
+        """The shortest name here of what a part calls so."""
+        q = next(q for q, places in self._places.items() if places.get(part) == own)
+        return min((name for name, other in self.short.items() if other == q), key=len, default=q)
 
     def links(self, settings: Any) -> Any:
-        """No chain can have them among its own."""
-        raise FormulaError(f"A {self._kind} has chains in it and cannot stand in one: give what modifies the gradient "
-                           f"or the increment to the chain of a part. (How to clip by the norm of all parts: "
-                           "help(fallline.partition).)")
+        """No rule can have them among its own."""
+        raise FormulaError(f"A {self._kind} has chains in it and is given to fallline.chain, among modifiers, or to "
+                           "fallline.accumulate.")
 
     @property
     def needs_parameters(self) -> bool:

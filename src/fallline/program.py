@@ -11,16 +11,18 @@ import numpy as np
 
 from fallline.ops import exp, log
 
-__all__ = ["INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "known", "source_of"]
+__all__ = ["ACROSS", "INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "known", "source_of"]
 
 
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
 OUTSIDE = ("x", "g", INCREMENT)  # the arrays that come from the caller; all others are state
+ACROSS = "trees"  # what a total is over that a chain around several makes: the trees of all
 
 
 class Total(NamedTuple):
     """A sum that a reading program makes of one of its values: "sum" of the values or "squares" of them, these also
-    scaled "high" and "low" (see `ops.SCALES`), over a "leaf" or the "tree". `name` is what programs call it."""
+    scaled "high" and "low" (see `ops.SCALES`), over a "leaf" or the "tree" or ACROSS the trees of several chains.
+    `name` is what programs call it."""
 
     name: str
     kind: str

@@ -13,18 +13,20 @@ from typing import Any, NamedTuple
 from fallline import rules
 from fallline.errors import FormulaError, placed
 from fallline.ops import SCOPES, Symbol, begun, flush, one_number, per_coordinate, settle
-from fallline.program import INCREMENT, Instruction, Program, Total, known, source_of
+from fallline.program import ACROSS, INCREMENT, Instruction, Program, Total, known, source_of
 from fallline.schema import Rule
 
 __all__ = ["Traced", "as_written", "held", "is_built_in", "trace"]
 
 
 class Traced(NamedTuple):
-    """A rule as it stands in a chain: its state slots and hyper-parameters by the names they have there."""
+    """A rule as it stands in a chain: its state slots and hyper-parameters by the names they have there, and whether
+    its totals over the tree are those ACROSS the trees of several chains."""
 
     rule: Rule
     slots: Mapping[str, str]
     hyper: Mapping[str, str]
+    across: bool = False
 
 
 def trace(chain: Sequence[Traced], into: str) -> Program:
@@ -107,7 +109,21 @@ def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str,
             state[link.slots[name]] = one_number(value, name) if name in rule.scopes else per_coordinate(value)
     except FormulaError as error:
         raise placed(error, rule.title, rule.formula) from None
+    if link.across:
+        _put_across([result, *(state[link.slots[name]] for name in rule.slots)])
     return result
+
+
+def _put_across(symbols: Iterable[Symbol]) -> None:
+    """Have the totals over the tree that these are made of be those across the trees."""
+    stack, met = list(symbols), set()
+    while stack:
+        symbol = stack.pop()
+        if id(symbol) not in met:
+            met.add(id(symbol))
+            stack.extend(a for a in symbol.args if isinstance(a, Symbol))
+            if symbol.op == "reduce" and symbol.args[2] == "tree":
+                symbol.args = (*symbol.args[:2], ACROSS)
 
 
 def _slot(rule: Rule, name: str, qualified: str, given: Mapping[str, Symbol]) -> Any:
@@ -257,4 +273,4 @@ class _Graph:
 
 def _settings(names: Iterable[frozenset[str]]) -> frozenset[str]:
     """The hyper-parameters among these names."""
-    return frozenset(name for some in names for name in some if " " not in name and name not in SCOPES)
+    return frozenset(name for some in names for name in some if " " not in name and name not in (*SCOPES, ACROSS))

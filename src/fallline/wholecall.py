@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
+from fallline.arrays import view
+from fallline.bound import Bound
 from fallline.errors import FormulaError
 from fallline.hostcall import HostCall
-from fallline.hoststep import Leaf
-from fallline.program import INCREMENT
+from fallline.hoststep import run
+from fallline.numbers import totals_of
+from fallline.program import INCREMENT, Program
 from fallline.schema import Rule
 
 __all__ = ["WholeCall"]
@@ -25,19 +28,34 @@ class WholeCall(HostCall):
 
     whole = False  # an interrupt may come between the step and the state
 
-    def _prepare(self, t: int) -> list[Leaf]:
-        bound, chain = self.bound, self.bound.chain
-        memo = self._memo = bound.ask([*chain.hyper], self._live, t, [*self._gs, *(self._xs or ()),
-                                                                     *(self._targets or ())])
-        gradients = dict(zip(self._live, self._g))
-        if chain.ahead is not None:
-            ahead = HostCall(bound, chain.ahead, INCREMENT, self._xs, self._gs, None, None, t, memo)
-            gradients = ahead.evaluate()
+    def ask(self, t: int) -> None:
+        """As `HostCall.ask`."""
+        bound = self.bound
+        self._t, self._memo = t, bound.ask([*bound.chain.hyper], self._live, t, self._arrays())
+        ahead = bound.chain.ahead
+        self._ahead = None if ahead is None else _Ahead(bound, ahead, self._xs, self._gs, t, self._memo)
+
+    @property
+    def readings(self) -> Sequence[Program]:
+        """Those of the modifiers before the rule; for those behind it the rule has to be computed."""
+        return self._ahead.readings if self._ahead else ()
+
+    def read(self, reading: Program) -> np.ndarray:
+        """As `HostCall.read`."""
+        assert self._ahead is not None
+        return self._ahead.read(reading)
+
+    def prepare(self) -> None:
+        """Compute the increments and the new state."""
+        given = self._ahead.increments() if self._ahead else dict(zip(self._live, self._g))
         self._fresh: dict[int, dict[str, np.ndarray]] = {}
         with np.errstate(all="ignore"):
-            self._g = [self._increment(k, gradients[k], t, memo) for k in self._live]
+            self._g = [self._increment(k, given[k]) for k in self._live]
         self._wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        return super()._prepare(t)
+        self._meet(self._t, self._memo)
+        for reading in self._program.readings:
+            self.know(totals_of(reading.totals, super().read(reading)))
+        super().prepare()
 
     def _destination(self, k: int) -> np.ndarray:
         """That of leaf k, or in its place an array of the dtype computed in, so that low precision is rounded once."""
@@ -52,19 +70,19 @@ class WholeCall(HostCall):
     def _stored(self, k: int) -> np.dtype:
         return self.bound.computed[k]
 
-    def _increment(self, k: int, g: np.ndarray, t: int, memo: dict[Any, Any]) -> np.ndarray:
+    def _increment(self, k: int, g: np.ndarray) -> np.ndarray:
         """The rule's increment of leaf k; the new state goes into `_fresh`."""
         bound, rule, name = self.bound, self.bound.chain.rule, self.bound.chain.rule_name
-        given: dict[str, Any] = {"g": _shown(g, bound.computed[k]), "t": t - int(bound.missed[k]) + 1}
+        given: dict[str, Any] = {"g": _shown(g, bound.computed[k]), "t": self._t - int(bound.missed[k]) + 1}
         if "x" in rule.given:
             given["x"] = _shown(self._x[k], bound.computed[k])
         slots = {slot: bound.chain.slots[name, slot] for slot in rule.slots}
         state = [_shown(bound.state[slot][k], bound.computed[k]) for slot in slots.values()]
-        hyper = {h: bound.given_value(f"{name}.{h}", k, t, memo) for h in rule.hyper}
+        hyper = {h: bound.given_value(f"{name}.{h}", k, self._t, self._memo) for h in rule.hyper}
         result, new = _called(rule, [*(given[n] for n in rule.given), *state], hyper)
         old = {slot: bound.state[own][k] for slot, own in slots.items()}
         # state is never left subnormal
-        self._fresh[k] = {slot: ops.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
+        self._fresh[k] = {slots[slot]: ops.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
                           for slot, value in zip(slots, new)}
         return _checked(rule, "the increment", result, bound.shapes[k], bound.computed[k])
 
@@ -74,14 +92,42 @@ class WholeCall(HostCall):
         for place, wide in self._wide.values():
             with np.errstate(all="ignore"):
                 place[...] = wide
-        bound, name = self.bound, self.bound.chain.rule_name
         for k, new in self._fresh.items():
             for slot, array in new.items():
-                bound.state[bound.chain.slots[name, slot]][k][...] = array
+                self.bound.state[slot][k][...] = array
+        if self._ahead:
+            self._ahead.keep(self.bound)
         return result
 
     def shorten(self) -> None:
         """There is no short way."""
+
+
+class _Ahead(HostCall):
+    """The modifiers before the rule, on a copy of what state they have; counted, checked and said is all elsewhere."""
+
+    def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any], t: int,
+                 memo: dict[Any, Any]) -> None:
+        beside, written = bound.aside(), {name for name, _ in program.outputs} & bound.state.keys()
+        beside.state = {slot: [a.copy() if slot in written else a for a in own] for slot, own in bound.state.items()}
+        beside.checks_finite = False
+        super().__init__(beside, program, INCREMENT, xs, gs, None, None)
+        self._mode, self._kept = "ahead", written
+        self._meet(t, memo)
+
+    def increments(self) -> dict[int, np.ndarray]:
+        """What they make of the gradients, by leaf; their totals must be known."""
+        self.prepare()
+        run(self._program, self._leaves, self.bound.kernel_for(self._mode, self._program), self.bound.host,
+            self._threads, np.zeros(1, np.int64))
+        return {k: view(new) for k, new in self._new.items()}
+
+    def keep(self, bound: Bound) -> None:
+        """Have the state that they made be that of the optimizer."""
+        for slot in self._kept:
+            for k in self._live:
+                bound.state[slot][k][...] = self.bound.state[slot][k]
+        bound.numbers.renew(self._numbers)
 
 
 def _shown(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
