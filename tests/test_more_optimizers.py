@@ -346,3 +346,11 @@ def test_no_setting_of_ademamix_makes_its_warm_up_nan(hyper, engine):
         d = opt.update(np.array([1.0, -2.0]), params=np.zeros(2))
         assert d[0] < 0 < d[1]
         assert np.isfinite(opt.state["m2"]).all()
+
+
+def test_what_moves_the_parameter_alone_is_refused_behind_a_rule_that_keeps_other_points():
+    for optimizer, remedy in ((fl.ScheduleFreeSGD(), "let it act on the gradient, as l2 does"),
+                              (fl.ScheduleFreeAdamW(), r"use its own, ScheduleFreeAdamW\(weight_decay=\.\.\.\)")):
+        with pytest.raises(fl.FormulaError, match=f"weight_decay moves .*, and not the point z .*: {remedy}"):
+            fl.chain(optimizer, fl.weight_decay(0.1))
+        assert fl.chain(fl.l2(0.1), optimizer, fl.average(0.5)).step(1.0, 1.0) < 1.0

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from support import every_engine, every_precision, frozen, gauged, memory_of, normal, same_bits
+from support import every_engine, every_precision, frozen, gauged, limits, memory_of, normal, same_bits
 
 SHAPES = {"a": (30, 50), "b": (), "c": [(20_000,), (0,), (40, 6)]}
 
@@ -100,6 +101,24 @@ def test_clip_norm_shortens_all_leaves_together(engine):
     d = opt.update({"a": np.array([3.0, 0.0]), "b": 4.0})
     assert [*d["a"], d["b"]] == pytest.approx([-0.6, 0.0, -0.8])
     assert opt.update({"a": np.array([0.3, 0.0]), "b": 0.4})["b"] == -0.4  # as it is not longer
+
+
+@every_engine
+@pytest.mark.parametrize(("g", "limit", "dtype"), [
+    ([1.7e308] * 8, 1.0, "float64"), ([1e308] * 4, 1e-10, "float64"), ([1e-300], 1e-305, "float64"),
+    ([3e38] * 4, 1e-8, "float32"), ([1e38], 1e-6, "float32"), ([1e38, -1e30], 1e-4, "float32"),
+    ([3e38, 3e38], 1e-20, "bfloat16"), ([6e4] * 9, 1e-2, "float16"),
+])  # fmt: skip
+def test_a_gradient_is_clipped_in_full_precision_where_its_norm_or_the_factor_is_beyond_its_dtype(
+        engine, g, limit, dtype):
+    array = np.array(g).astype(dtype)
+    d = fl.chain(fl.clip_norm(limit), fl.SGD(1.0), engine=engine).update(array)
+    exact = [Fraction(float(x)) for x in array]
+    scale = max(map(abs, exact))
+    length = scale * Fraction(math.sqrt(sum((x / scale) ** 2 for x in exact)))
+    right = np.array([-float(x * Fraction(limit) / length) for x in exact])
+    eps, tiny = float(limits(array.dtype).eps), float(limits(array.dtype).tiny)
+    assert d.astype(float) == pytest.approx(right, rel=2 * eps, abs=tiny)
 
 
 @every_engine
@@ -224,12 +243,19 @@ def test_a_leaf_without_a_gradient_keeps_its_number_and_adds_nothing():
     (lambda g, n=fl.scalar("x"), *, lr=1.0: (-lr * g, n), "must start at a finite number, at the name of a hyper"),
     (lambda g, *, lr=1.0: -lr * fl.total(g, over="world"), "over \"leaf\" or over \"tree\". Got 'world'"),
     (lambda g, *, lr=1.0: -lr * g * fl.total(lr), "take values per coordinate"),
+    (lambda g, *, lr=1.0: -lr * (g - fl.total(g) / fl.total(1)), r"coordinates is total\(0\*g \+ 1\)\.\) Got 1\."),
+    (lambda g, *, lr=1.0: -lr * g / fl.norm(np.ones(3)), "take values per coordinate .* Got ndarray"),
     (lambda g, *, lr=1.0: -lr * g * fl.norm(g > 0), "take values per coordinate"),
     (lambda g, *, lr=1.0: -lr * fl.norm(g) ** g, "A power of an array"),
 ])  # fmt: skip
 def test_what_no_sum_can_be_is_refused_when_the_optimizer_is_made(formula, message):
     with pytest.raises(fl.FormulaError, match=message):
         fl.Optimizer(fl.rule(formula))
+
+
+def test_the_number_of_coordinates_makes_a_sum_a_mean():
+    centred = fl.Optimizer(fl.rule(lambda g, *, lr=1.0: -lr * (g - fl.total(g) / fl.total(0 * g + 1))))
+    assert centred.step([0.0, 0.0, 0.0], [1.0, 2.0, 6.0]) == [2.0, 1.0, -3.0]
 
 
 @pytest.mark.parametrize("values", [np.array([3 + 4j]), 1j, "3", None, {"a": np.ones(2)}], ids=str)

@@ -199,3 +199,13 @@ def test_a_setting_that_state_started_at_is_not_changed_without_effect():
     opt.reset()
     opt.adam_eps = 1e-4
     assert opt.step(w, np.ones(3)) is w
+
+
+def test_it_cannot_sum_over_the_tree_of_which_it_sees_one_leaf():
+    opt = fl.Optimizer(fl.rule(lambda g: -g / fl.norm(g, "leaf"), whole_leaf=True))
+    assert opt.step([1.0, 1.0], [3.0, 4.0]) == [0.0, 0.0]
+    for word in (fl.norm, fl.total):
+        opt = fl.Optimizer(fl.rule(lambda g: -g / word(g), whole_leaf=True))  # noqa: B023
+        with pytest.raises(fl.FormulaError, match='cannot sum over the tree: write over="leaf", or a formula'):
+            opt.step([1.0, 1.0], [3.0, 4.0])
+    assert fl.norm(np.array([3.0, 4.0])) == 5.0

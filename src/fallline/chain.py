@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import numbers
 import sys
@@ -14,7 +15,7 @@ from fallline.errors import FormulaError
 from fallline.program import INCREMENT, Program
 from fallline.schema import Hyper, Link, Rule, unknown_setting
 from fallline.showing import brief, shown
-from fallline.trace import Traced, held, trace
+from fallline.trace import Traced, held, leaves_increment, trace
 
 __all__ = ["Chain", "as_link", "distinct", "titled", "written"]
 
@@ -42,6 +43,7 @@ class Chain:
         self.titles = {name: link.title or name for name, link in zip(self.names, links)}
         self.rule = next(r for r in self.rules if r.kind == "rule")
         self.rule_name = self.names[self.rules.index(self.rule)]
+        self._check_points()
         self.hyper: dict[str, Hyper] = {f"{n}.{h.name}": h for n, r in self._named() for h in r.hyper.values()}
         self.short = self._short_names()
         self.slots = self._slot_names()
@@ -72,6 +74,19 @@ class Chain:
                 right = ", ".join(title for _, title in placed)
                 raise FormulaError(f"{wrong.name} modifies {what} and must stand {place} the rule {own[0]}: "
                                    f"chain({right}).")
+
+    def _check_points(self) -> None:
+        """Refuse what moves the parameter alone where the rule keeps other points that have to go along."""
+        rest = self.rule.rest
+        moving = [slot for slot in (inspect.signature(rest).parameters if rest else ()) if
+                  self.rule.slots.get(slot) == "x"]
+        for rule in (r for r in self.rules if r.kind == "after" and moving):
+            if not leaves_increment(rule):
+                title = self.titles[self.rule_name]
+                remedy = (f"use its own, {title}({rule.name}=...)" if rule.name in self.rule.hyper else
+                          "let it act on the gradient, as l2 does")
+                raise FormulaError(f"{rule.name} moves the parameter, and not the point {moving[0]} that {title} keeps "
+                                   f"beside it: {remedy}.")
 
     def _short_names(self) -> dict[str, str]:
         """Names without "rule." where they mean one value: that of the one rule that has it, for others too."""

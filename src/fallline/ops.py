@@ -13,7 +13,9 @@ import builtins
 import math
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import numpy as np
@@ -283,6 +285,12 @@ def _reduced(values: Any, kind: str, over: str) -> Any:
         if not values.array or values.truth:
             raise FormulaError("total and norm take values per coordinate, such as g or m*g, and make one number.")
         return Symbol("reduce", (values, kind, over), array=False)
+    if _at_work.get() == TRACED:
+        raise FormulaError("total and norm take values per coordinate, such as g or m*g, and make one number. (The "
+                           f"number of coordinates is total(0*g + 1).) Got {_brief(values)}.")
+    if _at_work.get() == WHOLE_LEAF and over == "tree":
+        raise FormulaError('A function of whole leaves sees one at a time, and cannot sum over the tree: write '
+                           'over="leaf", or a formula, which can.')
     each = _plain(values)
     with np.errstate(all="ignore"):
         return float(np.sum(each if kind == "sum" else np.square(each * SCALES[kind])))
@@ -295,6 +303,25 @@ def _plain(values: Any) -> np.ndarray:
         remedy = ": a complex one is a pair of reals, z.view(float)" if each.dtype.kind == "c" else ""
         raise FormulaError(f"total and norm take an array of real numbers{remedy}. Got {type(values).__name__}.")
     return each.astype(np.float64)
+
+
+def _brief(values: Any) -> str:
+    return repr(values) if isinstance(values, (int, float)) else type(values).__name__
+
+
+TRACED, WHOLE_LEAF = "traced", "whole leaf"
+_at_work: ContextVar[str | None] = ContextVar("_at_work", default=None)
+
+
+@contextmanager
+def at_work(kind: str) -> Iterator[None]:
+    """Have words know that a formula is TRACED, or that a function of a WHOLE_LEAF runs, and refuse what is wrong there
+    and would be right elsewhere."""
+    token = _at_work.set(kind)
+    try:
+        yield
+    finally:
+        _at_work.reset(token)
 
 
 SCOPES = ("leaf", "tree")
@@ -377,9 +404,14 @@ def norm(values: Any, over: str = "tree") -> Any:
     >>> norm(np.array([3.0, 4.0])), norm(np.array([3e300, 0.0]))
     (5.0, 3e+300)
     """
+    return norm_in(1.0, values, over)
+
+
+def norm_in(unit: float, values: Any, over: str = "tree") -> Any:
+    """The norm in a unit, a power of two, for norms that may be larger than any number."""
     squares, high, low = (_reduced(values, kind, over) for kind in SCALES)
-    large = where(squares < math.inf, sqrt(squares), sqrt(high) / SCALES["high"])
-    return where(squares >= SMALL, large, sqrt(low) / SCALES["low"])
+    large = where(squares < math.inf, sqrt(squares) / unit, sqrt(high) / (SCALES["high"] * unit))
+    return where(squares >= SMALL, large, sqrt(low) / (SCALES["low"] * unit))
 
 
 def flush(v: Any) -> Any:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from fallline import rules
 from fallline.errors import FormulaError, placed
-from fallline.ops import SCOPES, Symbol, begun, flush, one_number, per_coordinate, settle
+from fallline.ops import SCOPES, TRACED, Symbol, at_work, begun, flush, one_number, per_coordinate, settle
 from fallline.program import ACROSS, INCREMENT, Instruction, Program, Total, known, source_of
 from fallline.schema import Rule
 
-__all__ = ["Traced", "as_written", "held", "is_built_in", "trace"]
+__all__ = ["Traced", "as_written", "held", "is_built_in", "leaves_increment", "trace"]
 
 
 class Traced(NamedTuple):
@@ -91,6 +91,13 @@ def as_written(rule: Rule) -> Program:
     return _Graph(outputs, {name: new for name, new in state.items() if not new.array}, [link]).program()
 
 
+def leaves_increment(rule: Rule) -> bool:
+    """Whether a modifier of the increment returns it as it is."""
+    program = as_written(rule)
+    increment = dict(program.outputs)[INCREMENT]
+    return program.inputs[increment : increment + 1] == ("g",)
+
+
 def _given() -> dict[str, Symbol]:
     return {"g": Symbol("input", ("g",), array=True), "x": Symbol("input", ("x",), array=True),
             "t": Symbol("t", (), array=False)}
@@ -103,7 +110,9 @@ def _call(link: Traced, value: Any, symbols: dict[str, Symbol], state: dict[str,
     slots = [_slot(rule, name, link.slots[name], given) for name in rule.slots]
     hyper = {name: Symbol("hyper", (qualified,), array=False) for name, qualified in link.hyper.items()}
     try:
-        result, new = rule.split(rule.formula(*(given[name] for name in rule.given), *slots, **hyper))
+        with at_work(TRACED):
+            returned = rule.formula(*(given[name] for name in rule.given), *slots, **hyper)
+        result, new = rule.split(returned)
         result = per_coordinate(result)
         for name, value in zip(rule.slots, new):
             state[link.slots[name]] = one_number(value, name) if name in rule.scopes else per_coordinate(value)
