@@ -253,8 +253,10 @@ def test_arguments_that_make_no_sense_are_the_callers_mistake(path):
     fl.SGD().save(path)
     with pytest.raises(TypeError, match="SGD has no hyper-parameter 'rate'"):
         fl.load(path, rate=0.1)
-    with pytest.raises(TypeError, match="rules must be rules"):
-        fl.load(path, rules=[halving])
+    for rules in ([halving], halving, fl.schedules.constant(1)):
+        with pytest.raises(TypeError, match=r"rules must be a list of rules .* Got (halving|constant)"):
+            fl.load(path, rules=rules)
+    assert fl.load(path, rules=fl.rules.sgd).t == fl.load(path, rules=fl.SGD).t == 0
 
 
 @every_engine

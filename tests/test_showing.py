@@ -98,6 +98,23 @@ def test_an_optimizer_with_large_settings_has_a_short_repr():
     assert "at 0x" not in repr(fl.mask(lambda path: True, fl.SGD(lambda t: 0.1)))
 
 
+@pytest.mark.parametrize("call", [
+    lambda: fl.descend(lambda w: (0.0, w), LARGE, LARGE, steps=3),
+    lambda: fl.descend(lambda w: (0.0, w), LARGE, fl.SGD(), steps=LARGE),
+    lambda: fl.minimize(lambda x: x @ x, [1.0], method=LARGE),
+    lambda: fl.minimize(lambda x: x @ x, [1.0], bounds=LARGE),
+    lambda: fl.SGD().step(10**5000, 1.0),
+    lambda: fl.chain(fl.SGD(), LARGE),
+    lambda: fl.chain(fl.SGD(), [LARGE] * 100_000),
+    lambda: fl.by_path(LARGE),
+    lambda: fl.SGD({"W": [0.1] * 1000, "b": 1.0}).step({"W": 1.0, "b": 1.0}, {"W": 1.0, "b": 1.0}),
+])  # fmt: skip
+def test_no_message_shows_all_of_what_is_large(call):
+    with pytest.raises((TypeError, ValueError), match="Got ") as caught:
+        call()
+    assert len(str(caught.value)) < 300
+
+
 def test_the_view_of_the_hyper_parameters_shows_all_of_them():
     adan = fl.chain(fl.clip_norm(1.0), fl.Muon(), fl.weight_decay(0.1), fl.average(0.9))
     assert eval(repr(adan.hyper)) == dict(adan.hyper)

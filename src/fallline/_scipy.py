@@ -12,6 +12,7 @@ import numpy as np
 
 from fallline import trees
 from fallline.descend import number
+from fallline.showing import brief
 
 __all__ = ["Box", "Options", "box_of", "clip", "largest", "projected", "start"]
 
@@ -69,7 +70,7 @@ def start(x0: Any) -> Any:
 
     leaves, spec = optree.tree_flatten(x0, is_leaf=_is_numbers)
     if not leaves:
-        raise TypeError(f"x0 of minimize must be real numbers or a tree of arrays of them. Got {x0!r}.")
+        raise TypeError(f"x0 of minimize must be real numbers or a tree of arrays of them. Got {brief(x0)}.")
     return spec.unflatten(map(_floats, leaves))
 
 
@@ -140,7 +141,7 @@ def _limits(bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     except (TypeError, ValueError):
         raise ValueError(
             f"bounds of minimize must be scipy.optimize.Bounds or a (lower, upper) pair for each of the {size} "
-            f"parameters, None for no bound. Got {bounds!r}."
+            f"parameters, None for no bound. Got {brief(bounds)}."
         ) from None
 
 

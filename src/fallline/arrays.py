@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
+from fallline.showing import brief
 
 __all__ = [
     "CASTABLE", "STEPPED",
@@ -56,7 +57,7 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
 
 def _check_foreign(leaf: Any, what: str) -> None:
     if isinstance(leaf, (int, np.generic)):
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {leaf!r} ({type(leaf).__name__}).")
+        raise TypeError(f"{what} must be {SUPPORTED}. Got {brief(leaf)} ({type(leaf).__name__}).")
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(leaf, jax.core.Tracer):
         raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or vmap. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -132,10 +132,11 @@ def _links(path: Any, state: Mapping[str, Any], chain: Chain, settings: Mapping[
 def _given(items: Sequence[Any]) -> _Given:
     found: dict[str, list[Rule]] = {}
     classes = dict(OPTIMIZERS)
-    for item in items:
+    for item in items if isinstance(items, Iterable) else [items]:
         rule = item.rule if isinstance(item, type) and issubclass(item, Optimizer) else item
         if not isinstance(rule, Rule):
-            raise TypeError(f"rules must be rules (fallline.rule) or classes of optimizers. Got {item!r}.")
+            raise TypeError("rules must be a list of rules (fallline.rule) or classes of optimizers. "
+                            f"Got {brief(item)}.")
         found.setdefault(rule.name, []).append(rule)
         if rule is not item:
             classes[item.__name__] = item

@@ -16,6 +16,7 @@ import numpy as np
 from fallline import _progress, trees
 from fallline.errors import NonFiniteGradient
 from fallline.optimizer import Optimizer
+from fallline.showing import brief
 
 if TYPE_CHECKING:
     from fallline.resume import Record
@@ -167,7 +168,8 @@ def descend(
     patience = None if patience is None else _whole(patience, "patience", least=1)
     target = None if target is None else number(target, "target of descend must be a number")
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). Got {optimizer!r}.")
+        raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). "
+                        f"Got {brief(optimizer)}.")
     record = _record(checkpoint, checkpoint_every, steps, optimizer)
     evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.calls, None
     if record is None:
@@ -305,9 +307,9 @@ def _whole(value: Any, name: str, *, least: int) -> int:
     try:
         whole = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} of descend must be a whole number ≥ {least}. Got {value!r}.") from None
+        raise TypeError(f"{name} of descend must be a whole number ≥ {least}. Got {brief(value)}.") from None
     if whole < least:
-        raise ValueError(f"{name} of descend must be a whole number ≥ {least}. Got {value!r}.")
+        raise ValueError(f"{name} of descend must be a whole number ≥ {least}. Got {brief(value)}.")
     return whole
 
 

@@ -18,6 +18,7 @@ from fallline._scipy import Box, Options, box_of, clip, largest, projected, star
 from fallline.descend import Point, Walk, remedy, stops
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS, Adam
+from fallline.showing import brief
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -206,7 +207,8 @@ def _optimizer(method: Any) -> Optimizer:
                 return optimizer()
         raise ValueError(f"Unknown method {method!r} of minimize. Known methods: {', '.join(OPTIMIZERS)}.")
     raise TypeError(
-        f"method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class or a name. Got {method!r}."
+        "method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class or a name. "
+        f"Got {brief(method)}."
     )
 
 

@@ -486,8 +486,8 @@ def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "rais
     In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
     of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps.
 
-    Raises ValueError or TypeError if n is no whole number ≥ 1 (one for the chain; `opt.n` may be set between steps),
-    FormulaError for what is no chain.
+    Raises ValueError or TypeError if n is no whole number ≥ 1 (one for the chain; `opt.n` may be set before the first
+    call), FormulaError for what is no chain.
 
     >>> import fallline as fl
     >>> opt, w = fl.accumulate(2, fl.SGD(1.0)), 0.0

@@ -63,7 +63,7 @@ MEANING = {
     "steps": "the number of completed steps, those of warmup included, from which on the value is `end`",
     "warmup": "steps of linear rise from 0, which is the value at t = 0",
     "end": "the last value, which is kept",
-    "power": "of the share of steps that is left",
+    "power": "that of the share of steps that is left",
     "factor": "what the value is multiplied by over `every` steps",
     "every": "that many steps, counted from the end of warmup",
     "period": "steps of the first descent, counted from the end of warmup",
@@ -90,14 +90,6 @@ class Schedule:
         if cls is Schedule:
             raise TypeError("Schedule is what all schedules are: make one by name, such as cosine(1e-3, steps=100).")
         return super().__new__(cls)
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        head, mark, example = inspect.cleandoc(cls.__doc__ or "").partition("\n\n>>>")
-        known = [f"{name}: {MEANING[name]}" for name in inspect.get_annotations(cls) if name in MEANING]
-        if head and known:
-            raises = "\nRaises TypeError or ValueError, naming the parameter, for what it cannot be."
-            cls.__doc__ = "\n".join([head, "\nParameters\n----------", *known, raises]) + mark + example
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
@@ -138,8 +130,8 @@ class Schedule:
         """Raise ValueError if the parameters do not go together."""
 
     def __repr__(self) -> str:
-        own: Any = self  # a dataclass; files and comparisons with them need all that there is
-        parts = [f"{f.name}={shown(getattr(self, f.name), items=sys.maxsize)}" for f in fields(own)]
+        own = getattr(self, "__dataclass_fields__", ())
+        parts = [f"{name}={shown(getattr(self, name), items=sys.maxsize)}" for name in own]  # all, as files are of it
         return f"{type(self).__qualname__}({', '.join(parts)})"
 
     def __call__(self, t: int) -> float:
@@ -169,8 +161,9 @@ Made = TypeVar("Made", bound=type[Schedule])
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def made(cls: Made) -> Made:
-    """A class of schedules as a frozen dataclass that says what its parameters are if they are not these."""
+    """A class of schedules as a frozen dataclass that says what its parameters are, also to those who mistake them."""
     own: Any = dataclass(frozen=True, repr=False)(cls)
+    own.__doc__ = _documented(own)
     init = own.__init__
 
     @functools.wraps(init)
@@ -180,6 +173,15 @@ def made(cls: Made) -> Made:
 
     own.__init__ = checked
     return own
+
+
+def _documented(cls: Any) -> str:
+    """The docstring of a schedule with its parameters, before the example."""
+    head, mark, example = inspect.cleandoc(cls.__doc__).partition("\n\n>>>")
+    known = [f"{name}: {MEANING[name]}; {'each ' * several}{kind.text}"
+             for name, (kind, several) in _kinds(cls).items()]
+    raises = "\nRaises TypeError or ValueError, naming the parameter, for what it cannot be."
+    return "\n".join([head, "\nParameters\n----------", *known, raises]) + mark + example
 
 
 def _check_given(cls: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> None:

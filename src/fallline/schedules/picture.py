@@ -33,7 +33,8 @@ def plot(schedules: Any, steps: int | None = None) -> Figure:
         which are drawn together. The names of a dict are the legend's, so `plot({"AdamW": ..., "Muon": ...})`.
     steps: how many steps to show; by default as many as show what there is to see of every schedule.
 
-    Raises ImportError, with the remedy, where plotly is missing; TypeError for what is no schedule.
+    Raises ImportError, with the remedy, where plotly is missing; TypeError for what is no schedule, or returns no
+    number; ValueError for `steps` that are no whole number ≥ 1.
 
     >>> figure = plot([constant(0.5), cosine(1.0, steps=100, warmup=10)])
     >>> [(line.name, max(line.y)) for line in figure.data]
