@@ -1,6 +1,7 @@
 """Points beside the one that is stepped: where every optimiser rests, and what an average has come to."""
 
 import copy
+import inspect
 import pickle
 
 import ml_dtypes
@@ -134,12 +135,86 @@ def test_of_two_averages_the_last_is_shown():
     assert opt.averaged.tolist() == [0.25]
 
 
-def test_averages_of_other_arrays_are_of_the_library_that_holds_the_state():
-    jax = need("jax")
+class Labelled(np.ndarray):
+    def __array_finalize__(self, other):
+        self.label = getattr(other, "label", None)
+
+
+def labelled(values):
+    leaf = np.array(values).view(Labelled)
+    leaf.label = "metres"
+    return leaf
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_an_average_is_of_the_kind_of_the_parameter(engine):
+    torch, jax = need("torch"), need("jax")
+    kinds = {"array": np.array, "0-d": lambda values: np.array(values[0]), "float": lambda values: values[0],
+             "complex": lambda values: complex(values[0]), "float32": lambda values: np.float32(values[0]),
+             "subclass": labelled, "tensor": torch.tensor, "parameter": lambda v: torch.nn.Parameter(torch.tensor(v)),
+             "bfloat16": lambda values: torch.tensor(values, dtype=torch.bfloat16),
+             "JAX": jax.numpy.asarray}  # fmt: skip
+    for name, make in kinds.items():
+        opt = fl.chain(fl.SGD(1.0), fl.average(0.5), engine=engine)
+        w = opt.step({name: make([0.0, 0.0])}, {name: make([1.0, 1.0])})
+        assert getattr(opt.averaged[name], "label", None) == getattr(w[name], "label", None), name
+        for other in (opt, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+            found = other.averaged[name]
+            assert type(found) is type(opt.rest(w)[name]), name
+            assert (w[name] / 2 == found).all() if np.ndim(found) else w[name] / 2 == found, name
+            if not isinstance(found, (float, complex)):
+                assert found.dtype == w[name].dtype, name
+
+
+def test_a_torch_module_takes_its_average():
+    torch = need("torch")
+    model = torch.nn.Linear(2, 1).bfloat16()
     opt = fl.chain(fl.SGD(1.0), fl.average(0.5))
-    opt.step(jax.numpy.zeros(2), jax.numpy.ones(2))
-    assert isinstance(opt.averaged, jax.Array)
-    assert opt.averaged.tolist() == [-0.5, -0.5]
+    w = dict(model.named_parameters())
+    opt.step(w, {name: torch.ones_like(leaf) for name, leaf in w.items()})
+    model.load_state_dict(opt.averaged)
+    assert torch.equal(model.bias, opt.averaged["bias"])
+
+
+AVERAGING = {
+    "one array": (lambda: fl.chain(fl.SGD(0.5), fl.average(0.5)), lambda tree: tree["a"], lambda shown: shown),
+    "a chain": (lambda: fl.chain(fl.Adam(), fl.average(0.75), fl.average(0.5)), lambda tree: tree, lambda shown: shown),
+    "a mask": (lambda: fl.mask({"a": True, "b": False}, AVERAGING["a chain"][0]()), lambda tree: tree,
+               lambda shown: {"a": shown["a"]}),
+    "a partition": (lambda: fl.partition({"x": fl.SGD(), "y": AVERAGING["a chain"][0]()}, {"a": "x", "b": "y"}),
+                    lambda tree: tree, lambda shown: shown),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AVERAGING)
+@every_precision
+def test_the_average_of_a_state_that_waits_for_the_first_step_is_shown_by_leaf_path(case, dtype, tmp_path):
+    make, of, known = AVERAGING[case]
+    opt, w = make(), of(a_tree(0, dtype))
+    fresh = make()
+    fresh.load_state_dict(opt.state_dict())  # of no step
+    assert not hasattr(fresh, "averaged")
+    opt.step(w, of(a_tree(1, dtype)))
+    opt.step(w, of(a_tree(2, dtype)))
+    opt.save(tmp_path / "file", w)
+    fresh.load_state_dict(opt.state_dict())
+    for other in (fresh, fl.load(tmp_path / "file")[0]):
+        assert same_bits(other.averaged, known(opt.averaged))
+        other.averaged["b" if case == "a partition" else "a" if isinstance(w, dict) else ...][...] = 7  # a copy
+        assert same_bits(other.averaged, known(opt.averaged))
+        other.step(copy.deepcopy(w), of(a_tree(3, dtype)))
+        assert type(other.averaged) is type(opt.averaged)
+    opt.step(w, of(a_tree(3, dtype)))
+    assert same_bits(other.averaged, opt.averaged)
+
+
+def test_a_leaf_without_gradient_has_no_average_in_a_state_that_waits_either():
+    opt, w = fl.chain(fl.SGD(1.0), fl.average(0.5)), {"a": np.ones(2), "b": np.ones(3)}
+    opt.step(w, {"a": np.ones(2), "b": None})
+    other = opt.fresh()
+    other.load_state_dict(opt.state_dict())
+    assert other.averaged["b"] is None
+    assert same_bits(other.averaged["a"], opt.averaged["a"])
 
 
 def test_an_average_that_there_is_not_is_an_error_that_says_what_to_do():
@@ -147,8 +222,11 @@ def test_an_average_that_there_is_not_is_an_error_that_says_what_to_do():
     with pytest.raises(AttributeError, match=r"Adam keeps no average: end its chain with fallline.average\(decay\)"):
         fl.Adam().averaged  # noqa: B018
     opt = fl.chain(fl.Adam(), fl.average(0.9))
-    with pytest.raises(ValueError, match=r"chain\(Adam, average\) has averaged nothing before its first step"):
-        opt.averaged  # noqa: B018
+    for kind in (ValueError, AttributeError):  # so that what looks at all attributes can look at this one
+        with pytest.raises(kind, match=r"chain\(Adam, average\) has averaged nothing before its first step"):
+            opt.averaged  # noqa: B018
+    assert "averaged" in dir(opt)
+    assert "averaged" not in dict(inspect.getmembers(opt))
     with pytest.raises(AttributeError):
         opt.averaged = 1.0
     with pytest.raises(fl.FormulaError, match="'rest' is a name of Optimizer"):

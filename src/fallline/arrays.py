@@ -14,9 +14,9 @@ from fallline.showing import brief
 
 __all__ = [
     "CASTABLE", "STEPPED",
-    "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "is_complex", "is_foreign",
-    "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "new_like", "non_finite", "split",
-    "view", "widened",
+    "as_number", "cast", "detached", "dtype_name", "dtype_named", "dtype_of", "filled_like", "host", "is_complex",
+    "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
+    "non_finite", "split", "view", "widened",
 ]  # fmt: skip
 
 SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
@@ -88,7 +88,11 @@ def dtype_of(leaf: Any) -> np.dtype:
     """The dtype of a leaf of any kind, in native byte order."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return np.dtype(leaf.dtype.type)
-    name = dtype_name(leaf)
+    return dtype_named(dtype_name(leaf))
+
+
+def dtype_named(name: str) -> np.dtype:
+    """The dtype of a name (`dtype_name`)."""
     return bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
@@ -180,7 +184,7 @@ def detached(leaf: Any) -> Any:
 def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """A new C-contiguous array of the leaf's kind: of its subclass of ndarray, a torch tensor, or plain."""
     if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:  # a subclass keeps what it carries
-        new = np.empty_like(leaf, dtype, "C")
+        new = np.empty_like(leaf, dtype, "C", shape=shape)
     else:
         new = np.empty(shape, dtype)
     if type(leaf).__module__.split(".")[0] == "torch":
@@ -189,6 +193,14 @@ def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
             return torch.from_numpy(new.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(new)
     return new
+
+
+def model(leaf: Any, kind: str) -> Any:
+    """What to keep of a leaf of a kind (`kind_of`) for `new_like` and `as_number`: a number itself, of an array in host
+    memory an empty one, and of others, whose state is of their library, nothing."""
+    if kind == "numpy":
+        return np.empty_like(leaf, shape=(0,) * leaf.ndim)
+    return leaf if kind == "number" else leaf.new_empty(0) if kind == "torch" else None
 
 
 def mark_changed(leaves: Sequence[Any]) -> None:

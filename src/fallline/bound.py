@@ -19,6 +19,7 @@ from fallline.arrays import (
     is_complex,
     kind_of,
     library,
+    model,
     widened,
 )
 from fallline.chain import Chain
@@ -59,6 +60,7 @@ class Bound:
         if self.foreign and self._directory is not None:
             raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
                             f"Got {type(leaves[0]).__name__}.")
+        self.models = list(map(model, leaves, kinds))
         self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self._refuse_whole(leaves, what, engine)

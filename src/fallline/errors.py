@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
-    "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "TornOptimizer", "placed",
+    "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "NonFiniteGradient", "NotStepped",
+    "TornOptimizer", "placed",
 ]  # fmt: skip
 
 
@@ -41,6 +42,10 @@ class NonFiniteGradient(FalllineError, ValueError):  # noqa: N818  the name of t
 
     def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
         return type(self), (str(self), self.paths)
+
+
+class NotStepped(FalllineError, ValueError, AttributeError):  # noqa: N818
+    """What only a step makes was asked for before the first one. `hasattr` says that it is not there yet."""
 
 
 class TornOptimizer(FalllineError, RuntimeError):  # noqa: N818

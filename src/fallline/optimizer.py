@@ -22,7 +22,7 @@ from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
 from fallline.numbers import totals_of
 from fallline.options import Options
-from fallline.points import averages, point_at
+from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
@@ -379,24 +379,26 @@ class Optimizer(Settable):
 
     @property
     def averaged(self) -> Any:
-        """The average of the parameters that the modifier `average` keeps, in their dtypes: a copy, as a new tree.
+        """The average of the parameters that the modifier `average` keeps: a new tree of their kinds and dtypes.
 
-        None stands for a leaf that never had a gradient: its average is the parameter. Raises ValueError before the
-        first step, AttributeError if the chain keeps no average.
+        None stands for a leaf that has had no gradient yet, of which there is none: take the parameter itself. Of a
+        state that was loaded and waits for the first step it is NumPy arrays by leaf path, as `state` is.
+
+        Raises AttributeError if the chain keeps no average; before the first step an error that is a ValueError too.
 
         >>> import fallline as fl
         >>> opt = fl.chain(fl.SGD(1.0), fl.average(0.5))
-        >>> opt.step(0.0, 2.0), float(opt.averaged)
+        >>> opt.step(0.0, 2.0), opt.averaged
         (-2.0, -1.0)
         """
         return self._turn.join(self._averages)
 
     def _averages(self) -> Any:
         if average not in self._chain.rules:
-            raise AttributeError(self._unknown("averaged"))
+            raise keeps_none(self._chain.title)
         self._check_untorn()
         if self._bound is None:
-            raise ValueError(f"{self._chain.title} has averaged nothing before its first step.")
+            return loaded_averages(self._chain.title, {"": (self._chain, self._waiting)})
         return averages(self._bound)
 
     def reset(self) -> None:

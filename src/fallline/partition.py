@@ -18,7 +18,7 @@ from fallline.numbers import totals_of
 from fallline.optimizer import Call, Optimizer
 from fallline.options import Options
 from fallline.parts import Chains, checked_label, names_of
-from fallline.points import point_at
+from fallline.points import keeps_none, loaded_averages, point_at
 from fallline.program import ACROSS
 from fallline.rules import average
 from fallline.schema import Link, Rule, brief
@@ -296,10 +296,11 @@ class Partition(KeptParts):
     def _averages(self) -> Any:
         averaging = {name: part for name, part in self._parts.items() if average in part._chain.rules}
         if not averaging:
-            raise AttributeError(self._unknown("averaged"))
+            raise keeps_none(self._chain.title)
         self._check_untorn()
         if self._bound is None:
-            raise ValueError(f"{self._chain.title} has averaged nothing before its first step.")
+            return loaded_averages(self._chain.title, {name: (part._chain, part._waiting)
+                                                       for name, part in self._parts.items()})
         found = {name: part._averages() for name, part in averaging.items()}
         return self._bound.treedef.unflatten(self._bound.merged(found, [None] * len(self._bound.paths)))
 

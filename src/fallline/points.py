@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fallline.arrays import as_number, cast, detached, is_number, new_like, view, widened
+from fallline.arrays import as_number, cast, detached, dtype_named, host, is_number, new_like, view, widened
 from fallline.bound import Bound
+from fallline.chain import Chain
+from fallline.errors import NotStepped
 from fallline.ops import begun
 from fallline.rules import average
+from fallline.statedict import Known
 from fallline.trees import copy
 
-__all__ = ["averages", "point_at"]
+__all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
 
 
 def point_at(bound: Bound, formula: Callable[..., Any], params: Any) -> Any:
@@ -47,11 +50,49 @@ def _known(bound: Bound, name: str, k: int, x: Any) -> Any:
 
 
 def averages(bound: Bound) -> Any:
-    """What the last `average` of the chain keeps, in the dtypes of the parameters; None for a leaf without one yet."""
-    chain = bound.chain
+    """What the last `average` of the chain keeps, as leaves like the parameters; None for a leaf without one yet."""
+    kept = bound.state[_slot(bound.chain)]
+    return bound.treedef.unflatten(_like_parameter(bound, k, a) if _has_begun(a) else None for k, a in enumerate(kept))
+
+
+def _slot(chain: Chain) -> str:
+    """Where the last `average` of a chain keeps it."""
     own = [name for name, rule in zip(chain.names, chain.rules) if rule is average][-1]
-    return bound.treedef.unflatten(copy(cast(a, dtype)) if _has_begun(a) else None
-                                   for a, dtype in zip(bound.state[chain.slots[own, "a"]], bound.dtypes))
+    return chain.slots[own, "a"]
+
+
+def _like_parameter(bound: Bound, k: int, value: Any) -> Any:
+    """State of leaf k as a new leaf of the parameter's kind and dtype."""
+    model = bound.models[k]
+    if is_number(model):
+        return as_number(model, host(value))
+    if bound.foreign:
+        return copy(cast(value, bound.dtypes[k]))
+    new = new_like(model, bound.shapes[k], bound.dtypes[k])
+    with np.errstate(all="ignore"):
+        view(new)[...] = value
+    return new
+
+
+def loaded_averages(title: str, parts: Mapping[str, tuple[Chain, Known | None]]) -> Any:
+    """The averages of chains whose state waits for the first step, as arrays by leaf path; a single leaf by itself.
+
+    None stands for leaves without one. Raises NotStepped if there is no state.
+    """
+    if not any(known for _, known in parts.values()):
+        raise NotStepped(f"{title} has averaged nothing before its first step.")
+    found: dict[str, Any] = {}
+    for chain, known in parts.values():
+        arrays = known.state[_slot(chain)] if known and average in chain.rules else {}
+        for path, leaf in known.leaves.items() if known else ():
+            begun = path in arrays and _has_begun(arrays[path])
+            found[path] = np.array(cast(arrays[path], dtype_named(leaf.dtype))) if begun else None
+    return found[""] if list(found) == [""] else found
+
+
+def keeps_none(title: str) -> AttributeError:
+    """The error of an optimizer that keeps no average."""
+    return AttributeError(f"{title} keeps no average: end its chain with fallline.average(decay).")
 
 
 def _has_begun(state: Any) -> bool:

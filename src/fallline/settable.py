@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -15,6 +16,9 @@ __all__ = ["Settable"]
 
 class Settable(Keeping):
     """What `Optimizer` is made of as far as its hyper-parameters can be asked for and set."""
+
+    @abstractmethod
+    def _averages(self) -> Any: ...
 
     @property
     def hyper(self) -> MutableMapping[str, Any]:
@@ -64,6 +68,8 @@ class Settable(Keeping):
 
     def __getattr__(self, name: str) -> Any:
         chain = self.__dict__.get("_chain")
+        if name == "averaged" and chain is not None:
+            return self._averages()  # whose error Python has taken for that of a name that is not known
         if chain is None or name.startswith("_") or name not in chain.short:
             raise AttributeError(self._unknown(name))
         return self._get(name)
@@ -87,8 +93,6 @@ class Settable(Keeping):
     def _unknown(self, name: str) -> str:
         chain = self.__dict__.get("_chain")
         several = [f'opt.hyper["{q}"]' for q, h in chain.hyper.items() if h.name == name] if chain is not None else []
-        if name == "averaged":
-            return f"{self._chain.title} keeps no average: end its chain with fallline.average(decay)."
         if several:
             return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
         known = ", ".join(chain.short) if chain is not None else ""
