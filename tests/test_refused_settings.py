@@ -75,6 +75,8 @@ def test_a_schedule_that_is_no_function_of_one_argument_is_refused_where_it_is_g
         schedule = getattr(fl.schedules, name)
         assert_refused(lambda schedule=schedule: fl.Adam(schedule), rf"Got the class {name} itself: make one, {name}\(",
                        opt, w)
+    for other in (fl.SGD, int):  # of which none is a function of the number of steps
+        assert_refused(lambda other=other: fl.Adam(other), rf"Got the class {other.__name__}\.$", opt, w)
     with pytest.raises(TypeError, match="by_path needs a function of one argument, the leaf's path"):
         fl.by_path(lambda: 0.1)
 

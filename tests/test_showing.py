@@ -95,7 +95,10 @@ def test_an_optimizer_with_large_settings_has_a_short_repr():
     chained = fl.chain(fl.clip_value(halving), fl.SGD(dict.fromkeys(map(str, range(1000)), 0.1)))
     assert repr(chained).startswith("chain(clip_value(limit=halving), SGD(lr={'0': 0.1, '1': 0.1, ")
     assert repr(chained).endswith("'11': 0.1, ... 988 more}))")
-    assert "at 0x" not in repr(fl.mask(lambda path: True, fl.SGD(lambda t: 0.1)))
+    assert repr(fl.mask(lambda path: True, fl.SGD(halving))) == "mask(<lambda>, SGD(lr=halving))"
+    label = functools.partial(max, default="a")
+    assert repr(fl.partition({"a": fl.SGD()}, label)) == "partition({'a': SGD(lr=0.001)}, max(default='a'))"
+    assert repr(fl.partition({"a": fl.SGD()}, ["a"] * 1000)).endswith("'a', ... 988 more])")
 
 
 @pytest.mark.parametrize("call", [

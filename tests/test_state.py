@@ -99,8 +99,21 @@ def test_fresh_has_the_settings_and_nothing_else(name, engine):
     assert opt.t == 1
 
 
+def test_a_slot_that_there_is_not_is_refused_with_those_that_there_are():
+    opt = fl.chain(fl.Adam(), fl.average())
+    with pytest.raises(KeyError, match="has no state yet: m starts with the first step"):
+        opt.state["m"]
+    for _ in range(2):
+        with pytest.raises(KeyError, match=r"chain\(Adam, average\) has no state 'velocity'. Known: m, v, a\."):
+            opt.state["velocity"]
+        opt.step(np.ones(2), np.ones(2))
+    with pytest.raises(KeyError, match=r"SGD has no state 'm'. Known: none"):
+        fl.SGD().state["m"]
+    assert (fl.Adam().state.get("m", 3), list(fl.Adam().state)) == (3, [])
+
+
 @pytest.mark.parametrize("engine", ["reference", "native", "eager"])
-def test_a_slot_that_starts_at_the_parameter_is_nan_for_a_leaf_without_a_step(engine):
+def test_a_slot_that_starts_starts_at_the_parameter_is_nan_for_a_leaf_without_a_step(engine):
     opt = fl.chain(fl.SGD(0.5), fl.average(0.5), engine=engine)
     w = {"a": np.ones(2), "b": np.ones(2)}
     opt.step(w, {"a": np.ones(2), "b": None})

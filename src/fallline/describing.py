@@ -1,13 +1,30 @@
-"""What the class of a named optimizer says of itself, from its rule."""
+"""What the class of a named optimizer says of itself, from its rule, and what the state of any says of its names."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
+from fallline.chain import Chain
 from fallline.options import Options
 from fallline.schema import Rule
 
-__all__ = ["docstring_of", "signature_of"]
+__all__ = ["Slots", "docstring_of", "signature_of"]
+
+
+class Slots(dict[str, Any]):
+    """State by the names of its slots; asked for another, it says which there are."""
+
+    def __init__(self, trees: Mapping[str, Any], chain: Chain) -> None:
+        super().__init__(trees)
+        self._chain = chain
+
+    def __missing__(self, name: object) -> NoReturn:
+        known = self._chain.starts()
+        if name in known:
+            raise KeyError(f"{self._chain.title} has no state yet: {name} starts with the first step.")
+        raise KeyError(f"{self._chain.title} has no state {name!r}. Known: {', '.join(known) or 'none'}.")
 
 
 def signature_of(rule: Rule) -> inspect.Signature:

@@ -34,5 +34,8 @@ def check_arity(function: Callable[..., Any], said: str) -> None:
 
 
 def itself(value: Any) -> str:
-    """What messages add to a class that was given in place of an instance."""
-    return f" itself: make one, {value.__name__}(...)" if isinstance(value, type) else ""
+    """What messages add to a class that was given in place of a function which it would make."""
+    if not isinstance(value, type) or hasattr(value, "hyper"):
+        return ""
+    makes = any("__call__" in vars(cls) for cls in value.__mro__)
+    return f" itself: make one, {value.__name__}(...)" * makes

@@ -16,7 +16,7 @@ from fallline import rules
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
-from fallline.describing import docstring_of, signature_of
+from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
@@ -335,9 +335,8 @@ class Optimizer(Settable):
         is shown by leaf path. A slot that starts at the parameter or at the gradient is NaN for a leaf that has not
         stepped yet, having had no gradient.
         """
-        if self._bound:
-            return MappingProxyType(self._bound.state_trees())
-        return MappingProxyType(self._waiting.trees() if self._waiting else {})
+        trees = self._bound.state_trees() if self._bound else self._waiting.trees() if self._waiting else {}
+        return MappingProxyType(Slots(trees, self._chain))
 
     @property
     def engine(self) -> str:

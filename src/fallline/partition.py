@@ -21,7 +21,8 @@ from fallline.parts import Chains, checked_label, names_of
 from fallline.points import keeps_none, loaded_averages, point_at
 from fallline.program import ACROSS
 from fallline.rules import average
-from fallline.schema import Link, Rule, brief
+from fallline.schema import Link, Rule
+from fallline.showing import brief, shown
 from fallline.threads import Turn
 from fallline.trace import as_written
 from fallline.trees import copy as copied
@@ -361,7 +362,7 @@ class Partition(KeptParts):
         return f"{self.kind}({{{', '.join(given)}}}, {self._shown_label()})"
 
     def _shown_label(self) -> str:
-        return getattr(self._label, "__name__", None) or repr(self._label)
+        return shown(self._label)
 
 
 class Mask(Partition):
