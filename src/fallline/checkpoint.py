@@ -33,7 +33,8 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     path: a file that `opt.save(path)` or `opt.save(path, params)` wrote.
     rules: the rules, or classes of optimizers, in the file that are not fallline's own. Each must compute what it did.
     **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved. So is the
-        `label` of a partition, or the `by` of a mask.
+        `label` of a partition, or the `by` of a mask; it may also take the place of one that was saved, and must give
+        each leaf to the part that it was of: else the first step raises ValueError.
 
     Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
 
@@ -114,11 +115,10 @@ def _around(built: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
-    """What says which leaf is whose: that of the file, or the function that is given again."""
-    if isinstance(saved, str) != (name in hyper):
-        remedy = ("It is restored: load without" if name in hyper else
-                  f"Functions cannot be saved: give it again, fl.load(path, {name}=...)")
-        raise CheckpointError(f"{path}: {name} was {brief(saved)} when it was saved. {remedy}.")
+    """What says which leaf is whose: what is given, or else that of the file."""
+    if isinstance(saved, str) and name not in hyper:
+        raise CheckpointError(f"{path}: {name} was {brief(saved)} when it was saved. Functions cannot be saved: give "
+                              f"it again, fl.load(path, {name}=...).")
     return hyper.get(name, saved)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from fallline.divided import Divided
@@ -12,7 +12,7 @@ from fallline.fingerprint import described
 from fallline.optimizer import Optimizer
 from fallline.schema import brief
 from fallline.settings import renewed
-from fallline.statedict import FORMAT, Loaded, check_fits, count, known_of, plain
+from fallline.statedict import FORMAT, Known, Loaded, check_fits, count, known_of, plain
 
 __all__ = ["KeptParts"]
 
@@ -49,13 +49,24 @@ class KeptParts(Optimizer):
     @abstractmethod
     def _divided(self, like: Any, label: Any) -> tuple[Divided, list[Any]]: ...
 
-    def _plain_label(self) -> Any:
-        return described(self._label) if callable(self._label) else self._label
+    def _check_places(self, divided: Divided, theirs: Mapping[str, str], paths: Iterable[str]) -> None:
+        """Raise ValueError, naming a leaf of these, unless they are divided as in a state, if there is any.
+
+        Labels are not compared: two functions may have one name, and one division may be said in many ways.
+        """
+        ours = {divided.paths[k]: name for name, own in divided.positions.items() for k in own}
+        for path in paths if theirs else ():
+            if ours.get(path) != theirs.get(path):
+                now, then = (f"part {of[path]!r}" if path in of else "no part" for of in (ours, theirs))
+                raise ValueError(f"{self.divider} of {self.kind} gives {repr(path) if path else 'the parameter'} to "
+                                 f"{now}, and in the state it is of {then}: give a {self.divider} that divides the "
+                                 "leaves as they were.")
 
     def _record(self) -> dict[str, Any]:
         self._check_untorn()
         parts = {name: self._parts[name]._record() if name in self._parts else None for name in self._names}
-        return {"format": FORMAT, "label": self._plain_label(), "skipped": self._skipped, "parts": parts}
+        label = described(self._label) if callable(self._label) else self._label
+        return {"format": FORMAT, "label": label, "skipped": self._skipped, "parts": parts}
 
     def _plain(self) -> dict[str, Any]:
         live = self._record()
@@ -69,9 +80,6 @@ class KeptParts(Optimizer):
                              f"{', '.join(KEYS)}. Got {got}.")
         if d["format"] != FORMAT:
             raise ValueError(f"The state has the format {d['format']!r}; this version of fallline reads {FORMAT}.")
-        if d["label"] != self._plain_label():
-            raise ValueError(f"{self.divider} of {self.kind} was {brief(d['label'])} when the state was saved, and is "
-                             f"{brief(self._plain_label())} here.")
         saved = d["parts"]
         if not isinstance(saved, Mapping) or {n: own is None for n, own in saved.items()} != {
                 n: n not in self._parts for n in self._names}:
@@ -89,6 +97,10 @@ class KeptParts(Optimizer):
     def _load_copies(self, loaded: _Loaded) -> None:  # type: ignore[override]
         self._load(loaded if self._takes_now(loaded) else loaded.copied())
 
+    def _waiting_places(self) -> dict[str, str]:
+        """Whose the leaves are of a state that waits for the first step."""
+        return _places({name: part._waiting for name, part in self._parts.items()})
+
     def _takes_now(self, loaded: _Loaded) -> bool:
         """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
         bound = self._bound is not None and all(part._bound is not None for part in self._parts.values())
@@ -96,6 +108,9 @@ class KeptParts(Optimizer):
 
     def _load(self, loaded: _Loaded) -> None:  # type: ignore[override]
         now = self._takes_now(loaded)
+        if now:
+            saved = _places({name: own.known for name, own in loaded.parts.items()})
+            self._check_places(self._bound, saved, self._bound.paths)
         for name, own in loaded.parts.items() if now else ():
             part = self._parts[name]
             with _telling(name):
@@ -115,6 +130,9 @@ class KeptParts(Optimizer):
         label = self._checked_label(hyper[self.divider]) if self.divider in hyper else self._label
         given = self._chain.qualify({name: value for name, value in hyper.items() if name != self.divider})
         divided, leaves = self._divided(params, label)
+        if self.divider not in hyper:
+            waiting = self._waiting_places()
+            self._check_places(divided, waiting, [path for path in divided.paths if path in waiting])  # others are new
         new = {name: part._adapted(divided.tree(name, leaves), given[name]) for name, part in self._parts.items()}
         divided.bounds = {name: bound for name, (bound, _) in new.items()}
         self._torn = True  # should an interrupt come
@@ -129,6 +147,12 @@ class KeptParts(Optimizer):
         options = {name: value for name, value in self._options.given().items() if name != "state_dir"}
         around = next(iter(self._parts.values()))._chain.around
         return {"class": type(self).__name__, "parts": parts, "around": list(around), "options": options}
+
+
+def _places(known: Mapping[str, Known | None]) -> dict[str, str]:
+    """The part of each leaf, by path; none if a part does not know its leaves."""
+    every = None not in known.values()
+    return {path: name for name, own in known.items() if own and every for path in own.leaves}
 
 
 @contextlib.contextmanager

@@ -170,6 +170,7 @@ class Partition(KeptParts):
             self._bound.bounds = {name: part._bound for name, part in self._parts.items()}
             return self._bound
         divided, leaves = self._divided(like, self._label)
+        self._check_places(divided, self._waiting_places(), divided.paths)
         divided.bounds = {name: part._bind(divided.tree(name, leaves), what) for name, part in self._parts.items()}
         return divided
 
@@ -423,8 +424,8 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
     It is used as any optimizer. `opt.parts["name"]` has what belongs to one: `opt.parts["rest"].lr = 1e-4`, which is
     also `opt.hyper["rest.lr"]`, and `opt.lr` where no other part has that name. Settings by path or as trees know the
     leaves by their paths in the whole tree. `fallline.load` has to be given a label that is a function:
-    `fl.load(path, label=label)`. `state` and `state_dict()["parts"]` have the state part by part, and `averaged` has
-    None for the leaves of a part that keeps no average.
+    `fl.load(path, label=label)`, or another that divides the leaves alike. `state` and `state_dict()["parts"]` have the
+    state part by part, and `averaged` has None for the leaves of a part that keeps no average.
 
     It may stand among modifiers, `fl.chain(fl.clip_norm(1.0), fl.partition(...), fl.weight_decay(0.01))`, which act on
     all leaves: the norm is that of all. In the chain of a part a norm over the tree is one over the part's leaves.
