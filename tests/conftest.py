@@ -1,13 +1,21 @@
-"""What all tests share: peers that may be missing, skipped by name, and never silently with FALLLINE_TEST_ALL=1."""
+"""What all tests share: peers that may be missing, skipped by name, and never silently with FALLLINE_TEST_ALL.
+
+With FALLLINE_TEST_ALL=1 a skip is a failure. With FALLLINE_TEST_ALL=rest too, and what passed in the run before, in the
+same tree and with the same versions of what was installed, is left out: the two runs together pass every test. A test
+that peers can change asks for them by `need`; without them it is skipped, not passed.
+"""
 
 import importlib
 import os
 import shutil
 import signal
+from importlib.metadata import distributions
 
 import pytest
 
-ALL = os.environ.get("FALLLINE_TEST_ALL") == "1"
+ALL = os.environ.get("FALLLINE_TEST_ALL")
+REST = ALL == "rest"
+BEFORE = "fallline/run"  # where pytest's cache has the last run
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,8 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def _missing(what: str) -> None:
     if ALL:
-        pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL=1 allows no skip")
-    pytest.skip(f"{what} is not installed")
+        pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
+    pytest.skip(f"{what} is not installed", allow_module_level=True)
 
 
 def need(module: str):
@@ -35,30 +43,52 @@ def need_chromium() -> str:
     return _missing("chromium")
 
 
+def installed() -> list[str]:
+    return sorted(f"{found.name} {found.version}" for found in distributions())
+
+
+def passed_before(config) -> set[str]:
+    """The tests of the last run that passed, unless something that was installed then has been replaced."""
+    before = config.cache.get(BEFORE, None)
+    return set(before["passed"]) if set(before["installed"]) <= set(installed()) else set()
+
+
+def is_promised(item) -> bool:
+    """Whether a generic test is one of what rules of whole leaves promise, or its rule is another."""
+    from support import COMPLEX, NOT_OF_WHOLE_LEAVES, WHOLE_LEAF
+
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if params.get("name", getattr(params.get("cls"), "__name__", None)) not in WHOLE_LEAF:
+        return True
+    refused = params.get("dtype") in COMPLEX or params.get("engine") == "eager"
+    return not refused and item.originalname not in NOT_OF_WHOLE_LEAVES
+
+
+def pytest_configure(config):
+    if REST and config.cache.get(BEFORE, None) is None:
+        raise pytest.UsageError("FALLLINE_TEST_ALL=rest runs what the run before has not passed, and there was none")
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leave out the combinations of optimiser and dtype that support.DRAWN leaves out, and what rules of whole leaves
-    do not promise."""
-    from support import COMPLEX, DRAWN, NOT_OF_WHOLE_LEAVES, WHOLE_LEAF
-
-    def drawn(item):
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        name = params.get("name", getattr(params.get("cls"), "__name__", None))
-        if not isinstance(name, str):
-            return True
-        refused = params.get("dtype") in COMPLEX or params.get("engine") == "eager"
-        if name in WHOLE_LEAF and (refused or item.originalname in NOT_OF_WHOLE_LEAVES):
-            return False
-        return ALL or name not in DRAWN or "dtype" not in params or str(params["dtype"]) in DRAWN[name]
-
-    out = [item for item in items if not drawn(item)]
-    items[:] = [item for item in items if drawn(item)]
+    passed = passed_before(config) if REST else ()
+    kept, out = [], []
+    for item in items:
+        (kept if is_promised(item) and item.nodeid not in passed else out).append(item)
     config.hook.pytest_deselected(items=out)
+    items[:] = kept
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """With FALLLINE_TEST_ALL=1 a skip of any other kind is a failure too."""
+    """With FALLLINE_TEST_ALL a skip of any other kind is a failure too."""
     report = (yield).get_result()
     if ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, and FALLLINE_TEST_ALL=1 allows no skip: {report.longrepr}"
+        report.longrepr = f"{item.nodeid} was skipped, and FALLLINE_TEST_ALL={ALL} allows no skip: {report.longrepr}"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Note what passed, for a run of the rest."""
+    if not REST and hasattr(config, "cache"):
+        passed = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
+        config.cache.set(BEFORE, {"passed": passed, "installed": installed()})

@@ -69,16 +69,18 @@ COMPLEX = [np.dtype("complex64"), np.dtype("complex128")]
 every_dtype = pytest.mark.parametrize("dtype", FULL, ids=str)  # that is computed in itself
 every_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 every_precision = pytest.mark.parametrize("dtype", FULL + HALVES + COMPLEX, ids=str)
-# Each rule in the dtypes of full precision, and one rule in the others too: for what rules and dtypes do not change
-# together. Their product is tried where engines are compared on any numbers (test_engines.py, and fault 15).
-every_optimiser_or_precision = pytest.mark.parametrize(
-    ("name", "dtype"), [(n, d) for n in NAMES for d in FULL] + [("Adam", d) for d in HALVES + COMPLEX], ids=str)
-every_complex = pytest.mark.parametrize("dtype", COMPLEX, ids=str)
 
-# Tests of every optimiser in every dtype are most of the suite's time. Beyond the ten each goes through float32 and one
-# other in turn, so that each dtype has its share; with FALLLINE_TEST_ALL=1 all go through all.
-DRAWN = {name: {"float32", ["float64", "float16", "bfloat16", "complex64", "complex128"][k % 5]}
-         for k, name in enumerate(NAMES[10:])}  # fmt: skip
+
+def and_one_in_every_precision(names):
+    """These rules in the dtypes of full precision, and one rule in the others too: for what rules and dtypes do not
+    change together. Their product is tried where engines are compared on any numbers (test_engines.py, and fault 15).
+    """
+    cases = [(name, dtype) for name in names for dtype in FULL] + [("Adam", dtype) for dtype in HALVES + COMPLEX]
+    return pytest.mark.parametrize(("name", "dtype"), cases, ids=str)
+
+
+every_optimiser_or_precision = and_one_in_every_precision(NAMES)
+every_complex = pytest.mark.parametrize("dtype", COMPLEX, ids=str)
 
 
 def limits(dtype):
@@ -181,6 +183,7 @@ def end_of(process, timeout=60):
         return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.communicate()
         raise
 
 

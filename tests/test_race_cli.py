@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sklearn")
 from fallline.cli import main
 
 COMMAND = [sys.executable, "-c", "from fallline.cli import main; main()"]
@@ -182,6 +181,7 @@ def test_an_interrupt_leaves_a_report_of_what_has_finished_and_exits_130(tmp_pat
         out, err = process.communicate(timeout=60)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         raise
     assert process.returncode == 130, err
     assert err == ""

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
 import fallline as fl
 from fallline.race import Problem
 from fallline.race.contender import contenders

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
 from fallline.race.claims import Evidence, Verdict, judge
 from fallline.race.grid import Grid, best_rate, half_decades, width_in_decades
 from fallline.race.protocol import Settings

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
 import fallline as fl
 from fallline.race import run
 

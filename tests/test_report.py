@@ -5,10 +5,8 @@ import re
 
 import pytest
 
-from conftest import need, need_chromium
-
-pytest.importorskip("sklearn")
 import fallline as fl
+from conftest import need, need_chromium
 from fallline.race import report, rows, run
 from fallline.race.contender import TEN
 from fallline.race.style import STYLES, styles_for
