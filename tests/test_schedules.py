@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from fallline.schedules.data import from_data, to_data
+from fallline.schedules.data import from_data, from_text, to_data
 from fallline.tensorfile import read as read_file
 from fallline.tensorfile import write as write_file
 from support import (
@@ -595,29 +595,77 @@ def test_a_file_is_enough_to_go_on_to_the_bit(schedule, engine, path):
         assert same_bits(x, w)
 
 
+RESTORED = {
+    "another parameter": (S.constant(0.1), S.constant(0.2)),
+    "another schedule": (S.piecewise([0.1, 1e-300], [3]), S.linear(0.1, 10)),
+    "in place of a number": (S.constant(0.1), 0.1),
+    "a number": (0.1, S.constant(0.1)),
+    "deep in a join": (S.join([S.constant(0.1), S.join([S.step(1, 2), S.constant(1)], [3])], [5]),
+                       S.join([S.constant(0.1), S.step(1, 3)], [5])),
+    "at a leaf": ({"a": 0.1, "b": S.step(1, 2)}, {"a": S.constant(0.1), "b": S.step(1, 3)}),
+    "at each leaf": ({"a": S.constant(0.1), "b": S.step(1, 2)}, S.constant(0.1)),
+    "beside a function": ({"a": halving, "b": S.step(1, 2)}, {"a": halving, "b": 0.1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RESTORED)
+def test_schedules_are_restored_like_numbers_whatever_was_here(case, path):
+    saved, here = RESTORED[case]
+    opt, w = fl.SGD(lr=saved), a_tree(0)
+    walked(opt, w)
+    opt.save(path)
+    for load in (lambda other: other.load(path), lambda other: other.load_state_dict(opt.state_dict())):
+        other, v = fl.SGD(lr=here), copy.deepcopy(w)
+        load(other)
+        assert other.lr == saved
+        assert repr(other) == repr(opt)
+        assert same_bits(walked(other, v), walked(copy.deepcopy(opt), copy.deepcopy(w)))
+
+
+@every_schedule
+def test_a_state_dictionary_has_a_schedule_in_words_that_say_it_whole(schedule):
+    for lr in (schedule, S.join([schedule, S.join([S.constant(0.1), schedule], [2])], [7])):
+        words = fl.SGD(lr=lr).state_dict()["hyper"]["sgd.lr"]
+        assert (type(words), from_text(words)) == (str, lr)
+        other = fl.SGD()
+        other.load_state_dict(fl.SGD(lr=lr).state_dict())
+        assert other.lr == lr
+
+
+@pytest.mark.parametrize("text", [
+    "constant", "constant(", "constant()", "constant(0.1)", "constant(value=0.1)", "constant(value=0.1, warmup=0) ",
+    "constant(value=True, warmup=0)", "constant(value=-0.1, warmup=-1)", "constant(value=halving, warmup=0)",
+    "constant(**{})", "constant(value=1/0, warmup=0)", "Schedule()", "join(schedules=(), boundaries=())",
+    "join(schedules=(constant(value=0.1, warmup=0), f), boundaries=(1,))", "constant(value=__import__('os'), warmup=0)",
+    "constant" + "(" * 5000, "constant(value=" + "-" * 5000 + "1, warmup=0)",
+])  # fmt: skip
+def test_words_that_say_no_schedule_whole_are_the_name_of_a_function(text):
+    assert from_text(text) is None
+    d = fl.SGD().state_dict()
+    with pytest.raises(ValueError, match="A function cannot be saved"):
+        fl.SGD().load_state_dict({**d, "hyper": {"sgd.lr": text}})
+
+
 OTHERS = {
-    "another parameter": (S.constant(0.1), S.constant(0.2), r"constant\(value=0.1, warmup=0\)",
-                          r"constant\(value=0.2, warmup=0\)"),
-    "another schedule": (S.constant(0.1), S.linear(0.1, 10), r"constant\(.*\)", r"linear\(.*\)"),
-    "a number": (S.constant(0.1), 0.1, r"constant\(.*\)", "0.1"),
-    "instead of a number": (0.1, S.constant(0.1), "0.1", r"constant\(.*\)"),
     "a function": (S.constant(0.1), halving, r"constant\(.*\)", "'halving'"),
-    "deep in a join": (S.join([S.constant(0.1), S.step(1, 2)], [5]), S.join([S.constant(0.1), S.step(1, 3)], [5]),
-                       r"join\(.*every=2.*\)", r"join\(.*every=3.*\)"),
-    "at a leaf": ({"a": S.constant(0.1), "b": S.step(1, 2)}, {"a": S.constant(0.1), "b": S.step(1, 3)},
-                  r"step\(.*every=2.*\)'? at 'b'", r"step\(.*every=3.*\)"),
+    "instead of a function": (halving, S.constant(0.1), "halving", r"constant\(.*\)"),
+    "in a join": (S.join([S.constant(0.1), halving], [5]), S.join([S.constant(0.1), S.step(1, 3)], [5]),
+                  r"join\(.*halving.*\)", r"join\(.*every=3.*\)"),
+    "at a leaf": ({"a": S.constant(0.1), "b": S.step(1, 2)}, {"a": S.constant(0.1), "b": halving},
+                  r"step\(.*every=2.*\)'? at 'b'", "'halving'"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_another_schedule_than_the_saved_one_is_refused_with_both_named(case, path):
+def test_another_function_than_the_saved_one_is_refused_with_both_named(case, path):
     saved, here, theirs, ours = OTHERS[case]
     opt, other = fl.SGD(lr=saved), fl.SGD(lr=here)
     walked(opt, a_tree(0))
     opt.save(path)
     for load in (lambda: other.load(path), lambda: other.load_state_dict(opt.state_dict())):
         with pytest.raises(ValueError, match=rf"lr of SGD was '?{theirs}'?.* when it was saved, and is {ours} here\. .*"
-                                             "ive SGD the lr that it had, load, and assign another afterwards"):
+                                             "A function cannot be saved: give SGD the lr that it had, load, and "
+                                             "assign another afterwards"):
             load()
     assert (other.t, other.lr) == (0, here)
 
@@ -644,9 +692,12 @@ def test_a_class_of_the_same_name_is_not_taken_for_fallline_s_own(path):
     class constant(S.constant):  # noqa: N801
         pass
 
-    fl.SGD(lr=constant(0.1)).save(path)
-    with pytest.raises(fl.CheckpointError, match="Functions cannot be saved"):
-        fl.load(path)
+    for qualname in (constant.__qualname__, "constant"):  # as it is here, or in a module
+        constant.__qualname__ = qualname
+        fl.SGD(lr=constant(0.1)).save(path)
+        with pytest.raises(fl.CheckpointError, match="Functions cannot be saved"):
+            fl.load(path)
+        assert type(fl.load(path, lr=constant(0.1)).lr) is constant
 
 
 def altered(path, change):

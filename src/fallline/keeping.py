@@ -52,8 +52,9 @@ class Keeping:
         """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
 
         Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
-        where functions stand by name; "leaves", by path the shape, dtype and the steps taken (None before the first
-        step); "state", by slot and path. How paths are written: `fallline.trees.paths`.
+        where functions stand by name, and fallline's schedules as they print; "leaves", by path the shape, dtype and
+        the steps taken (None before the first step); "state", by slot and path. How paths are written:
+        `fallline.trees.paths`.
 
         Raises TornOptimizer after a step that was interrupted half-way.
 
@@ -72,8 +73,9 @@ class Keeping:
         """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
 
         Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
-        waits, and the first step checks it. Hyper-parameters are restored (as torch does) but for functions, which
-        must be those that were saved, by name, and by value the fields of dataclasses and the arguments of partials.
+        waits, and the first step checks it. Hyper-parameters are restored (as torch does), fallline's schedules among
+        them, but for functions of one's own, which must be those that were saved, by name, and by value the fields of
+        dataclasses and the arguments of partials.
 
         Raises ValueError or TypeError, naming what does not fit; then nothing was changed.
 

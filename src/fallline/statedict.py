@@ -167,33 +167,42 @@ def _settings(saved: Any, chain: Chain, settings: Mapping[str, Any]) -> dict[str
 def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
     """A saved setting with the functions that it names, which must stand at the same places of the setting here.
 
-    fallline's own schedules, which a file holds whole, are restored where there is no setting here.
+    Numbers and fallline's own schedules, which a state holds whole, are restored, whatever is here.
     """
-    if here is None and not names_function(saved):
-        return saved
     leaves, treedef = flatten(saved)
-    own, own_treedef = flatten(here)
+    own, own_treedef = flatten(() if here is None else here)
+    leaves = [_restored(leaf, own[k] if treedef == own_treedef else None) for k, leaf in enumerate(leaves)]
     named, known = list(map(_name, leaves)), list(map(_name, own))
     if not any(named) and not any(known):
-        return saved
+        return treedef.unflatten(leaves)
     if treedef == own_treedef and named == known:
         return treedef.unflatten(function if name else value for name, value, function in zip(named, leaves, own))
-    from fallline.schedules.data import is_built_in
-
-    plain = any(isinstance(leaf, str) or (_is_function(leaf) and not is_built_in(leaf)) for leaf in (*leaves, *own))
     at = ""
     if treedef == own_treedef and len(leaves) > 1:
         k = next(k for k in range(len(leaves)) if named[k] != known[k])
         saved, here, at = leaves[k], own[k], f" at {paths(treedef)[k]!r}"
     name, owner = chain.hyper[qualified].name, chain.owner(qualified)
     raise ValueError(f"{name} of {owner} was {shown(saved)}{at} when it was saved, and is {shown(here)} here. "
-                     f"{'A function cannot be saved: give' if plain else 'Give'} {owner} the {name} that it had, load, "
-                     "and assign another afterwards.")
+                     f"A function cannot be saved: give {owner} the {name} that it had, load, and assign another "
+                     "afterwards.")
+
+
+def _restored(leaf: Any, here: Any) -> Any:
+    """A saved setting of one leaf; fallline's own schedule, if it says one in words and not a function here."""
+    if not isinstance(leaf, str) or leaf == _name(here):
+        return leaf
+    from fallline.schedules.data import from_text
+
+    return from_text(leaf) or leaf
 
 
 def _name(leaf: Any) -> str | None:
-    """The name of a function, which a saved setting has in its place; None for numbers."""
-    return leaf if isinstance(leaf, str) else described(leaf) if _is_function(leaf) else None
+    """The name of a function of one's own, which a saved setting has in its place; None for what is saved whole."""
+    if not _is_function(leaf):
+        return leaf if isinstance(leaf, str) else None
+    from fallline.schedules.data import is_built_in
+
+    return None if is_built_in(leaf) else described(leaf)
 
 
 def shown(setting: Any) -> str:
@@ -205,7 +214,8 @@ def shown(setting: Any) -> str:
     leaves, treedef = flatten(setting)
     plain = treedef.unflatten(leaf if is_built_in(leaf) else _named(leaf) for leaf in leaves)
     text = " ".join(repr(plain).split())
-    return text if len(text) <= 300 and any(map(_name, leaves)) else brief(plain)
+    in_full = any(isinstance(leaf, str) or _is_function(leaf) for leaf in leaves)
+    return text if len(text) <= 300 and in_full else brief(plain)
 
 
 def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -10,7 +11,7 @@ from fallline.schedules import shapes
 from fallline.schedules.base import Schedule
 from fallline.showing import brief
 
-__all__ = ["from_data", "is_built_in", "to_data"]
+__all__ = ["from_data", "from_text", "is_built_in", "to_data"]
 
 BUILT_IN: dict[str, type[Schedule]] = {name: getattr(shapes, name) for name in shapes.__all__}
 
@@ -55,6 +56,29 @@ def from_data(data: Any) -> Schedule:
     if given.keys() != wanted or None in given.values():
         raise ValueError(f"{name} has the parameters {', '.join(sorted(wanted))}. Got {brief(data)}")
     return cls(**given)
+
+
+def from_text(text: str) -> Schedule | None:
+    """The built-in schedule that prints as this; None for any other text.
+
+    >>> from_text("constant(value=0.1, warmup=0)"), from_text("mine(value=0.1)")
+    (constant(value=0.1, warmup=0), None)
+    """
+    if text.split("(")[0] not in BUILT_IN:
+        return None
+    try:
+        found = _read(ast.parse(text, mode="eval").body)
+    except (ArithmeticError, LookupError, RecursionError, SyntaxError, TypeError, ValueError):
+        return None
+    return found if is_built_in(found) and repr(found) == text else None
+
+
+def _read(node: ast.expr) -> Any:
+    """What an expression says that is made of schedules, tuples and numbers; raises ValueError for any other."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        given: dict[Any, Any] = {keyword.arg: _read(keyword.value) for keyword in node.keywords}
+        return BUILT_IN[node.func.id](**given)
+    return tuple(map(_read, node.elts)) if isinstance(node, ast.Tuple) else ast.literal_eval(node)
 
 
 def _restored(value: Any) -> Any:
