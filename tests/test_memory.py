@@ -12,7 +12,7 @@ import pytest
 import fallline as fl
 from fallline.trees import flatten
 from reference_formulas import SLOTS
-from support import every_engine, every_optimiser, run_alone, update
+from support import NAMES, every_engine, every_optimiser, run_alone, update
 
 SLACK = 128 * 1024  # bytes that a call may take of any size: tables, tiles, Python's own
 
@@ -42,9 +42,8 @@ def taken_by(call):
 # ---- while a call runs -----------------------------------------------------------------------------------------------
 
 
-@every_optimiser
+@pytest.mark.parametrize(("name", "nonfinite"), [*((name, "raise") for name in NAMES), ("Adam", "propagate")])
 @every_kind
-@pytest.mark.parametrize("nonfinite", ["raise", "propagate"])
 @pytest.mark.parametrize("way", ["step", "out"])
 def test_no_call_takes_memory_that_grows_with_the_parameters_but_the_state(name, kind, nonfinite, way):
     w, g, out = KINDS[kind](), KINDS[kind](), KINDS[kind]()
