@@ -92,3 +92,9 @@ def pytest_terminal_summary(terminalreporter, config):
     if not REST and hasattr(config, "cache"):
         passed = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
         config.cache.set(BEFORE, {"passed": passed, "installed": installed()})
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where a checkpoint may be saved."""
+    return tmp_path / "run.safetensors"
