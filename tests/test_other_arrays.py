@@ -231,6 +231,36 @@ def test_the_eager_engine_refuses_a_parameter_given_twice(library):
         fl.SGD(engine="eager").step([w, w], [xp.ones(3), xp.ones(3)])
 
 
+@pytest.mark.parametrize("parameters", ["numpy", "torch", "jax.numpy"])
+def test_settings_per_coordinate_may_be_arrays_of_any_library(parameters):
+    torch, jax = need("torch"), need("jax.numpy")
+    make = {"numpy": np.array, "torch": torch.tensor, "jax.numpy": jax.asarray}[parameters]
+    of_16_bits = (torch.tensor([0.5, 0.25], dtype=torch.bfloat16), jax.asarray([0.5, 0.25], jax.bfloat16),
+                  np.array([0.5, 0.25], BFLOAT16))  # fmt: skip
+    for lr in (torch.tensor([0.5, 0.25]), jax.asarray([0.5, 0.25]), np.array([0.5, 0.25]), *of_16_bits):
+        opt = fl.SGD({"a": lr, "b": 1.0})
+        if not isinstance(lr, jax.ndarray):
+            lr[...] = 7.0  # the caller's own
+        w = opt.step({"a": make([0.0, 0.0]), "b": 0.0}, {"a": make([1.0, 1.0]), "b": 1.0})
+        assert (w["a"].tolist(), w["b"]) == ([-0.5, -0.25], -1.0)
+        other = fl.SGD()
+        other.load_state_dict(opt.state_dict())
+        assert repr(other) == repr(opt)
+    assert fl.SGD(torch.tensor([1, 2])).update(np.ones(2)).tolist() == [-1.0, -2.0]
+
+
+def test_what_may_be_parameters_in_place_of_settings_is_sent_to_step():
+    torch, jax = need("torch"), need("jax")
+    remedy = r"pass parameters to step: opt.step\(params, grads\)"
+    for wrong in (torch.tensor([1.0, -1.0]), {"a": jax.numpy.asarray([1.0, -1.0])}):
+        with pytest.raises(ValueError, match=rf"lr of SGD must be ≥ 0. Got -1.0 among .*\(parameters\? {remedy}\)"):
+            fl.SGD(wrong)
+    with pytest.raises(TypeError, match=remedy):
+        fl.SGD(torch.ones(2, requires_grad=True))
+    with pytest.raises(TypeError, match=remedy):
+        jax.jit(lambda w: fl.SGD({"a": w}).t)(np.ones(2))
+
+
 def test_tensors_of_other_kinds_are_refused():
     torch = need("torch")
     lazy = torch.complex(torch.ones(3), torch.ones(3)).conj().imag

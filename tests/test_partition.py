@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import pickle
 import re
@@ -138,6 +139,64 @@ def test_a_part_knows_its_leaves_by_their_paths_in_the_whole_tree():
     u = opt.update(leaves_of(1))
     assert same_bits(u["blocks"][0], -0.25 * leaves_of(1)["blocks"][0])
     assert same_bits(u["embed"], -0.5 * leaves_of(1)["embed"])
+
+
+PARTIAL = {
+    "dicts without leaves of others": {"l": {"b": 0.25}, "h": 0.5},
+    "upper levels without leaves of others": {"l": 0.25, "h": 0.5},
+    "anything for leaves of others": {"l": {"W": 7.0, "b": 0.25}, "h": 0.5, "z": 7.0},
+    "a tree for one leaf of others": {"l": {"W": {"deep": 7.0}, "b": 0.25}, "h": 0.5},
+    "by path within": {"l": {"b": fl.by_path(lambda path: {"b": 0.25}[path[-1]])}, "h": 0.5},
+}  # fmt: skip
+
+
+AROUND = {
+    "nothing": (lambda tree: tree, lambda tree: tree),
+    "another class of dicts": (collections.OrderedDict, collections.OrderedDict),
+    "a list": (lambda tree: {"of": [tree, np.ones((1, 2))]}, lambda lr: {"of": [lr, 7.0]}),
+    "a tuple": (lambda tree: (np.ones((1, 2)), tree), lambda lr: ({"any": 7.0}, lr)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PARTIAL)
+@pytest.mark.parametrize("around", AROUND)
+def test_a_tree_of_settings_of_a_part_may_leave_out_the_leaves_of_others(case, around):
+    params, settings = AROUND[around]
+    w = params({"l": {"W": np.ones((2, 2)), "b": np.ones(2)}, "h": np.ones(2), "z": {"W": [np.ones((1, 2))]}})
+    lr = settings(PARTIAL[case])
+    opt = fl.partition({"m": fl.SGD(1.0), "r": fl.SGD(lr)}, lambda path, shape: "m" if len(shape) == 2 else "r")
+    for _ in range(2):
+        steps = opt.update(w)
+        found = steps["of"][0] if around == "a list" else steps[1] if around == "a tuple" else steps
+        assert (found["l"]["b"].tolist(), found["h"].tolist()) == ([-0.25] * 2, [-0.5] * 2)
+        opt.hyper["r.lr"] = lr
+
+
+@pytest.mark.parametrize("lr", [{"l": {"b": 0.25}}, {"l": {"b": 0.25}, "h": 0.5, "x": 1.0}, {"l": [0.25], "h": 0.5},
+                                {"l": {"b": {"deep": 0.25}}, "h": 0.5}, [0.25, 0.5]], ids=str)  # fmt: skip
+def test_a_tree_of_settings_of_a_part_has_all_its_leaves_and_no_others(lr):
+    w = {"l": {"W": np.ones((2, 2)), "b": np.ones(2)}, "h": np.ones(2)}
+    opt = fl.mask(lambda path, shape: len(shape) == 1, fl.SGD(lr))
+    with pytest.raises(ValueError, match=r"upper levels \('h', 'l/b'; leaves of other parts may have anything\)\. Got"):
+        opt.step(w, w)
+    with pytest.raises(ValueError, match=r"upper levels \('h', 'l/W', 'l/b'\)\. Got"):
+        fl.SGD(lr).step(w, w)
+
+
+def test_trees_of_settings_and_of_names_are_taken_by_key_whatever_the_order_of_their_dicts():
+    ordered, ones = collections.OrderedDict, {"b": 1.0, "W": 1.0, "c": {"z": 1.0, "y": 1.0}}
+    orders = [lambda tree: tree, ordered, lambda tree: ordered(sorted(tree.items())),
+              lambda tree: ordered(reversed(tree.items())),
+              lambda tree: {**tree, "c": ordered(sorted(tree["c"].items()))}]  # fmt: skip
+    for of_params in orders:
+        for of_settings in orders:
+            w = of_params(ones)
+            rates = of_settings({"b": 0.5, "W": 0.25, "c": {"z": 0.125, "y": 0.0}})
+            names = of_settings({"b": "half", "W": "quarter", "c": {"z": "half", "y": "quarter"}})
+            stepped = fl.SGD(rates).step(w, w)
+            assert (stepped["b"], stepped["W"], stepped["c"]) == (0.5, 0.75, {"z": 0.875, "y": 1.0})
+            stepped = fl.partition({"half": fl.SGD(0.5), "quarter": fl.SGD(0.25)}, names).step(w, w)
+            assert (stepped["b"], stepped["W"], stepped["c"]) == (0.5, 0.75, {"z": 0.5, "y": 0.75})
 
 
 def test_paths_that_could_be_taken_for_others_are_no_trouble():

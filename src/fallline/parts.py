@@ -126,13 +126,9 @@ def names_of(label: Any, what: str, treedef: Treedef, paths: Sequence[str], leav
         if not _takes_shape(label):
             return [label(path) for path in paths]
         return [label(path, shape=tuple(getattr(leaf, "shape", ()))) for path, leaf in zip(paths, leaves)]
-    if treedef.spec is not None:
-        import optree
-
-        try:
-            return optree.broadcast_prefix(label, treedef.unflatten(range(len(paths))))
-        except ValueError:
-            pass
+    said = treedef.spread(label)
+    if said is not None:
+        return said
     where = ", ".join(map(repr, paths[:5])) + " ..." * (len(paths) > 5) if paths != [""] else "a single array"
     raise ValueError(f"{what} must have the structure of the parameters or of their upper levels ({where}), or be a "
                      f"function of the path. Got {brief(label)}.")

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
+from fallline.ops import namespace
 from fallline.schema import WHOLE, Hyper
 from fallline.showing import brief, shown
-from fallline.trees import Treedef, flatten, paths
+from fallline.trees import Treedef, flatten, holds_none, paths
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
 
@@ -67,8 +69,9 @@ def renewed(value: Any) -> Any:
 def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
     if isinstance(value, ByPath):
         return value
-    if isinstance(value, np.ndarray) and value.ndim:
-        return _check_array(hyper, value, owner)
+    given = _as_array(value)
+    if given is not None:
+        return _check_array(hyper, given, owner, "" if given is value else f" (parameters? {REMEDY})")
     if looks_like_parameters(value):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {type(value).__name__}: {REMEDY}.")
@@ -81,6 +84,18 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
     return hyper.check(value, owner)
 
 
+def _as_array(value: Any) -> np.ndarray | None:
+    """An array of any library as NumPy's, in host memory; None for what is no array, a number, or to be trained."""
+    if isinstance(value, np.ndarray):
+        return value if value.ndim else None
+    if not getattr(value, "ndim", 0) or getattr(value, "requires_grad", False) or namespace(value) is None:
+        return None
+    try:
+        return host(value)
+    except TypeError:  # a tracer of JAX
+        return None
+
+
 REMEDY = "pass parameters to step: opt.step(params, grads)"
 
 
@@ -91,14 +106,14 @@ def looks_like_parameters(value: Any) -> bool:
     return hasattr(value, "__next__") or hasattr(value, "parameters") or bool(getattr(value, "ndim", 0))
 
 
-def _check_array(hyper: Hyper, value: np.ndarray, owner: str) -> np.ndarray:
-    if value.dtype.kind not in "fiu":
+def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
+    if value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16":
         raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. Got {value.dtype}.")
     array = value.astype(np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
     array.flags.writeable = False
     if array.size:
         for extreme in (array.min(), array.max()):
-            hyper.check(extreme, owner, " among the values per coordinate")
+            hyper.check(extreme, owner, f" among the values per coordinate{hint}")
     return array
 
 
@@ -133,20 +148,34 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
         return [_at_path(hyper, value, owner, name) for name in names]
     if isinstance(value, np.ndarray) and len(names) == 1:
         return [value]
-    if treedef.spec is not None and not isinstance(value, np.ndarray):
-        import optree
-
-        try:
-            spread = optree.broadcast_prefix(value, treedef.unflatten(range(len(names))))
-        except ValueError:
-            pass
-        else:
+    tree = treedef.unflatten(range(len(names)))
+    if not isinstance(value, np.ndarray):
+        spread = treedef.spread(value) or treedef.spread(_completed(value, tree))
+        if spread is not None:
             return [_at_path(hyper, v, owner, name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
     several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
     where = several if treedef.spec is not None else "a single array"
+    if holds_none(tree):
+        where += "; leaves of other parts may have anything"
     got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
                      f"({where}). Got {got}.")
+
+
+def _completed(value: Any, tree: Any) -> Any:
+    """A tree of settings with something at all that holds no leaf of another tree.
+
+    That is where a partition has the leaves of other parts: a tree of settings for one part may have anything there,
+    and its dicts nothing.
+    """
+    if not flatten(tree)[0]:
+        return 0.0
+    if isinstance(value, dict) and isinstance(tree, dict) and value.keys() <= tree.keys():
+        return {key: _completed(value.get(key, value), own) for key, own in tree.items()
+                if key in value or not flatten(own)[0]}
+    if type(value) is type(tree) in (list, tuple) and len(value) == len(tree):
+        return type(value)(map(_completed, value, tree))
+    return value
 
 
 def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:

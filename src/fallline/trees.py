@@ -47,6 +47,23 @@ class Treedef:
                 pass
         raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree)}.")
 
+    def spread(self, tree: Any) -> list[Any] | None:
+        """What a tree of the same structure, or of its upper levels, has for each leaf; None if it is of another.
+
+        >>> flatten({"a": 0.0, "b": [0.0, 0.0]})[1].spread({"b": 2.0, "a": 1.0})
+        [1.0, 2.0, 2.0]
+        """
+        if self.spec is None:
+            return None
+        import optree
+
+        places = self.spec.unflatten(range(self.spec.num_leaves))
+        try:
+            whole = optree.tree_map(lambda value, below: optree.tree_map(lambda _: value, below), tree, places)
+            return self.spec.flatten_up_to(whole)  # by key: dicts differ in order, plain ones from OrderedDict
+        except ValueError:
+            return None
+
     def _difference(self, tree: Any) -> str:
         if isinstance(tree, Iterator | ValuesView):
             return f"got a {type(tree).__name__}, which is no tree: pass a list, list(...)"
