@@ -27,6 +27,14 @@ def cooled(g, t, m=0, *, lr=0.1, beta=0.9):
     return -lr * beta ** (0.5 * t) * m, m
 
 
+def in_halves(path):
+    return "x" if path in ("0", "1") else "y"
+
+
+def in_turn(path):
+    return "x" if path in ("0", "2") else "y"
+
+
 CHAINS = {
     "Adam": lambda **o: fl.Adam(0.1, **o),
     "Momentum": lambda **o: fl.Momentum(lambda t: 0.5 / (1 + t), **o),
@@ -42,14 +50,28 @@ CHAINS = {
     "numbers": lambda **o: fl.Optimizer(gauged, **o),
     "accumulated": lambda **o: fl.accumulate(2, fl.clip_norm(0.5), fl.NadaMax(lambda t: 0.5 / (1 + t)), **o),
     "clipped, strided": lambda **o: fl.chain(fl.clip_norm(0.5), fl.Optimizer(gauged), fl.average(0.5), **o),
+    "partition": lambda **o: fl.partition({"x": fl.NadaMax(0.1), "y": fl.AdaDelta()}, in_halves, **o),
+    "partition, strided": lambda **o: fl.partition(
+        {"x": fl.chain(fl.clip_norm(0.5), fl.AdaDelta(rho=lambda t: 0.5 + 0.1 / (1 + t))), "y": fl.Adam(0.1)}, in_turn,
+        **o),
+    "around a partition": lambda **o: fl.chain(
+        fl.l2(0.1), fl.clip_norm(0.5), fl.partition({"x": fl.Optimizer(gauged), "y": fl.AdaDelta()}, in_turn),
+        fl.average(0.5), **o),
+    "gathered by parts": lambda **o: fl.partition(
+        {"x": fl.accumulate(2, fl.NadaMax(lambda t: 0.5 / (1 + t))), "y": fl.AdaDelta()}, in_halves, **o),
+    "gathered": lambda **o: fl.accumulate(
+        2, fl.clip_norm(0.5), fl.partition({"x": fl.SGD(0.1), "y": fl.AdaDelta()}, in_turn), **o),
+    "mask": lambda **o: fl.mask(lambda path: path != "2", fl.Adam(0.1), **o),
 }
+PARTS = ("partition", "partition, strided", "around a partition", "gathered by parts", "gathered", "mask")
 SHAPES = [(3,), (2, 2), (), (0,)]
 DTYPES = {  # of the others several
     "Adam": ["f8"] * 4, "decayed": ["f4"] * 4, "low precision": [*HALVES, "f4", "f8"],
     "low precision, strided": [*HALVES, *HALVES], "complex": [*COMPLEX, "f4", "c8"],
     "clipped, strided": ["f4", *HALVES, "f8"],
 }  # fmt: skip
-STRIDED = ("partly scheduled", "clipped, strided", "strided", "low precision, strided")  # parameters that are views
+STRIDED = ("partly scheduled", "partition, strided", "clipped, strided", "strided",
+           "low precision, strided")  # parameters that are views
 
 
 def spread(array):
@@ -132,9 +154,13 @@ class Run:
     def step_by_the_parameters(self, g):
         self.step([self.params[0], *g[1:]])
 
+    def step_by_another_parameter(self, g):
+        self.step([*g[:2], self.params[1][0, :1].reshape(()), g[3]])
+
     def step_by_the_state(self, g):
-        slot = next(iter(self.opt.state.values()), g)
-        self.step([g[0], slot[1], *g[2:]])
+        slots = next(iter(self.opt.state.values()), g)
+        slot = next(iter(slots.values()), g) if isinstance(slots, dict) else slots  # of the first part
+        self.step([g[0], g[1] if slot[1] is None else slot[1], *g[2:]])
 
     def move_the_parameters(self, g):
         self.params = [p.copy() for p in self.params]
@@ -156,7 +182,7 @@ class Run:
                 self.opt.step(self.params, wrong)
             with pytest.raises((ValueError, TypeError)):
                 self.opt.update(wrong, params=self.params)
-        if self.opt.state:  # before the first step any dtype will do
+        if any(self.opt.state.values()):  # before the first step any dtype will do
             other = "f4" if self.dtypes[1] == "f8" else "f8"
             with pytest.raises(TypeError, match=r"must be (b?float|complex)\d+, as before"):
                 self.opt.step([self.params[0], np.zeros((2, 2), other), *self.params[2:]], g)
@@ -193,6 +219,57 @@ def test_any_sequence_of_calls_gives_the_bits_of_the_reference_engine(name):
 
 def long_way(*_):
     raise AssertionError("the call went the long way")
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_partitions_take_the_short_way_of_all_parts_or_of_none(name, monkeypatch):
+    runs = [Run(name, "native"), Run(name, "reference")]
+    for seed in range(10):
+        for run in runs:
+            with monkeypatch.context() as patched:
+                if seed >= 6 and run is runs[0]:
+                    patched.setattr(type(run.opt), "_take_long_way", long_way)
+                run.act("step", seed)
+        assert runs[0].log[-1] == runs[1].log[-1], seed
+    for action in ("refuse", "refuse_read_only", "step_without_one", "step", "step", "set_a_rate", "step"):
+        for run in runs:
+            run.act(action, 0)
+        assert runs[0].log[-1] == runs[1].log[-1], action
+
+
+def test_what_one_part_cannot_do_on_the_short_way_changes_nothing_in_any(monkeypatch):
+    rate = [0.1]
+    opt = fl.partition({"x": fl.Adam(0.1), "y": fl.chain(fl.clip_norm(1.0), fl.SGD(lambda t: rate[0]))},
+                       {"a": "x", "b": "y"}, engine="native")
+    w, g = ({"a": np.ones(3, np.float32), "b": np.ones(3, np.float32)} for _ in range(2))
+    for _ in range(4):
+        opt.step(w, g)
+    before = frozen(w), frozen(dict(opt.state)), opt.t
+    for wrong, message in ((1e39, "too large for float32"), (-1.0, "must be ≥ 0"), (np.nan, "must be ≥ 0")):
+        rate[0] = wrong
+        with pytest.raises(ValueError, match=message):
+            opt.step(w, g)
+        assert (frozen(w), frozen(dict(opt.state)), opt.t) == before
+    rate[0] = 0.1
+    with pytest.raises(fl.NonFiniteGradient, match="b has 3 infinite"):
+        opt.step(w, {**g, "b": np.full(3, np.inf, np.float32)})
+    assert (frozen(w), frozen(dict(opt.state)), opt.t) == before
+    monkeypatch.setattr(type(opt), "_take_long_way", long_way)
+    assert opt.step(w, g) is w
+
+
+def test_parts_of_tensors_take_the_short_way_and_torch_knows_of_it(monkeypatch):
+    torch = need("torch")
+    w = {"a": torch.ones(3, requires_grad=True), "b": torch.ones(3, dtype=torch.bfloat16)}
+    g = {"a": torch.ones(3), "b": torch.ones(3, dtype=torch.bfloat16)}
+    opt = fl.chain(fl.clip_norm(1.0), fl.partition({"x": fl.SGD(0.5), "y": fl.SGD(0.5)}, {"a": "x", "b": "y"}))
+    for _ in range(3):
+        opt.step(w, g)
+    versions, before = [x._version for x in w.values()], w["a"].tolist()
+    monkeypatch.setattr(type(opt), "_take_long_way", long_way)
+    opt.step(w, g)
+    assert [x._version - old for x, old in zip(w.values(), versions)] == [1, 1]
+    assert w["a"].tolist() == pytest.approx([x - 0.5 / 6**0.5 for x in before])
 
 
 LAYOUTS = {

@@ -336,12 +336,12 @@ class Bound:
 
         return readable()
 
-    def prepare(self, way: str, program: Program, xs: Sequence[Any], outs: Sequence[Any],
-                strided: Sequence[bool], tensors: bool) -> None:
+    def prepare(self, way: str, program: Program, xs: Sequence[Any], outs: Sequence[Any], strided: Sequence[bool],
+                tensors: bool, beside: Sequence[tuple[int, int]]) -> None:
         """Prepare the short way of a program for parameters and outputs that lie there (see `faststep.Arrays`)."""
         from fallline.faststep import Arrays  # which needs llvmlite
 
-        arrays = Arrays(self.state, xs, outs, strided, tensors)
+        arrays = Arrays(self.state, xs, outs, strided, tensors, beside)
         if way not in self.fast or not self.fast[way].matches(arrays):
             self.fast.pop(way, None)
             fast = self._faststep(program, arrays)

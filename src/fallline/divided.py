@@ -10,7 +10,6 @@ import numpy as np
 
 from fallline.arrays import as_number, detached, filled_like, is_number, mark_changed, view
 from fallline.bound import Bound, leaves_of
-from fallline.engines.blocks import halved
 from fallline.hoststep import detach
 from fallline.memory import address, byte_range, check_disjoint
 from fallline.schema import brief
@@ -29,10 +28,12 @@ class Divided:
     def __init__(self, treedef: Treedef, paths: Sequence[str], positions: Mapping[str, list[int]], left: list[int]
                  ) -> None:
         self.treedef, self.paths, self.positions, self.left = treedef, paths, positions, left
+        self._places = {part: np.array(own, np.intp) for part, own in positions.items()}
         self._place = {k: (part, n) for part, own in positions.items() for n, k in enumerate(own)}
         self.bounds: dict[str, Bound] = {}
-        self.fast: dict[str, Any] = {}  # there is no short way: a part cannot know whether the others will refuse
+        self.fast: dict[str, Any] = {}  # no part steps alone: see `fastparts`
         self._apart: dict[str, list[Any]] = {}  # where the arrays of a call lay when last found to share nothing
+        self._left_at: list[tuple[Any, ...]] = []  # of these, the parameters that no part steps, in a step
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_apart": {}}
@@ -61,12 +62,32 @@ class Divided:
         """What messages call a leaf."""
         return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
 
-    def together(self, sums: Mapping[str, np.ndarray]) -> list[float]:
-        """Totals of the leaves of all parts, of each part a row for each of its leaves."""
-        rows = np.zeros((len(self.paths), max(own.shape[1] for own in sums.values())))
+    def rows(self, sums: Mapping[str, np.ndarray], width: int) -> np.ndarray:
+        """Totals of all leaves, a row for each, from those of the leaves of each part."""
+        rows = np.zeros((len(self.paths), width))
         for part, own in sums.items():
-            rows[self.positions[part], : own.shape[1]] = own
-        return halved(rows).tolist()
+            rows[self._places[part], : own.shape[1]] = own
+        return rows
+
+    # ---- the short way -----------------------------------------------------------------------------------------------
+
+    def short(self, tree: Any) -> Any:
+        """The leaves of a tree that may be one like the last; None if it is not."""
+        if self.treedef.spec is None:
+            return [tree]
+        try:
+            return self.treedef.spec.flatten_up_to(tree)
+        except (ValueError, TypeError, RuntimeError):
+            return None
+
+    def own(self, part: str, leaves: Sequence[Any]) -> Any:
+        """The leaves of a part, as its short way takes them."""
+        places = self.positions[part]
+        return leaves[0] if self.treedef.spec is None else [leaves[k] for k in places]
+
+    def lies_still(self, xs: Sequence[Any]) -> bool:
+        """Whether parameters that no part steps lie where they lay when last found to share nothing."""
+        return not self.left or self._layout(self._shared(self.left, xs)) == self._left_at
 
     # ---- what parts could do to each other ---------------------------------------------------------------------------
 
@@ -82,12 +103,14 @@ class Divided:
         read = self._shared(left or range(len(xs)), xs) if targets is not None and xs is not None and (
             into != "x" or left) else []
         given = self._shared(self._place, gs)
-        layout = [(address(a), a.strides, a.shape, k) for k, a in (*written, *read, *given)]
+        layout = self._layout((*written, *read, *given))
         if layout == self._apart.get(what):
             return gs
         check_disjoint([a for _, a in (*written, *read)],
                        [self.name(k, what) for k, _ in written] + [self.name(k, "parameter") for k, _ in read],
                        len(written))
+        if into == "x":
+            self._left_at = self._layout(read)
         ranges = [(*byte_range(a), a) for _, a in written]
         ranges += [r for bound in self.bounds.values() if not bound.foreign for r in bound.state_ranges]
         moved = {k for (k, a), b in zip(given, detach([a for _, a in given], ranges)) if b is not a}
@@ -95,6 +118,11 @@ class Divided:
             self._apart[what] = layout
             return gs
         return [copy(g) if k in moved else g for k, g in enumerate(gs)]
+
+    @staticmethod
+    def _layout(leaves: Sequence[tuple[int, np.ndarray]]) -> list[tuple[Any, ...]]:
+        """How arrays lie, by the numbers of their leaves."""
+        return [(address(a), a.strides, a.shape, k) for k, a in leaves]
 
     @staticmethod
     def _shared(places: Any, leaves: Sequence[Any]) -> list[tuple[int, np.ndarray]]:

@@ -27,13 +27,15 @@ __all__ = ["Arrays", "Group", "Leaves", "Pass", "Shared"]
 
 class Arrays(NamedTuple):
     """The arrays of a call, leaf by leaf: state by slot; parameters and outputs, none if the program has none or they
-    are to be new; whether one of a leaf's arrays is strided; whether torch tensors are among them."""
+    are to be new; whether one of a leaf's arrays is strided; whether torch tensors are among them; where else is
+    written in the same call (byte ranges)."""
 
     state: Mapping[str, Sequence[np.ndarray]]
     xs: Sequence[np.ndarray]
     outs: Sequence[np.ndarray]
     strided: Sequence[bool]
     tensors: bool
+    beside: Sequence[tuple[int, int]] = ()
 
 
 class Leaves(NamedTuple):
@@ -197,27 +199,35 @@ class Pass:
         self._plan = np.array([self._known[name] for name in PLAN], np.int64)
         self.call = bound_call(self._plan)
 
-    def prepare_look(self) -> None:
-        """Make a native call that only looks whether the step can be taken, so that only then schedules are asked."""
-        self._look_fields = self._job.fields.copy()
-        self._look_fields[[JOB["kernels"], JOB["count"]]] = 0
+    def look(self, evaluates: bool) -> Look:
+        """A native call that only looks whether the step can be taken, and whether the gradients are finite, which the
+        step itself then leaves out. `evaluates`: whether it evaluates the scalars, too."""
+        fields = self._job.fields.copy()
+        fields[[JOB["kernels"], JOB["count"]]] = 0
         self._job.fields[JOB["checks"]] = 0
-        known = {**self._known, "n_groups": 0, "job": address(self._look_fields)}
-        self._look_plan = np.array([known[name] for name in PLAN], np.int64)
-        self._look = bound_call(self._look_plan)
-
-    def look(self, xs: Any, gs: Any, outs: Any) -> bool:
-        """Whether the arrays are as expected and finite."""
-        return self._perform(self._look, self._look_fields, xs, gs, outs)
+        known = {**self._known, "n_groups": self._known["n_groups"] if evaluates else 0, "job": address(fields)}
+        return Look(np.array([known[name] for name in PLAN], np.int64), fields, self)
 
     def perform(self, xs: Any, gs: Any, outs: Any) -> bool:
         """Whether the arrays are as expected and all is done."""
-        return self._perform(self.call, self._job.fields, xs, gs, outs)
+        return self.finish(self.call, self._job.fields, xs, gs, outs)
 
-    def _perform(self, call: Callable[..., Any], job: np.ndarray, xs: Any, gs: Any, outs: Any) -> bool:
+    def finish(self, call: Callable[..., Any], job: np.ndarray, xs: Any, gs: Any, outs: Any) -> bool:
+        """Whether a call finds all as expected, and the job is done, by several threads if it is large."""
         if not call(xs, gs, outs):
             return False
         return self.at_once or not perform(address(job), self._job.size, self._shared.threads)
+
+
+class Look:
+    """A call that finds whether the arrays are as expected and finite, and leaves them alone."""
+
+    def __init__(self, plan: np.ndarray, fields: np.ndarray, of: Pass) -> None:
+        self._fields, self._of = fields, of
+        self._call = bound_call(plan)
+
+    def __call__(self, xs: Any, gs: Any, outs: Any) -> bool:
+        return self._of.finish(self._call, self._fields, xs, gs, outs)
 
 
 def _kernel(program: Program, dtype: np.dtype, strided: bool) -> Strided:

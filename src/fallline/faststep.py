@@ -17,11 +17,11 @@ import numpy as np
 from fallline.arithmetic import pinned
 from fallline.arrays import is_tensor, mark_changed, view
 from fallline.engines.reading import totals
-from fallline.fastpass import Arrays, Group, Leaves, Pass, Shared
+from fallline.fastpass import Arrays, Group, Leaves, Look, Pass, Shared
 from fallline.memory import address, byte_range
 from fallline.numbers import Numbers
 from fallline.precision import real
-from fallline.program import INCREMENT, Program, known
+from fallline.program import ACROSS, INCREMENT, Program, known
 
 __all__ = ["Arrays", "FastStep", "Group", "Leaves"]
 
@@ -56,8 +56,8 @@ class FastStep:
                  for shape, dtype in zip(leaves.shapes, leaves.dtypes)]  # in reals
         dims = [np.array(shape or (0,), np.int64) for shape in leaves.shapes]
         written = arrays.xs if into == "x" else arrays.outs
-        shared = Shared(leaves, groups, sizes, dims, *_ranges(written, leaves), count, missed, self._may_miss,
-                        threads)
+        ranges = _ranges(written, [*leaves.state, *arrays.beside])
+        shared = Shared(leaves, groups, sizes, dims, *ranges, count, missed, self._may_miss, threads)
         self._prepare_passes(program, shared, arrays, checks_finite, numbers)
         self._asks = not constant or any(each.in_python for each in self._passes)
         settings = program.settings
@@ -89,11 +89,11 @@ class FastStep:
                 sources |= each.totals()
 
     def _prepare_calls(self, taken: np.ndarray, numbers: Numbers) -> None:
+        self._rehearsal: Look | None = None
         self.is_atomic = self._step.at_once and not self._asks and not self._readings and not numbers.values.size
         for each in self._passes:
             each.prepare_call(address(taken) if self.is_atomic else 0, not each.in_python)
-        if self._asks:
-            self._passes[0].prepare_look()
+        self._look = self._passes[0].look(False) if self._asks else None  # so that only then schedules are asked
         self._takes_x = any(each.takes_x for each in self._passes)
         if self._single and self.is_atomic and not (self._is_new or self._has_tensors):
             vars(self)["take"] = self._step.call  # with no Python around it
@@ -119,7 +119,7 @@ class FastStep:
     def take(self, params: Any, grads: Any, out: Any) -> Any:
         """See above."""
         leaves = [self._leaves_of(tree) for tree in (params, grads, out)]
-        xs, gs, outs = map(self._as_arrays, leaves) if self._has_tensors else leaves
+        xs, gs, outs = map(self.as_arrays, leaves) if self._has_tensors else leaves
         if self._is_new:
             fresh = [np.empty(shape, dtype) for shape, dtype in zip(self._leaves.shapes, self._leaves.dtypes)]
             outs = fresh[0] if self._single else fresh
@@ -127,27 +127,69 @@ class FastStep:
             return None
         if self._is_new:
             return self._leaves.treedef.unflatten(fresh)
-        if self._has_tensors:
-            each = [leaves] if self._single else zip(*leaves[:2])
-            mark_changed([x for x, g, *_ in each if g is not None])
+        self.mark(*leaves[:2])
         return True
+
+    def mark(self, xs: Any, gs: Any) -> None:
+        """Have torch know that its tensors were changed."""
+        if self._has_tensors:
+            mark_changed([x for x, g in ([(xs, gs)] if self._single else zip(xs, gs)) if g is not None])
 
     def _advance(self, xs: Any, gs: Any, outs: Any) -> bool:
         """Whether the step was taken; else nothing was done."""
         if self._asks:
-            first = self._passes[0]
-            if not first.look(xs if first.takes_x else None, gs, None if self._readings else outs):
+            if not self.looks_right(xs, gs, outs):
                 return False
+            self.ask(gs)
+        for level in range(len(self._readings)):
+            if not self.read(level, xs, gs):
+                return False
+        return self.is_finite() and self._evaluate(self._step) and self._step.perform(self._step_x(xs), gs, outs)
+
+    def looks_right(self, xs: Any, gs: Any, outs: Any) -> bool:
+        """Whether schedules, if there are any, can be asked."""
+        first = self._passes[0]
+        return self._look is None or self._look(xs if first.takes_x else None, gs, None if self._readings else outs)
+
+    def ask(self, gs: Any) -> None:
+        """Ask for the hyper-parameters of the coming step, if they are not known."""
+        if self._asks:
             self._ask(gs)
-        for reading in self._readings:
-            if not (self._evaluate(reading) and reading.perform(xs if reading.takes_x else None, gs, None)):
-                return False
-            reading.sum_up()
-        for k in self._proofs:
-            if not math.isfinite(self._readings[0].tree.item(k)):
-                return False
-        step_x = xs if self._step.takes_x or not self._takes_x else None
-        return self._evaluate(self._step) and self._step.perform(step_x, gs, outs)
+
+    @property
+    def levels(self) -> int:
+        """How many readings there are."""
+        return len(self._readings)
+
+    def read(self, level: int, xs: Any, gs: Any) -> bool:
+        """Whether the totals of a reading could be found."""
+        reading = self._readings[level]
+        if not (self._evaluate(reading) and reading.perform(xs if reading.takes_x else None, gs, None)):
+            return False
+        reading.sum_up()
+        return True
+
+    def across(self, level: int) -> tuple[np.ndarray, list[int], np.ndarray]:
+        """The totals of a reading: those of each leaf, which of them are ACROSS the trees of several steps, and the row
+        to put these in."""
+        return self._readings[level].by_leaf, self._readings[level].across, self._readings[level].tree[0]
+
+    def is_finite(self) -> bool:
+        """Whether the totals say that the gradients are finite, where that is known from them."""
+        return all(math.isfinite(self._readings[0].tree.item(k)) for k in self._proofs)
+
+    def rehearse(self, xs: Any, gs: Any, outs: Any) -> bool:
+        """Whether the step, of which all is known that it depends on, can be performed."""
+        if self._rehearsal is None:
+            self._rehearsal = self._step.look(not self._step.in_python)
+        return self._evaluate(self._step) and self._rehearsal(self._step_x(xs), gs, outs)
+
+    def perform(self, xs: Any, gs: Any, outs: Any) -> bool:
+        """Whether the step was taken, which was rehearsed."""
+        return self._step.perform(self._step_x(xs), gs, outs)
+
+    def _step_x(self, xs: Any) -> Any:
+        return xs if self._step.takes_x or not self._takes_x else None
 
     def _evaluate(self, each: Pass) -> bool:
         """Give a pass its numbers, and its scalars if native code cannot evaluate them; False if a dtype cannot hold
@@ -180,8 +222,10 @@ class FastStep:
         except (ValueError, TypeError, RuntimeError):
             return ()
 
-    def _as_arrays(self, leaves: Any) -> Any:
+    def as_arrays(self, leaves: Any) -> Any:
         """The same with arrays that share the memory of tensors, which must be possible."""
+        if not self._has_tensors:
+            return leaves
         try:
             return _as_array(leaves) if self._single or leaves is None else list(map(_as_array, leaves))
         except (ValueError, TypeError, RuntimeError):
@@ -194,6 +238,7 @@ class _Reading(Pass):
     def __init__(self, program: Program, shared: Shared, arrays: Arrays, checks_finite: bool) -> None:
         super().__init__(program, shared, arrays, checks_finite)
         self.by_leaf, self.tree = (np.zeros((len(shared.sizes), len(program.totals))) for _ in range(2))
+        self.across = [k for k, total in enumerate(program.totals) if total.over == ACROSS]
         self._arguments = (address(self.sums), address(self.first), *self.by_leaf.shape, address(self.by_leaf),
                            address(self.tree))
 
@@ -204,7 +249,7 @@ class _Reading(Pass):
 
     def totals(self) -> dict[str, np.ndarray]:
         """The totals by name, live: an array of one number, or of one for each leaf."""
-        return {total.name: self.tree[:1, k] if total.over == "tree" else self.by_leaf[:, k]
+        return {total.name: self.by_leaf[:, k] if total.over == "leaf" else self.tree[:1, k]
                 for k, total in enumerate(self.program.totals)}
 
     def sum_up(self) -> None:
@@ -219,9 +264,9 @@ def _proofs(reading: Program) -> list[int]:
             if total.kind == "high" and v == g]
 
 
-def _ranges(written: Sequence[np.ndarray], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
-    """Where the step writes, sorted, for the comparison with gradients: starts, and the furthest end so far."""
-    ranges = sorted([*(byte_range(a) for a in written if a.size), *leaves.state])
+def _ranges(written: Sequence[np.ndarray], others: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Where is written, sorted, for the comparison with gradients: starts, and the furthest end so far."""
+    ranges = sorted([*(byte_range(a) for a in written if a.size), *others])
     furthest = np.array([high for _, high in ranges], np.int64)
     return np.array([low for low, _ in ranges], np.int64), np.maximum.accumulate(furthest)
 
@@ -237,4 +282,4 @@ def _places(arrays: Arrays) -> list[Any]:
     """What of the arrays a prepared step depends on."""
     fixed = [(address(a), a.strides if strided else None) for name in (arrays.xs, arrays.outs)
              for a, strided in zip(name, arrays.strided)]  # fmt: skip
-    return [arrays.tensors, arrays.strided, fixed]
+    return [arrays.tensors, arrays.strided, fixed, arrays.beside]

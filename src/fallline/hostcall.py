@@ -163,8 +163,11 @@ class HostCall:
                 raise ValueError(f"{self.bound.name(k, what)} must have the shape {self.bound.shapes[k]} all through "
                                  f"the call. Got {array.shape[: array.ndim - len(parts)]}.")
 
-    def shorten(self) -> None:
-        """Prepare the short way if the next call could take it: arrays that lay there at the last call too."""
+    def shorten(self, part: str = "", beside: Sequence[tuple[int, int]] = ()) -> None:
+        """Prepare the short way if the next call could take it: arrays that lay there at the last call too.
+
+        That of a `part` is kept by another name, as it cannot be taken alone: `beside` it the others write.
+        """
         bound, way = self.bound, "step" if self._into == "x" else "update" if self._targets is None else "out"
         if not (self._settled and bound.shortens):
             return
@@ -179,7 +182,13 @@ class HostCall:
             return
         arrays = [tree for tree in (gs, *lie) if tree]
         strided = [not all(a is None or is_direct(a) for a in leaf) for leaf in zip(*arrays)]
-        bound.prepare(f"{way}, held" if self._holds else way, self._program, lie[0], lie[1], strided, tensors)
+        way = f"{part}{way}, held" if self._holds else part + way
+        bound.prepare(way, self._program, lie[0], lie[1], strided, tensors, beside)
+
+    def writes(self) -> list[tuple[int, int]]:
+        """Where it writes, or another call of the same arrays may: byte ranges."""
+        arrays = self._x if self._into == "x" else self._out.values()
+        return [*(byte_range(a)[:2] for a in arrays if a.size), *(r[:2] for r in self.bound.state_ranges)]
 
     @property
     def whole(self) -> bool:

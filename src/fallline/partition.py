@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from fallline.arithmetic import pinned
 from fallline.chain import Chain, as_link, written
 from fallline.divided import Divided
+from fallline.engines.blocks import halved
 from fallline.errors import BusyOptimizer, FormulaError
+from fallline.hostcall import HostCall
 from fallline.keptparts import KeptParts
 from fallline.memory import places
 from fallline.numbers import totals_of
@@ -30,6 +33,7 @@ from fallline.trees import flatten, paths
 
 __all__ = ["Mask", "Partition", "mask", "partition"]
 
+_PART = "part's "  # before the names of short ways that a part cannot take alone
 _UNTOUCHED = object()  # what calls get as their tree, and give back where no leaf of it had to be replaced
 
 
@@ -185,6 +189,41 @@ class Partition(KeptParts):
             (left if part is None else positions[part]).append(k)
         return Divided(treedef, names, positions, left), leaves
 
+    def _step(self, params: Any, grads: Any) -> Any:
+        return params if self._steps_shortly(params, grads) else super()._step(params, grads)
+
+    def _steps_shortly(self, params: Any, grads: Any) -> bool:
+        """Take the short way of all parts, if each has one."""
+        bound = None if self._torn else self._bound
+        if bound is None or not bound.bounds:
+            return False
+        steps = {}
+        for name, part in self._parts.items():
+            if bound.positions[name]:
+                own = part._bound
+                step = own and own.fast.get(f"{_PART}step, held" if own.holds() else f"{_PART}step")
+                if not step:
+                    return False
+                steps[name] = step
+        from fallline.fastparts import go, ready  # which needs llvmlite
+
+        parts = ready(bound, steps, params, grads) if steps else None
+        if parts is None:
+            return False
+        self._torn = True  # should an interrupt come between two
+        go(parts)
+        self._torn = False
+        return True
+
+    def _shorten(self, bound: Divided, calls: Mapping[str, Call]) -> None:
+        """Prepare the short way of all parts."""
+        stepping = {name: call for name, call in calls.items() if bound.positions[name] and type(call) is HostCall}
+        if len(stepping) < sum(map(bool, bound.positions.values())):
+            return  # a part has none
+        writes = {name: call.writes() for name, call in stepping.items()}
+        for name, call in stepping.items():
+            call.shorten(_PART, [r for other, own in writes.items() if other != name for r in own])
+
     def _take_long_way(self, bound: Any, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
         with pinned():
             arrays = [*gs, *(xs or ()), *((into != "x" and targets) or ())] if self._asks(gs) else []
@@ -201,6 +240,9 @@ class Partition(KeptParts):
             if not skips:
                 _prepare(bound, calls)
                 results = self._advance_all(bound, calls)
+                if into == "x":
+                    with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
+                        self._shorten(bound, calls)
             elif into == "x":
                 return tree
             else:
@@ -401,10 +443,11 @@ def _prepare(bound: Divided, calls: Mapping[str, Call]) -> None:
     for level in range(max(len(call.readings) for call in calls.values())):
         reading = {name: call.readings[level].totals for name, call in calls.items() if level < len(call.readings)}
         sums = {name: calls[name].read(calls[name].readings[level]) for name in reading}
-        across = bound.together({name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
-                                 for name, own in sums.items()})
+        across = {name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
+                  for name, own in sums.items()}
+        of_all = halved(bound.rows(across, max(own.shape[1] for own in across.values()))).tolist()
         for name, own in sums.items():
-            calls[name].know(totals_of(reading[name], own, across))
+            calls[name].know(totals_of(reading[name], own, of_all))
     for call in calls.values():
         call.prepare()
 

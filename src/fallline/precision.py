@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 __all__ = ["COMPLEX", "HALVES", "bfloat16", "computed", "kept", "real", "reals", "whole"]
@@ -13,6 +15,7 @@ _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _REAL: dict[str, np.dtype] = {"complex64": _SINGLE, "complex128": _DOUBLE}
 
 
+@cache  # a dtype's name takes microseconds
 def real(dtype: np.dtype) -> np.dtype:
     """The dtype of the reals that numbers of a dtype consist of.
 
@@ -22,6 +25,7 @@ def real(dtype: np.dtype) -> np.dtype:
     return _REAL.get(dtype.name, dtype)
 
 
+@cache
 def computed(dtype: np.dtype) -> np.dtype:
     """The dtype of the reals that numbers of a dtype are computed in, and that their scalars have.
 
@@ -31,6 +35,7 @@ def computed(dtype: np.dtype) -> np.dtype:
     return _SINGLE if dtype.name in HALVES else real(dtype)
 
 
+@cache
 def kept(dtype: np.dtype) -> np.dtype:
     """The dtype of the state of numbers of a dtype.
 

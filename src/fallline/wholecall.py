@@ -99,7 +99,7 @@ class WholeCall(HostCall):
             self._ahead.keep(self.bound)
         return result
 
-    def shorten(self) -> None:
+    def shorten(self, part: str = "", beside: Sequence[tuple[int, int]] = ()) -> None:
         """There is no short way."""
 
 

@@ -20,7 +20,7 @@ from fallline.engines.stored import FLOATS, Stored
 from fallline.ops import SCALES
 from fallline.program import Program
 
-__all__ = ["buffered", "reading_part", "sum_functions"]
+__all__ = ["buffered", "halve", "reading_part", "sum_functions", "totals"]
 
 
 def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, str]:
@@ -167,12 +167,24 @@ def totals() -> Callable[..., None]:
     """
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function = ctypes.PYFUNCTYPE(None, pointer, pointer, number, number, pointer, pointer)
-    return function(compiled(_TOTALS, "totals", passes=0)[0])
+    return function(_summing()[0])
 
 
-# `halve` is `blocks.halved`, in place
+@cache
+def halve() -> Callable[..., None]:
+    """The function (parts, n, width): the sum of n rows of doubles from an address on, as `blocks.halved` has it, which
+    is then the first row; the others are overwritten."""
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    return ctypes.PYFUNCTYPE(None, pointer, number, number)(_summing()[1])
+
+
+@cache
+def _summing() -> Sequence[int]:
+    return compiled(_TOTALS, "totals", "halve", passes=0)
+
+
 _TOTALS = """
-define internal void @halve(ptr %parts, i64 %count, i64 %width) {
+define void @halve(ptr %parts, i64 %count, i64 %width) {
 entry:
   br label %loop
 loop:
