@@ -485,7 +485,8 @@ def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "rais
     """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
 
     In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
-    of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps.
+    of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps. What a chain has
+    behind it acts when it steps.
 
     Raises ValueError or TypeError if n is no whole number ≥ 1 (one for the chain; `opt.n` may be set before the first
     call), FormulaError for what is no chain.

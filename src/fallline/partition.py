@@ -107,7 +107,10 @@ class Partition(KeptParts):
             if rule.kind != "rule":
                 self._refuse_modifier(rule)
             item = Optimizer(item)
-        if not isinstance(item, Optimizer) or isinstance(item, Partition):
+        if isinstance(item, Partition):
+            raise FormulaError(f"A {self.kind} cannot have a {item.kind} in it: one partition with all parts does the "
+                               "same, with None for those whose leaves are left alone.")
+        if not isinstance(item, Optimizer):
             raise FormulaError(f"A {self.kind} is made of optimizers, each a chain. Got {brief(item)}.")
         for name, value in item._options.given().items():
             raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole {self.kind}: give it to "
