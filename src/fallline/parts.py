@@ -38,11 +38,13 @@ class Chains:
         if taken := [part for part in chains if part in self._outer]:
             raise FormulaError(f"A part cannot have the name of {taken[0]}, which stands around it: call it otherwise.")
         self._places: dict[str, dict[str, str]] = {}  # of each hyper-parameter its name in the parts
-        names = {part: self._named(part) for part in chains}
-        names[""] = self._common(names)
+        self._aliases: dict[str, dict[str, str]] = {"": {}, **{part: {} for part in chains}}  # "": of the rules around
+        self._taken: dict[str, set[str]] = {holder: set() for holder in self._aliases}  # names that are no others'
+        for part in chains:
+            self._place(part)
         self.hyper: dict[str, Hyper] = {q: chains[part].hyper[own] for q, places in self._places.items()
                                         for part, own in [next(iter(places.items()))]}
-        self.short = self._short_names(names)
+        self.short = self._short_names()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Chains, (self._kind, self._chains)
@@ -50,46 +52,35 @@ class Chains:
     def __deepcopy__(self, memo: Any) -> Chains:
         return self
 
-    def _rules_around(self, part: str) -> dict[str, str]:
-        """The rules around, by the names that they have in the chain of a part, with those they have here."""
+    def _place(self, part: str) -> None:
+        """Give the hyper-parameters of a part their names here."""
         chain = self._chains[part]
-        return dict(zip([chain.names[k] for k in chain.outer], self._outer))
-
-    def _named(self, part: str) -> dict[str, str]:
-        """What a part calls its hyper-parameters, and what they are called here."""
-        chain, around = self._chains[part], self._rules_around(part)
-        full: dict[str, str] = {}
+        around = dict(zip([chain.names[k] for k in chain.outer], self._outer))
+        several = len(chain.rules) - len(around) > 1
         for own, hyper in chain.hyper.items():
-            rule = own.split(".")[0]
-            if rule not in around:
-                full[own] = f"{part}.{own}"
-            elif chain.short.get(hyper.name, own) == own:  # else it is one of the part's own: weight_decay's lr
-                full[own] = f"{around[rule]}.{hyper.name}"
-            if own in full:
-                self._places.setdefault(full[own], {})[part] = own
-        inner = len(chain.rules) - len(around) > 1
-        names = {own: q for own, q in full.items() if inner and own.split(".")[0] not in around}
-        return {**names, **{name: full[own] for name, own in chain.short.items() if own in full}}
+            rule, is_short = own.split(".")[0], chain.short.get(hyper.name) == own
+            if rule in around and not is_short and hyper.name in chain.short:
+                continue  # it has the value of one of the part's: weight_decay's lr
+            holder, here = ("", f"{around[rule]}.{hyper.name}") if rule in around else (part, f"{part}.{own}")
+            self._places.setdefault(here, {})[part] = own
+            self._taken[holder].add(hyper.name)
+            if is_short:
+                self._aliases[holder][hyper.name] = here
+            if several and holder:
+                self._aliases[holder][own] = here
 
-    def _common(self, names: dict[str, dict[str, str]]) -> dict[str, str]:
-        """What hyper-parameters of the rules around are called by themselves; they are taken from the parts' names."""
-        common = [q for q in self._places if q.split(".")[0] in self._outer]
-        for own in names.values():
-            for name in [name for name, q in own.items() if q in common]:
-                del own[name]
-        own_names = [q.split(".")[1] for q in common]
-        return {name: q for name, q in zip(own_names, common) if own_names.count(name) == 1}
-
-    def _short_names(self, names: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-        of = {part: {h.name for own, h in chain.hyper.items() if own.split(".")[0] not in self._rules_around(part)}
-              for part, chain in self._chains.items()}
-        of[""] = {q.split(".")[1] for q in self._places if q.split(".")[0] in self._outer}
-        alone = {name: q for part, own in names.items() for name, q in own.items()
-                 if not any(name in names[other] or name in of[other] for other in names if other != part)}
-        short = {name: q for name, q in alone.items() if "." in name}
-        short |= {f"{part}.{name}": q for part, own in names.items() if part for name, q in own.items()
-                  if f"{part}.{name}" != q}
-        return short | {name: q for name, q in alone.items() if "." not in name}
+    def _short_names(self) -> dict[str, str]:
+        """Names with the part's before them, and without where no other holder has that name."""
+        alone, full = {}, {}
+        for holder, own in self._aliases.items():
+            for name, here in own.items():
+                others = [o for o in self._aliases if o != holder]
+                if not any(name in self._aliases[o] or name in self._taken[o] for o in others):
+                    alone[name] = here
+                if holder and f"{holder}.{name}" != here:
+                    full[f"{holder}.{name}"] = here
+        dotted = {name: q for name, q in alone.items() if "." in name}
+        return {**dotted, **full, **{name: q for name, q in alone.items() if "." not in name}}
 
     def qualify(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Hyper-parameters by any of their names, those of each part by "rule.name"; TypeError for unknown names."""
