@@ -16,7 +16,7 @@ from fallline.functions import is_function, itself
 from fallline.schema import unknown_setting
 from fallline.showing import brief, shown
 
-__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Value", "made", "whole"]
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Span", "Value", "made", "whole"]
 
 
 class Kind(NamedTuple):
@@ -48,11 +48,18 @@ def _function(value: Any) -> Any:
     return value
 
 
+def _steps(value: Any) -> float:
+    """A number of steps, as an int if it is whole."""
+    number = _real(value)
+    return int(number) if number.is_integer() else number
+
+
 Value = Annotated[float, Kind("a finite number", _real, math.isfinite)]
 Level = Annotated[float, Kind("a finite number ≥ 0", _real, lambda v: 0 <= v < math.inf)]
 Factor = Annotated[float, Kind("a finite number > 0", _real, lambda v: 0 < v < math.inf)]
 Count = Annotated[int, Kind("a whole number ≥ 0", whole, lambda n: n >= 0)]
 Length = Annotated[int, Kind("a whole number ≥ 1", whole, lambda n: n >= 1)]
+Span = Annotated[float, Kind("a finite number ≥ 0", _steps, lambda n: 0 <= n < math.inf)]
 Function = Annotated[Callable[[int], float], Kind("a schedule (for a number write constant(number)) or a function of "
                                                   "the number of completed steps", _function, lambda f: True)]
 

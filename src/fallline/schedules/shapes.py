@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import field
 
 from fallline.functions import check_schedule
-from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Value, made
+from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Span, Value, made
 
 __all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "join", "linear", "one_cycle",
            "piecewise", "polynomial", "step", "warmup_stable_decay"]  # fmt: skip
@@ -292,7 +292,8 @@ class one_cycle(_Descent):
 
     Defaults: `rise` 0.3 of the steps after warmup, `start` peak/25, `end` peak/250,000. optax's
     cosine_onecycle_schedule. torch's OneCycleLR(total_steps=n) has its phases a step shorter: it is one_cycle with
-    steps = n − 1, rise = pct_start·n − 1. The cycle of three straight lines is a `join` of three `linear`s.
+    steps = n − 1, rise = pct_start·n − 1, which may lie between two steps. The cycle of three straight lines is a
+    `join` of three `linear`s.
     Source: Smith & Topin 2018, arXiv 1708.07120, with straight lines; the cosines are fastai's.
 
     >>> schedule = one_cycle(1.0, steps=10)
@@ -307,7 +308,7 @@ class one_cycle(_Descent):
     warmup: Count = 0
     end: Value = None  # type: ignore[assignment]  # see _default
     start: Value = field(default=None, kw_only=True)  # type: ignore[assignment]
-    rise: Count = field(default=None, kw_only=True)  # type: ignore[assignment]
+    rise: Span = field(default=None, kw_only=True)  # type: ignore[assignment]
 
     def _default(self, name: str) -> float:
         if name == "rise":
