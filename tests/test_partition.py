@@ -517,7 +517,7 @@ def test_what_it_is_written_as_makes_it_again():
 
 PARTS = {"x": fl.SGD(), "y": fl.Adam()}
 WRONG = {
-    "no parts": (lambda: fl.partition({}, by_rank), TypeError, "dict of optimizers by name. Got"),
+    "no parts": (lambda: fl.partition({}, by_rank), TypeError, r"dict of optimizers by name: partition\(.*Got"),
     "a list of parts": (lambda: fl.partition([fl.SGD()], by_rank), TypeError, "dict of optimizers by name"),
     "nothing to step": (lambda: fl.partition({"x": None}, by_rank), TypeError, "dict of optimizers by name"),
     "a name with a dot": (lambda: fl.partition({"a.b": fl.SGD()}, by_rank), ValueError, "text without"),
@@ -528,7 +528,9 @@ WRONG = {
                           r"A mask is made of optimizers.*weight_decay\(rate=fallline.by_path\(...\)\)"),
     "a number": (lambda: fl.partition({"x": 0.1}, by_rank), FormulaError, "Got 0.1"),
     "a partition within": (lambda: fl.partition({"x": fl.partition(PARTS, by_rank)}, by_rank), FormulaError,
-                           "each a chain"),
+                           "cannot have a partition in it: one partition with all parts does the same"),
+    "a function for a part": (lambda: fl.partition({"x": lambda g: g}, by_rank), FormulaError, "each a chain: partition"),
+    "nothing for a mask": (lambda: fl.mask(lambda path: True, None), TypeError, "an optimizer for the leaves that are"),
     "options of a part": (lambda: fl.partition({"x": fl.SGD(engine="native")}, by_rank), FormulaError,
                           r"engine='native' of SGD is for the whole partition: give it to partition\(...\)"),
     "an engine that is none": (lambda: fl.partition(PARTS, by_rank, engine="gpu"), ValueError, "engine of partition"),

@@ -192,7 +192,9 @@ WRONG = {
     "a second rule": (lambda part: fl.chain(fl.SGD(), part), "exactly one rule or partition"),
     "a class": (lambda part: fl.chain(part, fl.SGD), "exactly one rule or partition"),
     "two partitions": (lambda part: fl.chain(part, part), "exactly one rule or partition"),
-    "the wrong side": (lambda part: fl.chain(part, fl.clip_norm(1.0)), "clip_norm modifies the gradient"),
+    "the wrong side": (lambda part: fl.chain(part, fl.clip_norm(1.0)), "must stand before the partition"),
+    "the other wrong side": (lambda part: fl.chain(fl.average(0.5), part), "must stand behind the partition"),
+    "a partition in another": (lambda part: fl.mask(lambda path: True, part), "with None for those"),
     "in Optimizer": (lambda part: fl.Optimizer(fl.clip_norm(1.0), part), "is given to fallline.chain, among modifiers"),
     "a part of that name": (lambda part: fl.chain(fl.clip_norm(1.0), fl.partition({"clip_norm": fl.SGD()}, by_rank)),
                             "A part cannot have the name of clip_norm"),
@@ -209,3 +211,12 @@ def test_what_cannot_stand_around_a_partition_is_refused(wrong):
     call, message = WRONG[wrong]
     with pytest.raises(fl.FormulaError, match=message):
         call(fl.partition({"x": fl.SGD(), "y": fl.Adam()}, by_rank))
+
+
+def test_state_that_there_is_not_is_asked_for_by_part_and_slot():
+    opt = fl.partition({"x": fl.SGD(), "y": fl.Adam()}, {"a": "x", "b": "y"})
+    opt.step(a_tree(0), a_tree(1))
+    with pytest.raises(KeyError, match=r"a partition has its state part by part.* Known: x, y"):
+        opt.state["m"]
+    with pytest.raises(KeyError, match=r"Adam has no state 'momentum'\. Known: m, v"):
+        opt.state["y"]["momentum"]

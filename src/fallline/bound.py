@@ -87,14 +87,15 @@ class Bound:
         """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
         if not self.chain.rule.whole_leaf:
             return
+        rule = self.chain.owner(self.chain.rule_name)
         if self.foreign:
             got = 'engine="eager"' if engine == "eager" else type(leaves[0]).__name__
-            raise TypeError(f"{self.chain.rule.name} is a function of whole leaves in host memory (NumPy, torch CPU "
-                            f"tensors). Got {got}.")
+            raise TypeError(f"{rule} is a function of whole leaves in host memory (NumPy, torch CPU tensors). "
+                            f"Got {got}.")
         for k, leaf in enumerate(leaves):
             if is_complex(leaf):
-                raise TypeError(f"{self.name(k, what)} must be real, as {self.chain.rule.name} is a function of whole "
-                                f"leaves. Got {dtype_name(leaf)}.")
+                raise TypeError(f"{self.name(k, what)} must be real, as {rule} is a function of whole leaves. "
+                                f"Got {dtype_name(leaf)}.")
 
     def _choose_engine(self, engine: str, leaves: Sequence[Any]) -> None:
         self._kernels: dict[tuple[str, np.dtype, tuple[int, ...]], Kernel] = {}

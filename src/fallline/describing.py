@@ -10,7 +10,7 @@ from fallline.chain import Chain
 from fallline.options import Options
 from fallline.schema import Rule
 
-__all__ = ["Slots", "docstring_of", "signature_of"]
+__all__ = ["Slots", "SlotsOfParts", "docstring_of", "signature_of"]
 
 
 class Slots(dict[str, Any]):
@@ -25,6 +25,15 @@ class Slots(dict[str, Any]):
         if name in known:
             raise KeyError(f"{self._chain.title} has no state yet: {name} starts with the first step.")
         raise KeyError(f"{self._chain.title} has no state {name!r}. Known: {', '.join(known) or 'none'}.")
+
+
+class SlotsOfParts(dict[str, Any]):
+    """State by the names of the parts of a partition; asked for another, it says which there are."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        first = next(iter(self))
+        raise KeyError(f"There is no part {name!r}; a partition has its state part by part, opt.state[{first!r}]. "
+                       f"Known: {', '.join(self)}.")
 
 
 def signature_of(rule: Rule) -> inspect.Signature:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fallline.arithmetic import pinned
 from fallline.chain import Chain, as_link, written
+from fallline.describing import Slots, SlotsOfParts
 from fallline.divided import Divided
 from fallline.engines.blocks import halved
 from fallline.errors import BusyOptimizer, FormulaError
@@ -79,12 +80,14 @@ class Partition(KeptParts):
 
     kind = "partition"
     divider = "label"
+    example = 'partition({"weights": Muon(), "rest": AdamW()}, label)'
 
     def __init__(self, parts: Mapping[str, Any], label: Any, options: Options,
                  around: tuple[Sequence[Link], Sequence[Link]] = ((), ())) -> None:
         options.check(self.kind)
         if not isinstance(parts, Mapping) or all(item is None for item in parts.values()):
-            raise TypeError(f"parts of {self.kind} must be a dict of optimizers by name. Got {brief(parts)}.")
+            raise TypeError(f"parts of {self.kind} must be a dict of optimizers by name: {self.example}. "
+                            f"Got {brief(parts)}.")
         for name in parts:
             if not isinstance(name, str) or not name or set("./") & set(name):
                 raise ValueError(f"The name of a part must be text without '.' and '/'. Got {name!r}.")
@@ -111,7 +114,8 @@ class Partition(KeptParts):
             raise FormulaError(f"A {self.kind} cannot have a {item.kind} in it: one partition with all parts does the "
                                "same, with None for those whose leaves are left alone.")
         if not isinstance(item, Optimizer):
-            raise FormulaError(f"A {self.kind} is made of optimizers, each a chain. Got {brief(item)}.")
+            raise FormulaError(f"A {self.kind} is made of optimizers, each a chain: {self.example}. "
+                               f"Got {brief(item)}.")
         for name, value in item._options.given().items():
             raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole {self.kind}: give it to "
                                f"{self.kind}(...).")
@@ -163,7 +167,11 @@ class Partition(KeptParts):
                                "chain(...).")
         own_before, own_after = self._around()
         around = [*map(_modifier, before), *own_before], [*own_after, *map(_modifier, after)]
-        for rule in (link.rule for link in around[1] if link.rule.kind == "after"):
+        for links, kind, should in ((around[0], "after", "the increment and must stand behind"),
+                                    (around[1], "before", "the gradient and must stand before")):
+            if wrong := [link.rule.name for link in links if link.rule.kind == kind]:
+                raise FormulaError(f"{wrong[0]} modifies {should} the {self.kind}.")
+        for rule in (link.rule for link in around[1]):
             if any(total.over == "tree" for reading in as_written(rule).readings for total in reading.totals):
                 raise FormulaError(f"{rule.title} sums over the tree and stands behind a {self.kind}, whose parts are "
                                    "not computed together: give it to the chains of the parts.")
@@ -200,14 +208,17 @@ class Partition(KeptParts):
         bound = None if self._torn else self._bound
         if bound is None or not bound.bounds:
             return False
-        steps = {}
+        steps, empty = {}, []
         for name, part in self._parts.items():
-            if bound.positions[name]:
-                own = part._bound
-                step = own and own.fast.get(f"{_PART}step, held" if own.holds() else f"{_PART}step")
-                if not step:
-                    return False
+            own = part._bound
+            if own is None:
+                return False
+            if not bound.positions[name] and not own.numbers.values.size:
+                empty.append(part)
+            elif step := own.fast.get(f"{_PART}step, held" if own.holds() else f"{_PART}step"):
                 steps[name] = step
+            else:
+                return False
         from fallline.fastparts import go, ready  # which needs llvmlite
 
         parts = ready(bound, steps, params, grads) if steps else None
@@ -215,6 +226,8 @@ class Partition(KeptParts):
             return False
         self._torn = True  # should an interrupt come between two
         go(parts)
+        for part in empty:
+            part._count += 1
         self._torn = False
         return True
 
@@ -315,7 +328,8 @@ class Partition(KeptParts):
     @property
     def state(self) -> Mapping[str, Any]:
         """The state of each part, by name, as `Optimizer.state` has it; None stands for the leaves of the others."""
-        return MappingProxyType({name: dict(part.state) for name, part in self._parts.items()})
+        return MappingProxyType(SlotsOfParts({name: Slots(part.state, part._chain)
+                                              for name, part in self._parts.items()}))
 
     @property
     def engine(self) -> str:
@@ -416,9 +430,12 @@ class Mask(Partition):
 
     kind = "mask"
     divider = "by"
+    example = "mask(by, Adam())"
 
     def __init__(self, parts: Mapping[str, Any], label: Any, options: Options,
                  around: tuple[Sequence[Link], Sequence[Link]] = ((), ())) -> None:
+        if parts["stepped"] is None:
+            raise TypeError(f"mask takes an optimizer for the leaves that are stepped: {self.example}. Got None.")
         super().__init__({"stepped": parts["stepped"], "left": None}, label, options, around)
 
     def _part_of(self, said: Any, path: str) -> str | None:
