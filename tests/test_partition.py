@@ -529,7 +529,7 @@ WRONG = {
     "a number": (lambda: fl.partition({"x": 0.1}, by_rank), FormulaError, "Got 0.1"),
     "a partition within": (lambda: fl.partition({"x": fl.partition(PARTS, by_rank)}, by_rank), FormulaError,
                            "cannot have a partition in it: one partition with all parts does the same"),
-    "a function for a part": (lambda: fl.partition({"x": lambda g: g}, by_rank), FormulaError, "each a chain: partition"),
+    "a function for a part": (lambda: fl.partition({"x": lambda g: g}, by_rank), FormulaError, "each a chain: part"),
     "nothing for a mask": (lambda: fl.mask(lambda path: True, None), TypeError, "an optimizer for the leaves that are"),
     "options of a part": (lambda: fl.partition({"x": fl.SGD(engine="native")}, by_rank), FormulaError,
                           r"engine='native' of SGD is for the whole partition: give it to partition\(...\)"),
