@@ -723,6 +723,27 @@ def test_copies_step_by_themselves_and_pickles_keep_their_parts_together():
     assert [part.t for part in opt.parts.values()] == [5, 5]
 
 
+def test_t_is_set_to_as_many_calls_for_all_parts():
+    opt = fl.partition({"x": fl.SGD(1.0), "y": fl.accumulate(2, fl.SGD(1.0)), "z": fl.accumulate(3, fl.SGD(1.0))},
+                       {"a": "x", "b": "y", "c": "z"})  # fmt: skip
+    ones = dict.fromkeys("abc", 1.0)
+    opt.t = 6
+    assert [(part.t, part.calls) for part in opt.parts.values()] == [(6, 6), (3, 6), (2, 6)]
+    opt.reset()
+    for calls in range(9):
+        before = everything_of(opt)
+        opt.t = opt.t  # which changes nothing
+        assert everything_of(opt) == before
+        assert [part.calls for part in opt.parts.values()] == [opt.t] * 3 == [calls] * 3
+        opt.step(ones, ones)
+    opt.t = 2**63 - 1
+    assert [part.t for part in opt.parts.values()] == [2**63 - 1, 2**62 - 1, 2**63 // 3]
+    around = fl.accumulate(2, fl.partition({"x": fl.SGD(), "y": fl.SGD()}, {"a": "x", "b": "y"}))
+    around.step({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
+    around.t = 5
+    assert [(part.t, part.calls) for part in around.parts.values()] == [(5, 11)] * 2
+
+
 def value_and_grad(w, batch=None):
     return float(sum((leaf**2).sum() for leaf in w.values())), {key: 2 * leaf for key, leaf in w.items()}
 

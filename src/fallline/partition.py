@@ -384,9 +384,14 @@ class Partition(KeptParts):
 
     def _recount(self, t: int) -> None:
         self._check_untorn()
+        takes = {part: int(part._get(part._chain.gathers[1])) if part._chain.gathers else 1
+                 for part in self._parts.values()}  # that many calls for a step
+        most = min(takes, key=takes.__getitem__)
+        calls = t * takes[most] + most.calls % takes[most]
+        steps = {part: max(calls - part.calls % each, 0) // each for part, each in takes.items()}
         self._torn = True  # should an interrupt come
-        for part in self._parts.values():
-            part._recount(t)
+        for part, own in steps.items():
+            part._recount(own)
         self._torn = False
 
     def _get(self, name: str) -> Any:
