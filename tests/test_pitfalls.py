@@ -99,9 +99,9 @@ def steps_of_unit_gradients(name, t):
 def test_a_constant_gradient_gives_the_steps_worked_out_by_hand(name, engine):
     hyper = {"eps": 0.0} if name in WITH_EPS_ZERO else {}
     opt = fl.OPTIMIZERS[name](1.0, **hyper, engine=engine)
-    for t in range(1, 201):
-        found = update(opt, np.ones(2))
-        np.testing.assert_allclose(found, steps_of_unit_gradients(name, t), rtol=GOOD_TO.get(name, 1e-11))
+    found = np.array([update(opt, np.ones(2)) for _ in range(200)])
+    expected = np.array([[steps_of_unit_gradients(name, t)] for t in range(1, 201)])
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=GOOD_TO.get(name, 1e-11))
 
 
 @every_engine
