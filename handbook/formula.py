@@ -22,12 +22,18 @@ NOTATION = {
     r"_{\mathrm{tree}}": "Norms and sums marked tree are of all leaves together.",
 }  # fmt: skip
 
+LISTED = (
+    "This is its code, not a formula. Formulas on these pages are typeset from the trace of what is run, so that they "
+    "cannot differ from it; a function of one whole leaf, with products of matrices or sums over rows and columns, is "
+    "no formula over coordinates and has no trace, and one typeset by hand could come to differ. It is run as it "
+    "stands, in NumPy: it promises neither the same bits on every machine nor one pass through memory."
+)
+
 
 def formula(rule: Rule) -> list[str]:
     """Paragraphs of Markdown: the formula in a block, then what its signs mean."""
     if rule.whole_leaf:
-        return ["A function of one whole leaf, in NumPy. It is run as it stands: it promises neither the same bits on "
-                "every machine nor one pass through memory.", f"```python\n{_code(rule.formula)}\n```"]  # fmt: skip
+        return [LISTED, f"```python\n{_code(rule.formula)}\n```"]
     latex = typeset(rule)
     notation: list[str] = []
     for mark, text in NOTATION.items():

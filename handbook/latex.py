@@ -8,13 +8,15 @@ from typing import NamedTuple
 from fallline.ops import Symbol
 from fallline.program import INCREMENT
 from fallline.schema import Rule
-from handbook.lines import lines, rest
+from handbook.breadth import ROOM, breadth
+from handbook.lines import Line, lines, rest
 from handbook.symbols import symbol
 from handbook.words import said, same
 
 __all__ = ["typeset", "typeset_rest"]
 
 SUM, PRODUCT, FACTOR, NAME = range(4)  # how strongly a text holds together: what stands beside it may need parentheses
+BEFORE_CASES = 8  # letters, as in "ratio = {"
 RELATIONS = {"lt": "<", "le": r"\le", "gt": ">", "ge": r"\ge", "eq": "=", "ne": r"\ne"}
 
 
@@ -25,9 +27,20 @@ class Text(NamedTuple):
 
 def typeset(rule: Rule) -> str:
     """The lines of a rule's formula: shorthands and the increment with =, new state with an arrow."""
-    takes = {True: r"\leftarrow", False: "="}
-    rows = [f"{symbol(line.name)} &{takes[line.state]} {_text(line.value).latex}" for line in lines(rule)]
+    rows = [row for line in lines(rule) for row in _rows(line)]
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+
+def _rows(line: Line) -> list[str]:
+    """A line, with a sum that is too broad for a phone broken before those of its terms that find no room."""
+    takes = {True: r"\leftarrow", False: "="}[line.state]
+    rows = [f"{symbol(line.name)} &{takes}"]
+    terms = _sum(line.value) if said(line.value)[0] in ("add", "sub") else [_text(line.value).latex]
+    for term in terms:
+        if term != terms[0] and breadth(f"{rows[-1]} {term}") > ROOM:
+            rows.append(r"&\quad")
+        rows[-1] += f" {term}"
+    return rows
 
 
 def typeset_rest(rule: Rule) -> str | None:
@@ -39,7 +52,7 @@ def typeset_rest(rule: Rule) -> str | None:
 def _text(value: Symbol) -> Text:
     word, args = said(value)
     if word in ("add", "sub"):
-        return Text(_sum(value), SUM)
+        return Text(" ".join(_sum(value)), SUM)
     if word in ("mul", "div", "neg") or (word == "constant" and args[0] < 0):
         return _product(value)
     if word.startswith(("norm", "total")):
@@ -49,14 +62,15 @@ def _text(value: Symbol) -> Text:
     return Text(symbol(args[0]), FACTOR if args[0] == INCREMENT else NAME)  # Δθ is two letters
 
 
-def _sum(value: Symbol) -> str:
-    text = ""
+def _sum(value: Symbol) -> list[str]:
+    """The terms with their signs."""
+    terms: list[str] = []
     for sign, term in _terms(value):
         turned, one = _signed(term)
         minus = (sign < 0) != turned
-        text += (" - " if minus else " + ") if text else ("-" if minus else "")
-        text += _held(one, PRODUCT if minus else SUM)
-    return text
+        before = ("- " if minus else "+ ") if terms else ("-" if minus else "")
+        terms.append(before + _held(one, PRODUCT if minus else SUM))
+    return terms
 
 
 def _terms(value: Symbol) -> list[tuple[int, Symbol]]:
@@ -150,14 +164,17 @@ def _called(name: str) -> Callable[..., Text]:
 
 
 def _cases(condition: Symbol, a: Symbol, b: Symbol) -> Text:
-    rows = [rf"{_tall(a)} & \text{{if }} {_text(condition).latex}"]
+    rows = [(_tall(a), rf"\text{{if }} {_text(condition).latex}")]
     word, args = said(b)
     while word == "where":
-        rows.append(rf"{_tall(args[1])} & \text{{if }} {_text(args[0]).latex}")
+        rows.append((_tall(args[1]), rf"\text{{if }} {_text(args[0]).latex}"))
         b = args[2]
         word, args = said(b)
-    rows.append(rf"{_tall(b)} & \text{{otherwise}}")
-    body = r" \\ ".join(rows)
+    rows.append((_tall(b), r"\text{otherwise}"))
+    between = [" & "] * len(rows)
+    if any(breadth("".join(row)) > ROOM - BEFORE_CASES for row in rows):  # conditions stand below what they are of
+        between = [r" \\ \quad " if breadth("".join(row)) > ROOM - BEFORE_CASES else r" \quad " for row in rows]
+    body = r" \\ ".join(value + sign + when for (value, when), sign in zip(rows, between))
     return Text(rf"\begin{{cases}} {body} \end{{cases}}", SUM)
 
 

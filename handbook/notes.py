@@ -18,6 +18,7 @@ class Notes(NamedTuple):
 
     use: str
     avoid: str
+    path: str  # a remark on its picture, empty where there is none
 
 
 class Source(NamedTuple):
@@ -48,7 +49,7 @@ def notes(name: str) -> Notes:
     if name not in noted():
         raise ValueError(f"{name} has no notes. Write [{name}] with use and avoid into handbook/{FILE.name}.")
     text = _read()[name]
-    return Notes(text["use"].strip(), text["avoid"].strip())
+    return Notes(text["use"].strip(), text["avoid"].strip(), text.get("path", "").strip())
 
 
 def cited(text: str) -> list[Source]:

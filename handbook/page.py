@@ -106,30 +106,50 @@ def _listed(names: Sequence[str]) -> str:
 
 def _path(name: str, drawn: Drawn) -> list[str]:
     entered = contender(name)
-    rows = [[SURFACES[surface].title, "–" if path.rate is None else number(entered.value(path.rate)),
+    rows = [[SURFACES[surface].title, "–" if path.rate is None else number(entered.tuned.value(path.rate)),
              f"not within {SURFACE_STEPS}" if path.steps is None else path.steps,
              number(SURFACES[surface].target)] for surface, path in drawn.items()]  # fmt: skip
-    seen = "; ".join(f"{row[0]}: {entered.tuned} {row[1]}, {row[2]} steps to the target" for row in rows)
+    tuned, rule = entered.tuned.name, rule_of(name)
+    decays = "weight_decay" in rule.hyper and rule.hyper["weight_decay"].default
+    seen = "; ".join(f"{row[0]}: {tuned} {row[1]}, {row[2]} steps to the target" for row in rows)
     return [
         f"![{SURFACE_STEPS} steps of {name} on each surface. {seen}]({name}.svg)",
-        f"{SURFACE_STEPS} steps on each surface from the start that everyone gets, with the best `{entered.tuned}` of "
-        "the race's grid there (the lowest mean logarithm of the value along the path), all else as by default. "
+        f"{SURFACE_STEPS} steps on each surface from the start that everyone gets, with the best `{tuned}` of "
+        f"the race's grid there (the lowest mean logarithm of the value along the path), all else as by default"
+        f"{', but for weight decay, which is 0 here: it would pull to the origin' if decays else ''}. "
         "Nothing is drawn at random. Two coordinates without noise show how it moves, not how well it trains"
-        f"{'; and they are a vector, not a matrix' if rule_of(name).whole_leaf else ''}"
-        f"{'; shown is the array that is stepped, not the point to report' if rule_of(name).rest else ''}.",
-        table(["surface", f"`{entered.tuned}`", "steps to the target", "target"], rows),
+        f"{'; shown is the point to report, `opt.rest(params)`' if rule.rest else ''}.",
+        *([linked(notes(name).path)] if notes(name).path else []),
+        table(["surface", f"`{tuned}`", "steps to the target", "target"], rows),
     ]  # fmt: skip
 
 
 def _example(name: str, drawn: Drawn) -> list[str]:
-    entered, rate = contender(name), drawn["bowl"].rate
-    setting = "" if rate is None else f"{entered.tuned}={entered.value(rate)!r}"
-    report = "" if rule_of(name).rest is None else "w = opt.rest(w)\n"
-    code = (f"import numpy as np\nimport fallline as fl\nopt = fl.{name}({setting})\nw = np.array([-3.5, 1.0])\n"
-            f"for _ in range(100):\n    g = w * [1, 50]\n    w = opt.step(w, g)\n{report}print(w.round(3) + 0)\n"
-            "opt.t, list(opt.state)\n")  # fmt: skip
-    return ["A hundred steps down the elongated bowl, x²/2 + 25 y², with `opt.rest` at the end:" if report else
-            "A hundred steps down the elongated bowl, x²/2 + 25 y²:", f"```pycon\n{_session(code)}```"]
+    rule, tuned, rate = rule_of(name), contender(name).tuned, drawn["bowl"].rate
+    value = tuned.default if rate is None else tuned.value(rate)
+    if rule.whole_leaf:
+        return _example_of_matrices(name, value)
+    report = "" if rule.rest is None else "w = opt.rest(w)\n"
+    code = (f"import numpy as np\nimport fallline as fl\nopt = fl.{name}({tuned.name}={value!r})\n"
+            "w = np.array([-2.5, 1.5])\n"
+            f"for _ in range(100):\n    g = (w - [1, 0.5]) * [1, 50]\n    w = opt.step(w, g)\n{report}"
+            "print(w.round(3) + 0)\nopt.t, list(opt.state)\n")  # fmt: skip
+    end = ", with `opt.rest` at the end" * bool(report)
+    return [f"A hundred steps down the elongated bowl, (x − 1)²/2 + 25 (y − ½)²{end}:",
+            f"```pycon\n{_session(code)}```"]  # fmt: skip
+
+
+def _example_of_matrices(name: str, lr: float) -> list[str]:
+    """Of a function of whole leaves, which has something else to do for a matrix than for a vector."""
+    decay = ", weight_decay=0.0" * ("weight_decay" in rule_of(name).hyper)
+    code = ("import numpy as np\nimport fallline as fl\nrng = np.random.default_rng(0)\n"
+            "A, B = rng.standard_normal((20, 4)), rng.standard_normal((20, 3))\n"
+            f"opt = fl.{name}(lr=fl.schedules.cosine({lr!r}, 100){decay})\n"
+            "W = np.zeros((4, 3))\nfor _ in range(100):\n    G = A.T @ (A @ W - B)\n    W = opt.step(W, G)\n"
+            "print(abs(W - np.linalg.lstsq(A, B, rcond=None)[0]).max().round(3))\n"
+            "[(slot, opt.state[slot].shape) for slot in opt.state]\n")  # fmt: skip
+    return ["A hundred steps of least squares for a matrix W, how far it then is from the solution, and the state:",
+            f"```pycon\n{_session(code)}```"]  # fmt: skip
 
 
 def _session(code: str) -> str:

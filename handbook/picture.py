@@ -16,7 +16,7 @@ from handbook.paths import SURFACE_STEPS, Contender, SurfacePath
 __all__ = ["draw", "placed"]
 
 WIDTH, HEIGHT = 264, 190  # of a panel
-GAP, HEAD, MARGIN = 24, 26, 16
+COLUMNS, GAP, HEAD, MARGIN = 2, 26, 52, 16  # two columns, so that a phone's width leaves letters of 11 pixels
 GRID, LEVELS = 121, 11
 TOLERANCE = 0.4  # of a simplified contour, in pixels
 STYLE = """
@@ -24,12 +24,12 @@ svg { --page: #fbfaf7; --ink: #1d2126; --soft: #5d656e; --water: #1d4f91; --trai
 @media (prefers-color-scheme: dark) {
   svg { --page: #14171b; --ink: #e8e6e1; --soft: #a2a9b1; --water: #8db8f2; --trail: #ffa057; }
 }
-text { font: 12.5px system-ui, -apple-system, "Segoe UI", "Noto Sans", "Helvetica Neue", Arial, sans-serif; }
-text { fill: var(--soft); } .name, .title { font-size: 13px; font-weight: 600; fill: var(--ink); }
-.title { font-size: 20px; }
+text { font: 18px system-ui, -apple-system, "Segoe UI", "Noto Sans", "Helvetica Neue", Arial, sans-serif; }
+text { fill: var(--soft); } .name, .title { font-weight: 600; fill: var(--ink); }
+.title { font-size: 24px; }
 .level { fill: var(--water); fill-opacity: .065; stroke: var(--water); stroke-opacity: .16; }
 .frame { fill: none; stroke: var(--soft); stroke-opacity: .35; }
-.trail { fill: none; stroke: var(--trail); stroke-width: 1.2; stroke-linejoin: round; marker: url(#step); }
+.trail { fill: none; stroke: var(--trail); stroke-width: 1.3; stroke-linejoin: round; marker: url(#step); }
 .step { fill: var(--trail); }
 .start { fill: var(--page); stroke: var(--ink); stroke-width: 1.6; } .end { fill: var(--trail); stroke: var(--page); }
 .minimum { fill: none; stroke: var(--ink); stroke-width: 1.6; }
@@ -40,16 +40,16 @@ def draw(contender: Contender, paths: Mapping[str, SurfacePath]) -> str:
     """The picture: a panel for each surface, and what the marks mean."""
     cells = [_panel(contender, name, path) for name, path in paths.items()] + [_key(contender)]
     across, down = WIDTH + GAP, HEAD + HEIGHT + GAP
-    placed = [f'<g transform="translate({MARGIN + across * (k % 3)} {MARGIN + down * (k // 3)})">\n{cell}\n</g>'
-              for k, cell in enumerate(cells)]  # fmt: skip
-    width, height = 2 * MARGIN + 3 * across - GAP, 2 * MARGIN + 2 * down - GAP
+    corners = [(MARGIN + across * (k % COLUMNS), MARGIN + down * (k // COLUMNS)) for k in range(len(cells))]
+    placed = [f'<g transform="translate({x} {y})">\n{cell}\n</g>' for (x, y), cell in zip(corners, cells)]
+    width, height = 2 * MARGIN + COLUMNS * across - GAP, 2 * MARGIN + -(-len(cells) // COLUMNS) * down - GAP
     surfaces = ", ".join(SURFACES[name].title for name in paths)
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'role="img">',
         f"<title>{contender.name} on {surfaces}</title>", f"<style>{STYLE}</style>",
         '<marker id="step" markerUnits="userSpaceOnUse" markerWidth="4" markerHeight="4" viewBox="-2 -2 4 4">'
-        '<circle class="step" r="1.7"/></marker>',
+        '<circle class="step" r="1.9"/></marker>',
         f'<clipPath id="panel"><rect width="{WIDTH}" height="{HEIGHT}"/></clipPath>',
         f'<rect width="{width}" height="{height}" rx="10" fill="var(--page)"/>', *placed, "</svg>",
     ]) + "\n"  # fmt: skip
@@ -61,9 +61,9 @@ def _panel(contender: Contender, name: str, path: SurfacePath) -> str:
     (x0, y0), (x, y) = points[0], points[-1]
     reached = f"target in {path.steps_to_target}" if path.steps_to_target is not None else "target missed"
     rate = "diverged at every rate" if path.rate is None else (
-        f"{contender.tuned} {number(contender.value(path.rate))} · {reached}")
+        f"{contender.tuned.name} {number(contender.tuned.value(path.rate))} · {reached}")
     return "\n".join([
-        f'<text class="name" y="15">{surface.title}</text><text x="{WIDTH}" y="15" text-anchor="end">{rate}</text>',
+        f'<text class="name" y="18">{surface.title}</text><text y="42">{rate}</text>',
         f'<g transform="translate(0 {HEAD})" clip-path="url(#panel)" data-surface="{name}" data-rate="{path.rate}" '
         f'data-steps="{path.steps_to_target}">', *_contours(name),
         f'<path class="trail" d="M{"L".join(f"{x:g} {y:g}" for x, y in points)}"/>',
@@ -142,7 +142,8 @@ def _key(contender: Contender) -> str:
     marks = ['<circle class="start" cx="7" r="4.5"/>', '<path class="trail" d="M0 0H7H14"/>',
              '<circle class="end" cx="7" r="5"/>', _minimum((7, 0))]  # fmt: skip
     words = ["start", "each step", f"after {SURFACE_STEPS} steps", "minimum"]
-    rows = [f'<g transform="translate(0 {88 + 24 * k})">{mark}<text x="26" y="4.5">{word}</text></g>'
+    rows = [f'<g transform="translate(0 {138 + 28 * k})">{mark}<text x="26" y="6">{word}</text></g>'
             for k, (mark, word) in enumerate(zip(marks, words))]  # fmt: skip
-    return "\n".join([f'<text class="title" y="46">{contender.name}</text>',
-                      '<text y="68">Bluer is lower, in logarithmic levels.</text>', *rows])  # fmt: skip
+    return "\n".join([f'<text class="title" y="60">{contender.name}</text>',
+                      '<text y="90">Bluer is lower,</text>', '<text y="112">in logarithmic levels.</text>',
+                      *rows])  # fmt: skip

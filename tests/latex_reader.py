@@ -114,7 +114,8 @@ class Reader:
         rows = []
         while not self.has(r"\end{cases}"):
             value = self.sum()
-            self.take("&")
+            while self.peek() in ("&", r"\\", r"\quad"):  # the condition stands beside the case or below it
+                self.take()
             condition = self.relation() if self.take().startswith(r"\text{if") else True
             rows.append((condition, value))
             self.has(r"\\")
@@ -155,7 +156,8 @@ def name_of(latex):
 def compute(latex, values):
     """Take one step: every line of an aligned block in turn, with its new value for the lines below it."""
     values |= {f"{name}old": value for name, value in values.items()}
-    for line in re.sub(r"\\(begin|end){aligned}", "", latex).split("\\\\\n"):
+    whole = re.sub(r"\\\\\n&\\quad", "", re.sub(r"\\(begin|end){aligned}", "", latex))  # what goes on in the next row
+    for line in whole.split("\\\\\n"):
         name, right = re.split(r"&=|&\\leftarrow", line, maxsplit=1)
         reader = Reader(right, values)
         value = reader.sum()

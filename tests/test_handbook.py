@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from handbook.__main__ import pages
+from handbook.breadth import ROOM, breadth
 from handbook.drawn import drawn
 from handbook.formula import formula
 from handbook.latex import typeset
@@ -154,7 +155,7 @@ def hard_to_typeset(g, x, a=0, b=1, c=fl.scalar(0.0, over="leaf"), *, lr=0.5, k=
     old = a
     a = a/2 - (g - (b - x)) - -lr*g
     lr = lr*1e-7 + 2.5
-    b = fl.where(g >= 0, -old, fl.where(g == x, 1, b*0.5*-2))
+    b = fl.where(g >= 0, -old, fl.where(g == x, 1, b*0.5*-2 + 0*(fl.abs(g) + fl.abs(x) + fl.sqrt(fl.abs(g*x)))))
     c = c - fl.total(-g*a - x)*fl.norm(g - x, "leaf")/(k/lr/2)
     return -(a - old)*(a - old)*k**(1 + lr)/-fl.exp(-k)/k*(g/x)*(g/x) - (c - 2*x)/3, a, b, c
 
@@ -182,13 +183,41 @@ def test_the_picture_shows_the_path_that_the_optimiser_takes(name):
     for title, path in paths.items():
         surface = SURFACES[title]
         opt, w = entered.optimizer(path.rate), np.array(surface.start, dtype=float)
-        points = [w.tolist()]
+        if "weight_decay" in opt.hyper:
+            opt.weight_decay = 0.0
+        matrix = fl.OPTIMIZERS[name].rule.whole_leaf  # which has the point on its diagonal
+        w = np.diag(w) if matrix else w
+        points = [np.array(surface.start)]
         for _ in range(SURFACE_STEPS):
-            w = opt.step(w, surface.value_and_grad(w)[1])
-            points.append(w.tolist())
+            g = surface.value_and_grad(w.diagonal() if matrix else w)[1]
+            w = opt.step(w, np.diag(g) if matrix else g)
+            points.append(opt.rest(w).diagonal() if matrix else opt.rest(w))
         old = f"docs/optimizers/{name}.svg is not its path any more. Draw it: python -m handbook {name}"
         assert len(path.points) == len(points), old
         np.testing.assert_allclose(path.points, placed(surface, points), atol=0.5, err_msg=old)
+
+
+def test_the_pages_show_what_muon_and_adafactor_do_to_matrices():
+    for name, other in (("Muon", "AdamW"), ("Adafactor", "Adam")):
+        own, vectors = drawn(DOCS / "optimizers", name), drawn(DOCS / "optimizers", other)
+        assert all(own[surface].points != vectors[surface].points for surface in own)
+        assert "is the matrix W" in page_of(name)
+        assert "This is its code, not a formula." in page_of(name)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_no_line_of_a_formula_is_too_broad_for_a_phone(name):
+    for block in re.findall(r"```math\n(.*?)\n```", page_of(name), re.DOTALL):
+        for row in re.split(r"\\\\\n", body(block)):
+            cases = re.search(r"(.*)\\begin{cases}(.*)\\end{cases}", row)
+            rows = [f"{cases[1]}{part}" for part in cases[2].split(r" \\ ")] if cases else [row]
+            assert max(map(breadth, rows)) <= ROOM + 2, row
+
+
+def test_the_letters_of_a_picture_can_be_read_on_a_phone():
+    text = (DOCS / "optimizers" / "Adam.svg").read_text(encoding="utf-8")
+    width = int(re.search(r'viewBox="0 0 (\d+) ', text)[1])
+    assert min(map(float, re.findall(r"font(?:-size)?: ([\d.]+)px", text))) * 358 / width >= 10
 
 
 @every_optimiser

@@ -5,7 +5,7 @@ import pytest
 
 import fallline as fl
 from fallline.race import Problem
-from fallline.race.contender import contenders
+from fallline.race.contender import contenders, reported
 from fallline.race.load import PROBLEMS, problem_at
 from fallline.race.problem import check_gradient
 from fallline.race.surfaces import SURFACES
@@ -117,7 +117,7 @@ def test_the_tuned_hyper_parameter_follows_from_the_rule():
         return -pace * (1 - decay) * g
 
     found = contenders(["Adam", fl.AdaDelta, crawl, fl.chain(fl.l2(0.1), fl.SGD(0.5))])
-    assert [(c.tuned, c.value(0.03)) for c in found] == [
+    assert [(c.tuned.name, c.tuned.value(0.03)) for c in found] == [
         ("lr", 0.03),
         ("eps", 0.0009),
         ("pace", 0.03),
@@ -125,15 +125,88 @@ def test_the_tuned_hyper_parameter_follows_from_the_rule():
     ]
     for contender in found:
         optimizer = contender.optimizer(0.03)
-        assert optimizer.hyper[contender.key] == contender.value(0.03)
+        assert [optimizer.hyper[key] for key in contender.tuned.keys] == [contender.tuned.value(0.03)]
         assert optimizer.t == 0
-    assert found[3].default == 0.5
+    assert found[3].tuned.default == 0.5
+
+
+def test_what_is_more_than_one_number_is_multiplied_so_that_its_shape_and_zeros_stay():
+    falling = fl.schedules.cosine(0.1, 20)
+    by_path = fl.by_path({"W": falling, "b": 0.5}.get)
+    parts = fl.partition({"matrices": fl.Muon(0.5), "rest": fl.AdamW(falling)}, lambda path: "rest")
+    each = fl.partition({"a": fl.Adam(0.25), "b": fl.AdaDelta(eps=0.5)}, lambda path: "a")
+    cases = [
+        (fl.Adam(falling), "lr ×", {"lr": lambda lr: (lr(5), 4 * falling(5))}),
+        (fl.Adam({"W": 0.25, "b": 0.0}), "lr ×", {"lr": lambda lr: (lr, {"W": 1.0, "b": 0.0})}),
+        (fl.Adam(np.array([0.0, 0.5])), "lr ×", {"lr": lambda lr: (lr.tolist(), [0.0, 2.0])}),
+        (fl.Adam(by_path), "lr ×", {"lr": lambda lr: (lr.function("W")(5), 4 * falling(5))}),
+        (fl.Adam(by_path), "lr ×", {"lr": lambda lr: (lr.function("b"), 2.0)}),
+        (fl.AdaDelta(eps=fl.by_path(lambda path: 0.5)), "eps ×", {"eps": lambda eps: (eps.function(""), 8.0)}),
+        (parts, "lr ×", {"matrices.lr": lambda lr: (lr, 2.0), "rest.lr": lambda lr: (lr(5), 4 * falling(5))}),
+        (each, "lr and eps ×", {"a.lr": lambda lr: (lr, 1.0), "b.adadelta.eps": lambda eps: (eps, 8.0)}),
+        (fl.chain(fl.clip_norm(1.0), parts), "lr ×", {"matrices.lr": lambda lr: (lr, 2.0)}),
+        (fl.accumulate(2, parts), "lr ×", {"matrices.lr": lambda lr: (lr, 2.0)}),
+    ]
+    for given, name, read in cases:
+        (found,) = contenders([given])
+        assert (found.tuned.name, found.tuned.default) == (name, 1.0)
+        assert found.tuned.grid().rates == [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+        optimizer = found.optimizer(4.0)
+        for key, seen in read.items():
+            value, expected = seen(optimizer.hyper[key])
+            assert value == expected, (name, key)
+        assert repr(found.optimizer(None)) == repr(given)
+
+
+def test_one_optimizer_of_several_leaves_with_one_rate_is_tuned_by_it():
+    (masked,) = contenders([fl.mask(lambda path: True, fl.AdamW(0.5))])
+    assert (masked.tuned.name, masked.tuned.default, masked.optimizer(0.25).lr) == ("lr", 0.5, 0.25)
+
+
+def test_on_surfaces_no_weight_decay_acts_whosever_it_is():
+    parts = {"matrices": fl.Muon(), "rest": fl.chain(fl.l2(0.1), fl.AdamW())}
+    outside = fl.chain(fl.l2(0.1), fl.l2(0.2), fl.partition(parts, lambda path: "rest"), fl.weight_decay(0.3))
+    (found,) = contenders([outside])
+    before, after = outside.hyper, found.without_decay(1.0).hyper
+    decays = [name for name in before if name.endswith(("rate", "weight_decay"))]
+    assert len(decays) == 6
+    assert all(before[name] > 0 for name in decays)
+    assert [after[name] for name in decays] == [0.0] * 6
+
+
+def test_the_point_to_report_is_the_average_or_where_the_rule_rests_or_the_parameters_themselves():
+    cases = [
+        (fl.Adam(0.1), lambda opt, w: w),
+        (fl.ScheduleFreeSGD(0.1), lambda opt, w: opt.rest(w)),
+        (fl.chain(fl.Adam(0.1), fl.average(0.5)), lambda opt, w: opt.averaged),
+        (fl.chain(fl.Nesterov(0.1), fl.average(0.5)), lambda opt, w: opt.averaged),
+        (fl.partition({"a": fl.Nesterov(0.1), "b": fl.SGD(0.1)}, lambda p: p), lambda opt, w: opt.rest(w)),
+    ]
+    for opt, expected in cases:
+        w = {"a": np.ones(2), "b": np.ones(2)}
+        assert all(np.array_equal(reported(opt, w)[k], w[k]) for k in w)
+        for _ in range(3):
+            w = opt.step(w, w)
+        assert all(np.array_equal(reported(opt, w)[k], expected(opt, w)[k]) for k in w), opt
+    assert reported(fl.Adam(), w) is w
+
+
+def test_a_leaf_without_an_average_is_reported_as_it_rests():
+    opt = fl.partition({"a": fl.chain(fl.SGD(0.1), fl.average(0.5)), "b": fl.Nesterov(0.1)}, lambda path: path)
+    w = {"a": np.ones(2), "b": np.ones(2)}
+    for _ in range(3):
+        w = opt.step(w, w)
+    found = reported(opt, w)
+    assert np.array_equal(found["a"], opt.averaged["a"])
+    assert np.array_equal(found["b"], opt.rest(w)["b"])
 
 
 def test_optimisers_of_one_class_are_told_apart_by_their_settings():
     found = contenders([fl.Adam(beta1=0.8), fl.Adam(beta1=0.95), "sgd"])
-    assert found[2].name == "SGD"
-    assert "beta1=0.8" in found[0].name
-    assert "beta1=0.95" in found[1].name
+    assert [contender.name for contender in found] == ["Adam(beta1=0.8)", "Adam(beta1=0.95)", "SGD"]
+    found = contenders([fl.Adam(fl.schedules.constant(0.1)), fl.Adam(0.1)])
+    assert [contender.name for contender in found] == ["Adam(lr=constant(value=0.1, warmup=0))", "Adam"]
+    found = contenders([fl.SGD(0.1), fl.SGD(0.2)])
+    assert [contender.name for contender in found] == ["SGD(lr=0.1)", "SGD(lr=0.2)"]
     with pytest.raises(ValueError, match=r"SGD.* twice"):
         contenders(["SGD", fl.SGD])

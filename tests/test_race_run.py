@@ -7,6 +7,7 @@ import pytest
 
 import fallline as fl
 from fallline.race import run
+from fallline.race.surfaces import SURFACES
 
 SMALL = {"steps": 30, "repeats": 6, "surfaces": ()}
 
@@ -111,6 +112,110 @@ def test_a_race_on_trees_in_batches_takes_rules_classes_instances_and_names():
     assert by_name["plain"]["tuned"] == "pace"
     assert by_name["plain"]["final"]["losses"] == by_name["SGD"]["final"]["losses"]
     assert len(set(by_name["SGD"]["final"]["losses"])) == 6
+
+
+def test_a_schedule_is_raced_as_one_and_not_as_the_rate_it_began_with():
+    """The two are one optimiser but for the schedule; a factor of 1 is what was given."""
+    falling = fl.schedules.cosine(0.1, 20)
+    problem = fl.race.Problem(np.array([3.0, 1.0]), lambda x: (float(x @ x), 2 * x), name="bowl")
+    result = run(problem, [fl.Adam(falling), fl.Adam(0.1)], jobs=1, steps=20, surfaces=())
+    scheduled, plain = sorted(result.document["optimizers"], key=lambda entry: entry["tuned"], reverse=True)
+    assert (scheduled["tuned"], plain["tuned"]) == ("lr ×", "lr")
+    assert scheduled["final"]["losses"] != plain["final"]["losses"]
+    assert scheduled["untuned"]["losses"] == next(t["losses"] for t in scheduled["tuning"] if t["value"] == 1)
+    for entry, lr in ((scheduled, lambda t: scheduled["value"] * falling(t)), (plain, plain["value"])):
+        end = fl.descend(problem.value_and_grad, problem.params, fl.Adam(lr), steps=20, progress=False)
+        assert entry["final"]["losses"] == [problem.loss(end.params)]
+    assert f"lr × {scheduled['value']:g}" in [row["tuned"] for row in result.table]
+    assert any("lr of Adam(lr=cosine(peak=0.1" in sentence for sentence in result.document["protocol"])
+    assert all("is one factor" not in sentence for sentence in run(problem, **SMALL, jobs=1).document["protocol"])
+
+
+def test_a_partition_with_modifiers_around_it_is_raced_by_one_factor_of_its_rates():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((9, 4)), rng.standard_normal((9, 3))
+
+    def value_and_grad(p):
+        r = a @ p["W"] + p["b"] - b
+        return float((r * r).sum()), {"W": 2 * a.T @ r, "b": 2 * r.sum(axis=0), "frozen": np.zeros(2)}
+
+    start = {"W": np.zeros((4, 3)), "b": np.zeros(3), "frozen": np.ones(2)}
+    problem = fl.race.Problem(start, value_and_grad)
+
+    def given(lr=1.0):
+        parts = {"matrices": fl.Muon(0.1 * lr), "rest": fl.AdamW(fl.by_path({"b": 0.1 * lr, "frozen": 0.0}.get))}
+        inner = fl.partition(parts, lambda path, shape: "matrices" if len(shape) == 2 else "rest")
+        return fl.chain(fl.clip_norm(1.0), inner)
+
+    frozen = fl.Adam({"W": 0.1, "b": 0.1, "frozen": 0.0})
+    result = run(problem, [given(), fl.accumulate(2, given()), frozen], jobs=1, steps=20, surfaces=("bowl",))
+    by_name = {entry["name"]: entry for entry in result.document["optimizers"]}
+    entry = by_name["chain(clip_norm, partition(Muon, AdamW))"]
+    assert {entry["tuned"] for entry in by_name.values()} == {"lr ×"}
+    end = fl.descend(value_and_grad, start, given(entry["value"]), steps=20, progress=False)
+    assert entry["final"]["losses"] == [problem.loss(end.params)]
+    assert np.array_equal(end.params["frozen"], start["frozen"])
+    (surface,) = result.document["surfaces"]
+    assert {path["name"] for path in surface["paths"]} == set(by_name) - {"Adam"}
+    assert "Not drawn: Adam, whose settings or parts are of leaves" in fl.race.report.page(result.document)
+
+
+def test_losses_are_those_of_the_point_to_report():
+    problem = fl.race.Problem(np.array([3.0, 1.0]), lambda x: (float(x @ x), 2 * x), name="bowl")
+
+    def averaging(lr=0.1):
+        return fl.chain(fl.SGD(lr), fl.average(0.9))
+
+    result = run(problem, ["ScheduleFreeSGD", averaging(), "Momentum"], jobs=1, steps=54, surfaces=())
+    by_name = {entry["name"]: entry for entry in result.document["optimizers"]}
+    points = {
+        "ScheduleFreeSGD": ("rest", fl.ScheduleFreeSGD, lambda opt, w: opt.rest(w)),
+        "chain(SGD, average)": ("averaged", averaging, lambda opt, w: opt.averaged),
+        "Momentum": ("params", fl.Momentum, lambda opt, w: w),
+    }
+    for name, (at, make, point) in points.items():
+        entry = by_name[name]
+        opt, w = make(entry["value"]), problem.params.copy()
+        curve = [problem.loss(w)]
+        for _ in range(54):
+            w = opt.step(w, 2 * w)
+            curve.append(problem.loss(point(opt, w)))
+        assert entry["judged_at"] == at
+        assert entry["final"]["curves"] == [curve], name
+        assert any(name in sentence for sentence in result.document["protocol"]) == (at != "params")
+
+
+def test_on_surfaces_decay_does_nothing_and_muon_is_muon():
+    result = run("bowl", ["Adam", "AdamW", "Muon", "Nesterov"], jobs=1, steps=3, repeats=1, surfaces=("beale",))
+    paths = {path["name"]: path for path in result.document["surfaces"][0]["paths"]}
+    assert paths["AdamW"]["points"] == paths["Adam"]["points"]
+    for name, make in (("Muon", lambda lr: fl.Muon(lr, weight_decay=0.0)), ("Nesterov", fl.Nesterov)):
+        surface, opt = SURFACES["beale"], make(paths[name]["value"])
+        w = np.diag(surface.start) if name == "Muon" else np.array(surface.start)
+        for point in paths[name]["points"]:
+            at = opt.rest(w).diagonal() if name == "Muon" else opt.rest(w)
+            np.testing.assert_allclose(point, at, rtol=1e-4, atol=1e-8)
+            gradient = surface.value_and_grad(w.diagonal() if name == "Muon" else w)[1]
+            w = opt.step(w, np.diag(gradient) if name == "Muon" else gradient)
+
+
+def test_claims_are_judged_by_the_settings_of_the_class_alone():
+    usual = run("bowl", ["Nesterov", fl.Momentum(0.1)], jobs=1, **SMALL).document["claims"][0]
+    assert "Median final loss" in usual["because"]
+    for other in (fl.Momentum(fl.schedules.cosine(0.1, 30)), fl.Momentum(momentum=0.5)):
+        claim = run("bowl", ["Nesterov", other], jobs=1, **SMALL).document["claims"][0]
+        assert (claim["verdict"], "Momentum" in claim["because"]) == ("undecided here", True)
+
+
+def test_settings_of_other_parameters_are_refused_before_anything_runs():
+    problem = fl.race.Problem({"W": np.ones(2)}, lambda p: (float(p["W"] @ p["W"]), {"W": 2 * p["W"]}), name="mine")
+    for optimizer, message in (
+        (fl.Adam({"V": 0.1}), "Adam cannot step the parameters of mine: lr of Adam must have the structure"),
+        (fl.Adam(np.ones(3)), "cannot step the parameters of mine: lr of Adam, one per coordinate, must have the"),
+        (fl.partition({"a": fl.Adam(), "b": fl.SGD()}, lambda path: "c"), "label of partition must name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(problem, [optimizer], jobs=1, **SMALL)
 
 
 def test_the_result_shows_itself_in_a_notebook_with_names_escaped():

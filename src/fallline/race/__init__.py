@@ -55,8 +55,10 @@ def run(
     ----------
     problem: a `Problem`, a function of the seed that returns one, the name of one of the race's own (digits,
         rosenbrock, beale, saddle, bowl, himmelblau), "package.module:name" or "file.py:name".
-    optimizers: names, Optimizer classes, Optimizers, rules or "module:rule"; None for the ten. What is tuned is `lr`;
-        where there is none, the first hyper-parameter that is not a fraction.
+    optimizers: names, Optimizer classes, Optimizers (chains, partitions), rules or "module:rule"; None for the ten.
+        What is tuned is `lr`; where there is none, the first hyper-parameter that is not a fraction. A number is
+        replaced; of schedules, of settings by leaf, path or coordinate and of the rates of several parts a common
+        factor is tuned, so that their shape and zeros stay: "lr × 3".
     steps: how many steps each run takes.
     repeats: how many fresh seeds are reported; tuning takes 3 of its own.
     seed: determines every run; results are the same bits for the same seed whatever `jobs`.
@@ -65,7 +67,8 @@ def run(
 
     Raises
     ------
-    ValueError, TypeError: an argument is not as described, or the gradient does not match finite differences.
+    ValueError, TypeError: an argument is not as described, settings do not fit the problem's parameters, or the
+        gradient does not match finite differences.
     Interrupted: a KeyboardInterrupt came; its `result` holds what had finished.
     """
     return finish(Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces))))

@@ -121,7 +121,8 @@ def _claim(
 ) -> Claim:
     missing = [name for name in needs if name not in have]
     if missing:
-        return Claim(text, criterion, Verdict.UNDECIDED, f"Not raced to the end here: {', '.join(missing)}.")
+        because = f"Not raced to the end here, with the defaults of its class: {', '.join(missing)}."
+        return Claim(text, criterion, Verdict.UNDECIDED, because)
     return Claim(text, criterion, *decide())
 
 

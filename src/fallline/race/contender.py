@@ -1,44 +1,68 @@
-"""An optimiser as it enters the race: its name, and the hyper-parameter that is tuned."""
+"""An optimiser as it enters the race: its name, what is tuned, and the point by which it is judged."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any
 
+import fallline
+from fallline import rules, trees
 from fallline.optimizer import Optimizer
 from fallline.optimizers import TEN
-from fallline.partition import Partition
 from fallline.race.load import OptimizerSource, find_optimizer, placed
-from fallline.schema import Fraction, Hyper
+from fallline.race.tuned import Tuned, chains, tuned
+from fallline.showing import shown
+
+DECAY = re.compile(r"(.*\.)?(\w+\.weight_decay|(l2|weight_decay)\d*\.rate)")  # a modifier may be numbered
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What the race needs of one optimiser; `source` stays as given, so that worker processes can resolve it anew."""
+    """What the race needs of one optimiser; `source` stays as given, so that worker processes can resolve it anew.
+
+    `judged_at`: "params", "rest" or "averaged", see `reported`. `usual`: whether it is a named optimiser with the
+    settings of its class, its tuned rate aside. `of_matrices`: whether a rule is a function of whole leaves, which may
+    do something else for a matrix than for a vector.
+    """
 
     name: str
     source: OptimizerSource
     settings: str
-    tuned: str
-    key: str
-    squared: bool
-    default: float | None
-
-    def value(self, rate: float) -> float:
-        """What the tuned hyper-parameter is set to for a rate of the grid.
-
-        AdaDelta has no rate; its steps are proportional to √eps, so eps takes the grid squared.
-        """
-        return float(f"{rate * rate:.12g}") if self.squared else rate
+    tuned: Tuned
+    judged_at: str
+    usual: bool
+    of_matrices: bool
 
     def optimizer(self, rate: float | None) -> Optimizer:
         """Fresh, at one rate of the grid; None leaves it as it was given."""
         optimizer = find_optimizer(self.source)
         if rate is not None:
-            optimizer.hyper[self.key] = self.value(rate)
+            self.tuned.put(optimizer, rate)
         return optimizer
+
+    def without_decay(self, rate: float) -> Optimizer:
+        """As `optimizer`, with a weight decay of 0: on a surface it would only pull to the origin."""
+        optimizer = self.optimizer(rate)
+        for key in _decays(optimizer):
+            if key not in self.tuned.keys:
+                optimizer.hyper[key] = 0.0
+        return optimizer
+
+
+def reported(optimizer: Optimizer, params: Any) -> Any:
+    """The point to report for parameters that are stepped: the average where one is kept, else where the rule rests.
+
+    Where neither is apart from them it is the parameters themselves, not a copy.
+    """
+    own = chains(optimizer).values()
+    point = optimizer.rest(params) if any(chain.rule.rest for chain in own) else params
+    if not optimizer.t or not any(rules.average in chain.rules for chain in own):
+        return point
+    leaves, treedef = trees.flatten(point)
+    kept = treedef.flatten_like(optimizer.averaged, "averaged", "params")
+    return treedef.unflatten([leaf if average is None else average for leaf, average in zip(leaves, kept, strict=True)])
 
 
 def contenders(sources: Sequence[OptimizerSource] | None) -> list[Contender]:
@@ -53,40 +77,46 @@ def contenders(sources: Sequence[OptimizerSource] | None) -> list[Contender]:
     if not sources:
         raise ValueError("optimizers must name at least one. Got none.")
     given = [find_optimizer(source) for source in sources]
-    plain = Counter(optimizer._chain.title for optimizer in given)
-    names = [o._chain.title if plain[o._chain.title] == 1 else repr(o) for o in given]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    settled = [tuned(optimizer._chain.title, optimizer) for optimizer in given]
+    names = _names(given, settled)
+    if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"optimizers must differ from each other. Got {twice[0]} twice.")
-    return [_contender(*entry) for entry in zip(names, sources, given, strict=True)]
+    return [_contender(*entry) for entry in zip(names, sources, given, settled, strict=True)]
 
 
-def _contender(name: str, source: OptimizerSource, optimizer: Optimizer) -> Contender:
-    tuned, key = _key(name, optimizer)
-    default = optimizer.hyper[key]
-    number = float(default) if isinstance(default, int | float) else None
-    return Contender(name, source, repr(optimizer), tuned, key, tuned == "eps", number)
+def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled: Tuned) -> Contender:
+    own = chains(optimizer).values()
+    averaging, resting = (any(found) for found in ((rules.average in c.rules for c in own), (c.rule.rest for c in own)))
+    judged_at = "averaged" if averaging else "rest" if resting else "params"
+    of_matrices = any(chain.rule.whole_leaf for chain in own)
+    return Contender(name, source, repr(optimizer), settled, judged_at, _is_usual(optimizer, settled), of_matrices)
 
 
-def _key(name: str, optimizer: Optimizer) -> tuple[str, str]:
-    """What is tuned, and how the optimizer calls it."""
-    if isinstance(optimizer, Partition):
-        if "lr" not in optimizer.hyper:
-            raise ValueError(f"{name} has no one rate to tune: race its parts by themselves, each with its best rate.")
-        return "lr", "lr"
-    chain = optimizer._chain
-    tuned = _tuned(name, chain.rule.hyper)
-    return tuned, f"{chain.names[chain.rules.index(chain.rule)]}.{tuned}"
+def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
+    """Titles, with the settings behind them that tell those of one title apart, or all settings if they must."""
+    titles = [optimizer._chain.title for optimizer in given]
+    said = [_said(optimizer, own) for optimizer, own in zip(given, settled, strict=True)]
+    names = []
+    for title, own in zip(titles, said, strict=True):
+        others = [other for k, other in enumerate(said) if titles[k] == title]
+        apart = {key: text for key, text in own.items() if any(other.get(key) != text for other in others)}
+        names.append(f"{title}({', '.join(f'{key}={text}' for key, text in apart.items())})" if apart else title)
+    return [n if names.count(n) == 1 else repr(optimizer) for n, optimizer in zip(names, given, strict=True)]
 
 
-def _tuned(name: str, schema: Mapping[str, Hyper]) -> str:
-    """ "lr" where there is one, else the first hyper-parameter of the rule that may exceed 1, or else its first."""
-    if not schema:
-        raise ValueError(f"{name} has no hyper-parameter to tune: give its rule a rate after `*`.")
-    if "lr" in schema:
-        return "lr"
-    return next((hyper.name for hyper in schema.values() if not _is_fraction(hyper)), next(iter(schema)))
+def _said(optimizer: Optimizer, settled: Tuned) -> dict[str, str]:
+    """The settings as text, but for a number that is replaced."""
+    full = optimizer._chain.short
+    replaced = () if settled.is_factor else settled.keys
+    return {name: shown(value) for name, value in optimizer.hyper.items() if full.get(name, name) not in replaced}
 
 
-def _is_fraction(hyper: Hyper) -> bool:
-    return hyper.range in get_args(Fraction)
+def _is_usual(optimizer: Optimizer, settled: Tuned) -> bool:
+    named = fallline.OPTIMIZERS.get(optimizer._chain.title)
+    return named is not None and not settled.is_factor and _said(optimizer, settled) == _said(named(), settled)
+
+
+def _decays(optimizer: Optimizer) -> list[str]:
+    """The names of all rates of weight decay that may be 0, a rule's own and those of modifiers."""
+    known = optimizer._chain.hyper.items()
+    return [key for key, hyper in known if DECAY.fullmatch(key) and hyper.range.holds(0.0)]

@@ -12,6 +12,7 @@ import numpy as np
 import fallline
 from fallline.race import wording
 from fallline.race.claims import Evidence, judge
+from fallline.race.contender import Contender
 from fallline.race.grid import width_in_decades
 from fallline.race.protocol import Lane, Race
 from fallline.race.runs import SURFACE_STEPS, Outcome, parameter_count
@@ -78,8 +79,9 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
     return {
         "name": name,
         "settings": contender.settings,
-        "tuned": contender.tuned,
-        "value": None if rate is None else contender.value(rate),
+        "judged_at": contender.judged_at,
+        "tuned": contender.tuned.name,
+        "value": None if rate is None else contender.tuned.value(rate),
         "rate": rate,
         "at_edge": lane.grid.edge(medians) != 0,
         "rank": ranks.get(name, []),
@@ -90,7 +92,7 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
         "tuning": [
             {
                 "rate": rate,
-                "value": contender.value(rate),
+                "value": contender.tuned.value(rate),
                 "losses": [_number(lane.tuning[rate][i]) for i in sorted(lane.tuning[rate])],
                 "median": _number(median),
             }
@@ -118,7 +120,7 @@ def _final(race: Race, lane: Lane) -> Document | None:
 
 def _untuned(lane: Lane) -> Document | None:
     losses = _losses(lane.untuned)
-    return _loss_summary(losses) | {"value": lane.contender.default} if len(losses) else None
+    return _loss_summary(losses) | {"value": lane.contender.tuned.default} if len(losses) else None
 
 
 def _loss_summary(losses: np.ndarray) -> Document:
@@ -177,12 +179,13 @@ def _settings(race: Race) -> Document:
 
 
 def _claims(race: Race, losses: Mapping[str, np.ndarray], pairs: Sequence[Pair]) -> list[Document]:
-    untuned = {lane.contender.name: _losses(lane.untuned) for lane in race.lanes}
-    curves = {lane.contender.name: lane for lane in race.lanes if lane.contender.name in losses}
+    raced = {_as_claimed(lane.contender): lane for lane in race.lanes if lane.contender.name in losses}
+    final = {name: losses[lane.contender.name] for name, lane in raced.items()}
+    untuned = {name: _losses(lane.untuned) for name, lane in raced.items()}
     evidence = Evidence(
-        losses,
-        {name: values for name, values in untuned.items() if len(values) and name in losses},
-        {name: np.array([lane.final[i].curve for i in range(len(losses[name]))]) for name, lane in curves.items()},
+        final,
+        {name: values for name, values in untuned.items() if len(values)},
+        {name: np.array([lane.final[i].curve for i in range(len(final[name]))]) for name, lane in raced.items()},
         pairs,
         race.problem.convex,
         race.alone,
@@ -191,6 +194,11 @@ def _claims(race: Race, losses: Mapping[str, np.ndarray], pairs: Sequence[Pair])
         {"claim": c.text, "verdict": c.verdict.value, "because": c.because, "criterion": c.criterion}
         for c in judge(evidence)
     ]
+
+
+def _as_claimed(contender: Contender) -> str:
+    """The name that claims go by: what is said of Adam is not said of Adam with a schedule or betas of one's own."""
+    return contender.name if contender.usual else contender.settings
 
 
 def _surfaces(race: Race, lanes: Sequence[Lane]) -> list[Document]:
@@ -211,7 +219,7 @@ def _surfaces(race: Race, lanes: Sequence[Lane]) -> list[Document]:
                 "paths": [
                     {
                         "name": contender.name,
-                        "value": None if run.rate is None else contender.value(run.rate),
+                        "value": None if run.rate is None else contender.tuned.value(run.rate),
                         "at_edge": run.at_edge,
                         "loss": _number(run.loss),
                         "steps_to_target": run.steps_to_target,

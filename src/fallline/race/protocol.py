@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from fallline import trees
 from fallline.race.contender import Contender, contenders
 from fallline.race.grid import Grid, best_rate
 from fallline.race.load import OptimizerSource, ProblemSource, placed, problem_at
 from fallline.race.problem import Problem, check_gradient
 from fallline.race.progress import Progress
-from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, spread
+from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
 from fallline.race.surfaces import SURFACES
 from fallline.race.timing import Timing, timing
 
@@ -60,7 +61,7 @@ class Lane:
     """All that one contender has run so far; runs by their place among the seeds."""
 
     contender: Contender
-    grid: Grid = field(default_factory=Grid)
+    grid: Grid
     tuning: dict[float, dict[int, float]] = field(default_factory=dict)
     final: dict[int, Outcome] = field(default_factory=dict)
     untuned: dict[int, Outcome] = field(default_factory=dict)
@@ -83,7 +84,7 @@ class Race:
     ) -> None:
         self.settings = settings
         self.source = problem = placed(problem)
-        self.lanes = [Lane(contender) for contender in contenders(optimizers)]
+        self.lanes = [Lane(contender, contender.tuned.grid()) for contender in contenders(optimizers)]
         tuning_seeds, fresh_seeds = settings.seeds()
         self.problem: Problem = problem_at(problem, fresh_seeds[0])
         # A Problem given as such, without batches to shuffle, is the same run at every seed: one is all there is.
@@ -95,6 +96,8 @@ class Race:
         self.seconds = 0.0
         check_gradient(self.problem)
         self.problem.measure(self.problem.params)
+        for lane in self.lanes:
+            _check_fits(self.problem, lane.contender)
 
     def go(self, progress: Progress) -> None:
         """Run everything; a KeyboardInterrupt passes through and leaves what has finished."""
@@ -110,7 +113,8 @@ class Race:
     def _tune(self, progress: Progress) -> None:
         open_rates = {lane.contender.name: lane.grid.rates for lane in self.lanes}
         # Surfaces ride along with the first round: they keep the processes busy where runs of the grid thin out.
-        extra: list[tuple[Lane, str]] = [(lane, name) for name in self.settings.surfaces for lane in self.lanes]
+        drawn = [lane for lane in self.lanes if self.settings.surfaces and fits_surfaces(lane.contender)]
+        extra: list[tuple[Lane, str]] = [(lane, name) for name in self.settings.surfaces for lane in drawn]
         while any(open_rates.values()):
             entries: list[tuple[Lane, Any, Task]] = [
                 (lane, (rate, i), self._run(lane, rate, seed))
@@ -144,7 +148,7 @@ class Race:
 
     def _untuned_is_tuned(self, lane: Lane) -> bool:
         rate = lane.rate()
-        return rate is not None and lane.contender.value(rate) == lane.contender.default
+        return rate is not None and lane.contender.tuned.value(rate) == lane.contender.tuned.default
 
     def _run(self, lane: Lane, rate: float | None, seed: int, marks: tuple[int, ...] = ()) -> Run:
         return Run(self.source, lane.contender, rate, seed, self.settings.steps, marks)
@@ -155,6 +159,17 @@ class Race:
             lane, key, _ = entries[i]
             yield lane, key, outcome
             progress.advance(lane.contender.name, outcome.loss if isinstance(outcome, Outcome) else np.inf)
+
+
+def _check_fits(problem: Problem, contender: Contender) -> None:
+    """Refuse settings and labels that are of other parameters than the problem's, before anything runs."""
+    params = trees.copy(problem.params)
+    _, gradient = problem.first_value_and_grad(params)
+    try:
+        with np.errstate(all="ignore"):
+            contender.optimizer(None).update(gradient, params=params)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{contender.name} cannot step the parameters of {problem.name}: {error}") from error
 
 
 def _check_whole(name: str, value: Any, least: int | None) -> int:

@@ -24,6 +24,8 @@ class Column:
 def columns(doc: Document) -> list[Column]:
     """The columns that this race can fill: no accuracy or target where the problem has none."""
     loss = "final training loss"
+    tuned = "the tuned hyper-parameter; × is a factor of what was given; “at edge”: the grid's end was best"
+    as_given = f"median {loss} as given, by default with the class's defaults"
     chosen = [
         Column(
             "rank",
@@ -31,11 +33,11 @@ def columns(doc: Document) -> list[Column]:
             _rank,
         ),
         Column("optimiser", "", lambda e: e["name"]),
-        Column("tuned", "the tuned hyper-parameter; “at edge”: the grid's end was best", _tuned),
+        Column("tuned", tuned, _tuned),
         Column("loss", f"median {loss} on fresh seeds", lambda e: _part(e["final"], "median")),
         Column("10–90 %", f"of the {loss}", _range),
         *[_figure(name) for name in _figure_names(doc)],
-        Column("untuned", f"median {loss} with the class's defaults", lambda e: _part(e["untuned"], "median")),
+        Column("untuned", as_given, lambda e: _part(e["untuned"], "median")),
         Column("width", "decades of rates within twice the best loss", lambda e: _text(e["width_decades"])),
     ]
     if doc["problem"]["target"] is not None:

@@ -13,18 +13,21 @@ import numpy as np
 
 from fallline import trees
 from fallline.descend import Point, Status, descend
-from fallline.race.contender import Contender
-from fallline.race.grid import Grid, best_rate
+from fallline.race.contender import Contender, reported
+from fallline.race.grid import best_rate
 from fallline.race.load import ProblemSource, problem_at
 from fallline.race.summary import steps_to
-from fallline.race.surfaces import SURFACES, at_start
+from fallline.race.surfaces import SURFACES, at_start, plane
 
 SURFACE_STEPS = 200
 
 
 @dataclass(frozen=True)
 class Run:
-    """One descent: `rate` of the grid (None: as the optimiser was given), from one seed, its loss noted at `marks`."""
+    """One descent: `rate` of the grid (None: as the optimiser was given), from one seed, its loss noted at `marks`.
+
+    Losses are those of the point to report, see `contender.reported`.
+    """
 
     problem: ProblemSource
     contender: Contender
@@ -40,7 +43,7 @@ class Run:
 
         def note(point: Point) -> None:
             if len(curve) < len(self.marks) and point.t == self.marks[len(curve)]:
-                curve.append(_finite_loss(problem.loss(point.params)))
+                curve.append(_finite_loss(problem.loss(reported(optimizer, point.params))))
 
         end = descend(
             problem.value_and_grad,
@@ -53,7 +56,7 @@ class Run:
         )
         if end.status is Status.DIVERGED:
             return Outcome(np.inf, {}, curve + [np.inf] * (len(self.marks) - len(curve)))
-        figures = problem.measure(end.params)
+        figures = problem.measure(reported(optimizer, end.params))
         loss = _finite_loss(figures.pop("train_loss"))
         return Outcome(loss, figures, curve + [loss] * (len(self.marks) - len(curve)))
 
@@ -72,14 +75,15 @@ class SurfaceRun:
     """One optimiser on one surface, tuned on the same grid, with its path at the best rate.
 
     What counts here is the way: the mean of the value's logarithm along the path, down to the target. Where nothing is
-    noisy, the value at the end alone would prefer rates that leap about and happen to land well.
+    noisy, the value at the end alone would prefer rates that leap about and happen to land well. Weight decay is 0, and
+    what is a function of whole leaves gets the point as the diagonal of a matrix, which it is made for.
     """
 
     surface: str
     contender: Contender
 
     def __call__(self) -> SurfacePath:
-        problem, grid = at_start(self.surface), Grid()
+        grid = self.contender.tuned.grid()
         means: dict[float, float] = {}
         rates = grid.rates
         while rates:
@@ -87,27 +91,44 @@ class SurfaceRun:
             rates = grid.extend(means)
         best = best_rate(means)
         if best is None:
-            return SurfacePath(None, np.inf, False, None, [problem.params.tolist()])
-        _, loss, path = self._descend(best)
-        heights = [problem.loss(np.array(point)) for point in path]
-        return SurfacePath(best, loss, grid.edge(means) != 0, steps_to(problem.target, range(len(path)), heights), path)
+            return SurfacePath(None, np.inf, False, None, [list(SURFACES[self.surface].start)])
+        _, heights, path = self._descend(best)
+        steps = steps_to(SURFACES[self.surface].target, range(len(path)), heights)
+        return SurfacePath(best, _finite_loss(heights[-1]), grid.edge(means) != 0, steps, path)
 
-    def _descend(self, rate: float) -> tuple[float, float, list[list[float]]]:
-        """The mean logarithm of the value along the path, the value at its end, and the path."""
-        problem = at_start(self.surface)
+    def _descend(self, rate: float) -> tuple[float, list[float], list[list[float]]]:
+        """The mean logarithm of the value along the path, the values, and the path."""
+        problem = at_start(self.surface, self.contender.of_matrices)
+        optimizer = self.contender.without_decay(rate)
         path: list[list[float]] = []
+
+        def note(params: Any) -> None:
+            path.append(plane(reported(optimizer, params)).tolist())
+
         end = descend(
             problem.value_and_grad,
             problem.params,
-            self.contender.optimizer(rate),
+            optimizer,
             steps=SURFACE_STEPS,
-            callback=lambda point: path.append(point.params.tolist()),
+            callback=lambda point: note(point.params),
             progress=False,
         )
         if end.status is Status.DIVERGED:
-            return np.inf, np.inf, path
-        heights = np.maximum(end.values, SURFACES[self.surface].target)
-        return float(np.log10(heights).mean()), _finite_loss(problem.loss(end.params)), [*path, end.params.tolist()]
+            return np.inf, [np.inf], path
+        note(end.params)
+        heights = [SURFACES[self.surface].value_and_grad(np.array(point))[0] for point in path]
+        down = SURFACES[self.surface].target
+        return float(np.log10(np.maximum(heights[:-1], down)).mean()), heights, path
+
+
+def fits_surfaces(contender: Contender) -> bool:
+    """Whether an optimiser can step a surface's one leaf: settings by leaf, and labels, may be of other leaves."""
+    problem = at_start(next(iter(SURFACES)), contender.of_matrices)
+    try:
+        contender.optimizer(None).update(problem.value_and_grad(problem.params)[1], params=problem.params)
+    except Exception:  # a label is the user's function, and may do anything for a path that it does not know
+        return False
+    return True
 
 
 @dataclass(frozen=True)

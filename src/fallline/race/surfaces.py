@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -52,9 +53,13 @@ def saddle(p: Array) -> tuple[float, Array]:
 
 
 def bowl(p: Array) -> tuple[float, Array]:
-    """x²/2 + 25 y²: an elongated bowl, condition number 50, minimum 0 at (0, 0)."""
+    """(x − 1)²/2 + 25 (y − 1/2)²: an elongated bowl, condition number 50, minimum 0 at (1, 1/2).
+
+    It is not at the origin, where steps that are a share of the parameters would come to rest by themselves.
+    """
     x, y = p
-    return float(x * x / 2 + 25 * y * y), np.array([x, 50 * y])
+    a, b = x - 1, y - 0.5
+    return float(a * a / 2 + 25 * b * b), np.array([a, 50 * b])
 
 
 def himmelblau(p: Array) -> tuple[float, Array]:
@@ -75,7 +80,7 @@ SURFACES: dict[str, Surface] = {
         "Saddle", "flat where the ways part", saddle, (1.5, 0.01), ((-2, 2), (-1.6, 1.6)), ((0, 1), (0, -1)), 1e-3
     ),
     "bowl": Surface(
-        "Elongated bowl", "fifty times steeper across", bowl, (-3.5, 1.0), ((-4, 2), (-1.5, 1.5)), ((0, 0),), 1e-3, True
+        "Elongated bowl", "fifty times steeper across", bowl, (-2.5, 1.5), ((-3, 3), (-1, 2)), ((1, 0.5),), 1e-3, True
     ),
     "himmelblau": Surface(
         "Himmelblau",
@@ -91,11 +96,24 @@ SURFACES: dict[str, Surface] = {
 JITTER = 0.1
 
 
-def at_start(name: str) -> Problem:
-    """The surface from its given start, as the picture shows it."""
+def at_start(name: str, diagonal: bool = False) -> Problem:
+    """The surface from its given start, as the picture shows it: a vector (x, y), or a matrix with that diagonal."""
     surface = SURFACES[name]
     start = np.array(surface.start, dtype=float)
-    return Problem(start, surface.value_and_grad, target=surface.target, name=name, convex=surface.convex)
+    function = surface.value_and_grad
+    if diagonal:
+        start, function = np.diag(start), partial(_of_diagonal, function)
+    return Problem(start, function, target=surface.target, name=name, convex=surface.convex)
+
+
+def plane(params: Array) -> Array:
+    """Where on a surface parameters as of `at_start` lie."""
+    return params.diagonal() if params.ndim == 2 else params
+
+
+def _of_diagonal(function: Callable[[Array], tuple[float, Array]], w: Array) -> tuple[float, Array]:
+    value, gradient = function(w.diagonal())
+    return value, np.diag(gradient)
 
 
 def near_start(name: str, seed: int) -> Problem:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from fallline.race.grid import EXTENSIONS, WITHIN
+from fallline.race.tuned import TIMES
 
 Document = dict[str, Any]
 
@@ -41,7 +42,9 @@ def protocol(doc: Document) -> list[str]:
         f"Each optimiser takes {settings['steps']:,} steps. Its rate is tuned on a grid from 0.0001 to 3 in half "
         f"decades (AdaDelta has none: its eps, in effect a rate squared, takes the grid squared) {tuning}, never by "
         f"test data. A best value at the grid's edge extends the grid by a decade, up to {_times(EXTENSIONS)}; "
-        "if it still stands at the edge, it is marked “at edge”. Everything else keeps the class's defaults.",
+        "if it still stands at the edge, it is marked “at edge”. All else stays as given, by default as in the class.",
+        *_factors(doc),
+        *_points(doc),
     ]
     if noise:
         steps += [
@@ -61,8 +64,9 @@ def protocol(doc: Document) -> list[str]:
         *steps,
         "A run whose value, gradient or parameters cease to be finite has diverged: its loss counts as infinite. "
         "Medians and the 10-90 % range take diverged runs in.",
-        f"“Untuned” are the class's defaults on the same seeds. “Width” is how many decades of rates stay within "
-        f"{WITHIN:g} times the best tuning loss, half a decade for each value of the grid (for AdaDelta, of √eps). "
+        "“Untuned” is each as given, by default with its class's defaults, on the same seeds. “Width” is how many "
+        f"decades of rates stay within {WITHIN:g} times the best tuning loss, half a decade for each value of the grid "
+        "(for AdaDelta, of √eps). "
         f"The loss is taken every {_every(settings['marks'])}, which is how finely “steps to target” can tell.",
         "Microseconds per step are the optimiser's alone, its gradient given, measured serially after all runs: the "
         "fastest of five rounds.",
@@ -76,8 +80,43 @@ def limits(doc: Document) -> str:
     accuracy = " Ranks go by training loss, which test accuracy need not follow." if "test_accuracy" in figures else ""
     return (
         f"What this does not show: how they do on another problem than {problem['name']}, with other than "
-        f"{settings['steps']:,} steps, with a schedule, or with the other hyper-parameters tuned as well." + accuracy
+        f"{settings['steps']:,} steps, with other schedules, or with the other hyper-parameters tuned as well."
+        + accuracy
     )
+
+
+def _factors(doc: Document) -> list[str]:
+    """What was multiplied instead of replaced."""
+    scaled = [entry for entry in doc["optimizers"] if entry["tuned"].endswith(TIMES)]
+    if not scaled:
+        return []
+    given = "; ".join(f"{e['name']}: {e['tuned'].removesuffix(TIMES)} of {e['settings']}" for e in scaled)
+    return [
+        "Where a rate was given as a schedule, by leaf, path or coordinate, or several parts have one each, what is "
+        "tuned is one factor of them all (of eps, its square), from 0.01 to 100 in half decades, marked ×: shape and "
+        f"zeros stay as given. {given}."
+    ]
+
+
+def _points(doc: Document) -> list[str]:
+    """Where losses are not those of the parameters that are stepped."""
+    by = {at: [e["name"] for e in doc["optimizers"] if e["judged_at"] == at] for at in ("rest", "averaged")}
+    said = {"rest": "the point at which its rule rests (opt.rest)", "averaged": "the average it keeps (opt.averaged)"}
+    return [
+        f"All losses and paths of {listing(names)} are of {said[at]}, which is the one to report; gradients are taken "
+        "where it steps, and no step takes an evaluation more for that."
+        for at, names in by.items()
+        if names
+    ]
+
+
+def not_drawn(doc: Document) -> str:
+    """Whose settings do not fit a surface."""
+    drawn = {path["name"] for surface in doc["surfaces"] for path in surface["paths"]}
+    missing = [name for name in doc["settings"]["optimizers"] if name not in drawn]
+    if not missing or not drawn or not doc["finished"]:
+        return ""
+    return f"Not drawn: {listing(missing)}, whose settings or parts are of leaves that a surface does not have."
 
 
 def listing(names: Sequence[str]) -> str:
