@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from fallline.arithmetic import pinned
-from fallline.chain import Chain, as_link, written
+from fallline.chain import written
 from fallline.describing import Slots, SlotsOfParts
 from fallline.divided import Divided
-from fallline.engines.blocks import halved
-from fallline.errors import BusyOptimizer, FormulaError
-from fallline.hostcall import HostCall
-from fallline.keptparts import KeptParts
-from fallline.memory import places
-from fallline.numbers import totals_of
-from fallline.optimizer import Call, Optimizer
+from fallline.errors import FormulaError
+from fallline.optimizer import Optimizer
 from fallline.options import Options
+from fallline.partof import Part, PartsTurn, modifier
 from fallline.parts import Chains, checked_label, names_of
 from fallline.points import keeps_none, loaded_averages, point_at
-from fallline.program import ACROSS
 from fallline.rules import average
 from fallline.schema import Link, Rule
 from fallline.showing import brief, shown
+from fallline.stepparts import SteppedParts
 from fallline.threads import Turn
 from fallline.trace import as_written
 from fallline.trees import copy as copied
@@ -34,43 +28,8 @@ from fallline.trees import flatten, paths
 
 __all__ = ["Mask", "Partition", "mask", "partition"]
 
-_PART = "part's "  # before the names of short ways that a part cannot take alone
-_UNTOUCHED = object()  # what calls get as their tree, and give back where no leaf of it had to be replaced
 
-
-class _PartsTurn(Turn):
-    """The turn of a part, which can be looked at and set, but steps with the others only."""
-
-    def __init__(self, whole: Turn) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def take(self, act: Callable[..., Any], *given: object) -> Any:
-        raise BusyOptimizer("This optimizer is part of a partition: it steps, loads and starts anew with the others. "
-                            "Call the partition, or take one of the same settings, .fresh(). Nothing was changed.")
-
-    def join(self, act: Callable[..., Any], *given: object) -> Any:
-        return self._whole.join(act, *given)
-
-
-class _Part(Optimizer):
-    """An optimizer among links that are those of a chain around all parts."""
-
-    def __init__(self, inside: Optimizer, around: tuple[Sequence[Link], Sequence[Link]]) -> None:
-        self._lengths = len(around[0]), len(around[1])
-        super().__init__(*around[0], inside, *around[1])
-
-    def _chained(self, links: Sequence[Link]) -> Chain:
-        return Chain(links, self._lengths)
-
-    def _set(self, name: str, value: Any) -> None:
-        qualified = self._qualified(name)
-        if qualified.split(".")[0] in [self._chain.names[k] for k in self._chain.outer]:
-            raise ValueError(f"{name} of {self._chain.owner(qualified)} is one for all parts: set it for the whole.")
-        super()._set(name, value)
-
-
-class Partition(KeptParts):
+class Partition(SteppedParts):
     """Optimizers that step leaves of their own as one: see `partition`. Options are those of `Optimizer`.
 
     Each part is an optimizer by itself with a tree in which None stands for the leaves of the others, so that its paths
@@ -93,7 +52,7 @@ class Partition(KeptParts):
                 raise ValueError(f"The name of a part must be text without '.' and '/'. Got {name!r}.")
         self._options = options
         self._made = {name: self._as_part(item) for name, item in parts.items() if item is not None}
-        self._parts = {name: _Part(part, around) if any(around) else part for name, part in self._made.items()}
+        self._parts = {name: Part(part, around) if any(around) else part for name, part in self._made.items()}
         self._names = tuple(parts)
         self._chain = Chains(self.kind, {name: part._chain for name, part in self._parts.items()})
         self._label = self._checked_label(label)
@@ -139,7 +98,7 @@ class Partition(KeptParts):
 
     def _attach(self) -> None:
         for part in self._parts.values():
-            part._turn, part._options = _PartsTurn(self._turn), self._options
+            part._turn, part._options = PartsTurn(self._turn), self._options
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -166,7 +125,7 @@ class Partition(KeptParts):
             raise FormulaError(f"{', '.join(given)} of {self._chain.title} is for the whole chain: give it to "
                                "chain(...).")
         own_before, own_after = self._around()
-        around = [*map(_modifier, before), *own_before], [*own_after, *map(_modifier, after)]
+        around = [*map(modifier, before), *own_before], [*own_after, *map(modifier, after)]
         for links, kind, should in ((around[0], "after", "the increment and must stand behind"),
                                     (around[1], "before", "the gradient and must stand before")):
             if wrong := [link.rule.name for link in links if link.rule.kind == kind]:
@@ -199,101 +158,6 @@ class Partition(KeptParts):
             part = self._part_of(name, path)
             (left if part is None else positions[part]).append(k)
         return Divided(treedef, names, positions, left), leaves
-
-    def _step(self, params: Any, grads: Any) -> Any:
-        return params if self._steps_shortly(params, grads) else super()._step(params, grads)
-
-    def _steps_shortly(self, params: Any, grads: Any) -> bool:
-        """Take the short way of all parts, if each has one."""
-        bound = None if self._torn else self._bound
-        if bound is None or not bound.bounds:
-            return False
-        steps, empty = {}, []
-        for name, part in self._parts.items():
-            own = part._bound
-            if own is None:
-                return False
-            if not bound.positions[name] and not own.numbers.values.size:
-                empty.append(part)
-            elif step := own.fast.get(f"{_PART}step, held" if own.holds() else f"{_PART}step"):
-                steps[name] = step
-            else:
-                return False
-        from fallline.fastparts import go, ready  # which needs llvmlite
-
-        parts = ready(bound, steps, params, grads) if steps else None
-        if parts is None:
-            return False
-        self._torn = True  # should an interrupt come between two
-        go(parts)
-        for part in empty:
-            part._count += 1
-        self._torn = False
-        return True
-
-    def _shorten(self, bound: Divided, calls: Mapping[str, Call]) -> None:
-        """Prepare the short way of all parts."""
-        stepping = {name: call for name, call in calls.items() if bound.positions[name] and type(call) is HostCall}
-        if len(stepping) < sum(map(bool, bound.positions.values())):
-            return  # a part has none
-        writes = {name: call.writes() for name, call in stepping.items()}
-        for name, call in stepping.items():
-            call.shorten(_PART, [r for other, own in writes.items() if other != name for r in own])
-
-    def _take_long_way(self, bound: Any, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
-        with pinned():
-            arrays = [*gs, *(xs or ()), *((into != "x" and targets) or ())] if self._asks(gs) else []
-            gs, before = bound.set_apart(into, xs, gs, targets), places(arrays)
-            leaves = list(xs) if into == "x" else bound.still(gs, targets)
-            calls = {name: self._call(name, bound, into, xs, gs, targets) for name in self._parts}
-            bad = [found for call in calls.values() for found in call.non_finite]
-            skips = self._check_finite(sorted(bad, key=lambda found: bound.paths.index(found[0])))
-            for name, call in ({} if skips else calls).items():
-                call.ask(self._parts[name].t)
-            if places(arrays) != before:
-                raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
-                                 "gradients and outputs must stay as they are in a call. Nothing was changed.")
-            if not skips:
-                _prepare(bound, calls)
-                results = self._advance_all(bound, calls)
-                if into == "x":
-                    with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
-                        self._shorten(bound, calls)
-            elif into == "x":
-                return tree
-            else:
-                results = {name: call.nothing() for name, call in calls.items()}
-            if into != "x" and targets is not None:
-                bound.put_still(targets)
-            changed = {name: own for name, own in results.items() if own is not _UNTOUCHED}
-            return bound.treedef.unflatten(bound.merged(changed, leaves)) if changed or targets is None else tree
-
-    def _asks(self, gs: Sequence[Any]) -> bool:
-        """Whether to prepare a call runs code of others: schedules, and libraries whose gradients are converted."""
-        scheduled = any(type(setting) is not float for setting in self._settings.values())
-        return scheduled or any(type(g) is not np.ndarray and g is not None for g in gs)
-
-    def _call(self, name: str, bound: Divided, into: str, *trees: Sequence[Any] | None) -> Any:
-        """The call of a part, with what was given checked."""
-        xs, gs, targets = (leaves and [leaves[k] for k in bound.positions[name]] for leaves in trees)
-        return self._parts[name]._checked_call(bound.bounds[name].aside(), into, xs, gs, targets, _UNTOUCHED)
-
-    def _advance_all(self, bound: Divided, calls: Mapping[str, Any]) -> dict[str, Any]:
-        for name, call in calls.items():
-            if call.bound.given is not self._parts[name]._settings:
-                call.bound.resolve(self._parts[name]._settings)  # refused, if at all, before any part has stepped
-        known, self._torn = self._bound, True  # an interrupt from here on leaves it so
-        bound.bounds = {name: call.bound for name, call in calls.items()}
-        self._bound = bound
-        try:
-            results = {name: self._parts[name]._advance(call) for name, call in calls.items()}
-        except BaseException:
-            begun = [part for name, part in self._parts.items() if part._bound is calls[name].bound]
-            self._bound = self._bound if begun else known
-            self._torn = any(part._torn for part in begun) if len(calls) == 1 else bool(begun)
-            raise
-        self._torn = False
-        return results
 
     # ---- what it knows -----------------------------------------------------------------------------------------------
 
@@ -451,30 +315,6 @@ class Mask(Partition):
 
     def _alone(self) -> str:
         return f"mask({self._shown_label()}, {self._inside('stepped')._described()})"
-
-
-def _modifier(item: Any) -> Link:
-    """A link beside a partition."""
-    is_one = isinstance(item, Optimizer) or (isinstance(item, type) and issubclass(item, Optimizer))
-    link = None if is_one else as_link(item)
-    if link is None or link.rule.kind == "rule":
-        raise FormulaError(f"A chain has exactly one rule or partition. Got {brief(item)} beside one: step them as two "
-                           "optimizers, or let it be one of the parts.")
-    return link
-
-
-def _prepare(bound: Divided, calls: Mapping[str, Call]) -> None:
-    """Prepare the calls of all parts, each with its own totals and with those of all."""
-    for level in range(max(len(call.readings) for call in calls.values())):
-        reading = {name: call.readings[level].totals for name, call in calls.items() if level < len(call.readings)}
-        sums = {name: calls[name].read(calls[name].readings[level]) for name in reading}
-        across = {name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
-                  for name, own in sums.items()}
-        of_all = halved(bound.rows(across, max(own.shape[1] for own in across.values()))).tolist()
-        for name, own in sums.items():
-            calls[name].know(totals_of(reading[name], own, of_all))
-    for call in calls.values():
-        call.prepare()
 
 
 def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
