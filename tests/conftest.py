@@ -16,6 +16,7 @@ import pytest
 ALL = os.environ.get("FALLLINE_TEST_ALL")
 REST = ALL == "rest"
 BEFORE = "fallline/run"  # where pytest's cache has the last run
+INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _missing(what: str) -> None:
     if ALL:
         pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
-    pytest.skip(f"{what} is not installed", allow_module_level=True)
+    pytest.skip(f"{what} is not installed")
 
 
 def need(module: str):
@@ -44,7 +45,8 @@ def need_chromium() -> str:
 
 
 def installed() -> list[str]:
-    return sorted(f"{found.name} {found.version}" for found in distributions())
+    """What is installed, with its version."""
+    return sorted(f"{found.name} {found.version}" for found in distributions() if found.name not in INSTALLERS)
 
 
 def passed_before(config) -> set[str]:
