@@ -801,12 +801,18 @@ def test_a_state_is_refused_under_a_label_that_divides_the_leaves_otherwise(tmp_
     path, w = tmp_path / "run", a_tree(0)
     opt = divided_by(a_label())
     opt.step(w, a_tree(1))
-    opt.save(path, w)
+    opt.save(path)
+    fl.descend(value_and_grad, a_tree(0), divided_by(a_label()), steps=2, checkpoint=tmp_path / "with parameters")
     for label, message in ((another_label(), "'a' to part 'weights', and in the state it is of part 'rest'"),
                            ({"a": "rest", "b": "none"}, "'b' to no part, and in the state it is of part 'weights'"),
                            (lambda path: "rest", "'b' to part 'rest', and in the state it is of part 'weights'")):
-        loaded, bound = fl.load(path, label=label)[0], divided_by(label)
+        loaded, bound, fresh = fl.load(path, label=label), divided_by(label), divided_by(label)
         v = a_tree(0)
+        for act in (lambda file: fl.load(file, label=label), fresh.load,  # noqa: B023
+                    lambda file: fl.descend(value_and_grad, v, fresh, steps=3, checkpoint=file)):  # noqa: B023
+            with pytest.raises(fl.CheckpointError, match=f"label of partition gives {message}"):
+                act(tmp_path / "with parameters")
+            assert (fresh.t, frozen(v)) == (0, frozen(a_tree(0)))
         for act in (lambda: loaded.step(v, a_tree(1)), lambda: loaded.rest(v), lambda: loaded.adapt(v)):  # noqa: B023
             before = everything_of(loaded)
             with pytest.raises(ValueError, match=f"label of partition gives {message}: give a label that divides"):
@@ -817,6 +823,14 @@ def test_a_state_is_refused_under_a_label_that_divides_the_leaves_otherwise(tmp_
         with pytest.raises(fl.CheckpointError, match=f"label of partition gives {message}"):
             bound.load(path)
         assert everything_of(bound) == before
+
+
+def test_what_a_label_raises_while_a_file_is_loaded_comes_as_it_is(tmp_path):
+    opt, w = divided_by(a_label()), a_tree(0)
+    opt.step(w, a_tree(1))
+    opt.save(tmp_path / "run", w)
+    with pytest.raises(KeyError, match="'b'"):
+        fl.load(tmp_path / "run", label={"a": "rest"}.__getitem__)
 
 
 def test_a_leaf_that_was_left_alone_is_not_stepped_by_a_state_without_it(tmp_path):

@@ -34,7 +34,7 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     rules: the rules, or classes of optimizers, in the file that are not fallline's own. Each must compute what it did.
     **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved. So is the
         `label` of a partition, or the `by` of a mask; it may also take the place of one that was saved, and must give
-        each leaf to the part that it was of: else the first step raises ValueError.
+        each leaf to the part that it was of (if the file holds no parameters, the first step looks at that).
 
     Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
 
@@ -59,8 +59,7 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     with guarding(path):
         make = _partition if "parts" in contents.built else _optimizer
     optimizer = make(path, contents, given, hyper)
-    with guarding(path):
-        optimizer._load(optimizer._checked_state(contents.state))
+    optimizer._take(path, contents)
     return optimizer if contents.params is None else (optimizer, contents.params)
 
 

@@ -192,9 +192,19 @@ class Keeping:
 
         def loaded() -> None:
             with guarding(path):
-                self._load(self._checked_state(contents.state))
+                state = self._checked_state(contents.state)
+            divided = self._divided_for(contents.params)  # which asks a function of the user's
+            with guarding(path):
+                self._check_division(divided, state)
+                self._load(state)
 
         self._turn.take(loaded)
+
+    def _divided_for(self, params: Any) -> Any:
+        """How parameters of a file, None if it has none, are divided among parts; None where there are none."""
+
+    def _check_division(self, divided: Any, loaded: Any) -> None:
+        """Raise ValueError, naming a leaf, unless the state has leaves divided so."""
 
     def _built(self) -> dict[str, Any]:
         """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""

@@ -97,6 +97,13 @@ class KeptParts(Optimizer):
     def _load_copies(self, loaded: _Loaded) -> None:  # type: ignore[override]
         self._load(loaded if self._takes_now(loaded) else loaded.copied())
 
+    def _divided_for(self, params: Any) -> Divided | None:
+        return None if params is None or self._bound is not None else self._divided(params, self._label)[0]
+
+    def _check_division(self, divided: Divided | None, loaded: _Loaded) -> None:
+        if divided is not None:
+            self._check_places(divided, _places({name: own.known for name, own in loaded.parts.items()}), divided.paths)
+
     def _waiting_places(self) -> dict[str, str]:
         """Whose the leaves are of a state that waits for the first step."""
         return _places({name: part._waiting for name, part in self._parts.items()})
@@ -109,8 +116,7 @@ class KeptParts(Optimizer):
     def _load(self, loaded: _Loaded) -> None:  # type: ignore[override]
         now = self._takes_now(loaded)
         if now:
-            saved = _places({name: own.known for name, own in loaded.parts.items()})
-            self._check_places(self._bound, saved, self._bound.paths)
+            self._check_division(self._bound, loaded)
         for name, own in loaded.parts.items() if now else ():
             part = self._parts[name]
             with _telling(name):
