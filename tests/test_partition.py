@@ -878,13 +878,12 @@ def test_what_descend_says_names_the_rate_of_the_parts():
     assert "lower lr to go deeper" in fl.descend(value_and_grad, a_tree(0), opt, steps=9, patience=2).message
 
 
-def test_the_race_takes_a_mask_and_says_that_a_partition_has_no_one_rate():
+def test_the_race_tunes_the_rate_of_a_mask_and_the_rates_of_a_partition_together():
     need("sklearn")
     from fallline.race.contender import contenders
 
-    assert [c.key for c in contenders([RECIPES["mask"](), "SGD"])] == ["lr", "sgd.lr"]
-    with pytest.raises(ValueError, match="no one rate to tune"):
-        contenders([RECIPES["partition"]()])
+    keys = [c.tuned.keys for c in contenders([RECIPES["mask"](), "SGD", RECIPES["partition"]()])]
+    assert keys == [("stepped.nadam.lr",), ("sgd.lr",), ("weights.nadam.lr", "rest.momentum.lr")]
 
 
 def test_minimize_and_scipy_take_a_partition():
