@@ -102,12 +102,17 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def visits(saved):
+def browser():
     chromium = need_chromium()
     with need("playwright.sync_api").sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield [Visit(browser, saved, width) for width in (1200, 390)]
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def visits(browser, saved):
+    return [Visit(browser, saved, width) for width in (1200, 390)]
 
 
 def test_in_a_browser_nothing_is_requested_from_outside_and_no_console_error_appears(visits):
@@ -187,3 +192,17 @@ def test_in_a_browser_the_key_picks_one_optimiser_out_and_lets_it_go(visits):
     assert page.locator("path.trail.faded").count() == 18
     button.click()
     assert page.locator("path.trail.faded").count() == 0
+
+
+def test_in_a_browser_long_names_leave_room_for_the_charts_and_stand_whole_in_the_key(browser, tmp_path):
+    given = [fl.Adam(lambda t: 0.1), fl.Adam(beta1=0.5, beta2=0.5), fl.chain(fl.clip_norm(1.0), fl.AdamW)]
+    result = run("bowl", given, steps=5, repeats=1, jobs=1, surfaces=("bowl",))
+    names = [entry["name"] for entry in result.document["optimizers"]]
+    assert any("<lambda>" in name for name in names)
+    page = Visit(browser, result.save(tmp_path), 390).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert sorted(page.locator("#key button").all_text_contents()) == sorted(names)
+    shown = {name if len(name) <= 17 else f"{name[:16]}…" for name in names}
+    for chart in ("#curves-chart", "#rates-chart"):
+        assert page.locator(f"{chart} .nsewdrag").first.bounding_box()["width"] > 130
+        assert shown >= set(page.locator(f"{chart} .annotation-text").all_text_contents()) > set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from fallline.race.tuned import Tuned, chains, tuned
 from fallline.showing import shown
 
 DECAY = re.compile(r"(.*\.)?(\w+\.weight_decay|(l2|weight_decay)\d*\.rate)")  # a modifier may be numbered
+NAME_ROOM = 16
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,34 @@ def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled
 
 
 def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
-    """Titles, with the settings behind them that tell those of one title apart, or all settings if they must."""
+    """Titles, and behind those that several have what tells them apart: in short, in full, or else all settings."""
     titles = [optimizer._chain.title for optimizer in given]
     said = [_said(optimizer, own) for optimizer, own in zip(given, settled, strict=True)]
-    names = []
-    for title, own in zip(titles, said, strict=True):
-        others = [other for k, other in enumerate(said) if titles[k] == title]
-        apart = {key: text for key, text in own.items() if any(other.get(key) != text for other in others)}
-        names.append(f"{title}({', '.join(f'{key}={text}' for key, text in apart.items())})" if apart else title)
+    names = titles
+    for written in (_beginning, str):
+        named = [_named(k, titles, said, written) for k in range(len(given))]
+        names = [name if titles.count(name) == 1 else new for name, new in zip(names, named, strict=True)]
+        if len(set(names)) == len(names):
+            return names
     return [n if names.count(n) == 1 else repr(optimizer) for n, optimizer in zip(names, given, strict=True)]
+
+
+def _named(k: int, titles: Sequence[str], said: Sequence[dict[str, str]], written: Callable[[str], str]) -> str:
+    others = [other for title, other in zip(titles, said, strict=True) if title == titles[k]]
+    apart = {key: text for key, text in said[k].items() if any(other.get(key) != text for other in others)}
+    return f"{titles[k]}({', '.join(f'{key}={written(text)}' for key, text in apart.items())})" if apart else titles[k]
+
+
+def _beginning(text: str) -> str:
+    """As much of a setting as a name has room for: of a schedule what it is called.
+
+    >>> _beginning("cosine(peak=0.1, steps=20)"), _beginning("{'W': 0.1, 'b': 0.01}"), _beginning("0.05")
+    ('cosine', "{'W': 0.1, 'b'…", '0.05')
+    """
+    if len(text) <= NAME_ROOM:
+        return text
+    called = re.match(r"\w+(?=\()", text)
+    return called[0] if called else text[: NAME_ROOM - 1] + "…"
 
 
 def _said(optimizer: Optimizer, settled: Tuned) -> dict[str, str]:

@@ -101,7 +101,7 @@ def _factors(doc: Document) -> list[str]:
 def _points(doc: Document) -> list[str]:
     """Where losses are not those of the parameters that are stepped."""
     by = {at: [e["name"] for e in doc["optimizers"] if e["judged_at"] == at] for at in ("rest", "averaged")}
-    said = {"rest": "the point at which its rule rests (opt.rest)", "averaged": "the average it keeps (opt.averaged)"}
+    said = {"rest": "the point at which the rule rests (opt.rest)", "averaged": "the average it keeps (opt.averaged)"}
     return [
         f"All losses and paths of {listing(names)} are of {said[at]}, which is the one to report; gradients are taken "
         "where it steps, and no step takes an evaluation more for that."

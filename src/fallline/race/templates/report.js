@@ -8,6 +8,12 @@
   let picked = null;
 
   const colour = name => data.styles[name][dark.matches ? "dark" : "light"];
+  // Names may be long, with settings in them: charts have room for their beginning, the key and the table for all.
+  const label = name => {
+    const letters = innerWidth < 640 ? 17 : 26;
+    return name.length > letters ? name.slice(0, letters - 1) + "…" : name;
+  };
+  const plain = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");  // Plotly reads tags in its texts
   const faded = name => picked !== null && picked !== name;
   const css = variable => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
   const number = value => Number(value).toPrecision(3);
@@ -85,7 +91,7 @@
     spots.sort((a, b) => a.py - b.py);
     const placed = apart(spots.map(spot => spot.py), LABEL_HEIGHT, 0, plot.h);
     return spots.map((spot, i) => ({
-      x: spot.x, y: spot.y, text: spot.name, showarrow: true, arrowhead: 0, arrowwidth: 1, standoff: 3,
+      x: spot.x, y: spot.y, text: plain(label(spot.name)), showarrow: true, arrowhead: 0, arrowwidth: 1, standoff: 3,
       arrowcolor: colour(spot.name), ax: plot.w - spot.px + 14, ay: placed[i] - spot.py, xanchor: "left", yanchor: "middle",
       font: { size: 12, color: css("--ink") }, opacity: faded(spot.name) ? .15 : 1,
     }));
@@ -113,7 +119,7 @@
   function nameWidth(size) {
     const context = document.createElement("canvas").getContext("2d");
     context.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
-    return Math.max(...names.map(name => context.measureText(name).width));
+    return Math.max(...names.map(name => context.measureText(label(name)).width));
   }
 
   const rightMargin = () => 22 + nameWidth(12);
@@ -143,7 +149,7 @@
       const { dash, marker } = data.styles[name];
       const opacity = faded(name) ? .12 : 1;
       const line = { color: colour(name), width: picked === name ? 3 : 2, dash: dash || "solid" };
-      const hovertemplate = `${name}<br>step %{x}: %{y:.3g}<extra></extra>`;
+      const hovertemplate = `${plain(name)}<br>step %{x}: %{y:.3g}<extra></extra>`;
       traces.push({ x: steps, y: median, mode: "lines", line, opacity, hovertemplate });
       const spots = steps.map((_, i) => i).filter(i => i % 10 === k % 10 || i === steps.length - 1);
       traces.push({ x: spots.map(i => steps[i]), y: spots.map(i => median[i]), mode: "markers", opacity, hovertemplate,
@@ -178,7 +184,7 @@
       traces.push({ x: rates, y: losses, mode: "lines+markers", connectgaps: false, opacity: faded(name) ? .12 : 1,
         line: { color: colour(name), width: picked === name ? 3 : 1.8, dash: dash || "solid" },
         marker: { symbol: marker, size: 8, color: colour(name) }, customdata: values,
-        hovertemplate: `${name}, %{customdata}<br>%{y:.3g}<extra></extra>` });
+        hovertemplate: `${plain(name)}, %{customdata}<br>%{y:.3g}<extra></extra>` });
       const best = rates.indexOf(chosen);
       if (best >= 0) traces.push({ x: [chosen], y: [losses[best]], mode: "markers", hoverinfo: "skip",
         opacity: faded(name) ? .12 : 1,
@@ -259,7 +265,7 @@
         leader: element("path", { class: "leader", stroke: tint }, this.svg),
         head: element("path", { class: "head", d: outline, fill: tint }, this.svg),
         mark: element("path", { d: outline, fill: tint }, this.svg),
-        text: Object.assign(element("text", {}, this.svg), { textContent: path.name }),
+        text: Object.assign(element("text", {}, this.svg), { textContent: label(path.name) }),
       };
     }
 
