@@ -22,7 +22,6 @@ from support import (
     every_precision,
     limits,
     normal,
-    state_dtype,
 )
 
 
@@ -112,7 +111,7 @@ def test_engines_agree_to_the_bit_at_every_length_around_a_tile(name, dtype, len
 @every_chain_or_precision
 def test_engines_agree_to_the_bit_through_long_runs_that_underflow(name, dtype):
     """Of gradients that fade past the smallest normal number, and whose squares do."""
-    rng, tiny = np.random.default_rng(0), float(limits(state_dtype(dtype)).tiny)
+    rng, tiny = np.random.default_rng(0), float(limits(dtype).tiny)
     sizes = np.where(rng.uniform(size=101) < 0.5, tiny, tiny**0.5) * 10.0 ** rng.uniform(0, 3, 101)
     w = rng.standard_normal(101).astype(dtype)
     start = [(rng.standard_normal(101) * sizes).astype(dtype) for _ in range(3)]
