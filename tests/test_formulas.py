@@ -190,12 +190,12 @@ def test_hundreds_of_random_steps_follow_the_formula(name, engine, dtype, settin
     expected = TRANSCRIPTIONS[name](g[0].shape, tiny, **hyper)
     opt = fl.OPTIMIZERS[name](**hyper, engine=engine)
     w = np.zeros(g[0].shape, dtype)
-    increments, walked = [], []
+    increments, walked, x = [], [], np.zeros(g[0].shape)
     states = {slot: ([], []) for slot in SLOTS[name]}
     for gradient in g:
         gradient = gradient + w if name in OF_BOWLS else gradient
-        x = [np.sum(increments, axis=0)] if name in WITH_PARAMETER else []
-        increments.append(expected.step(gradient.astype(np.float64), *x))
+        increments.append(expected.step(gradient.astype(np.float64), *([x] if name in WITH_PARAMETER else [])))
+        x = x + increments[-1]
         w = opt.step(w, gradient)
         walked.append(w.astype(np.float64))
         for slot, (found, wanted) in states.items():
