@@ -177,7 +177,7 @@ def start_alone(script, *arguments, **environment):
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def end_of(process, timeout=60):
+def end_of(process, timeout=240):
     """What a process has said when it ends, on stdout and stderr; one that does not end in time is killed."""
     try:
         return process.communicate(timeout=timeout)
@@ -187,7 +187,7 @@ def end_of(process, timeout=60):
         raise
 
 
-def output_of(process, timeout=60):
+def output_of(process, timeout=240):
     """What a process prints that ends in time, well, and without a word on its stderr."""
     printed, complaints = end_of(process, timeout)
     assert (process.returncode, complaints) == (0, ""), f"ended with {process.returncode}: {complaints}"

@@ -137,7 +137,8 @@ def a_state_from_elsewhere(opt, seed, whole):
 
 def a_setting(opt, seed):
     name = list(opt.hyper)[seed % len(opt.hyper)]
-    starts = name == "eps" or type(opt).__name__ in RATE_STARTS  # what only starts the state is refused later
+    # what only starts the state is refused later
+    starts = name in ("eps", "adam_eps") or type(opt).__name__ in RATE_STARTS
     if not starts and not callable(opt.hyper[name]):
         opt.hyper[name] = opt.hyper[name] * 0.9
 
