@@ -26,7 +26,7 @@ svg { --page: #fbfaf7; --ink: #1d2126; --soft: #5d656e; --water: #1d4f91; --trai
 }
 text { font: 18px system-ui, -apple-system, "Segoe UI", "Noto Sans", "Helvetica Neue", Arial, sans-serif; }
 text { fill: var(--soft); } .name, .title { font-weight: 600; fill: var(--ink); }
-.title { font-size: 24px; }
+.title { font-size: 21px; }
 .level { fill: var(--water); fill-opacity: .065; stroke: var(--water); stroke-opacity: .16; }
 .frame { fill: none; stroke: var(--soft); stroke-opacity: .35; }
 .trail { fill: none; stroke: var(--trail); stroke-width: 1.3; stroke-linejoin: round; marker: url(#step); }
@@ -84,7 +84,7 @@ def _outside(end: tuple[float, float], point: Sequence[float]) -> list[str]:
     if 0 <= end[0] <= WIDTH and 0 <= end[1] <= HEIGHT:
         return []
     where = ", ".join(map(number, point))
-    return [f'<text x="{WIDTH - 8}" y="{HEIGHT - 8}" text-anchor="end">ends outside, at ({where})</text>']
+    return [f'<text x="{WIDTH - 8}" y="{HEIGHT - 8}" text-anchor="end">ends at ({where})</text>']
 
 
 def _pixel(share: float, size: int) -> float:

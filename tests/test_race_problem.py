@@ -201,6 +201,22 @@ def test_a_leaf_without_an_average_is_reported_as_it_rests():
     assert np.array_equal(found["b"], opt.rest(w)["b"])
 
 
+def test_what_must_be_a_fraction_or_whole_is_not_tuned_and_an_optimizer_of_such_alone_is_refused():
+    @fl.rule
+    def fading(g, *, decay: fl.Fraction = 0.5):
+        return -(1 - decay) * g
+
+    @fl.rule
+    def fixed(g):
+        return -0.1 * g
+
+    for given in (fading, fixed, fl.partition({"a": fading, "b": fixed}, lambda path: "a")):
+        with pytest.raises(ValueError, match=r"has no hyper-parameter to tune.*give its rule a rate"):
+            contenders([given])
+    (found,) = contenders([fl.partition({"a": fading, "b": fl.SGD(0.5)}, lambda path: "a")])
+    assert (found.tuned.name, found.optimizer(0.25).hyper["lr"]) == ("lr", 0.25)
+
+
 def test_optimisers_of_one_class_are_told_apart_by_their_settings():
     found = contenders([fl.Adam(beta1=0.8), fl.Adam(beta1=0.95), "sgd"])
     assert [contender.name for contender in found] == ["Adam(beta1=0.8)", "Adam(beta1=0.95)", "SGD"]

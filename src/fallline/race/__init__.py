@@ -56,7 +56,7 @@ def run(
     problem: a `Problem`, a function of the seed that returns one, the name of one of the race's own (digits,
         rosenbrock, beale, saddle, bowl, himmelblau), "package.module:name" or "file.py:name".
     optimizers: names, Optimizer classes, Optimizers (chains, partitions), rules or "module:rule"; None for the ten.
-        What is tuned is `lr`; where there is none, the first hyper-parameter that is not a fraction. A number is
+        What is tuned is `lr`; where there is none, the first hyper-parameter that is no fraction. A number is
         replaced; of schedules, of settings by leaf, path or coordinate and of the rates of several parts a common
         factor is tuned, so that their shape and zeros stay: "lr × 3".
     steps: how many steps each run takes.

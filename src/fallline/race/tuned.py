@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from fallline.chain import Chain
 from fallline.optimizer import Optimizer
 from fallline.partition import Partition
 from fallline.race.grid import Grid
-from fallline.schema import Fraction, Hyper
 from fallline.settings import ByPath
 from fallline.trees import flatten
 
+LEAST, MOST = 1e-6, 300.0  # how far the grid of rates may be extended: nothing that must be a fraction goes so far
 TIMES = " ×"  # behind the name of what is multiplied: "lr ×"
 
 
@@ -63,7 +63,8 @@ def tuned(name: str, optimizer: Optimizer) -> Tuned:
     """
     found = {f"{part}{key}": hyper for part, chain in chains(optimizer).items() for key, hyper in _rates(chain)}
     if not found:
-        raise ValueError(f"{name} has no hyper-parameter to tune: give its rule a rate after `*`.")
+        raise ValueError(f"{name} has no hyper-parameter to tune, one that may be small or large: give its rule a rate "
+                         "after `*`.")  # fmt: skip
     # Rates proper come first: where both are tuned, tables show the factor of these.
     keys = tuple(sorted(found, key=lambda key: found[key] == "eps"))
     squared = tuple(key for key in keys if found[key] == "eps")
@@ -99,14 +100,8 @@ def multiplied(setting: Any, factor: float) -> Any:
 
 
 def _rates(chain: Chain) -> list[tuple[str, str]]:
-    """What is tuned of a chain: its name in full, and in short; nothing of a rule without hyper-parameters."""
+    """What is tuned of a chain: its name in full, and in short; nothing of a rule that has nothing of the kind."""
     schema = chain.rule.hyper
-    if not schema:
-        return []
-    beyond_one = [hyper.name for hyper in schema.values() if not _is_fraction(hyper)]
-    short = "lr" if "lr" in schema else [*beyond_one, *schema][0]
-    return [(f"{chain.names[chain.rules.index(chain.rule)]}.{short}", short)]
-
-
-def _is_fraction(hyper: Hyper) -> bool:
-    return hyper.range in get_args(Fraction)
+    wide = [hyper.name for hyper in schema.values() if hyper.range.holds(LEAST) and hyper.range.holds(MOST)]
+    short = "lr" if "lr" in schema else wide[0] if wide else None
+    return [(f"{chain.names[chain.rules.index(chain.rule)]}.{short}", short)] if short else []
