@@ -351,25 +351,36 @@ def test_a_state_that_does_not_fit_one_part_changes_nothing_in_any():
         assert everything_of(opt) == before
 
 
-@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("steps", [0, 1, 4])
 def test_an_interrupt_between_two_parts_leaves_a_torn_partition_that_says_so(steps, monkeypatch):
+    from fallline.faststep import FastStep
+
     opt, w = RECIPES["partition"](), a_tree(0)
-    opt.step(w, a_tree(1))
+    for _ in range(max(steps, 1)):
+        opt.step(w, a_tree(1))
     saved, at_hand = opt.state_dict(), copy.deepcopy(w)
     if not steps:
         opt.reset()
     last = opt.parts["rest"]
-    advance = type(last)._advance
+    advance, perform, performed = type(last)._advance, FastStep.perform, []
 
     def interrupted(self, call):
         if self is last:
             raise KeyboardInterrupt
         return advance(self, call)
 
+    def interrupted_shortly(self, *arrays):
+        if performed:
+            raise KeyboardInterrupt
+        performed.append(self)
+        return perform(self, *arrays)
+
     with monkeypatch.context() as patch:
         patch.setattr(fl.Optimizer, "_advance", interrupted)
+        patch.setattr(FastStep, "perform", interrupted_shortly)
         with pytest.raises(KeyboardInterrupt):
             opt.step(w, a_tree(2))
+    assert len(performed) == (steps == 4)
     for refused in (lambda: opt.step(w, a_tree(2)), opt.state_dict, lambda: opt.rest(w), lambda: opt.averaged,
                     lambda: opt.adapt(w), lambda: setattr(opt, "t", 3)):
         with pytest.raises(TornOptimizer):
