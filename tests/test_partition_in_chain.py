@@ -141,6 +141,19 @@ def test_a_setting_of_what_stands_around_is_one_for_all_parts():
     assert w["d"] != before
 
 
+def test_a_modifier_that_stands_around_and_in_a_part_is_two_with_a_name_each():
+    inner = fl.partition({"x": fl.chain(fl.SGD(0.1), fl.weight_decay(0.5)), "y": fl.SGD(0.2)}, {"a": "x", "b": "y"})
+    opt = fl.chain(inner, fl.weight_decay(0.25))
+    assert dict(opt.hyper) == {"x.lr": 0.1, "x.weight_decay.rate": 0.5, "weight_decay.rate": 0.25, "y.lr": 0.2}
+    opt.hyper["weight_decay.rate"] = 0.0
+    assert opt.hyper["x.weight_decay.rate"] == 0.5
+    assert opt.step({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0}) == {"a": 0.95, "b": 1.0}
+    with pytest.raises(AttributeError, match=r'use opt.hyper\["x.weight_decay.rate"\] or .*\["weight_decay.rate"\]'):
+        opt.rate  # noqa: B018
+    with pytest.raises(AttributeError, match=r'use opt.hyper\["x.lr"\] or opt.hyper\["y.lr"\]\.'):
+        opt.lr  # noqa: B018
+
+
 def test_it_is_written_as_it_was_made_and_each_part_by_itself():
     inner = fl.partition({"weights": fl.Muon(0.1), "rest": fl.SGD(0.5)}, {"a": "rest"})
     opt = fl.accumulate(4, fl.clip_norm(2.0), inner, fl.weight_decay(0.25))

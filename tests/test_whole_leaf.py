@@ -209,3 +209,9 @@ def test_it_cannot_sum_over_the_tree_of_which_it_sees_one_leaf():
         with pytest.raises(fl.FormulaError, match='cannot sum over the tree: write over="leaf", or a formula'):
             opt.step([1.0, 1.0], [3.0, 4.0])
     assert fl.norm(np.array([3.0, 4.0])) == 5.0
+
+
+def test_it_says_that_it_runs_in_numpy():
+    opt = fl.Muon(engine="native")
+    opt.step(np.ones((2, 2)), np.ones((2, 2)))
+    assert opt.engine == "numpy: Muon is a function of whole leaves"

@@ -107,6 +107,8 @@ class Bound:
         else:
             self.host = host_engine(engine)
             self.engine_note = f"{self.host.name}: {self.host.why}"
+            if self.chain.rule.whole_leaf:  # whose modifiers run on that engine all the same
+                self.engine_note = f"numpy: {self.chain.owner(self.chain.rule_name)} is a function of whole leaves"
 
     def _lay_out(self, starts: Mapping[str, Sequence[Any]]) -> None:
         """Have the state of all leaves of a dtype in one run of memory, and start it at numbers or arrays."""

@@ -75,7 +75,8 @@ class Chains:
         for holder, own in self._aliases.items():
             for name, here in own.items():
                 others = [o for o in self._aliases if o != holder]
-                if not any(name in self._aliases[o] or name in self._taken[o] for o in others):
+                if name not in self._places and not any(name in self._aliases[o] or name in self._taken[o]
+                                                        for o in others):
                     alone[name] = here
                 if holder and f"{holder}.{name}" != here:
                     full[f"{holder}.{name}"] = here

@@ -92,11 +92,13 @@ class Settable(Keeping):
 
     def _unknown(self, name: str) -> str:
         chain = self.__dict__.get("_chain")
-        several = [f'opt.hyper["{q}"]' for q, h in chain.hyper.items() if h.name == name] if chain is not None else []
+        if chain is None:
+            return f"{type(self).__name__} has no attribute {name!r}."
+        short = {q: alias for alias, q in chain.short.items()}
+        several = [f'opt.hyper["{short.get(q, q)}"]' for q in self._settings if chain.hyper[q].name == name]
         if several:
             return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
-        known = ", ".join(chain.short) if chain is not None else ""
-        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known or 'none'}."
+        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {', '.join(chain.short) or 'none'}."
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._chain.short})
