@@ -98,7 +98,8 @@ class Settable(Keeping):
         several = [f'opt.hyper["{short.get(q, q)}"]' for q in self._settings if chain.hyper[q].name == name]
         if several:
             return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
-        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {', '.join(chain.short) or 'none'}."
+        known = ", ".join(chain.short) or "none"
+        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}."
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._chain.short})
