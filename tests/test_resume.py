@@ -260,3 +260,23 @@ def test_files_of_something_else_are_refused_and_change_nothing(tmp_path):
             go(opt, file, checkpoint_every=wrong)
     with pytest.raises(TypeError, match="batches of descend must be a sequence or a function"):
         fl.descend(value_and_grad, start(), opt, steps=3, batches=iter([0.1]), checkpoint=file)
+
+
+def test_a_run_that_had_finished_is_as_it_was_when_it_ended(tmp_path):
+    torch = need("torch")
+
+    def run():
+        opt = fl.chain(fl.Adam(0.1), fl.average(0.5))
+        params = {"W": torch.ones(2, 2), "b": torch.ones(2, dtype=torch.bfloat16)}
+        with torch.no_grad():
+            found = fl.descend(lambda w: (float(w["W"].sum()), w), params, opt, steps=3, progress=False,
+                               checkpoint=tmp_path / "run")
+        return found, opt
+
+    (first, opt), (again, other) = run(), run()
+    assert (again.t, other.t) == (first.t, opt.t) == (3, 3)
+    for path, average in opt.averaged.items():
+        assert type(other.averaged[path]) is torch.Tensor
+        assert torch.equal(other.averaged[path], average)
+        assert torch.equal(again.params[path], first.params[path])
+    assert other.state["m"]["W"].tobytes() == opt.state["m"]["W"].tobytes()

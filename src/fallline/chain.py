@@ -13,6 +13,7 @@ from typing import Any
 
 from fallline.errors import FormulaError
 from fallline.program import INCREMENT, Program
+from fallline.rules import accumulate
 from fallline.schema import Hyper, Link, Rule, unknown_setting
 from fallline.showing import brief, shown
 from fallline.trace import Traced, held, leaves_increment, trace
@@ -264,6 +265,8 @@ def written(links: Sequence[Link | str]) -> str:
 
 def titled(names: Sequence[str]) -> str:
     """What error messages call a chain of links of these names."""
+    if names[0] == accumulate.name and len(names) > 1:
+        return f"{names[0]}({titled(names[1:])})"
     return names[0] if len(names) == 1 else f"chain({', '.join(names)})"
 
 

@@ -49,6 +49,7 @@ class Record:
             raise CheckpointError(f"{self.path} holds no run of descend: give a path of its own.")
         params = self._taken_over(trees.copy(params), contents.params)
         self._optimizer._take(self.path, contents)
+        self._optimizer.adapt(params)  # whose kinds what it knows of them has from here on, as in the run before
         self.start, self._saved = int(extra["start"]), len(values)
         return params, values.tolist()
 
