@@ -136,6 +136,12 @@ def test_optimisers_share_a_rank_exactly_if_their_difference_is_not_clear():
         assert 1 in ranks["a"]
 
 
+def test_many_optimisers_that_are_all_tied_are_ranked_at_once():
+    names = [str(k) for k in range(40)]
+    pairs = [Pair(a, b, 1, 1) for i, a in enumerate(names) for b in names[i + 1 :]]
+    assert rank(names, pairs) == {name: [1] for name in names}
+
+
 def test_where_one_run_is_exact_any_difference_ranks():
     losses = {"a": 1.0, "b": 1.0, "c": 2.0, "d": INF}
     assert rank(list(losses), exact(losses)) == {"a": [1], "b": [1], "c": [2], "d": [3]}

@@ -119,13 +119,18 @@ def _p_value(losses: Mapping[str, np.ndarray], a: str, b: str) -> float:
 
 
 def _largest_groups(candidates: list[str], unclear: Mapping[str, set[str]]) -> list[set[str]]:
-    """All maximal cliques of the relation "not clearly different" (Bron and Kerbosch 1973)."""
+    """All maximal cliques of the relation "not clearly different" (Bron and Kerbosch 1973).
+
+    With a pivot: what is near the one with most neighbours is found from there. Else n that are all tied take 2ⁿ steps.
+    """
     found: list[set[str]] = []
 
     def grow(group: set[str], open_: set[str], seen: set[str]) -> None:
         if not open_ and not seen:
             found.append(group)
-        for name in sorted(open_, key=candidates.index):
+            return
+        pivot = max(open_ | seen, key=lambda name: len(open_ & unclear[name]))
+        for name in sorted(open_ - (unclear[pivot] - {pivot}), key=candidates.index):
             near = unclear[name] - {name}
             grow(group | {name}, open_ & near, seen & near)
             open_ = open_ - {name}
