@@ -6,7 +6,8 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "words", "showing", "functions", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further",
+    "errors", "words", "meant",
+    "showing", "functions", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further",
     "rules.matrices", "rules", "program", "trace", "precision", "memory", "threads", "arithmetic", "engines.rows",
     "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
     "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",

@@ -338,7 +338,9 @@ def test_the_path_is_that_of_the_optimizer(name):
     for _ in range(10):
         x = optimizer.step(x, bowl_der(x))
         path.append(x.copy())
-    for method in (name, name.lower(), name.upper(), fl.OPTIMIZERS[name], fl.OPTIMIZERS[name](), optimizer):
+    rule = fl.OPTIMIZERS[name].rule
+    named = name, name.lower(), name.upper(), fl.OPTIMIZERS[name]
+    for method in (*named, fl.OPTIMIZERS[name](), optimizer, rule, rule()):
         result = fl.minimize(bowl, START, jac=bowl_der, method=method, options={"maxiter": 10, "return_all": True})
         np.testing.assert_array_equal(result.allvecs, path)
     assert optimizer.t == 10

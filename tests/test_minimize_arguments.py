@@ -130,6 +130,7 @@ def test_an_empty_x0_is_solved_already():
 REFUSED = [
     ({"method": "adm"}, ValueError, "Unknown method 'adm' of minimize. Known methods: SGD, Momentum, Nesterov"),
     ({"method": 3}, TypeError, "method of minimize must be an optimizer such as fallline.Adam(lr=1e-2)"),
+    ({"method": fl.weight_decay}, TypeError, "a class, a rule or a name. Got <after weight_decay("),
     ({"options": {"maxiters": 3}}, ValueError, "Unknown option 'maxiters' of minimize. Known options: maxiter, gtol"),
     ({"options": {"maxiter": 1e4}}, TypeError, "maxiter of minimize must be a whole number ≥ 0. Got 10000.0"),
     ({"options": {"maxiter": -1}}, ValueError, "maxiter of minimize must be a whole number ≥ 0. Got -1"),
@@ -152,6 +153,12 @@ REFUSED = [
     ({"fun": lambda x: x}, ValueError, "fun of minimize must return one real number. Got ndarray of shape (3,)"),
     ({"fun": lambda x: None}, TypeError, "fun of minimize must return one real number. Got NoneType"),
     ({"fun": lambda x: 1j}, TypeError, "fun of minimize must return one real number. Got complex"),
+    ({"fun": lambda x: (bowl(x), bowl_der(x))}, ValueError, "Got tuple. If it is (value, gradient), pass jac=True."),
+    ({"fun": lambda x: [bowl(x), 0.0]}, ValueError, "Got list. If it is (value, gradient), pass jac=True."),
+    ({"fun": lambda x: [[1.0, 2.0], [3.0], 4.0]}, ValueError, "fun of minimize must return one real number. Got list."),
+    ({"jac": lambda x: (bowl(x), bowl_der(x))}, TypeError, "Got tuple. If it is (value, gradient), pass that function"),
+    ({"jac": lambda x: (bowl_der(x), x)}, ValueError, "Got (2, 3). If it is (value, gradient), pass that function as"),
+    ({"jac": lambda x: [x, x[:1], 1.0]}, TypeError, "gradient from jac of minimize must be real numbers. Got list."),
     ({"fun": 3}, TypeError, "fun of minimize must be a function of x. Got int"),
     ({"x0": [1j]}, TypeError, "x0 of minimize must be real, as SciPy's minimisers have it: pass the real and the"),
     ({"x0": np.ones(3, np.complex64)}, TypeError, "(z.real, z.imag). Got complex64"),
@@ -197,3 +204,5 @@ def test_no_constraints_are_fine(empty):
 def test_a_gradient_that_is_another_tree_is_refused():
     with pytest.raises(ValueError, match="gradient from jac of minimize must be a tree of the same structure as x0"):
         fl.minimize(tree_fun, tree(), jac=lambda p: {"W": p["W"]})
+    with pytest.raises(ValueError, match=r"as x0: missing .*If it is \(value, gradient\), pass that function"):
+        fl.minimize(tree_fun, tree(), jac=lambda p: (tree_fun(p), tree_der(p)))

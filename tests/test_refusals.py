@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
+from conftest import need
 from support import (
     BY_SIGN,
     OF_THE_LEAF,
@@ -195,6 +196,20 @@ def test_what_gives_its_leaves_but_is_no_tree_is_refused_with_the_remedy(engine,
         with pytest.raises(ValueError, match=r"is no tree: pass a list, list\(\.\.\.\)"):
             opt.step(w, several(w))
     assert opt.t == 0
+
+
+@every_engine
+def test_a_torch_module_is_refused_with_what_to_pass_in_its_place(engine):
+    model = need("torch").nn.Linear(2, 1)
+    w = {name: p.detach() for name, p in model.named_parameters()}
+    g = {name: p * 0 for name, p in w.items()}
+    for opt in (fl.SGD(engine=engine), fl.mask(lambda path: True, fl.SGD(), engine=engine)):
+        for _ in range(2):  # before the first step, and after
+            for call, remedy in ((lambda opt=opt: opt.step(model, g), r"pass dict\(model\.named_parameters\(\)\)"),
+                                 (lambda opt=opt: opt.step(w, model), r"pass \{name: p\.grad for name, p in model\.n")):
+                with pytest.raises((TypeError, ValueError), match=f"Linear(,|. It) .*is no tree: {remedy}"):
+                    call()
+            opt.step(w, g)
 
 
 @every_engine

@@ -144,6 +144,26 @@ def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(name):
     assert all(key in str(caught.value) for key in known)
 
 
+@pytest.mark.parametrize(("name", "given", "remedy"), [
+    ("AdamW", "betas", r"Write beta1=\.\.\., beta2=\.\.\. in its place"),
+    ("Adan", "betas", r"Write beta1=\.\.\., beta2=\.\.\., beta3=\.\.\. in its place"),
+    ("Adam", "b1", r"Write beta1=\.\.\. in its place"),
+    ("Lion", "b2", r"Write beta2=\.\.\. in its place"),
+    ("RMSProp", "learning_rate", r"Write lr=\.\.\. in its place"),
+    ("Adam", "amsgrad", r"an optimizer of its own: fallline\.AMSGrad"),
+    ("SGD", "momentum", r"an optimizer of its own: fallline\.Momentum"),
+    ("SGD", "nesterov", r"an optimizer of its own: fallline\.Nesterov"),
+    ("Adam", "weight_decay", r"fallline\.chain\(\.\.\., fallline\.weight_decay\(rate\)\)"),
+    ("Muon", "momentun", "Did you mean momentum"),
+    ("RMSProp", "alpha", r"Known: lr, rho, eps\.$"),
+    ("SGD", "betas", r"Known: lr\.$"),
+    ("AdaDelta", "learning_rate", r"Known: rho, eps\.$"),
+])  # fmt: skip
+def test_a_setting_by_the_name_that_others_give_it_gets_the_name_here_where_that_is_clear(name, given, remedy):
+    with pytest.raises(TypeError, match=f"^{name} has no hyper-parameter '{given}'.*{remedy}"):
+        fl.OPTIMIZERS[name](**{given: 0.9})
+
+
 @every_optimiser
 def test_an_unknown_attribute_is_refused_and_the_known_ones_are_listed(name):
     opt = fl.OPTIMIZERS[name]()
@@ -194,6 +214,9 @@ def test_parameters_given_to_the_constructor_get_the_remedy(name, given):
         "array": arrays[0],
         "dict": {"W": arrays[0]},
     }[given]
+    if name in WITH_RATE:
+        with pytest.raises(TypeError, match=r"is made without parameters: pass .* opt\.step\(params, grads\)\.$"):
+            fl.OPTIMIZERS[name](value, lr=0.1)
     if name == "AdaDelta" or given == "generator":
         with pytest.raises(TypeError, match=r"opt\.step\(params, grads\)"):
             fl.OPTIMIZERS[name](value)

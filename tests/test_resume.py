@@ -91,6 +91,7 @@ def test_a_run_that_is_through_goes_further_if_it_is_given_more_steps(tmp_path):
     go(opt, tmp_path / "run", steps=4)
     fresh = fl.Adam(0.1)
     assert seen(go(fresh, tmp_path / "run", steps=9), fresh) == expected
+    assert go(fl.Adam(0.1), tmp_path / "run", steps=3).message.startswith("took all 9 steps: raise steps")
 
 
 def test_an_optimizer_that_has_stepped_before_the_run_keeps_its_count(tmp_path):

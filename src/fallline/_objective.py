@@ -88,7 +88,14 @@ class Separate(Objective):
         if not math.isfinite(value):
             return value, None
         self.njev += 1
-        return value, _gradient(self.jac(trees.copy(x), *self.args), x, "jac")
+        grad = self.jac(trees.copy(x), *self.args)
+        try:
+            return value, _gradient(grad, x, "jac")
+        except (TypeError, ValueError) as error:
+            if not _is_pair(grad):
+                raise
+            hint = "If it is (value, gradient), pass that function as fun, with jac=True."
+            raise type(error)(f"{error} {hint}") from None
 
 
 class Differences(Objective):
@@ -152,9 +159,10 @@ def _scalar(raw: Any) -> Any:
     """What fun returned, out of its array and in its own precision, which is what SciPy's steps depend on."""
     if isinstance(raw, (float, np.floating)):
         return raw
-    array = np.asarray(raw.detach() if hasattr(raw, "detach") else raw)  # torch
-    if array.size != 1:
-        raise ValueError(f"fun of minimize must return one real number. Got {_shown(raw)}.")
+    array = _array(raw.detach() if hasattr(raw, "detach") else raw)  # torch
+    if array is None or array.size != 1:
+        hint = " If it is (value, gradient), pass jac=True." if _is_pair(raw) else ""
+        raise ValueError(f"fun of minimize must return one real number. Got {_shown(raw)}.{hint}")
     return array.reshape(())[()]
 
 
@@ -172,8 +180,8 @@ def _gradient(raw: Any, x: Any, source: str) -> Any:
 
 
 def _like(raw: Any, leaf: np.ndarray, source: str) -> np.ndarray:
-    grad = np.asarray(raw)
-    if grad.dtype.kind not in "biuf":
+    grad = _array(raw)
+    if grad is None or grad.dtype.kind not in "biuf":
         raise TypeError(f"The gradient from {source} of minimize must be real numbers. Got {_shown(raw)}.")
     if grad.shape != leaf.shape and not grad.size == leaf.size == 1:
         raise ValueError(
@@ -181,6 +189,18 @@ def _like(raw: Any, leaf: np.ndarray, source: str) -> np.ndarray:
         )
     with np.errstate(over="ignore"):  # beyond float32 is infinity, and found out as such
         return np.array(grad, dtype=leaf.dtype).reshape(leaf.shape)
+
+
+def _array(raw: Any) -> np.ndarray | None:
+    """What fun or jac returned, as an array; None for what has rows of different lengths."""
+    try:
+        return np.asarray(raw)
+    except ValueError:
+        return None
+
+
+def _is_pair(raw: Any) -> bool:
+    return isinstance(raw, (tuple, list)) and len(raw) == 2
 
 
 def _shown(raw: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
 from fallline.showing import brief
+from fallline.trees import of_module
 
 __all__ = [
     "CASTABLE", "STEPPED",
@@ -65,7 +66,7 @@ def _check_foreign(leaf: Any, what: str) -> None:
     if not hasattr(leaf, "__array_namespace__") and type(leaf).__module__.split(".")[0] != "cupy":
         is_iterable = isinstance(leaf, Iterable) and not isinstance(leaf, str)
         remedy = " It is no tree: pass a list, list(...)." if is_iterable else ""
-        remedy = " Pass parameters to step: opt.step(params, grads)." if hasattr(leaf, "parameters") else remedy
+        remedy = f" It is no tree: {of_module(what)}." if hasattr(leaf, "named_parameters") else remedy
         raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}.{remedy}")
 
 

@@ -27,7 +27,7 @@ __all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "remedy", 
 class Status(Enum):
     """Why `descend` stopped; the values are the messages, to be filled with the run's numbers."""
 
-    STEPS = "took all {steps} steps: raise steps if the values still fall"
+    STEPS = "took all {taken} steps: raise steps if the values still fall"
     TARGET = "reached the target {target:.6g} with value {value:.6g} after {t} steps: lower target to go on"
     PATIENCE = "no value below {best:.6g} in the last {patience} steps: lower {rate} to go deeper, or raise patience"
     CALLBACK = "the callback raised StopIteration after {t} steps"
@@ -187,7 +187,7 @@ def descend(
     status = status if trouble is None else Status.DIVERGED
     found = np.array(values, dtype=np.float64)
     message = status.value.format(
-        steps=steps,
+        taken=len(values),
         t=optimizer.t,
         target=target,
         patience=patience,

@@ -18,6 +18,7 @@ from fallline._scipy import Box, Options, box_of, clip, largest, projected, star
 from fallline.descend import Point, Walk, remedy, stops
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS, Adam
+from fallline.schema import Link, Rule
 from fallline.showing import brief
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def minimize(
     fun: Callable[..., Any],
     x0: Any,
     args: Any = (),
-    method: Optimizer | type[Optimizer] | str | None = None,
+    method: Optimizer | type[Optimizer] | Rule | Link | str | None = None,
     jac: Callable[..., Any] | bool | str | None = None,
     bounds: Any = None,
     callback: Callable[..., Any] | None = None,
@@ -83,7 +84,7 @@ def minimize(
     x0: a number, list of numbers or array (fun gets a float array, at least 1-D), or a tree of these (fun gets such
         a tree). Floating dtypes stay, whole numbers become float64. Never changed.
     method: an optimizer, which is copied and starts fresh; a class such as `fallline.Nadam` or its name in any case,
-        with the defaults of its class; None is `Adam(lr=1e-2)`.
+        with the defaults of its class; a rule, with or without settings; None is `Adam(lr=1e-2)`.
     jac: a function that returns the gradient, in the form of x; True; None or "2-point", "3-point", "cs": finite
         differences by SciPy, None being "2-point".
     bounds: `scipy.optimize.Bounds` or (lower, upper) pairs, None for no bound, over the raveled leaves in order and
@@ -210,8 +211,11 @@ def _optimizer(method: Any) -> Optimizer:
             if name.lower() == method.lower():
                 return optimizer()
         raise ValueError(f"Unknown method {method!r} of minimize. Known methods: {', '.join(OPTIMIZERS)}.")
+    rule = method.rule if isinstance(method, Link) else method
+    if isinstance(rule, Rule) and rule.kind == "rule":
+        return Optimizer(method)
     raise TypeError(
-        "method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class or a name. "
+        "method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class, a rule or a name. "
         f"Got {brief(method)}."
     )
 

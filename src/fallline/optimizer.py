@@ -118,7 +118,8 @@ class Optimizer(Settable):
         settings = dict(hyper)
         for key, value in zip(positional, args):
             if key in settings:
-                raise TypeError(f"{key} of {name} was given twice, by position and by name.")
+                raise TypeError(f"{name} is made without parameters: {REMEDY}." if looks_like_parameters(value) else
+                                f"{key} of {name} was given twice, by position and by name.")
             settings = {key: value, **settings}
         unknown_setting(name, settings, rule.hyper)
         return Link(rule, settings, name)

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline.errors import FormulaError
+from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
 from fallline.showing import brief, shown
 
@@ -335,10 +336,11 @@ _NOT_RETURNING = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, insp
 
 
 def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any, what: str = "hyper-parameter") -> None:
-    """Refuse settings that are not known, listing those that are."""
+    """Refuse settings that are not known, listing those that are, and what is meant where that is clear."""
     for name in settings:
         if name not in known:
-            raise TypeError(f"{owner} has no {what} {name!r}. Known: {', '.join(known) or 'none'}.")
+            raise TypeError(f"{owner} has no {what} {name!r}. Known: {', '.join(known) or 'none'}."
+                            f"{meant(owner, name, known)}")
 
 
 @dataclass(frozen=True)

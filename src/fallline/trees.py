@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "paths"]
+__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "of_module", "paths"]
 
 
 class Treedef:
@@ -45,7 +45,7 @@ class Treedef:
                 return self.spec.flatten_up_to(tree)
             except (ValueError, TypeError):
                 pass
-        raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree)}.")
+        raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree, what)}.")
 
     def spread(self, tree: Any) -> list[Any] | None:
         """What a tree of the same structure, or of its upper levels, has for each leaf; None if it is of another.
@@ -64,7 +64,9 @@ class Treedef:
         except ValueError:
             return None
 
-    def _difference(self, tree: Any) -> str:
+    def _difference(self, tree: Any, what: str) -> str:
+        if hasattr(tree, "named_parameters"):
+            return f"got a {type(tree).__name__}, which is no tree: {of_module(what)}"
         if isinstance(tree, Iterator | ValuesView):
             return f"got a {type(tree).__name__}, which is no tree: pass a list, list(...)"
         if self.spec is None:
@@ -75,6 +77,13 @@ class Treedef:
         said = [f"{word} {', '.join(map(_named, some[:5]))}{' ...' if len(some) > 5 else ''}"
                 for word, some in (("missing", missing), ("unexpected", extra)) if some and tree is not None]
         return "; ".join(said) or f"got a {type(tree).__name__}"
+
+
+def of_module(what: str) -> str:
+    """What to pass where a torch module was, as its parameters or its gradients."""
+    if re.match("(the )?grad", what, re.IGNORECASE):
+        return "pass {name: p.grad for name, p in model.named_parameters()}"
+    return "pass dict(model.named_parameters())"
 
 
 def _named(path: str) -> str:

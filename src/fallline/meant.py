@@ -1,0 +1,38 @@
+"""What is meant by names of settings that are not known here: those of other libraries, and slips of the finger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["meant"]
+
+_SAME = {"learning_rate": "lr", "step_size": "lr", "epsilon": "eps", "b1": "beta1", "b2": "beta2", "beta_1": "beta1",
+         "beta_2": "beta2"}  # fmt: skip
+_VARIANTS = {
+    ("SGD", "momentum"): "Momentum", ("SGD", "nesterov"): "Nesterov", ("Momentum", "nesterov"): "Nesterov",
+    ("Adam", "nesterov"): "Nadam", ("AdamW", "nesterov"): "NadamW", ("Adam", "amsgrad"): "AMSGrad",
+}  # fmt: skip
+
+
+def meant(owner: str, name: str, known: Iterable[str]) -> str:
+    """The remedy for a setting that `owner` does not have, as a sentence with a space before it; "" if none is clear.
+
+    >>> meant("AdamW", "betas", ["lr", "beta1", "beta2"]), meant("SGD", "rho", ["lr"])
+    (' Write beta1=..., beta2=... in its place.', '')
+    >>> meant("SGD", "momentum", ["lr"]), meant("Muon", "momentun", ["lr", "momentum"])
+    (' That is an optimizer of its own: fallline.Momentum.', ' Did you mean momentum?')
+    """
+    from difflib import get_close_matches  # for an error alone
+
+    known = list(known)
+    instead = [k for k in known if re.fullmatch(r"beta\d", k)] if name == "betas" else [_SAME.get(name, "")]
+    if instead and set(instead) <= set(known):
+        return f" Write {', '.join(f'{k}=...' for k in instead)} in its place."
+    if (owner, name) in _VARIANTS:
+        return f" That is an optimizer of its own: fallline.{_VARIANTS[owner, name]}."
+    if name == "weight_decay" and "lr" in known:
+        return (" It is a link of a chain: fallline.chain(..., fallline.weight_decay(rate)), as in AdamW; "
+                "fallline.chain(fallline.l2(rate), ...) adds it to the gradient.")
+    close = get_close_matches(name, known, 1)
+    return f" Did you mean {close[0]}?" if close else ""
