@@ -344,7 +344,7 @@ def test_a_state_that_does_not_fit_one_part_changes_nothing_in_any():
             with pytest.raises((TypeError, ValueError), match=message):
                 opt.load_state_dict({**good, "parts": {**good["parts"], part: wrong}})
             assert everything_of(opt) == before
-    for wrong, message in ((fl.Adam().state_dict(), "state of a partition"), ({**good, "format": 2}, "format 2"),
+    for wrong, message in ((fl.Adam().state_dict(), "that of no partition"), ({**good, "format": 2}, "format 2"),
                            ([], "Got a list"), ({**good, "skipped": -1}, "skipped")):
         with pytest.raises(ValueError, match=message):
             opt.load_state_dict(wrong)
@@ -476,6 +476,9 @@ def test_a_part_can_be_looked_at_and_set_but_not_stepped():
         with pytest.raises(BusyOptimizer, match="part of a partition"):
             act()
     assert part.t == 1
+    for whole, known in ((opt, "weights, rest"), (RECIPES["mask"](), "stepped")):
+        with pytest.raises(KeyError, match=f"There is no part 'bias' that steps leaves. Known: {known}"):
+            whole.parts["bias"]
     for free in (part.fresh(), copy.deepcopy(part), pickle.loads(pickle.dumps(part))):
         free.reset()
         free.step(a_tree(0), a_tree(1))
@@ -920,13 +923,13 @@ def test_a_file_of_a_partition_that_does_not_fit_is_refused_by_name(tmp_path):
     for call, message in (
         (lambda: fl.load(path), r"give it again, fl.load\(path, label=...\)"),
         (lambda: fl.load(path, label=by_rank), r"give it again, fl.load\(path, \*\*{'weights.lr': ...}\)"),
-        (lambda: fl.Adam().load(path), "A state is a dict"),
+        (lambda: fl.Adam().load(path), "that of a partition or mask with the parts weights, rest, and Adam is n"),
         (lambda: RECIPES["mask"]().load(path), "The parts of the state must be those here: stepped, left"),
         (lambda: fl.partition({"weights": fl.Adam(), "rest": fl.SGD()}, by_rank).load(path), "Part 'weights'"),
     ):  # fmt: skip
         with pytest.raises(fl.CheckpointError, match=message):
             call()
     fl.Adam().save(path)
-    with pytest.raises(fl.CheckpointError, match="state of a partition"):
+    with pytest.raises(fl.CheckpointError, match="no partition but of an optimizer by itself, of the rules adam"):
         other.load(path)
     assert everything_of(other) == before

@@ -172,6 +172,8 @@ def with_array(d, array, slot="m", path="a"):
 
 
 BAD = {
+    "a partition's": (lambda d: fl.mask(lambda path: True, fl.Adam()).state_dict(),
+                      "that of a partition or mask with the parts stepped, left, and Adam is none: load it into"),
     "no dict": (lambda d: [1], "A state is a dict as state_dict.*Got a list"),
     "a missing key": (lambda d: without(d, "t"), "with the keys format.*Got the keys"),
     "an unknown key": (lambda d: {**d, "step": 1}, "A state is a dict"),

@@ -10,7 +10,7 @@ from fallline.chain import Chain
 from fallline.options import Options
 from fallline.schema import Rule
 
-__all__ = ["Slots", "SlotsOfParts", "docstring_of", "signature_of"]
+__all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "signature_of"]
 
 
 class Slots(dict[str, Any]):
@@ -34,6 +34,13 @@ class SlotsOfParts(dict[str, Any]):
         first = next(iter(self))
         raise KeyError(f"There is no part {name!r}; a partition has its state part by part, opt.state[{first!r}]. "
                        f"Known: {', '.join(self)}.")
+
+
+class PartsByName(dict[str, Any]):
+    """The parts of a partition by name; asked for another, it says which there are."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(f"There is no part {name!r} that steps leaves. Known: {', '.join(self)}.")
 
 
 def signature_of(rule: Rule) -> inspect.Signature:

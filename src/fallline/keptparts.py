@@ -74,6 +74,10 @@ class KeptParts(Optimizer):
                 "parts": {name: own and plain(own) for name, own in live["parts"].items()}}
 
     def _checked_state(self, d: Any) -> _Loaded:
+        if isinstance(d, Mapping) and isinstance(d.get("rules"), Mapping):
+            raise ValueError(f"The state is that of no {self.kind} but of an optimizer by itself, of the rules "
+                             f"{', '.join(map(str, d['rules']))}: load it into such a one, or make one of its file, "
+                             "fallline.load.")
         if not isinstance(d, Mapping) or set(d) != set(KEYS):
             got = f"the keys {', '.join(map(str, d)) or 'none'}" if isinstance(d, Mapping) else f"a {type(d).__name__}"
             raise ValueError(f"A state of a {self.kind} is a dict as its state_dict() gives it, with the keys "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline.chain import written
-from fallline.describing import Slots, SlotsOfParts
+from fallline.describing import PartsByName, Slots, SlotsOfParts
 from fallline.divided import Divided
 from fallline.errors import FormulaError
 from fallline.optimizer import Optimizer
@@ -171,7 +171,7 @@ class Partition(SteppedParts):
         >>> opt
         partition({'weights': Adam(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08), 'rest': SGD(lr=0.5)}, <lambda>)
         """
-        return MappingProxyType(self._parts)
+        return MappingProxyType(PartsByName(self._parts))
 
     @property
     def _count(self) -> np.ndarray:  # type: ignore[override]

@@ -123,6 +123,9 @@ def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
 
     Raises ValueError or TypeError, naming what is wrong.
     """
+    if isinstance(d, Mapping) and isinstance(d.get("parts"), Mapping):
+        raise ValueError(f"The state is that of a partition or mask with the parts {', '.join(map(str, d['parts']))}, "
+                         f"and {chain.title} is none: load it into such a one, or make one of its file, fallline.load.")
     if not isinstance(d, Mapping) or sorted(map(str, d)) != sorted(KEYS):
         got = f"a {type(d).__name__}" if not isinstance(d, Mapping) else f"the keys {', '.join(map(str, d)) or 'none'}"
         raise ValueError(f"A state is a dict as state_dict() gives it, with the keys {', '.join(KEYS)}. Got {got}.")
