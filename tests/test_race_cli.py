@@ -43,14 +43,21 @@ def test_bad_arguments_get_one_clear_line_and_exit_code_2(capsys, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
     Path("empty.py").write_text("THING = 3\n")
+    Path("own.py").write_text(OWN)
     for arguments, said in (
         (["--problem", "digit"], "problem must be one of digits, rosenbrock"),
         (["--problem", "nowhere.py:x"], "There is no file"),
         (["--problem", "no.such.module:x"], "'no.such.module', which is not importable"),
-        (["--problem", "empty.py:x"], "empty.py has no 'x'. It has: THING"),
+        (["--problem", "empty.py:x"], "empty.py has no 'x'. Problems and functions of a seed there: none."),
+        (["--problem", "own.py:x"], "own.py has no 'x'. Problems and functions of a seed there: mine, ready, wrong."),
+        (["--optimizers", "own.py:x"], "own.py has no 'x'. Optimizers and rules there: half."),
+        (["--problem", "own.py:pair"], "returns one. pair(seed) raised TypeError ('int' object is not subscriptable)."),
+        (["--problem", "own.py:pair"], "One of the parameters goes into it: Problem(start, value_and_grad)."),
         (["--problem", "empty.py:THING"], "problem must be a Problem, a function of the seed or a name. Got 3."),
         (["--optimizers", "Adamm"], "optimizers must be among SGD"),
         (["--optimizers", ","], "at least one"),
+        (["--optimizers", "Muon,", "Adam"], "A list has commas and no spaces, or stands in quotes: --optimizers Muon,"),
+        (["--optimizers", "Muon", ",Adam"], "A list has commas and no spaces, or stands in quotes"),
         (["--repeats", "0"], "repeats must be at least 1. Got 0."),
         (["--steps", "0"], "steps must be at least 1. Got 0."),
         (["--jobs", "0"], "jobs must not be 0"),
@@ -100,6 +107,12 @@ def mine(seed):
     scale = Scale(2.0)
     start = np.random.default_rng(seed).standard_normal(3)
     return fl.race.Problem(start, lambda x: (float(x @ x), scale.by * x), target=1e-3, name="mine")
+
+def pair(x):
+    return x[0]**2, 2*x
+
+ready = mine(0)
+weights = np.ones(3)
 
 def wrong(seed):
     return fl.race.Problem(np.ones(3), lambda x: (float(x @ x), 3 * x), name="wrong")

@@ -228,3 +228,10 @@ def test_optimisers_of_one_class_are_told_apart_by_their_settings():
     assert [contender.name for contender in found] == ["SGD(lr=0.1)", "SGD(lr=0.2)"]
     with pytest.raises(ValueError, match=r"SGD.* twice"):
         contenders(["SGD", fl.SGD])
+
+
+def test_optimisers_in_a_dict_race_under_its_keys_and_claims_are_of_those_under_their_own():
+    found = contenders({"low": fl.SGD(0.1), "high": "sgd", "Adam": fl.SGD, "Lion": fl.Lion})
+    assert [contender.name for contender in found] == ["low", "high", "Adam", "Lion"]
+    assert [contender.usual for contender in found] == [False, False, False, True]
+    assert [contender.optimizer(0.5).lr for contender in found] == [0.5] * 4

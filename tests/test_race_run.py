@@ -239,9 +239,21 @@ def test_bad_arguments_are_refused_before_anything_runs():
         ({"optimizers": []}, "at least one"),
         ({"optimizers": ["Adamm"]}, "optimizers must be among SGD, Momentum"),
         ({"optimizers": [3]}, "optimizers must be names"),
+        ({"optimizers": fl.Adam}, r"optimizers must be a list .*Got the class Adam: put it in a list"),
+        ({"optimizers": fl.Adam(0.1)}, r"optimizers must be a list .*Got Adam\(lr=0.1"),
+        ({"optimizers": "Adam"}, "optimizers must be a list .*Got 'Adam': put it in a list"),
+        ({"optimizers": {}}, "at least one"),
+        ({"optimizers": {3: fl.Adam}}, "optimizers, a dict, must have names as its keys. Got 3"),
         ({"problem": "digit"}, "problem must be one of digits, rosenbrock"),
         ({"problem": 3}, "problem must be a Problem"),
-        ({"problem": lambda seed: 3}, "must return a fallline.race.Problem"),
+        ({"problem": lambda seed: 3}, r"must return a fallline.race.Problem. Got int\.$"),
+        ({"problem": lambda seed: seed["a"]}, "^'int' object is not subscriptable$"),
+        ({"problem": lambda x: (float(x @ x), 2 * x)}, r"raised TypeError \(unsup.*goes into it: Problem\(start, "),
+        ({"problem": lambda x: (x**2, 2 * x)}, "Got tuple. One of the parameters goes into it: Problem"),
+        ({"problem": lambda x, batch: 3}, r"a function of the seed that returns one.*raised TypeError .*missing 1"),
+        ({"problem": fl.race.Problem(np.ones(2), lambda x: x @ x, name="dot")},
+         r"value_and_grad of dot must return a pair \(value, gradient\). Got float64"),
+        ({"problem": fl.race.Problem(np.ones(2), lambda x: (x, x))}, r"the value a real number. Got ndarray of shape"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             run(**{"problem": "bowl", "jobs": 1} | arguments)

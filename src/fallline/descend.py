@@ -21,7 +21,7 @@ from fallline.showing import brief
 if TYPE_CHECKING:
     from fallline.resume import Record
 
-__all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "remedy", "stops"]
+__all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "pair", "remedy", "stops"]
 
 
 class Status(Enum):
@@ -256,9 +256,9 @@ def _follow(
 
 def _evaluator(value_and_grad: Callable[..., Any], batches: Any) -> Callable[[Any, int], tuple[float, Any]]:
     if batches is None:
-        return lambda params, t: _pair(value_and_grad(params))
+        return lambda params, t: pair(value_and_grad(params), "descend")
     batch = _batch_at(batches)
-    return lambda params, t: _pair(value_and_grad(params, batch(t)))
+    return lambda params, t: pair(value_and_grad(params, batch(t)), "descend")
 
 
 def _batch_at(batches: Any) -> Callable[[int], Any]:
@@ -274,14 +274,15 @@ def _batch_at(batches: Any) -> Callable[[int], Any]:
     return lambda t: batches[t % len(batches)]
 
 
-def _pair(result: Any) -> tuple[float, Any]:
+def pair(result: Any, owner: str) -> tuple[float, Any]:
+    """What value_and_grad of `owner` returned, as value and gradient; a TypeError if it is no such pair."""
     try:
         value, grad = result
     except (TypeError, ValueError):
         raise TypeError(
-            f"value_and_grad of descend must return a pair (value, gradient). Got {type(result).__name__}."
+            f"value_and_grad of {owner} must return a pair (value, gradient). Got {type(result).__name__}."
         ) from None
-    return number(value, "value_and_grad of descend must return (value, gradient), the value a real number"), grad
+    return number(value, f"value_and_grad of {owner} must return (value, gradient), the value a real number"), grad
 
 
 def _trouble(walk: Walk, values: list[float]) -> str | None:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _NEEDED = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "plotly": "plotly", "scipy": "scipy"}
 _NEEDED |= {"sklearn": "scikit-learn", "threadpoolctl": "threadpoolctl"}
@@ -41,7 +41,7 @@ class Interrupted(KeyboardInterrupt):
 
 def run(
     problem: ProblemSource = "digits",
-    optimizers: Sequence[OptimizerSource] | None = None,
+    optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None = None,
     *,
     steps: int = STEPS,
     repeats: int = REPEATS,
@@ -55,7 +55,8 @@ def run(
     ----------
     problem: a `Problem`, a function of the seed that returns one, the name of one of the race's own (digits,
         rosenbrock, beale, saddle, bowl, himmelblau), "package.module:name" or "file.py:name".
-    optimizers: names, Optimizer classes, Optimizers (chains, partitions), rules or "module:rule"; None for the ten.
+    optimizers: names, Optimizer classes, Optimizers (chains, partitions), rules or "module:rule"; a dict of
+        these by the names that the report should have; None for the ten.
         What is tuned is `lr`; where there is none, the first hyper-parameter that is no fraction. A number is
         replaced; of schedules, of settings by leaf, path or coordinate and of the rates of several parts a common
         factor is tuned, so that their shape and zeros stay: "lr × 3".

@@ -29,7 +29,10 @@ def call(arguments: Sequence[str] | None) -> NoReturn:
     except typer.Abort:  # Ctrl-C before the race began
         _fail("interrupted", INTERRUPTED)
     except UsageError as error:
-        _fail(error.format_message())
+        given = sys.argv[1:] if arguments is None else arguments
+        spaced = any(text.startswith(",") or text.endswith(",") for text in given)
+        hint = " A list has commas and no spaces, or stands in quotes: --optimizers Muon,Adam" if spaced else ""
+        _fail(error.format_message() + hint)
     raise SystemExit(code or 0)
 
 

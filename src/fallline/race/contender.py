@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from fallline.optimizer import Optimizer
 from fallline.optimizers import TEN
 from fallline.race.load import OptimizerSource, find_optimizer, placed
 from fallline.race.tuned import Tuned, chains, tuned
-from fallline.showing import shown
+from fallline.showing import brief, shown
 
 DECAY = re.compile(r"(.*\.)?(\w+\.weight_decay|(l2|weight_decay)\d*\.rate)")  # a modifier may be numbered
 NAME_ROOM = 16
@@ -23,9 +23,9 @@ NAME_ROOM = 16
 class Contender:
     """What the race needs of one optimiser; `source` stays as given, so that worker processes can resolve it anew.
 
-    `judged_at`: "params", "rest" or "averaged", see `reported`. `usual`: whether it is a named optimiser with the
-    settings of its class, its tuned rate aside. `of_matrices`: whether a rule is a function of whole leaves, which may
-    do something else for a matrix than for a vector.
+    `judged_at`: "params", "rest" or "averaged", see `reported`. `usual`: whether it is a named optimiser, under its own
+    name, with the settings of its class, its tuned rate aside. `of_matrices`: whether a rule is a function of whole
+    leaves, which may do something else for a matrix than for a vector.
     """
 
     name: str
@@ -66,23 +66,38 @@ def reported(optimizer: Optimizer, params: Any) -> Any:
     return treedef.unflatten([leaf if average is None else average for leaf, average in zip(leaves, kept, strict=True)])
 
 
-def contenders(sources: Sequence[OptimizerSource] | None) -> list[Contender]:
-    """The contenders for what the user named; None stands for the ten.
+def contenders(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None) -> list[Contender]:
+    """The contenders for what the user named; None stands for the ten. Those of a dict have its keys as names.
 
     Raises
     ------
-    ValueError
-        No optimiser was named, one was named twice, or one has nothing to tune.
+    ValueError, TypeError
+        No optimiser was named, one was named twice, one has nothing to tune, or this is no list or dict of them.
     """
-    sources = list(TEN) if sources is None else [placed(source) for source in sources]
-    if not sources:
+    own = _own_names(sources)
+    listed = list(TEN) if sources is None else list(sources.values() if isinstance(sources, Mapping) else sources)
+    if not listed:
         raise ValueError("optimizers must name at least one. Got none.")
-    given = [find_optimizer(source) for source in sources]
+    listed = [placed(source) for source in listed]
+    given = [find_optimizer(source) for source in listed]
     settled = [tuned(optimizer._chain.title, optimizer) for optimizer in given]
-    names = _names(given, settled)
+    names = own or _names(given, settled)
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"optimizers must differ from each other. Got {twice[0]} twice.")
-    return [_contender(*entry) for entry in zip(names, sources, given, settled, strict=True)]
+    return [_contender(*entry) for entry in zip(names, listed, given, settled, strict=True)]
+
+
+def _own_names(sources: Any) -> list[str]:
+    """The names that the user gave; none if that is a list."""
+    if isinstance(sources, str) or not isinstance(sources, Iterable | None):
+        raise TypeError("optimizers must be a list of optimizers, or a dict of them by name. "
+                        f"Got {brief(sources)}: put it in a list.")
+    if not isinstance(sources, Mapping):
+        return []
+    for name in sources:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"optimizers, a dict, must have names as its keys. Got {brief(name)}.")
+    return list(sources)
 
 
 def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled: Tuned) -> Contender:
@@ -90,7 +105,8 @@ def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled
     averaging, resting = (any(found) for found in ((rules.average in c.rules for c in own), (c.rule.rest for c in own)))
     judged_at = "averaged" if averaging else "rest" if resting else "params"
     of_matrices = any(chain.rule.whole_leaf for chain in own)
-    return Contender(name, source, repr(optimizer), settled, judged_at, _is_usual(optimizer, settled), of_matrices)
+    usual = name == optimizer._chain.title and _is_usual(optimizer, settled)
+    return Contender(name, source, repr(optimizer), settled, judged_at, usual, of_matrices)
 
 
 def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
@@ -116,7 +132,7 @@ def _beginning(text: str) -> str:
     """As much of a setting as a name has room for: of a schedule what it is called.
 
     >>> _beginning("cosine(peak=0.1, steps=20)"), _beginning("{'W': 0.1, 'b': 0.01}"), _beginning("0.05")
-    ('cosine', "{'W': 0.1, 'b'…", '0.05')
+    ('cosine', "{'W': 0.1, 'b':…", '0.05')
     """
     if len(text) <= NAME_ROOM:
         return text

@@ -20,6 +20,7 @@ from fallline.race.digits import digits
 from fallline.race.problem import Problem
 from fallline.race.surfaces import SURFACES, near_start
 from fallline.schema import Rule
+from fallline.showing import brief
 
 ProblemSource = Any  # a name, a Problem, a function of the seed
 OptimizerSource = Any  # a name, "module:rule", a class, an Optimizer, a rule
@@ -59,11 +60,27 @@ def problem_at(source: ProblemSource, seed: int) -> Problem:
     if isinstance(made, Problem):
         return made
     if not callable(made):
-        raise TypeError(f"problem must be a Problem, a function of the seed or a name. Got {made!r}.")
-    problem = made(seed)
+        raise TypeError(f"problem must be a Problem, a function of the seed or a name. Got {brief(made)}.")
+    remedy = "" if _is_of_seed(made) else " One of the parameters goes into it: Problem(start, value_and_grad)."
+    try:
+        problem = made(seed)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if not remedy:
+            raise
+        raise TypeError(f"problem must be a fallline.race.Problem or a function of the seed that returns one. "
+                        f"{_name_of(made)}(seed) raised {type(error).__name__} ({error}).{remedy}") from error
     if not isinstance(problem, Problem):
-        raise TypeError(f"{_name_of(made)}(seed) must return a fallline.race.Problem. Got {type(problem).__name__}.")
+        raise TypeError(f"{_name_of(made)}(seed) must return a fallline.race.Problem. Got {type(problem).__name__}."
+                        f"{remedy}")
     return problem
+
+
+def _is_of_seed(function: Callable[..., Any]) -> bool:
+    """Whether a function says itself that it is one of the seed."""
+    try:
+        return any("seed" in name for name in inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
 
 
 def find_problem(source: str | Place) -> Problem | Callable[[int], Problem]:
@@ -108,14 +125,27 @@ def _import(place: Place, what: str) -> Any:
     else:
         module = _module(module_name, what)
     if not hasattr(module, name):
-        public = ", ".join(sorted(n for n in vars(module) if not n.startswith("_") and not _imported(module, n)))
-        raise ValueError(f"{module_name} has no {name!r}. It has: {public or 'nothing public'}.")
+        sought, fits = _SOUGHT[what]
+        known = ", ".join(sorted(n for n, thing in vars(module).items() if n[0] != "_" and fits(thing, module)))
+        raise ValueError(f"{module_name} has no {name!r}. {sought} there: {known or 'none'}.")
     return getattr(module, name)
 
 
-def _imported(module: ModuleType, name: str) -> bool:
-    thing = getattr(module, name)
-    return inspect.ismodule(thing) or getattr(thing, "__module__", module.__name__) != module.__name__
+def _is_problem(thing: Any, module: ModuleType) -> bool:
+    own = inspect.isfunction(thing) and thing.__module__ == module.__name__
+    return isinstance(thing, Problem) or (own and _is_of_seed(thing))
+
+
+def _is_optimizer(thing: Any, module: ModuleType) -> bool:
+    if isinstance(thing, type):
+        return issubclass(thing, Optimizer) and thing.__module__ == module.__name__
+    return isinstance(thing, Optimizer | Rule)
+
+
+_SOUGHT = {
+    "problem": ("Problems and functions of a seed", _is_problem),
+    "optimizers": ("Optimizers and rules", _is_optimizer),
+}
 
 
 def _module(name: str, what: str) -> ModuleType:

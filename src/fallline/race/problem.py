@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
+from fallline.descend import pair
 
 ValueAndGrad = Callable[..., tuple[float, Any]]
 Batches = Sequence[Any] | Callable[[int], Any]
@@ -123,11 +124,12 @@ def check_gradient(problem: Problem, directions: int = 5) -> None:
 
     Raises
     ------
-    ValueError
-        The gradient is not that of the value, is not finite, or has another structure than the parameters.
+    ValueError, TypeError
+        The gradient is not that of the value, is not finite, or has another structure than the parameters; or there is
+        none.
     """
     leaves, treedef = trees.flatten(problem.params)
-    value, gradient = problem.first_value_and_grad(problem.params)
+    value, gradient = pair(problem.first_value_and_grad(problem.params), problem.name)
     slopes, _ = trees.flatten(gradient)
     shapes = [np.shape(leaf) for leaf in leaves]
     if len(slopes) != len(leaves) or [np.shape(slope) for slope in slopes] != shapes:

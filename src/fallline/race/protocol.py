@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,10 @@ class Race:
     """One race: `go` runs it, and what has finished can be read at any time, after an interrupt too."""
 
     def __init__(
-        self, problem: ProblemSource, optimizers: Sequence[OptimizerSource] | None, settings: Settings
+        self,
+        problem: ProblemSource,
+        optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None,
+        settings: Settings,
     ) -> None:
         self.settings = settings
         self.source = problem = placed(problem)
