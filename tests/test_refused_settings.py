@@ -164,6 +164,14 @@ def test_a_setting_by_the_name_that_others_give_it_gets_the_name_here_where_that
         fl.OPTIMIZERS[name](**{given: 0.9})
 
 
+def test_names_in_chains_are_told_from_those_of_their_links():
+    chain = fl.SGD(), fl.weight_decay()
+    with pytest.raises(TypeError, match=r"no hyper-parameter 'weight_decay'. Known: lr, rate, .*weight_decay\.rate\.$"):
+        fl.Optimizer(*chain, weight_decay=0.1)
+    with pytest.raises(TypeError, match=r"'sgd\.lrr'.* Did you mean sgd\.lr\?$"):
+        fl.Optimizer(*chain, **{"sgd.lrr": 0.1})
+
+
 @every_optimiser
 def test_an_unknown_attribute_is_refused_and_the_known_ones_are_listed(name):
     opt = fl.OPTIMIZERS[name]()

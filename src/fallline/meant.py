@@ -31,8 +31,8 @@ def meant(owner: str, name: str, known: Iterable[str]) -> str:
         return f" Write {', '.join(f'{k}=...' for k in instead)} in its place."
     if (owner, name) in _VARIANTS:
         return f" That is an optimizer of its own: fallline.{_VARIANTS[owner, name]}."
-    if name == "weight_decay" and "lr" in known:
+    if name == "weight_decay" and "lr" in known and "weight_decay.rate" not in known:
         return (" It is a link of a chain: fallline.chain(..., fallline.weight_decay(rate)), as in AdamW; "
                 "fallline.chain(fallline.l2(rate), ...) adds it to the gradient.")
-    close = get_close_matches(name, known, 1)
+    close = get_close_matches(name, [k for k in known if k.count(".") == name.count(".")], 1)
     return f" Did you mean {close[0]}?" if close else ""
