@@ -154,6 +154,7 @@ def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(name):
     ("SGD", "momentum", r"an optimizer of its own: fallline\.Momentum"),
     ("SGD", "nesterov", r"an optimizer of its own: fallline\.Nesterov"),
     ("Adam", "weight_decay", r"fallline\.chain\(\.\.\., fallline\.weight_decay\(rate\)\)"),
+    ("Adam", "params", r"Pass parameters to step: opt\.step\(params, grads\)\.$"),
     ("Muon", "momentun", "Did you mean momentum"),
     ("RMSProp", "alpha", r"Known: lr, rho, eps\.$"),
     ("SGD", "betas", r"Known: lr\.$"),

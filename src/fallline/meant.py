@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["meant"]
+__all__ = ["REMEDY", "meant"]
+
+REMEDY = "pass parameters to step: opt.step(params, grads)"
 
 _SAME = {"learning_rate": "lr", "step_size": "lr", "epsilon": "eps", "b1": "beta1", "b2": "beta2", "beta_1": "beta1",
          "beta_2": "beta2"}  # fmt: skip
@@ -29,6 +31,8 @@ def meant(owner: str, name: str, known: Iterable[str]) -> str:
     instead = [k for k in known if re.fullmatch(r"beta\d", k)] if name == "betas" else [_SAME.get(name, "")]
     if instead and set(instead) <= set(known):
         return f" Write {', '.join(f'{k}=...' for k in instead)} in its place."
+    if name in ("params", "parameters"):
+        return f" {REMEDY.capitalize()}."
     if (owner, name) in _VARIANTS:
         return f" That is an optimizer of its own: fallline.{_VARIANTS[owner, name]}."
     if name == "weight_decay" and "lr" in known and "weight_decay.rate" not in known:

@@ -20,6 +20,7 @@ from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
+from fallline.meant import REMEDY
 from fallline.numbers import totals_of
 from fallline.options import Options
 from fallline.points import averages, keeps_none, loaded_averages, point_at
@@ -27,7 +28,7 @@ from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settable import Settable
-from fallline.settings import REMEDY, looks_like_parameters, renewed
+from fallline.settings import looks_like_parameters, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
 from fallline.trace import is_built_in

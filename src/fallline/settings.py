@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
+from fallline.meant import REMEDY
 from fallline.ops import namespace
 from fallline.schema import WHOLE, Hyper
 from fallline.showing import brief, shown
@@ -94,9 +95,6 @@ def _as_array(value: Any) -> np.ndarray | None:
         return host(value)
     except TypeError:  # a tracer of JAX
         return None
-
-
-REMEDY = "pass parameters to step: opt.step(params, grads)"
 
 
 def looks_like_parameters(value: Any) -> bool:
