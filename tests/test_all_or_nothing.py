@@ -282,6 +282,8 @@ def bad_schedule(kind):
 def bad_state(spoil, needs_leaves=False):
     def calls(whole, seed):
         d = whole.opt.state_dict()
+        if whole.opt._bound is None and not d["state"] and spoil is BAD_STATES["a leaf too few"]:
+            return  # nothing says yet that there is another leaf
         if d["leaves"] or not needs_leaves:
             bad = spoil(d)
             yield lambda: whole.opt.load_state_dict(bad), bad

@@ -155,7 +155,7 @@ class Run:
         self.step([self.params[0], *g[1:]])
 
     def step_by_another_parameter(self, g):
-        self.step([*g[:2], self.params[1][0, :1].reshape(()), g[3]])
+        self.step([*g[:2], self.params[1].real[0, :1].reshape(()), g[3]])
 
     def step_by_the_state(self, g):
         slots = next(iter(self.opt.state.values()), g)

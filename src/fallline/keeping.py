@@ -193,14 +193,14 @@ class Keeping:
         def loaded() -> None:
             with guarding(path):
                 state = self._checked_state(contents.state)
-            divided = self._divided_for(contents.params)  # which asks a function of the user's
+            divided = self._divided_for(path, contents.params)
             with guarding(path):
                 self._check_division(divided, state)
                 self._load(state)
 
         self._turn.take(loaded)
 
-    def _divided_for(self, params: Any) -> Any:
+    def _divided_for(self, path: Path, params: Any) -> Any:
         """How parameters of a file, None if it has none, are divided among parts; None where there are none."""
 
     def _check_division(self, divided: Any, loaded: Any) -> None:

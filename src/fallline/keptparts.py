@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fallline.divided import Divided
 from fallline.fingerprint import described
@@ -13,6 +13,9 @@ from fallline.optimizer import Optimizer
 from fallline.schema import brief
 from fallline.settings import renewed
 from fallline.statedict import FORMAT, Known, Loaded, check_fits, count, known_of, plain
+
+if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
+    from fallline.tensorfile import Path
 
 __all__ = ["KeptParts"]
 
@@ -101,8 +104,13 @@ class KeptParts(Optimizer):
     def _load_copies(self, loaded: _Loaded) -> None:  # type: ignore[override]
         self._load(loaded if self._takes_now(loaded) else loaded.copied())
 
-    def _divided_for(self, params: Any) -> Divided | None:
-        return None if params is None or self._bound is not None else self._divided(params, self._label)[0]
+    def _divided_for(self, path: Path, params: Any) -> Divided | None:
+        from fallline.tensorfile import guarding
+
+        if params is None or self._bound is not None:
+            return None
+        with contextlib.nullcontext() if callable(self._label) else guarding(path):  # a function's errors are its own
+            return self._divided(params, self._label)[0]
 
     def _check_division(self, divided: Divided | None, loaded: _Loaded) -> None:
         if divided is not None:
