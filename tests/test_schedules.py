@@ -347,7 +347,7 @@ REFUSED = {
     "S.join([lambda: 1], [])":
         "schedules[0] of join, a schedule, must be a function of one argument, the number of completed steps. "
         "Got <lambda>().",
-    "S.cosine(0.1, step=100)": "cosine has no parameter 'step'. Known: peak, steps, warmup, end.",
+    "S.cosine(0.1, step=100)": "cosine has no parameter 'step'. Known: peak, steps, warmup, end. Did you mean steps?",
     "S.cosine()": "cosine needs peak and steps. Its parameters: peak, steps, warmup=0, end=0.0.",
     "S.cosine(steps=100)": "cosine needs peak. Its parameters: peak, steps, warmup=0, end=0.0.",
     "S.cosine(0.1, 100, peak=0.1)": "peak of cosine was given twice, by position and by name.",
