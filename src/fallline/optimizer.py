@@ -70,6 +70,7 @@ class Optimizer(Settable):
     __signature__: ClassVar[inspect.Signature]
     # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
     __call__: Callable[..., Any]
+    _within: Callable[..., Optimizer]  # of a partition, which stands below too: the same among links around it
     _bound: Bound | None
     _waiting: Known | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
@@ -426,10 +427,6 @@ class Optimizer(Settable):
         other._turn = Turn()
         other._forget()
         return other
-
-    def _within(self, before: Sequence[Any], after: Sequence[Any], options: Options) -> Optimizer:
-        """The optimizer of a chain in which this one, which is of several chains, stands between these links."""
-        raise NotImplementedError
 
     def __copy__(self) -> Optimizer:
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
