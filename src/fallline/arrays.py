@@ -11,13 +11,13 @@ import numpy as np
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
 from fallline.showing import brief
-from fallline.trees import of_module
+from fallline.trees import copy, of_module
 
 __all__ = [
     "CASTABLE", "STEPPED",
     "as_number", "cast", "detached", "dtype_name", "dtype_named", "dtype_of", "filled_like", "host", "is_complex",
     "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
-    "non_finite", "split", "view", "widened",
+    "non_finite", "owned", "split", "view", "widened",
 ]  # fmt: skip
 
 SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
@@ -182,6 +182,11 @@ def detached(leaf: Any) -> Any:
     return leaf.detach() if hasattr(leaf, "detach") else leaf
 
 
+def owned(array: Any) -> Any:
+    """A copy of an array of any library, in memory of its own; of NumPy a plain one, wherever it lies (`np.memmap`)."""
+    return np.array(array) if isinstance(array, np.ndarray) else copy(array)
+
+
 def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """A new C-contiguous array of the leaf's kind: of its subclass of ndarray, a torch tensor, or plain."""
     if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:  # a subclass keeps what it carries
@@ -197,10 +202,11 @@ def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
 
 
 def model(leaf: Any, kind: str) -> Any:
-    """What to keep of a leaf of a kind (`kind_of`) for `new_like` and `as_number`: a number itself, of an array in host
-    memory an empty one, and of others, whose state is of their library, nothing."""
+    """What to keep of a leaf of a kind (`kind_of`) for `new_like` and `as_number`: a number itself, of a tensor or of a
+    subclass of ndarray an empty one, and of others nothing: plain arrays need none, and the state of other libraries
+    is theirs."""
     if kind == "numpy":
-        return np.empty_like(leaf, shape=(0,) * leaf.ndim)
+        return None if type(leaf) is np.ndarray else np.empty_like(leaf, shape=(0,) * leaf.ndim)
     return leaf if kind == "number" else leaf.new_empty(0) if kind == "torch" else None
 
 

@@ -20,6 +20,7 @@ from fallline.arrays import (
     kind_of,
     library,
     model,
+    owned,
     widened,
 )
 from fallline.chain import Chain
@@ -34,6 +35,9 @@ from fallline.threads import Turn
 from fallline.trees import Treedef, flatten, paths
 
 __all__ = ["Bound", "leaves_of"]
+
+# of a Bound, what is of this process and its memory, or another's that has it
+_HERE_ONLY = ("count", "_turn", "_settings", "given", "_kernels", "host", "state_ranges", "fast", "disjoint")
 
 
 class Bound:
@@ -122,17 +126,39 @@ class Bound:
                     _fill(array, start)
         self.state_ranges = [(*byte_range(a), a) for a in arenas if a.size]
 
-    def __getstate__(self) -> dict[str, Any]:
-        here_only = ("_kernels", "host", "state_ranges", "fast")  # of this process and this memory
-        return {k: v for k, v in self.__dict__.items() if k not in here_only} | {"disjoint": {}, "fast": {}}
+    # ---- carried elsewhere ---
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._kernels = {}
+    def apart(self) -> Bound:
+        """The same in memory of its own, to be copied or pickled: who has it may read it when this one has stepped on.
+
+        It steps only once it is `settle`d.
+        """
+        other = self.aside()
+        other.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
+        other.missed, other.numbers = self.missed.copy(), self.numbers.copied()
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in _HERE_ONLY}
+
+    def __deepcopy__(self, memo: Any) -> Bound:
+        return self  # one that is `apart`: nobody else has it
+
+    def settle(self, count: np.ndarray, turn: Turn, settings: Mapping[str, Any]) -> None:
+        """Go on with that count, turn and settings, here, after `apart`.
+
+        Whatever brought it may have its arrays in memory that is not to be written, or is gone later: they are copied.
+        """
+        self.count, self._turn = count, turn
+        self.missed, self.numbers = np.array(self.missed), self.numbers.copied()
+        self.dtypes = [np.dtype(dtype.type) for dtype in self.dtypes]  # NumPy's own, known by identity
+        self.fast, self.disjoint, self._kernels = {}, {}, {}
+        self.resolve(settings)
         if self.foreign:
-            return
-        self._lay_out(dict(self.state))
-        self.host = host_engine(self._wanted)
+            self.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
+        else:
+            self._lay_out(dict(self.state))
+            self.host = host_engine(self._wanted)
 
     def aside(self) -> Bound:
         """The same, state and counts included, whose settings the optimizer's own assignments do not reach."""

@@ -36,7 +36,7 @@ class Divided:
         self._left_at: list[tuple[Any, ...]] = []  # of these, the parameters that no part steps, in a step
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_apart": {}}
+        return self.__dict__ | {"bounds": {}, "_apart": {}, "_left_at": []}  # of this memory, and the parts' own
 
     def tree(self, part: str, leaves: Sequence[Any]) -> Any:
         """The tree that a part sees."""

@@ -28,7 +28,7 @@ from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
 from fallline.settable import Settable
-from fallline.settings import looks_like_parameters, renewed
+from fallline.settings import looks_like_parameters, owned, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
 from fallline.trace import is_built_in
@@ -430,6 +430,21 @@ class Optimizer(Settable):
 
     def __copy__(self) -> Optimizer:
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._turn.join(self._carried)
+
+    def _carried(self) -> dict[str, Any]:
+        """What a copy or a pickle is made of: nothing that this optimizer writes when it steps on."""
+        return {**self.__dict__, "_count": self.t, "_bound": self._bound and self._bound.apart()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._count = np.array([state["_count"]], np.int64)
+        self._settings = {name: owned(value) for name, value in self._settings.items()}
+        self._waiting = self._waiting and self._waiting.copied()
+        if self._bound:
+            self._bound.settle(self._count, self._turn, self._settings)
 
     def _forget(self) -> None:
         self._torn = True  # should an interrupt come

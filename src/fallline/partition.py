@@ -100,9 +100,16 @@ class Partition(SteppedParts):
         for part in self._parts.values():
             part._turn, part._options = PartsTurn(self._turn), self._options
 
+    def _carried(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": {name: (type(part), part._carried()) for name, part in self._parts.items()}}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._attach()
+        self.__dict__.update(state, _parts={})
+        for name, (kind, own) in state["_parts"].items():
+            self._parts[name] = object.__new__(kind)
+            self._parts[name].__setstate__({**own, "_turn": PartsTurn(self._turn)})
+        if self._bound:
+            self._bound.bounds = {name: part._bound for name, part in self._parts.items()}
 
     def _inside(self, name: str) -> Optimizer:
         """A part as it would be by itself, without what is around all, and without state."""

@@ -16,7 +16,7 @@ from fallline.schema import WHOLE, Hyper
 from fallline.showing import brief, shown
 from fallline.trees import Treedef, flatten, holds_none, paths
 
-__all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
+__all__ = ["ByPath", "Setting", "by_path", "check", "owned", "renewed", "resolve"]
 
 Setting = Any  # float | Callable[[int], float] | np.ndarray (per coordinate)
 
@@ -65,6 +65,18 @@ def renewed(value: Any) -> Any:
         return value
     leaves, treedef = flatten(value)
     return treedef.unflatten(leaves)
+
+
+def owned(value: Any) -> Any:
+    """A setting whose arrays, too, are its own, wherever they lay."""
+    if isinstance(value, (dict, list, tuple)):
+        leaves, treedef = flatten(value)
+        return treedef.unflatten(map(owned, leaves))
+    if not isinstance(value, np.ndarray):
+        return value
+    array = np.array(value)
+    array.flags.writeable = False
+    return array
 
 
 def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:

@@ -262,8 +262,9 @@ def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
 
 
 def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
-    if type(array) is not np.ndarray or array.dtype.name not in FLOATS:
-        got = f"an array of {array.dtype}" if type(array) is np.ndarray else type(array).__name__
+    plain = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)  # in memory or in a file
+    if not plain or array.dtype.name not in FLOATS:
+        got = f"an array of {array.dtype}" if plain else type(array).__name__
         raise TypeError(f"{what} must be a NumPy array of floats. Got {got}.")
     if array.shape != shape:
         raise ValueError(f"{what} must have the shape {shape}{' of the leaf' * bool(shape)}. Got {array.shape}.")
