@@ -183,8 +183,8 @@ def detached(leaf: Any) -> Any:
 
 
 def owned(array: Any) -> Any:
-    """A copy of an array of any library, in memory of its own; of NumPy a plain one, wherever it lies (`np.memmap`)."""
-    return np.array(array) if isinstance(array, np.ndarray) else copy(array)
+    """A copy of an array of any library, in memory of its own: one that lies in a file is a plain one."""
+    return np.array(array) if isinstance(array, np.memmap) else copy(array)
 
 
 def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
