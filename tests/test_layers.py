@@ -15,7 +15,7 @@ ORDER = [
     "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass",
     "faststep", "bound", "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
     "saved", "keeping", "settable", "describing", "points", "optimizer", "optimizers", "parts", "divided", "keptparts",
-    "fastparts", "stepparts", "partof", "partition", "checkpoint", "resume", "_progress", "descend", "_scipy",
+    "fastparts", "stepparts", "partof", "partition", "checkpoint", "resume", "_progress", "_judge", "descend", "_scipy",
     "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent

@@ -151,10 +151,12 @@ def clip(x: Any, box: Box) -> None:
         np.minimum(np.maximum(leaf, low, out=leaf), high, out=leaf)
 
 
-def projected(x: Any, grad: Any, box: Box) -> list[np.ndarray]:
-    """x - clip(x - g): the gradient, but for what the bounds forbid; free of that form's cancellation."""
+def projected(x: Any, grad: Any, box: Box, uphill: bool) -> list[np.ndarray]:
+    """x - clip(x - g), uphill x - clip(x + g): the gradient, but for what the bounds forbid; free of that form's
+    cancellation."""
     leaves, grads = trees.flatten(x)[0], trees.flatten(grad)[0]
     with np.errstate(over="ignore"):  # the distance between -1e308 and 1e308
+        grads = [-g for g in grads] if uphill else grads
         return [np.minimum(np.maximum(g, leaf - high), leaf - low) for leaf, g, (low, high) in zip(leaves, grads, box)]
 
 

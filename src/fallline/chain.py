@@ -13,7 +13,7 @@ from typing import Any
 
 from fallline.errors import FormulaError
 from fallline.program import INCREMENT, Program
-from fallline.rules import accumulate
+from fallline.rules import accumulate, maximize
 from fallline.schema import Hyper, Link, Rule, unknown_setting
 from fallline.showing import brief, shown
 from fallline.trace import Traced, held, leaves_increment, trace
@@ -143,6 +143,11 @@ class Chain:
     def title(self) -> str:
         """What error messages call the chain."""
         return titled(list(self.titles.values()))
+
+    @property
+    def uphill(self) -> set[bool]:
+        """Whether it climbs: one answer, or two where several chains differ (`parts.Chains`)."""
+        return {self.rules.count(maximize) % 2 == 1}
 
     def describe(self, settings: Mapping[str, Any]) -> str:
         """The chain as it would be written: "Adam(lr=0.001, ...)"."""

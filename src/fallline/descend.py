@@ -8,12 +8,12 @@ import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fallline import _progress, trees
+from fallline._judge import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
 from fallline.errors import NonFiniteGradient
 from fallline.optimizer import Optimizer
 from fallline.showing import brief
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from fallline.resume import Record
 
 __all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "pair", "remedy", "stops"]
-
-
-class Status(Enum):
-    """Why `descend` stopped; the values are the messages, to be filled with the run's numbers."""
-
-    STEPS = "took all {taken} steps: raise steps if the values still fall"
-    TARGET = "reached the target {target:.6g} with value {value:.6g} after {t} steps: lower target to go on"
-    PATIENCE = "no value below {best:.6g} in the last {patience} steps: lower {rate} to go deeper, or raise patience"
-    CALLBACK = "the callback raised StopIteration after {t} steps"
-    DIVERGED = "diverged after {t} steps: {trouble}; lower {rate}, or clip the gradient with fallline.clip_value"
 
 
 @dataclass(slots=True)
@@ -131,16 +121,20 @@ def descend(
     batches: a sequence, taken in order and over again, or a function of the step number, which counts from 0 for a
         fresh optimizer and goes on from `optimizer.calls` for one that has stepped before.
     steps: how many evaluations and steps at most.
-    target: stop at the first value that is no greater.
-    patience: stop when so many values in a row bring no new best one.
+    target: stop at the first value that is no greater; of an optimizer that climbs (`maximize`), no less.
+    patience: stop when so many values in a row bring no new best one, which is the highest for one that climbs. Values
+        where the parameters are still those of the last one, as between the calls of `accumulate` or at a rate of 0,
+        do not count.
     callback: called with each `Point` (t, params, value, grad) before the step from it; raise StopIteration to stop.
         Its arrays are live: copy what is to be kept.
     progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True wherever rich can; False
         never.
     checkpoint: a file for the run. If it is there, the run goes on from it (parameters, optimizer and values are the
         file's, and `steps` counts those taken), with the bits of a run that was never ended; value_and_grad may depend
-        on nothing but its arguments. It is written all or nothing, at the end, before an exception passes through, and
-        before Ctrl-C or SIGTERM ends the run.
+        on nothing but its arguments. Settings of the optimizer other than those that it had when the run was begun,
+        such as a schedule over more steps, count from here on; what was set during the run, by a callback, is the
+        file's. It is written all or nothing, at the end, before an exception passes through, and before Ctrl-C or
+        SIGTERM ends the run.
     checkpoint_every: write it after every so many steps too, for what cannot be caught, as SIGKILL and a power cut;
         20 times in the run if it is None.
 
@@ -170,19 +164,22 @@ def descend(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). "
                         f"Got {brief(optimizer)}.")
+    judged = target is not None or patience is not None
+    uphill = judged and climbs(optimizer, "target of descend" if patience is None else "patience of descend")
     record = _record(checkpoint, checkpoint_every, steps, optimizer)
     evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.calls, None
     if record is None:
-        params, values = trees.copy(params), list[float]()
+        params, values, moves = trees.copy(params), list[float](), list[bool]()
     else:
-        params, values = record.resume(params)
+        params, values, moves = record.resume(params)
         start, holding = record.start, record.holding
     ahead = range(start + len(values), start + steps)
     walk = Walk(evaluate, params, optimizer.step, ahead, len(values), holding)
     watched = _progress.watched(walk, len(ahead)) if _progress.wanted(progress) else iter(walk)
     signals = holding.watching() if holding else contextlib.nullcontext()
-    with signals, _recorded(walk, values, record), contextlib.closing(watched) as points:
-        status = _follow(points, values, record, target, patience, callback, optimizer.nonfinite == "skip")
+    judge = Judge(values, moves, uphill, target, patience, optimizer)
+    with signals, _recorded(walk, values, record, judge), contextlib.closing(watched) as points:
+        status = _follow(points, values, record, judge, callback, optimizer.nonfinite == "skip")
     trouble = _trouble(walk, values)
     status = status if trouble is None else Status.DIVERGED
     found = np.array(values, dtype=np.float64)
@@ -192,7 +189,9 @@ def descend(
         target=target,
         patience=patience,
         value=values[-1] if values else math.nan,
-        best=np.fmin.reduce(found, initial=math.inf),
+        best=f"above {np.fmax.reduce(found, initial=-math.inf):.6g}" if uphill else
+        f"below {np.fmin.reduce(found, initial=math.inf):.6g}",
+        **(UPHILL if uphill else DOWNHILL),
         rate=remedy(optimizer),
         trouble=trouble,
     )
@@ -210,47 +209,37 @@ def _record(path: Any, every: Any, steps: int, optimizer: Optimizer) -> Record |
 
 
 @contextlib.contextmanager
-def _recorded(walk: Walk, values: list[float], record: Record | None) -> Iterator[None]:
+def _recorded(walk: Walk, values: list[float], record: Record | None, judge: Judge) -> Iterator[None]:
     """Have the walk in its record from the start, as a folder that cannot be written is better known at once; and leave
     it there, however it ends."""
     if record is not None:
-        record.save(walk.params, values)
+        record.save(walk.params, values, judge.moves)
     try:
         yield
     finally:
         if record is not None:
             with walk.holding:
-                record.save(walk.params, values[: walk.taken])
+                record.save(walk.params, values[: walk.taken], judge.moves)
 
 
 def _follow(
     points: Iterator[Point],
     values: list[float],
     record: Record | None,
-    target: float | None,
-    patience: int | None,
+    judge: Judge,
     callback: Callable[[Point], Any] | None,
     past_nonfinite: bool,
 ) -> Status:
-    best, best_at = math.inf, 0
-    for n, value in enumerate(values, 1):
-        if value < best:
-            best, best_at = value, n
     for point in points:
         if record is not None:
-            record.keep(point.params, values)
-        value = point.value
-        values.append(value)
-        if not math.isfinite(value) and not past_nonfinite:
+            record.keep(point.params, values, judge.moves)
+        values.append(point.value)
+        if not math.isfinite(point.value) and not past_nonfinite:
             return Status.DIVERGED
         if callback is not None and stops(callback, point):
             return Status.CALLBACK
-        if target is not None and value <= target:
-            return Status.TARGET
-        if value < best:
-            best, best_at = value, len(values)
-        elif patience is not None and len(values) - best_at >= patience:
-            return Status.PATIENCE
+        if status := judge.ends(point.value, point.params):
+            return status
     return Status.STEPS
 
 
@@ -296,12 +285,8 @@ def _trouble(walk: Walk, values: list[float]) -> str | None:
         return f"the value is {values[-1]}"
     # x - x is NaN exactly where x is not finite, in every array library.
     with np.errstate(all="ignore"):
-        finite = all(bool(((leaf - leaf) == 0).all()) for leaf in map(_array, trees.flatten(walk.params)[0]))
+        finite = all(bool(((leaf - leaf) == 0).all()) for leaf in map(as_array, trees.flatten(walk.params)[0]))
     return None if finite else "the parameters are not finite"
-
-
-def _array(leaf: Any) -> Any:
-    return np.float64(leaf) if isinstance(leaf, (int, float)) else leaf
 
 
 def _whole(value: Any, name: str, *, least: int) -> int:

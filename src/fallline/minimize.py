@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fallline import trees
+from fallline._judge import climbs
 from fallline._objective import Objective, objective
 from fallline._scipy import Box, Options, box_of, clip, largest, projected, start
 from fallline.descend import Point, Walk, remedy, stops
@@ -34,7 +35,8 @@ class Status(Enum):
     FTOL = "converged: the value changed by no more than ftol ({ftol:g}), gradient norm {norm:.3g}; lower ftol to go on"
     XTOL = "converged: the step was no longer than xtol ({xtol:g}), gradient norm {norm:.3g}; lower xtol to go on"
     MAXITER = "stopped at maxiter ({maxiter}) with gradient norm {norm:.3g}: raise {rate} or maxiter"
-    ROSE = "stopped at maxiter ({maxiter}) above the value at x0, with gradient norm {norm:.3g}: lower {rate}"
+    ROSE = "stopped at maxiter ({maxiter}) {above} the value at x0, with gradient norm {norm:.3g}: lower {rate}"
+    REST = "came to rest after {nit} steps {above} the best value, where the gradient norm is {norm:.3g}: lower {rate}"
     CALLBACK = "`callback` raised `StopIteration` after {nit} steps, with gradient norm {norm:.3g}"
     DIVERGED = "diverged after {nit} steps: {trouble}; lower {rate}, or start nearer"
     START = "cannot start: {trouble} at x0; choose an x0 where fun and its gradient are finite"
@@ -42,7 +44,11 @@ class Status(Enum):
     @property
     def code(self) -> int:
         """SciPy's integer: 0 is success, 99 what SciPy itself uses for a callback that stops."""
-        return {"MAXITER": 1, "ROSE": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
+        return {"MAXITER": 1, "ROSE": 1, "REST": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
+
+
+_TRIES = 5  # at a point where values and gradients are not finite, of an optimizer that skips such and stays there
+_CONVERGED = (Status.GTOL, Status.FTOL, Status.XTOL)
 
 
 class _Trial(NamedTuple):
@@ -55,9 +61,11 @@ class _Trial(NamedTuple):
 
 
 class _Outcome(NamedTuple):
+    """How a run ended: `found` is the point to report, `last` the one where the walk was left."""
+
     status: Status
     nit: int
-    best: _Trial
+    found: _Trial
     last: _Trial
 
 
@@ -84,7 +92,9 @@ def minimize(
     x0: a number, list of numbers or array (fun gets a float array, at least 1-D), or a tree of these (fun gets such
         a tree). Floating dtypes stay, whole numbers become float64. Never changed.
     method: an optimizer, which is copied and starts fresh; a class such as `fallline.Nadam` or its name in any case,
-        with the defaults of its class; a rule, with or without settings; None is `Adam(lr=1e-2)`.
+        with the defaults of its class; a rule, with or without settings; None is `Adam(lr=1e-2)`. With the modifier
+        `maximize` in its chain it climbs: the best point is the highest then. One with `nonfinite="skip"` tries
+        a point up to 5 times where value or gradient is not finite, as may be under noise.
     jac: a function that returns the gradient, in the form of x; True; None or "2-point", "3-point", "cs": finite
         differences by SciPy, None being "2-point".
     bounds: `scipy.optimize.Bounds` or (lower, upper) pairs, None for no bound, over the raveled leaves in order and
@@ -101,10 +111,11 @@ def minimize(
 
     Returns
     -------
-    scipy.optimize.OptimizeResult with x, the best point evaluated, its fun and jac; x_last and fun_last, the last one
-    (under noise the best value is luck); nit, nfev, njev, success, status (0 converged, 1 maxiter, 2 diverged, 3 x0
-    not finite, 99 callback) and message. A run that diverges ends with its status, x being the best finite point; an
-    OverflowError in fun counts as divergence.
+    scipy.optimize.OptimizeResult with x, its fun and jac; x_last and fun_last, the last point; nit, nfev, njev,
+    success, status (0 converged, 1 maxiter or at rest above the best point, 2 diverged, 3 x0 not finite, 99 callback)
+    and message. x is the best point evaluated, or the one where a criterion held if its value is as good up to
+    rounding; success and the gradient norm in the message are x's. Under noise the best value is luck: take x_last. A
+    run that diverges ends with its status, x being the best finite point; an OverflowError in fun counts as divergence.
 
     Raises
     ------
@@ -121,6 +132,7 @@ def minimize(
     """
     _refuse({"hess": hess, "hessp": hessp, "constraints": constraints})
     optimizer = _optimizer(method)
+    uphill = climbs(optimizer, "minimize")
     settings = Options.read(options, tol)
     x = start(x0)
     box = box_of(bounds, x)
@@ -128,8 +140,8 @@ def minimize(
     function = objective(fun, jac, args, box, settings.finite_diff_rel_step)
     walk = Walk(function, x, _projected_step(optimizer, x, box), itertools.count())
     path: deque[Any] = deque(maxlen=None if settings.return_all else 0)
-    outcome = _search(walk, settings, box, _reporter(callback), path)
-    result = _result(outcome, walk, function, settings, remedy(optimizer))
+    outcome = _search(walk, settings, box, uphill, optimizer.nonfinite == "skip", _reporter(callback), path)
+    result = _result(outcome, walk, function, settings, uphill, remedy(optimizer))
     if settings.return_all:
         result.allvecs = list(path)
     if settings.disp:
@@ -137,43 +149,76 @@ def minimize(
     return result
 
 
-def _search(walk: Walk, settings: Options, box: Box, stops_at: Callable[[_Trial], bool], path: deque[Any]) -> _Outcome:
+def _search(walk: Walk, settings: Options, box: Box, uphill: bool, skips: bool,
+            stops_at: Callable[[_Trial], bool], path: deque[Any]) -> _Outcome:
     first = best = last = None
+    tries = 0
     for point in walk:
-        trial = _trial(point, box)
+        trial = _trial(point, box, uphill)
         path.append(trial.x)
         if not (math.isfinite(trial.fun) and math.isfinite(trial.norm)):
-            return _Outcome(Status.DIVERGED if best else Status.START, point.t, best or trial, trial)
-        first = first or trial
-        best = trial if best is None or trial.fun <= best.fun else best
+            tries += 1
+            again = skips and tries < _TRIES and walk.error is None and _all_finite(trial.x)
+            if again and point.t < settings.maxiter:
+                continue
+            ended = Status.START if best is None else Status.MAXITER if again else Status.DIVERGED
+            return _Outcome(ended, point.t, best or trial, trial)
+        tries, first = 0, first or trial
+        best = trial if best is None or not _worse(trial, best, uphill) else best
         status = Status.CALLBACK if last and stops_at(trial) else _reached(settings, last, trial)
+        if status in _CONVERGED:
+            if _as_good(trial, best, first):
+                return _Outcome(status, point.t, trial, trial)
+            status = Status.REST if status is Status.GTOL else None  # one that moves may yet come down
         if status is None and point.t >= settings.maxiter:
-            status = Status.ROSE if trial.fun > first.fun else Status.MAXITER
+            status = Status.ROSE if _worse(trial, first, uphill) else Status.MAXITER
         if status is not None:
             return _Outcome(status, point.t, best, trial)
         last = trial
     raise AssertionError("a walk of minimize goes on until it is stopped")
 
 
-def _trial(point: Point, box: Box) -> _Trial:
+def _worse(trial: _Trial, other: _Trial, uphill: bool) -> bool:
+    return trial.fun < other.fun if uphill else trial.fun > other.fun
+
+
+def _as_good(trial: _Trial, best: _Trial, first: _Trial) -> bool:
+    """Whether values differ by no more than can be told apart: rounding, here and in fun, is of the size of the values
+    on the way, and fun may compute in less precision than x has."""
+    eps = max(float(np.finfo(leaf.dtype).eps) for leaf in trees.flatten(trial.x)[0])
+    return abs(trial.fun - best.fun) <= eps**0.4 * max(abs(trial.fun), abs(best.fun), abs(first.fun))
+
+
+def _trial(point: Point, box: Box, uphill: bool) -> _Trial:
     if point.grad is None:
-        leaves, treedef = trees.flatten(point.params)
-        unknown = treedef.unflatten([np.full_like(leaf, math.nan) for leaf in leaves])
-        return _Trial(point.params, point.value, unknown, math.nan)
+        return _Trial(point.params, point.value, _unknown(point.params), math.nan)
     norm = largest(trees.flatten(point.grad)[0])
     if box and math.isfinite(norm):  # the projection would hide an infinity
-        norm = largest(projected(point.params, point.grad, box))
+        norm = largest(projected(point.params, point.grad, box, uphill))
     return _Trial(point.params, point.value, point.grad, norm)
 
 
+def _unknown(x: Any) -> Any:
+    """A gradient where there is none."""
+    leaves, treedef = trees.flatten(x)
+    return treedef.unflatten([np.full_like(leaf, math.nan) for leaf in leaves])
+
+
+def _all_finite(x: Any) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in trees.flatten(x)[0])
+
+
 def _reached(settings: Options, last: _Trial | None, trial: _Trial) -> Status | None:
+    """The first of the criteria that holds. One who stays where he is, as between the calls of `accumulate` and at a
+    rate of 0, has not converged by that."""
     if trial.norm <= settings.gtol:
         return Status.GTOL
-    if last is not None and settings.ftol is not None and _change(last, trial) <= settings.ftol:
+    if last is None or (settings.ftol is None and settings.xtol is None):
+        return None
+    step = _step(last, trial)
+    if step > 0 and settings.ftol is not None and _change(last, trial) <= settings.ftol:
         return Status.FTOL
-    if last is not None and settings.xtol is not None and _step(last, trial) <= settings.xtol:
-        return Status.XTOL
-    return None
+    return Status.XTOL if step > 0 and settings.xtol is not None and step <= settings.xtol else None
 
 
 def _change(last: _Trial, trial: _Trial) -> float:
@@ -192,7 +237,7 @@ def _projected_step(optimizer: Optimizer, x0: Any, box: Box) -> Callable[[Any, A
     def advance(x: Any, grad: Any) -> Any:
         for own, given in zip(trees.flatten(here)[0], trees.flatten(x)[0]):
             own[...] = given
-        optimizer.step(here, grad)
+        optimizer.step(here, _unknown(x) if grad is None else grad)
         clip(here, box)
         return trees.copy(here)
 
@@ -244,13 +289,16 @@ def _reporter(callback: Callable[..., Any] | None) -> Callable[[_Trial], bool]:
     return lambda trial: stops(callback, trees.copy(trial.x))
 
 
-def _result(outcome: _Outcome, walk: Walk, function: Objective, settings: Options, rate: str) -> OptimizeResult:
+def _result(
+    outcome: _Outcome, walk: Walk, function: Objective, settings: Options, uphill: bool, rate: str
+) -> OptimizeResult:
     from scipy.optimize import OptimizeResult
 
-    best, last = outcome.best, outcome.last
+    found, last = outcome.found, outcome.last
     message = outcome.status.value.format(
-        norm=last.norm,
+        norm=found.norm,
         nit=outcome.nit,
+        above="below" if uphill else "above",
         rate=rate,
         trouble=_trouble(walk, last),
         gtol=settings.gtol,
@@ -259,9 +307,9 @@ def _result(outcome: _Outcome, walk: Walk, function: Objective, settings: Option
         maxiter=settings.maxiter,
     )
     return OptimizeResult(
-        x=best.x,
-        fun=best.fun,
-        jac=best.jac,
+        x=found.x,
+        fun=found.fun,
+        jac=found.jac,
         nit=outcome.nit,
         nfev=function.nfev,
         njev=function.njev,
@@ -276,7 +324,7 @@ def _result(outcome: _Outcome, walk: Walk, function: Objective, settings: Option
 def _trouble(walk: Walk, last: _Trial) -> str:
     if walk.error is not None:
         return f"{type(walk.error).__name__} ({walk.error})"
-    if not all(np.isfinite(leaf).all() for leaf in trees.flatten(last.x)[0]):
+    if not _all_finite(last.x):
         return "x is not finite"
     return f"the value is {last.fun}" if not math.isfinite(last.fun) else "the gradient is not finite"
 
@@ -291,8 +339,8 @@ def _display(result: OptimizeResult) -> None:
 
 def _as_scipy_method(
     optimizer: Optimizer,
-    fun: Callable[..., Any],
-    x0: Any,
+    fun: Any = None,
+    x0: Any = None,
     args: Any = (),
     jac: Any = None,
     hess: Any = None,
@@ -304,6 +352,12 @@ def _as_scipy_method(
     **options: Any,
 ) -> OptimizeResult:
     """Run as `scipy.optimize.minimize(fun, x0, method=optimizer)`: what SciPy hands to a callable method."""
+    if x0 is None:
+        name = type(optimizer).__name__
+        raise TypeError(
+            f"{name} is a method of scipy.optimize.minimize, which starts at an x0; minimize_scalar has none: call "
+            f"scipy.optimize.minimize(fun, x0, method={name}(...)). To step parameters: opt.step(params, grads)."
+        )
     return minimize(
         fun, x0, args, optimizer, jac, bounds, callback, tol, options, hess=hess, hessp=hessp, constraints=constraints
     )

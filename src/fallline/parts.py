@@ -107,6 +107,11 @@ class Chains:
                            "fallline.accumulate.")
 
     @property
+    def uphill(self) -> set[bool]:
+        """As `Chain.uphill`, of all parts."""
+        return {climbs for chain in self._chains.values() for climbs in chain.uphill}
+
+    @property
     def needs_parameters(self) -> bool:
         """Whether the increment of a part depends on the parameters themselves."""
         return any(chain.needs_parameters for chain in self._chains.values())

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from fallline.arrays import dtype_name, host, is_number, like
 from fallline.errors import CheckpointError
 from fallline.optimizer import Optimizer
 from fallline.saved import load
+from fallline.statedict import named, shown, told
 from fallline.tensorfile import Path, sweep
 
 __all__ = ["Record"]
@@ -24,34 +25,53 @@ __all__ = ["Record"]
 class Record:
     """The file of a run, written after every so many steps and when the run is left.
 
-    `values` are those before each step that was taken, `start` is the step number that the run began with; `holding`
-    keeps signals from coming within a step.
+    `values` are those before each step that was taken, `moves` whether the parameters had moved before each, and before
+    the next; `start` is the step number that the run began with; `holding` keeps signals from coming within a step.
     """
 
     def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
         self.path, self.every, self._optimizer = path, every, optimizer
         self.start, self._saved = optimizer.calls, -1
+        self._given = {key: told(value) for key, value in _settings(optimizer._record()).items()}
         self.holding = Holding()
 
-    def resume(self, params: Any) -> tuple[Any, list[float]]:
-        """The parameters and values to go on from: those of the file, which the optimizer takes over too, if there is
-        one; else the given ones and none.
+    def resume(self, params: Any) -> tuple[Any, list[float], list[bool]]:
+        """The parameters, values and moves to go on from: those of the file, which the optimizer takes over too, if
+        there is one; else the given ones and none. Settings given otherwise than when the run was begun stay.
 
         Raises CheckpointError if the file is damaged or of something else; then nothing was changed.
         """
         sweep(self.path)
         if not os.path.exists(self.path):
-            return trees.copy(params), []
+            return trees.copy(params), [], []
         contents = load(self.path)
         extra = contents.extra if isinstance(contents.extra, dict) else {}
         values = contents.arrays.get("values")
         if extra.get("what") != "descend" or values is None or contents.params is None:
             raise CheckpointError(f"{self.path} holds no run of descend: give a path of its own.")
         params = self._taken_over(trees.copy(params), contents.params)
+        before = {tuple(key.split("/")): text for key, text in extra.get("given", {}).items()}
+        self._keep_what_is_new(contents.state, before)
         self._optimizer._take(self.path, contents)
         self._optimizer.adapt(params)  # whose kinds what it knows of them has from here on, as in the run before
         self.start, self._saved = int(extra["start"]), len(values)
-        return params, values.tolist()
+        moves = contents.arrays.get("moves", np.ones(len(values), bool))
+        return params, values.tolist(), moves.tolist()
+
+    def _keep_what_is_new(self, state: dict[str, Any], before: dict[Any, str]) -> None:
+        """Put settings of the optimizer that are not those `before`, given when the run was begun, in the place of the
+        file's."""
+        now, saved = self._optimizer._record(), _settings(state)
+        for key, setting in _settings(now).items():
+            if before.get(key, self._given[key]) == self._given[key] or key not in saved:
+                continue
+            part, own = key
+            chain = self._optimizer._parts[part]._chain if part else self._optimizer._chain
+            if own in chain.only_start():
+                raise CheckpointError(f"{self.path} is of a run that has begun, and {own} only says where the state "
+                                      f"starts: give {shown(saved[key])}, as before, or a path for a run of its own. "
+                                      f"Got {shown(setting)}.")
+            (state["parts"][part] if part else state)["hyper"][own] = named(setting)
 
     def _taken_over(self, params: Any, saved: Any) -> Any:
         """Parameters of the given kinds with the saved numbers."""
@@ -63,17 +83,27 @@ class Record:
                                       f"there, here it is {ours.get(path, 'not')}.")
         return treedef.unflatten(_with(leaf, value) for leaf, value in zip(leaves, found))
 
-    def keep(self, params: Any, values: list[float]) -> None:
+    def keep(self, params: Any, values: list[float], moves: Moves) -> None:
         """Save if it is time to."""
         if len(values) % self.every == 0:
-            self.save(params, values)
+            self.save(params, values, moves)
 
-    def save(self, params: Any, values: list[float]) -> None:
+    def save(self, params: Any, values: list[float], moves: Moves) -> None:
         """Save, if there is anything new."""
         if len(values) != self._saved:
-            self._optimizer._save(self.path, params, {"values": np.array(values, np.float64)},
-                                  {"what": "descend", "start": self.start})
+            arrays = {"values": np.array(values, np.float64), "moves": np.array(moves(len(values), params), bool)}
+            given = {"/".join(key): text for key, text in self._given.items()}
+            self._optimizer._save(self.path, params, arrays, {"what": "descend", "start": self.start, "given": given})
             self._saved = len(values)
+
+
+Moves = Callable[[int, Any], Sequence[bool]]  # of the number of values and the parameters
+
+
+def _settings(state: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """The settings of a state dictionary by part, "" where there are none, and name."""
+    parts = state.get("parts", {"": state})
+    return {(part, name): value for part, own in parts.items() if own for name, value in own["hyper"].items()}
 
 
 def _look(leaf: Any) -> str:

@@ -16,7 +16,7 @@ from fallline.settings import ByPath, check
 from fallline.trees import flatten, paths
 
 __all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "count", "fill", "known_of",
-           "names_function", "plain", "put", "record", "shown"]  # fmt: skip
+           "named", "names_function", "plain", "put", "record", "shown", "told"]  # fmt: skip
 
 FORMAT = 1
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -90,9 +90,25 @@ def record(chain: Chain, settings: Mapping[str, Any], t: int, skipped: int, know
 
 def plain(live: Mapping[str, Any]) -> dict[str, Any]:
     """A record with copies of its arrays, and functions by their names."""
-    hyper = {name: _mapped(_named, value) for name, value in live["hyper"].items()}
+    hyper = {name: named(value) for name, value in live["hyper"].items()}
     state = {slot: {path: np.array(host(a)) for path, a in arrays.items()} for slot, arrays in live["state"].items()}
     return {**live, "hyper": hyper, "state": state}
+
+
+def named(setting: Any) -> Any:
+    """A setting with copies of its arrays, and functions by their names."""
+    return _mapped(_named, setting)
+
+
+def told(setting: Any) -> str:
+    """A setting as a text that no other has, but for functions of one name."""
+    return repr(_mapped(lambda leaf: _digest(leaf) if isinstance(leaf, np.ndarray) else _named(leaf), setting))
+
+
+def _digest(array: np.ndarray) -> str:
+    import hashlib  # which takes a while
+
+    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"
 
 
 def _mapped(function: Any, tree: Any) -> Any:
