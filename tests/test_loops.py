@@ -5,6 +5,7 @@ Rules, wrappers, problems and criteria are drawn together; a wrapper joins by a 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from itertools import pairwise
@@ -68,7 +69,9 @@ def wave(x):
 
 
 PROBLEMS = {problem.__name__: problem for problem in (bowl, plateau, valley, wave)}
-BOUNDS = {"none": None, "wide": [(-9.0, 9.0)] * 2, "near": [(-0.5, 0.7), (0.2, 3.0)], "half": [(None, 0.4), (-2.0, None)]}
+BOUNDS = {
+    "none": None, "wide": [(-9.0, 9.0)] * 2, "near": [(-0.5, 0.7), (0.2, 3.0)], "half": [(None, 0.4), (-2.0, None)]
+}  # fmt: skip
 
 
 def uphill(problem):
@@ -174,7 +177,7 @@ def test_minimize_goes_on_past_what_its_optimizer_skips(name, failing, jac):
         calls += 1
         value, grad = bowl(x)
         bad = calls % 7 in (1, 2, 3)
-        return (np.nan if bad and failing == "value" else value), grad * (np.nan if bad and failing == "gradient" else 1)
+        return np.nan if bad and failing == "value" else value, grad * np.nan if bad and failing == "gradient" else grad
 
     method = fl.OPTIMIZERS[name](nonfinite="skip")
     separate = {"fun": lambda x: flaky(x)[0], "jac": lambda x: flaky(x)[1]}
@@ -229,7 +232,7 @@ def test_where_some_parts_climb_and_others_descend_there_is_no_best_value(option
 
     with pytest.raises(ValueError, match=r"there is none where some parts climb and others descend: partition\("):
         fl.minimize(value_and_grad, start, jac=True, method=game)
-    with pytest.raises(ValueError, match="of descend looks for the best value, and there is none where some parts climb"):
+    with pytest.raises(ValueError, match="of descend looks for the best value, and there is none where some parts"):
         fl.descend(value_and_grad, start, game, steps=3, progress=False, **options)
     assert fl.descend(value_and_grad, start, game, steps=3, progress=False).t == 3
 
@@ -298,10 +301,8 @@ def test_descend_ends_where_it_says_and_again_after_a_cut(
 
     file = tmp_path_factory.mktemp("run") / "run"
     options = {"target": target, "patience": patience, "checkpoint": file}
-    try:
+    with contextlib.suppress(CutError):
         run(opt.fresh(), callback=cuts, **options)
-    except CutError:
-        pass
     again = run(opt.fresh(), **options)
     assert frozen([again.params, again.values]) == frozen([stopped.params, stopped.values])
     assert (again.status, again.message, again.t) == (stopped.status, stopped.message, stopped.t)
@@ -320,8 +321,9 @@ def own(t):
 
 
 SETTINGS = [
-    (0.1, 0.5), (cosine(0.1, steps=5), cosine(0.1, steps=10)), (0.1, cosine(0.1, steps=10)), (cosine(0.1, steps=5), 0.1),
-    (own, 0.1), (0.1, own), (own, lambda t: 0.3), (np.full(2, 0.1), np.full(2, 0.2)), (np.full(2, 0.1), 0.2),
+    (0.1, 0.5), (cosine(0.1, steps=5), cosine(0.1, steps=10)), (0.1, cosine(0.1, steps=10)),
+    (cosine(0.1, steps=5), 0.1), (own, 0.1), (0.1, own), (own, lambda t: 0.3),
+    (np.full(2, 0.1), np.full(2, 0.2)), (np.full(2, 0.1), 0.2),
 ]  # fmt: skip
 KINDS = {
     "SGD": lambda lr: fl.SGD(lr),
