@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
+import numpy as np
+
 from fallline.errors import FormulaError
 from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
 from fallline.showing import brief, shown
 
 __all__ = [
-    "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
-    "brief", "rule", "scalar", "shaped",
+    "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "Together", "after",
+    "before", "brief", "rule", "scalar", "shaped",
 ]  # fmt: skip
 
 
@@ -45,6 +47,29 @@ WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
 Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
 Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
 Real = Range("a finite number", lambda v: True)
+
+
+class Together(NamedTuple):
+    """What numbers of several hyper-parameters must be together, each being in its range.
+
+    `holds` is a function of them by name; `text` says in words of these names what it asks, `why` what happens else.
+    """
+
+    text: str
+    why: str
+    holds: Callable[..., bool]
+
+    @property
+    def names(self) -> list[str]:
+        """The hyper-parameters that it is about."""
+        return list(inspect.signature(self.holds).parameters)
+
+    def check(self, values: Mapping[str, Any], owner: str, note: str = "") -> None:
+        """Raise ValueError unless the values go together; what is no number (or one per coordinate) is let pass."""
+        known = all(isinstance(value, (float, np.ndarray)) for value in values.values())
+        if known and not np.all(self.holds(**values)):
+            got = ", ".join(f"{name}={brief(value)}" for name, value in values.items())
+            raise ValueError(f"{self.text} must hold in {owner}: {self.why}. Got {got}{note}.")
 
 
 class Hyper(NamedTuple):
@@ -158,12 +183,14 @@ class Rule:
     rest: the formula of the point to report, if that is not the parameter; see `rule`.
     whole_leaf: whether the formula is a function of whole arrays; see `rule`.
     hold: the formula of the calls in which the chain does not step; see `rules.accumulate`.
+    together: what its hyper-parameters must be together, beyond the range of each; see `rule`.
     """
 
     step = update = property(_no_optimizer)
 
     def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None,
-                 hold: Callable[..., Any] | None = None, whole_leaf: bool = False) -> None:
+                 hold: Callable[..., Any] | None = None, whole_leaf: bool = False,
+                 together: Together | None = None) -> None:
         _check_function(formula, kind)
         self.formula = formula
         self.kind = kind
@@ -182,6 +209,7 @@ class Rule:
         self._read_signature()
         self.rest = rest
         self.hold = hold
+        self.together = together
         self._check_rest()
 
     def _read_signature(self) -> None:
@@ -308,7 +336,7 @@ class Rule:
             if self.__module__ != "__main__":
                 return self.name
             self.formula.__qualname__ = f"{self.name}.formula"
-        return Rule, (self.formula, self.kind, self.rest, self.hold, self.whole_leaf)
+        return Rule, (self.formula, self.kind, self.rest, self.hold, self.whole_leaf, self.together)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self
@@ -357,7 +385,7 @@ class Link:
 
 
 def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None,
-         whole_leaf: bool = False) -> Any:
+         whole_leaf: bool = False, together: Together | None = None) -> Any:
     """Make a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` a rule: it returns Δθ and the new state.
 
     Positional arguments without default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
@@ -374,13 +402,16 @@ def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] 
     arguments as they are, and its slots may be `shaped`. It is not traced: it promises neither the same bits on every
     machine nor one pass through memory, and runs on real arrays in host memory.
 
+    `together` says what numbers of several hyper-parameters must be together, where ranges of each do not do:
+    `schema.Together`.
+
     Raises FormulaError for a signature that says something else.
 
     >>> rule(lambda g, *, lr=0.1: -lr * g)
     <rule rule(g, *, lr=0.1)>
     """
-    return partial(Rule, kind="rule", rest=rest, whole_leaf=whole_leaf) if formula is None else \
-        Rule(formula, "rule", rest, whole_leaf=whole_leaf)
+    made = partial(Rule, kind="rule", rest=rest, whole_leaf=whole_leaf, together=together)
+    return made if formula is None else made(formula)
 
 
 def before(formula: Callable[..., Any] | None = None, *, hold: Callable[..., Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from fallline.ops import abs, maximum, root, sqrt, tiny
-from fallline.schema import Fraction, NonNegative, Positive, rule
+from fallline.schema import Fraction, NonNegative, Positive, Together, rule
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------
 
@@ -31,6 +31,15 @@ def at_rest(x: Any, velocity: Any, *, momentum: Any) -> Any:
 def mean_point(x: Any, z: Any, *, beta: Any) -> Any:
     """Schedule-Free's x, given the point y = (1 - beta)·z + beta·x that `step` updates, here called x as elsewhere."""
     return x + (1 - 1/beta)*(z - x)
+
+
+# ---- what goes together ----------------------------------------------------------------------------------------------
+
+ENDLESS = "else steps grow without end where gradients stop"
+OUTLASTS = Together("beta2 ≥ beta1²", f"v must remember longer than m², {ENDLESS}",
+                    lambda beta1, beta2: beta2 >= beta1*beta1)
+OUTLASTS_IN_NORM = Together("beta2 ≥ beta1", f"u must remember longer than m, {ENDLESS}",
+                            lambda beta1, beta2: beta2 >= beta1)
 
 
 # ---- rules: gradient -> increment ------------------------------------------------------------------------------------
@@ -123,7 +132,7 @@ def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8
     return step, v, rho*d + (1 - rho)*step*step
 
 
-@rule
+@rule(together=OUTLASTS)
 def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
          eps: NonNegative = 1e-8):
     """Adam (adaptive moment estimation): Momentum and RMSProp combined, both corrected for their start at 0.
@@ -142,7 +151,7 @@ def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, b
     return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(v), m, v
 
 
-@rule
+@rule(together=OUTLASTS_IN_NORM)
 def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999):
     """AdaMax: Adam with the infinity norm of past gradients in place of their 2-norm.
 
@@ -157,7 +166,7 @@ def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, bet
     return -lr/(1 - beta1**t)*m/maximum(u, tiny(u)), m, u
 
 
-@rule
+@rule(together=OUTLASTS)
 def nadam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
           eps: NonNegative = 1e-8):
     """Nadam: Adam with Nesterov's look-ahead.
@@ -174,7 +183,7 @@ def nadam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, 
     return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/root(v), m, v
 
 
-@rule
+@rule(together=OUTLASTS_IN_NORM)
 def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999):
     """NadaMax: Nadam's step on AdaMax's norm.
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
-from fallline.rules.formulas import adam, mean_point, nadam
+from fallline.rules.formulas import ENDLESS, OUTLASTS, adam, mean_point, nadam
 from fallline.rules.modifiers import decayed
-from fallline.schema import Fraction, NonNegative, Positive, Range, rule, scalar
+from fallline.schema import Fraction, NonNegative, Positive, Range, Together, rule, scalar
 
 AtLeastOne = Annotated[float, Range("≥ 1", lambda v: v >= 1)]
 Between = Annotated[float, Range("in (0, 1)", lambda v: 0 < v < 1)]
+RECTIFIED = Together("beta2 ≥ beta1², or ≤ 0.6,", f"v must remember longer than m² where it is divided by, {ENDLESS}",
+                     lambda beta1, beta2: beta2 >= beta1*beta1 or beta2 <= 0.6)
+ALL_OUTLASTED = Together("beta3 ≥ beta1² and ≥ beta2²", f"n must remember longer than m² and v², {ENDLESS}",
+                         lambda beta1, beta2, beta3: beta3 >= beta1*beta1 and beta3 >= beta2*beta2)
 
 
-@rule
+
+
+@rule(together=OUTLASTS)
 def adamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
           eps: NonNegative = 1e-8, weight_decay: NonNegative = 1e-2):
     """AdamW: Adam, with a weight decay that its moments do not see.
@@ -28,7 +34,7 @@ def adamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.
     return decayed(d, x, lr=lr, rate=weight_decay), m, v
 
 
-@rule
+@rule(together=OUTLASTS)
 def nadamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
            eps: NonNegative = 1e-8, weight_decay: NonNegative = 1e-2):
     """NadamW: Nadam, with a weight decay that its moments do not see.
@@ -116,7 +122,7 @@ def adabelief(g, t, m=0, s="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0
     return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(s), m, s
 
 
-@rule
+@rule(together=RECTIFIED)
 def radam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
           eps: NonNegative = 1e-8):
     """RAdam (rectified Adam): Adam whose first steps, for which v is too uncertain, are Momentum's.
@@ -147,7 +153,8 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
     paper takes both as long as the run, which only the caller knows: 0, the default, is no warm-up, as in the authors'
     code and optax. alpha 5 is that of the authors' code for optax (theirs for torch: 2; the paper: 4 to 10 work well).
     The schedule of beta3 is made of log and exp, functions of the system's library: while it lasts, another machine may
-    differ in the last bit.
+    differ in the last bit. Where gradients stop, v fades long before m2: m/√v grows, in the paper up to m/eps, here up
+    to 2²⁰.
 
     Source: Pagliardini, Ablin & Grangier 2024, The AdEMAMix optimizer: better, faster, older, arXiv 2409.03137,
     algorithm 1.
@@ -158,11 +165,12 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
     m1 = beta1*m1 + (1 - beta1)*g
     m2 = b*m2 + (1 - b)*g
     v = beta2*v + (1 - beta2)*g*g
-    d = -lr*sqrt(1 - beta2**t)*(m1/(1 - beta1**t) + a*m2)/root(v)
+    m = m1/(1 - beta1**t) + a*m2
+    d = -lr*sqrt(1 - beta2**t)*m/maximum(root(v), abs(m)/2**20)
     return decayed(d, x, lr=lr, rate=weight_decay), m1, m2, v
 
 
-@rule
+@rule(together=ALL_OUTLASTED)
 def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.98,
          beta2: Fraction = 0.92, beta3: Fraction = 0.99, eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
     """Adan (adaptive Nesterov momentum): Nesterov's look-ahead estimated from how the gradient changed.
@@ -187,8 +195,9 @@ def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1:
 
 
 def trust_ratio(a: Any, b: Any, like: Any) -> Any:
-    """a/b as far as it fits the numbers of `like`; 1 where one of the two is 0."""
-    return where(minimum(a, b) > 0, minimum(a/b, 1/tiny(like)), 1)
+    """a/b as far as it fits the numbers of `like`; 1 where one of the two is 0. a counts up to the root of the largest
+    number, as a leaf that only grows does so by a share of itself with every step."""
+    return where(minimum(a, b) > 0, minimum(minimum(a, 1/sqrt(tiny(like)))/b, 1/tiny(like)), 1)
 
 
 @rule
@@ -210,7 +219,7 @@ def lars(g, x, velocity=0, *, lr: NonNegative = 1.0, momentum: Fraction = 0.9, t
     return velocity, velocity
 
 
-@rule
+@rule(together=OUTLASTS)
 def lamb(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
          eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
     """LAMB: AdamW's step, made for each leaf as long as lr times that leaf.
@@ -266,7 +275,7 @@ def schedule_free_adamw(g, x, t, v="eps", z="x", weight=scalar(0, over="leaf"), 
     return d, v, z, weight, peak
 
 
-@rule
+@rule(together=OUTLASTS)
 def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr: NonNegative = 1.0,
             beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: NonNegative = 1e-8, d0: Positive = 1e-6,
             d_coef: Positive = 1.0, weight_decay: NonNegative = 0.0):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fallline.ops import maximum, minimum, root, sqrt, tiny
+from fallline.rules.formulas import OUTLASTS
 from fallline.rules.further import adamw
 from fallline.rules.modifiers import decayed
 from fallline.schema import Fraction, NonNegative, Positive, rule, shaped
@@ -74,10 +75,13 @@ def orthogonal(a: np.ndarray) -> np.ndarray:
     return y if a.shape[0] <= a.shape[1] else y.T
 
 
+ADAMS = OUTLASTS._replace(text="adam_beta2 ≥ adam_beta1²",
+                          holds=lambda adam_beta1, adam_beta2: OUTLASTS.holds(adam_beta1, adam_beta2))
+
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
-@rule(whole_leaf=True)
+@rule(whole_leaf=True, together=ADAMS)
 def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative = 1e-3, momentum: Fraction = 0.95,
          weight_decay: NonNegative = 0.1, adam_beta1: Fraction = 0.9, adam_beta2: Fraction = 0.999,
          adam_eps: NonNegative = 1e-8):
@@ -155,4 +159,5 @@ def adafactor(g, x, t, v=shaped(0, unless_factored), row=shaped(0, of_rows), col
         share = row/maximum(mean(row, -1), tiny(row))
         u = g/root(share)[..., None]/root(col)[..., None, :]  # one by one: v = share·col might underflow
     u = u/maximum(1, rms(u)/threshold)
-    return -maximum(eps2, rms(x))*minimum(lr, 1/sqrt(t))*u, v, row, col
+    size = minimum(maximum(eps2, rms(x)), 1/sqrt(tiny(x)))  # a leaf that only grows does so by a share of itself
+    return -size*minimum(lr, 1/sqrt(t))*u, v, row, col

@@ -95,7 +95,9 @@ decayed = weight_decay.formula  # by a name that rules with a rate called weight
 def average(d, x, a="x", *, decay: Fraction = 0.999):
     """An exponential average of the parameters as they are after each step: `Optimizer.averaged`.
 
-    a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain.
+    a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain. It is
+    computed as a correction, of whichever of the two weighs more: decay and 1-decay, each rounded, need not sum to 1,
+    and so would walk off a parameter that stands still.
 
     Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
 
@@ -104,4 +106,5 @@ def average(d, x, a="x", *, decay: Fraction = 0.999):
     >>> opt.step(1.0, 2.0), float(opt.averaged)
     (0.0, 0.75)
     """
-    return d, decay*a + (1 - decay)*(x + d)
+    far = x + d - a
+    return d, where(decay < 0.5, x + d - decay*far, a + (1 - decay)*far)
