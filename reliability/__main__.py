@@ -1,12 +1,17 @@
-"""python -m reliability [kills | interrupts | disk | eager] [--times 200] [--seed 0]; all trials if none is named"""
+"""python -m reliability [kills | interrupts | disk | eager | finite] [--times 200] [--seed 0]; all if none is named"""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 
+import numpy as np
+
+import fallline as fl
 from reliability.disk import fill
 from reliability.eager import stray
+from reliability.finite import endure, settings
 from reliability.interrupts import interrupt
 from reliability.kills import survive
 
@@ -29,12 +34,23 @@ def eager(times: int, seed: int) -> str:
         f"{library} {', '.join(f'{what} {x:.1f}' for what, x in worst.items())}" for library, worst in seen.items())
 
 
+def finite(times: int, seed: int) -> str:
+    """Settings of all rules, so many in all, in float32 and float64 in turn."""
+    each = max(1, times // len(fl.OPTIMIZERS))
+    for cls in fl.OPTIMIZERS.values():
+        for k, given in enumerate(itertools.islice(settings(cls.rule, seed), each)):
+            if bad := endure(cls, given, 100_000, (np.float32, np.float64)[k % 2]):
+                raise SystemExit(f"{cls.__name__} with {given}: not finite: {'; '.join(bad)}")
+    return (f"{each} settings of each rule, 100,000 steps of gradients up to 1e15 (float32) and 1e150 (float64), zeros "
+            "after anything: parameters and state stayed finite, or the settings or the step were refused.")
+
+
 def disk(times: int, seed: int) -> str:
     return fill()
 
 
 TRIALS: dict[str, Callable[[int, int], str]] = {"kills": kills, "interrupts": interrupts, "disk": disk,
-                                               "eager": eager}  # fmt: skip
+                                               "eager": eager, "finite": finite}  # fmt: skip
 
 
 def main() -> None:

@@ -260,6 +260,11 @@ class Bound:
         if of_tree and self.shapes:
             values = dict(zip(names, self._evaluated(program, 0, t, t, memo)[1]))
             new.update({name: [float(values[name])] for name in of_tree})
+        for name, numbers in new.items() if self.checks_finite else ():
+            if bad := [n for n in numbers if n is not None and not math.isfinite(n)]:
+                raise ValueError(f"The step would make {name} of {self.chain.title}, a number of its state, {bad[0]}: "
+                                 "sums of its formula are beyond float64. Scale the loss down, or bound what falls "
+                                 "without end.")
         return new
 
     def _evaluated(self, program: Program, k: int, t: int, count: int,

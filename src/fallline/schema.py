@@ -64,12 +64,16 @@ class Together(NamedTuple):
         """The hyper-parameters that it is about."""
         return list(inspect.signature(self.holds).parameters)
 
+    def said(self, owner: str) -> str:
+        """It, of a rule that messages call so, as a sentence without its end."""
+        return f"{self.text} must hold in {owner}: {self.why}"
+
     def check(self, values: Mapping[str, Any], owner: str, note: str = "") -> None:
         """Raise ValueError unless the values go together; what is no number (or one per coordinate) is let pass."""
         known = all(isinstance(value, (float, np.ndarray)) for value in values.values())
         if known and not np.all(self.holds(**values)):
             got = ", ".join(f"{name}={brief(value)}" for name, value in values.items())
-            raise ValueError(f"{self.text} must hold in {owner}: {self.why}. Got {got}{note}.")
+            raise ValueError(f"{self.said(owner)}. Got {got}{note}.")
 
 
 class Hyper(NamedTuple):

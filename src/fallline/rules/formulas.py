@@ -36,8 +36,15 @@ def mean_point(x: Any, z: Any, *, beta: Any) -> Any:
 # ---- what goes together ----------------------------------------------------------------------------------------------
 
 ENDLESS = "else steps grow without end where gradients stop"
+
+
+def outlasts(beta2: float, beta1: float) -> bool:
+    """Whether an average of squares remembers as long as the square of another; 0.81 does, and 0.9² is not 0.81."""
+    return beta2 >= beta1*beta1*(1 - 1e-9)
+
+
 OUTLASTS = Together("beta2 ≥ beta1²", f"v must remember longer than m², {ENDLESS}",
-                    lambda beta1, beta2: beta2 >= beta1*beta1)
+                    lambda beta1, beta2: outlasts(beta2, beta1))
 OUTLASTS_IN_NORM = Together("beta2 ≥ beta1", f"u must remember longer than m, {ENDLESS}",
                             lambda beta1, beta2: beta2 >= beta1)
 

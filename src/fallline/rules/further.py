@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
-from fallline.rules.formulas import ENDLESS, OUTLASTS, adam, mean_point, nadam
+from fallline.rules.formulas import ENDLESS, OUTLASTS, adam, mean_point, nadam, outlasts
 from fallline.rules.modifiers import decayed
 from fallline.schema import Fraction, NonNegative, Positive, Range, Together, rule, scalar
 
 AtLeastOne = Annotated[float, Range("≥ 1", lambda v: v >= 1)]
 Between = Annotated[float, Range("in (0, 1)", lambda v: 0 < v < 1)]
 RECTIFIED = Together("beta2 ≥ beta1², or ≤ 0.6,", f"v must remember longer than m² where it is divided by, {ENDLESS}",
-                     lambda beta1, beta2: beta2 >= beta1*beta1 or beta2 <= 0.6)
-ALL_OUTLASTED = Together("beta3 ≥ beta1² and ≥ beta2²", f"n must remember longer than m² and v², {ENDLESS}",
-                         lambda beta1, beta2, beta3: beta3 >= beta1*beta1 and beta3 >= beta2*beta2)
+                     lambda beta1, beta2: outlasts(beta2, beta1) or beta2 <= 0.6)
 
 
+def bounded(m: Any, v: Any) -> Any:
+    """m/√v, up to 10⁶: where v may forget sooner than m², it would grow without end once gradients stop."""
+    return m/maximum(root(v), 1e-6*abs(m))
 
 
 @rule(together=OUTLASTS)
@@ -154,7 +155,7 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
     code and optax. alpha 5 is that of the authors' code for optax (theirs for torch: 2; the paper: 4 to 10 work well).
     The schedule of beta3 is made of log and exp, functions of the system's library: while it lasts, another machine may
     differ in the last bit. Where gradients stop, v fades long before m2: m/√v grows, in the paper up to m/eps, here up
-    to 2²⁰.
+    to 10⁶.
 
     Source: Pagliardini, Ablin & Grangier 2024, The AdEMAMix optimizer: better, faster, older, arXiv 2409.03137,
     algorithm 1.
@@ -165,12 +166,12 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
     m1 = beta1*m1 + (1 - beta1)*g
     m2 = b*m2 + (1 - b)*g
     v = beta2*v + (1 - beta2)*g*g
-    m = m1/(1 - beta1**t) + a*m2
-    d = -lr*sqrt(1 - beta2**t)*m/maximum(root(v), abs(m)/2**20)
+    mixed = m1/(1 - beta1**t) + a*m2
+    d = -lr*sqrt(1 - beta2**t)*bounded(mixed, v)
     return decayed(d, x, lr=lr, rate=weight_decay), m1, m2, v
 
 
-@rule(together=ALL_OUTLASTED)
+@rule
 def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.98,
          beta2: Fraction = 0.92, beta3: Fraction = 0.99, eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
     """Adan (adaptive Nesterov momentum): Nesterov's look-ahead estimated from how the gradient changed.
@@ -180,7 +181,8 @@ def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1:
     beta2. (optax 0.2.8 has 1 - beta2 there, 0.08 for 0.92.) m and v start at 0, n at eps, and they are corrected as
     Adam's are: as in the authors' code, whose defaults these are. The paper starts m and n at the first gradient and
     its square, which makes the same first step, and may restart, which the authors' code leaves to the caller. The
-    decay is proximal: the stepped parameter is divided by 1 + lr·weight_decay.
+    decay is proximal: the stepped parameter is divided by 1 + lr·weight_decay. Where gradients stop, the quotient by √n
+    is kept below 10⁶, should n forget sooner than m and v.
 
     Source: Xie et al. 2022, Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models,
     arXiv 2208.06677, algorithm 1.
@@ -190,7 +192,8 @@ def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1:
     v = beta2*v + (1 - beta2)*change
     ahead = g + beta2*change
     n = beta3*n + (1 - beta3)*ahead*ahead
-    d = lr*sqrt(1 - beta3**t)*(m/(1 - beta1**t) + beta2*v/(1 - beta2**t))/root(n)
+    mixed = m/(1 - beta1**t) + beta2*v/(1 - beta2**t)
+    d = lr*sqrt(1 - beta3**t)*bounded(mixed, n)
     return -(d + lr*weight_decay*x)/(1 + lr*weight_decay), m, v, n, g
 
 
@@ -284,19 +287,23 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     d is an estimate, from below, of how far the start x0 is from the minimum. It starts at d0 and only grows, to
     d_coef·Σ⟨g, x0 - x⟩/|Σ g|₁, sums that weigh later steps more. lr is for a schedule, else it stays 1; to tune, set
     d_coef. m, v, r and s are the paper's over powers of d0, which cancel (the authors' code does so with r and s): eps
-    is what it is in Adam, and nothing underflows. Moments are not corrected. The decay is by d·lr·weight_decay of the
-    parameter. Left out of the authors' code, as in its defaults: a beta3 of its own, growth_rate, safeguard_warmup,
-    use_bias_correction (optax: always), decay in the gradient, slice_p. Defaults as theirs.
+    is what it is in Adam, and nothing underflows. Gradients are cut to those whose squares times d²/d0² fit the dtype;
+    on a loss that falls for ever d has no end, and is refused where numbers do. Moments are not corrected. The decay is
+    by d·lr·weight_decay of the parameter. Left out of the authors' code, as in its defaults: a beta3 of its own,
+    growth_rate, safeguard_warmup, use_bias_correction (optax: always), decay in the gradient, slice_p. Defaults as
+    theirs.
 
     Source: Mishchenko & Defazio 2024, Prodigy: an expeditiously adaptive parameter-free learner, arXiv 2306.06101,
     algorithm 4 (of version 3).
     """
     k = d/d0
-    m = beta1*m + (1 - beta1)*k*g
-    v = beta2*v + (1 - beta2)*k*k*g*g
+    longest = 1/(sqrt(tiny(g))*k)
+    cut = minimum(maximum(g, -longest), longest)
+    m = beta1*m + (1 - beta1)*k*cut
+    v = beta2*v + (1 - beta2)*k*k*cut*cut
     beta3 = sqrt(beta2)
-    r = beta3*r + (1 - beta3)*k*k*total(lr*g*(x0 - x))
-    s = beta3*s + (1 - beta3)*k*k*lr*g
+    r = beta3*r + (1 - beta3)*k*k*total(lr*cut*(x0 - x))
+    s = beta3*s + (1 - beta3)*k*k*lr*cut
     size = total(abs(s))
     step = decayed(-d*lr*(m/root(v)), x, lr=d*lr, rate=weight_decay)
     return step, m, v, s, x0, r, where(size > 0, maximum(d, d_coef*r/size), d)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fallline.ops import maximum, minimum, root, sqrt, tiny
-from fallline.rules.formulas import OUTLASTS
+from fallline.rules.formulas import OUTLASTS, outlasts
 from fallline.rules.further import adamw
 from fallline.rules.modifiers import decayed
 from fallline.schema import Fraction, NonNegative, Positive, rule, shaped
@@ -76,7 +76,7 @@ def orthogonal(a: np.ndarray) -> np.ndarray:
 
 
 ADAMS = OUTLASTS._replace(text="adam_beta2 ≥ adam_beta1²",
-                          holds=lambda adam_beta1, adam_beta2: OUTLASTS.holds(adam_beta1, adam_beta2))
+                          holds=lambda adam_beta1, adam_beta2: outlasts(adam_beta2, adam_beta1))
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
