@@ -12,9 +12,10 @@ import numpy as np
 
 from fallline import trees
 from fallline.race.contender import Contender, contenders
+from fallline.race.gradient import check_gradient
 from fallline.race.grid import Grid, best_rate
 from fallline.race.load import OptimizerSource, ProblemSource, placed, problem_at
-from fallline.race.problem import Problem, check_gradient
+from fallline.race.problem import Problem
 from fallline.race.progress import Progress
 from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
 from fallline.race.surfaces import SURFACES
