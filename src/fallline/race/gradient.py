@@ -140,9 +140,9 @@ def _check_leaf(around: Around, where: str, rng: np.random.Generator) -> None:
             "return the conjugate of that."
         )
     raise ValueError(
-        f"The gradient{where} does not match finite differences of its value: between two points near the start the "
-        f"value changes by {wrong.changed:.6g}, and by the gradient it would by {wrong.said:.6g}. Correct "
-        "value_and_grad, or set check_step of Problem, which says how near."
+        f"The gradient{where} does not match finite differences of its value: between two points near the start it "
+        f"says {wrong.said:.6g}, the differences say {wrong.changed:.6g}. Correct value_and_grad, or set check_step of "
+        "Problem, which says how near."
     )
 
 

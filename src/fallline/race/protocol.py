@@ -99,7 +99,7 @@ class Race:
         self.finished = False
         self.seconds = 0.0
         check_gradient(self.problem)
-        self.problem.measure(self.problem.params)
+        self.problem.measure(trees.copy(self.problem.params))
         for lane in self.lanes:
             _check_fits(self.problem, lane.contender)
 
