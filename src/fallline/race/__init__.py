@@ -78,9 +78,9 @@ def run(
 
 def check_installed(*more: str) -> None:
     """Raise an ImportError with the remedy if a package of the extra `race`, or one of `more`, is missing."""
-    missing = [name for name in (*_EXTRA, *more) if not _is_there(name)]
+    missing = [_EXTRA.get(name, name) for name in (*_EXTRA, *more) if not _is_there(name)]
     if missing:
-        raise ImportError(f'The race needs {", ".join(_EXTRA.get(name, name) for name in missing)}: pip install "fallline[race]"')
+        raise ImportError(f'The race needs {", ".join(missing)}: pip install "fallline[race]"')
 
 
 def _is_there(module: str) -> bool:

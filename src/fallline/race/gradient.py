@@ -231,7 +231,8 @@ class Around:
         random = np.where(rng.random(size.shape) < 0.5, -1.0, 1.0)
         along = np.where(self.slope == 0, random, np.sign(self.slope))
         outward = np.where(self.start < 0, -1.0, 1.0)
-        together = [far * along, far * random, -far * along, far * outward, -far * outward, usual * far / size * random]
+        alike = usual * (far / size)
+        together = [far * along, far * random, -far * along, far * outward, -far * outward, alike * random]
         alone = (np.where(np.arange(far.size) == k, far * along, 0.0) for k in rng.permutation(far.size))
         count = max(LEAST, MOVES // len(trees.flatten(self.problem.params)[0]))
         return [*together, *itertools.islice(alone, MOVES - len(together))][:count]

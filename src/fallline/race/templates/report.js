@@ -215,7 +215,12 @@
     }
 
     draw() {
-      const gd = this.contour, { x, y, z, levels, window: [xs, ys] } = this.data;
+      // Plotly draws contours when it has time: one that it has not drawn yet would not take another size.
+      const gd = document.createElement("div");
+      gd.className = "contour";
+      this.contour.replaceWith(gd);
+      this.contour = gd;
+      const { x, y, z, levels, window: [xs, ys] } = this.data;
       this.margin = { l: 30, r: 33 + nameWidth(11.5), t: 8, b: 24 };
       this.size = { w: gd.clientWidth, h: gd.clientHeight };
       const layout = axes(gd, { range: xs, nticks: 5, showgrid: false }, { range: ys, nticks: 5, showgrid: false }, 0);
@@ -352,7 +357,10 @@
     document.getElementById("play").addEventListener("click", () => playing === null ? play() : pause());
   }
 
+  let drawn = null;  // for which width
+
   function drawAll() {
+    drawn = document.body.clientWidth;
     paintSamples();
     drawCharts();
     surfaces.forEach(surface => surface.draw());
@@ -368,8 +376,6 @@
     root.classList.toggle("paper", onPaper);
     if (onPaper) opened = [...document.querySelectorAll("details:not([open])")];
     for (const details of opened) details.open = onPaper;
-    // A size that changes before the first drawing is done would be lost.
-    document.querySelectorAll(".chart, .contour").forEach(gd => Plotly.purge(gd));
     for (const table of document.querySelectorAll("table")) {
       table.style.zoom = "";
       if (onPaper) table.style.zoom = Math.min(1, document.body.clientWidth / table.scrollWidth);
@@ -386,11 +392,11 @@
   buildControls();
   drawAll();
   dark.addEventListener("change", drawAll);
-  let width = document.body.clientWidth, waiting;
+  let waiting;
   addEventListener("resize", () => {
     clearTimeout(waiting);
     waiting = setTimeout(() => {
-      if (document.body.clientWidth !== width) { width = document.body.clientWidth; drawAll(); }
+      if (document.body.clientWidth !== drawn) drawAll();
     }, 150);
   });
 })();
