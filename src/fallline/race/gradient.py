@@ -155,11 +155,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Move:
-    """How the value changes on a way, and how it should by the gradient; what rounding may have of either."""
+    """How the value changes on a way, and how it should by the gradient; by how much rounding may have changed either,
+    and kinks on the way the latter."""
 
     changed: float
     said: float
     noise: float
+    bend: float
     steady: bool
 
     @property
@@ -169,7 +171,7 @@ class Move:
     @property
     def tolerance(self) -> float:
         """As a share of the signal."""
-        return CLOSE + 2 * self.noise / self.signal
+        return CLOSE + (2 * self.noise + self.bend) / self.signal
 
     @property
     def agrees(self) -> bool:
@@ -177,14 +179,15 @@ class Move:
 
 
 def _reliable(moves: list[Move]) -> list[Move]:
-    """Of moves from short to long, those before the gradient turns or the value no longer changes in proportion: what
-    seems steady again after that does so by chance."""
-    known: list[Move] = []
+    """Of moves from short to long the most in a row on which the gradient is steady and the value changes in proportion:
+    shorter ones may be rounding that nobody knows of, and longer ones seem steady by chance."""
+    rows: list[list[Move]] = [[]]
     for move in moves:
-        if not move.steady or (known and abs(move.changed) < RUNG / 2 * abs(known[-1].changed)):
-            break
-        known.append(move)
-    return known
+        if not move.steady or (rows[-1] and abs(move.changed) < RUNG / 2 * abs(rows[-1][-1].changed)):
+            rows.append([])
+        if move.steady:
+            rows[-1].append(move)
+    return max(rows, key=lambda row: (any(move.changed for move in row), len(row)))
 
 
 @dataclass(frozen=True)
@@ -295,8 +298,11 @@ class Around:
             length = np.abs(way)
             noise = _rounding(self.precision, abs(first) + abs(last))
             noise += _rounding(self.real, float(length @ np.abs(g2)), float(length.sum()))
-            steady = abs(ways[2] - ways[0]) <= TURN * (abs(ways[0]) + abs(ways[2]))
-            move = Move(last - first, (ways[0] + 4 * ways[1] + ways[2]) / 6, CLEAR * noise, steady)
+            turn = abs(ways[2] - ways[0])
+            steady = turn <= TURN * (abs(ways[0]) + abs(ways[2]))
+            said = (ways[0] + 4 * ways[1] + ways[2]) / 6
+            bend = 3 * abs(said - (ways[0] + ways[2]) / 2) + turn / 10  # a kink is off by a third of its turn at most
+            move = Move(last - first, said, CLEAR * noise, bend, steady)
         return move if isfinite(move.signal) and move.noise < move.signal / CLEAR else None
 
     def _at(self, step: Reals) -> tuple[Reals, float, Reals] | None:
