@@ -221,3 +221,26 @@ def test_jax_arrays_race_as_such():
     z = jax.numpy.array([1 + 2j, 0.5j])
     with pytest.raises(ValueError, match=r"conjugate, as of jax\.grad"):
         check_gradient(Problem(z, jax.value_and_grad(lambda w: (abs(w) ** 4).sum())))
+
+
+def test_a_network_with_kinks_in_single_precision_passes_and_a_mistake_in_one_layer_is_found():
+    def network(p, x, y):
+        h = np.maximum(x @ p["W"] + p["b"], 0)
+        error = h @ p["V"] - y
+        d = 2 * error / error.size
+        back = d @ p["V"].T * (h > 0)
+        return np.mean(error**2), {"W": x.T @ back, "b": back.sum(0), "V": h.T @ d}
+
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x, y, w, v = (rng.standard_normal(n).astype(np.float32) for n in ((200, 20), (200, 5), (20, 50), (50, 5)))
+        params = {"W": w / 4, "b": np.zeros(50, np.float32), "V": v / 7}
+        check_gradient(Problem(params, lambda p, x=x, y=y: network(p, x, y)))
+        for leaf in params:
+
+            def wrong(p, x=x, y=y, leaf=leaf):
+                value, gradient = network(p, x, y)
+                return value, gradient | {leaf: 2 * gradient[leaf]}
+
+            with pytest.raises(ValueError, match=f'of "{leaf}" of problem does not match'):
+                check_gradient(Problem(params, wrong))

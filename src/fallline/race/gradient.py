@@ -179,7 +179,7 @@ class Move:
 
 
 def _reliable(moves: list[Move]) -> list[Move]:
-    """Of moves from short to long the most in a row on which the gradient is steady and the value changes in proportion:
+    """Of moves from short to long the most in a row where the gradient is steady and the value changes in proportion:
     shorter ones may be rounding that nobody knows of, and longer ones seem steady by chance."""
     rows: list[list[Move]] = [[]]
     for move in moves:
