@@ -6,8 +6,8 @@ import pytest
 import fallline as fl
 from fallline.race import Problem
 from fallline.race.contender import contenders, reported
+from fallline.race.gradient import check_gradient
 from fallline.race.load import PROBLEMS, problem_at
-from fallline.race.problem import check_gradient
 from fallline.race.surfaces import SURFACES
 
 

@@ -184,6 +184,43 @@ def test_in_a_browser_play_moves_the_paths_pause_holds_them_and_the_slider_sets_
     assert all(path.count("L") == 40 for path in visit.trails())
 
 
+# What of a page lies beyond an A4 page with its margins, and what of its tables is not to be seen.
+BEYOND = """[...document.querySelectorAll('body, table, th, td, .chart, .surface, svg, text')].filter(e =>
+    e.getBoundingClientRect().right > 182 * 96 / 25.4 + 1 || e.scrollWidth > Math.max(e.clientWidth, 1) + 1 &&
+    e.matches('table, th, td')).map(e => e.outerHTML.slice(0, 80))"""
+UNSEEN = "[...document.querySelectorAll('table :is(th, td)')].filter(e => !e.getClientRects().length).length"
+A4 = {"width": 688, "height": 1017}
+
+
+def test_in_a_browser_a_printed_page_has_every_column_and_whole_figures_whatever_the_screen(browser, saved, tmp_path):
+    figures = {f"a_long_name_of_figure_{k}": 1e-30 for k in range(9)}
+    given = [fl.Adam(lambda t: 0.1), fl.Adam(beta1=0.5, beta2=0.5), fl.chain(fl.clip_norm(1.0), fl.AdamW)]
+    square = fl.race.Problem([1.0], lambda x: (x[0] ** 2, [2 * x[0]]), target=1e-3,
+                             evaluate=lambda x: figures | {"train_loss": x[0] ** 2})  # fmt: skip
+    wide = run(square, given, steps=5, repeats=1, jobs=1, surfaces=("bowl",)).save(tmp_path)
+    for path, width in ((saved, 1200), (saved, 390), (wide, 1200)):
+        visit = Visit(browser, path, width)
+        page = visit.page
+        page.emulate_media(color_scheme="dark")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")  # as a browser does while the page is still a screen's
+        for _ in ("a printer", "a preview"):
+            assert page.evaluate(BEYOND) == []
+            assert page.evaluate(UNSEEN) == 0
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            assert not page.locator("#key, .controls").first.is_visible()
+            page.emulate_media(media="print", color_scheme="dark")
+            page.set_viewport_size(A4)
+        fills = set(page.eval_on_selector_all("path.head", "all => all.map(head => head.getAttribute('fill'))"))
+        assert fills <= {style.light for style in STYLES}
+        page.emulate_media(media="screen", color_scheme="light")
+        page.set_viewport_size({"width": width, "height": 900})
+        visit.until(lambda page=page: page.locator("#key").is_visible())
+        visit.until(visit.fits)
+        assert page.locator("details[open]").count() == 0
+        assert visit.errors == []
+        page.close()
+
+
 def test_in_a_browser_the_key_picks_one_optimiser_out_and_lets_it_go(visits):
     page = visits[1].page
     button = page.locator("#key button").first

@@ -22,6 +22,7 @@ from fallline.errors import (
     NonFiniteGradient,
     TornOptimizer,
 )
+from fallline.meant import meant_name
 from fallline.minimize import minimize
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline.optimizer import Optimizer, accumulate, chain
@@ -135,9 +136,10 @@ __all__ = [
     "where",
 ]  # fmt: skip
 __version__ = "0.1.0"
-_ON_FIRST_USE = ("race", "schedules")  # the race needs the extra of that name, both take a while
+_ON_FIRST_USE = ("race", "schedules")  # both take a while
 
 if TYPE_CHECKING:
+    from fallline import race as race
     from fallline import schedules as schedules
 
 
@@ -146,7 +148,9 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module(f"fallline.{name}")
-    raise AttributeError(f"module 'fallline' has no attribute {name!r}")
+    hint = "" if name.startswith("_") else meant_name(name, __all__)
+    # With its name, but not the module, as Python would add a suggestion of its own.
+    raise AttributeError(f"module 'fallline' has no attribute {name!r}.{hint}", name=name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["REMEDY", "meant"]
+__all__ = ["REMEDY", "meant", "meant_name"]
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"
 
@@ -15,6 +15,34 @@ _VARIANTS = {
     ("SGD", "momentum"): "Momentum", ("SGD", "nesterov"): "Nesterov", ("Momentum", "nesterov"): "Nesterov",
     ("Adam", "nesterov"): "Nadam", ("AdamW", "nesterov"): "NadamW", ("Adam", "amsgrad"): "AMSGrad",
 }  # fmt: skip
+
+
+_ELSEWHERE = {
+    "clip": "clip_value or clip_norm", "clip_by_value": "clip_value", "clip_grad_value": "clip_value",
+    "clip_grad_norm": "clip_norm", "clip_by_global_norm": "clip_norm", "add_decayed_weights": "weight_decay",
+    "ema": "average", "swa": "average", "multi_transform": "partition", "masked": "mask", "multi_steps": "accumulate",
+    "nag": "Nesterov", "heavy_ball": "Momentum", "lr_scheduler": "schedules", "scheduler": "schedules",
+    "optim": "OPTIMIZERS", "fit": "descend", "fmin": "minimize", "save": "Optimizer.save",
+}  # fmt: skip
+
+
+def meant_name(name: str, known: Iterable[str]) -> str:
+    """The public name that is meant by one that is not there, as a sentence with a space before it; "" if none is near.
+
+    >>> meant_name("Adagrad", ["AdaGrad", "Adam"]), meant_name("clip_grad_norm_", ["clip_norm"]), meant_name("plot", [])
+    (' Did you mean AdaGrad?', ' Did you mean clip_norm?', '')
+    """
+    from difflib import get_close_matches  # for an error alone
+
+    plain = {_plain(other): other for other in known}
+    elsewhere = {_plain(other): here for other, here in _ELSEWHERE.items()}
+    said = plain | {other: here for other, here in elsewhere.items() if other not in plain}
+    close = get_close_matches(_plain(name), said, 1, cutoff=0.75)
+    return f" Did you mean {said[close[0]]}?" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def meant(owner: str, name: str, known: Iterable[str]) -> str:

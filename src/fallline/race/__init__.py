@@ -13,22 +13,21 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 
-_NEEDED = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "plotly": "plotly", "scipy": "scipy"}
-_NEEDED |= {"sklearn": "scikit-learn", "threadpoolctl": "threadpoolctl"}
-_missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
-if _missing:
-    raise ImportError(f'The race needs {", ".join(_missing)}: pip install "fallline[race]"')
-
-from fallline.race.document import document  # noqa: E402
-from fallline.race.load import OptimizerSource, ProblemSource  # noqa: E402
-from fallline.race.problem import Problem  # noqa: E402
-from fallline.race.progress import Progress  # noqa: E402
-from fallline.race.protocol import REPEATS, STEPS, Race, Settings  # noqa: E402
-from fallline.race.result import Result  # noqa: E402
-from fallline.race.surfaces import SURFACES  # noqa: E402
-from fallline.race.terminal import show  # noqa: E402
+from fallline.race.document import document
+from fallline.race.load import OptimizerSource, ProblemSource
+from fallline.race.problem import Problem
+from fallline.race.progress import Progress
+from fallline.race.protocol import REPEATS, STEPS, Race, Settings
+from fallline.race.result import Result
+from fallline.race.surfaces import SURFACES
+from fallline.race.terminal import show
 
 __all__ = ["Interrupted", "Problem", "Result", "run", "show"]
+
+
+# Imported where they are used, so that this module can be looked at without the extra.
+_EXTRA = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "plotly": "plotly", "sklearn": "scikit-learn",
+          "threadpoolctl": "threadpoolctl"}  # fmt: skip
 
 
 class Interrupted(KeyboardInterrupt):
@@ -68,11 +67,27 @@ def run(
 
     Raises
     ------
+    ImportError: the extra `race` is not installed.
     ValueError, TypeError: an argument is not as described, settings do not fit the problem's parameters, or the
         gradient does not match finite differences.
     Interrupted: a KeyboardInterrupt came; its `result` holds what had finished.
     """
+    check_installed()
     return finish(Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces))))
+
+
+def check_installed(*more: str) -> None:
+    """Raise an ImportError with the remedy if a package of the extra `race`, or one of `more`, is missing."""
+    missing = [_EXTRA.get(name, name) for name in (*_EXTRA, *more) if not _is_there(name)]
+    if missing:
+        raise ImportError(f'The race needs {", ".join(missing)}: pip install "fallline[race]"')
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # it stands in sys.modules as None, which is how a module is hidden
+        return False
 
 
 def finish(race: Race) -> Result:

@@ -22,15 +22,14 @@ UsageError: Any = typer.BadParameter.__base__  # the class of all usage errors s
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
-def call(arguments: Sequence[str] | None) -> NoReturn:
+def call(arguments: Sequence[str]) -> NoReturn:
     """Run the command and end the process with its exit code; what is wrong with the arguments is one line."""
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="fallline", standalone_mode=False)
+        code = app(args=list(arguments), prog_name="fallline", standalone_mode=False)
     except typer.Abort:  # Ctrl-C before the race began
         _fail("interrupted", INTERRUPTED)
     except UsageError as error:
-        given = sys.argv[1:] if arguments is None else arguments
-        spaced = any(text.startswith(",") or text.endswith(",") for text in given)
+        spaced = any(text.startswith(",") or text.endswith(",") for text in arguments)
         hint = " A list has commas and no spaces, or stands in quotes: --optimizers Muon,Adam" if spaced else ""
         _fail(error.format_message() + hint)
     raise SystemExit(code or 0)

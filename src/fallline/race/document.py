@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import fallline
+from fallline import trees
 from fallline.race import wording
 from fallline.race.claims import Evidence, judge
 from fallline.race.contender import Contender
@@ -160,7 +161,7 @@ def _problem(race: Race) -> Document:
         "target": problem.target,
         "convex": problem.convex,
         "depends_on_seed": not race.alone,
-        "start_loss": _number(problem.loss(problem.params)),
+        "start_loss": _number(problem.loss(trees.copy(problem.params))),
     }
 
 

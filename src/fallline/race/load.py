@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import fallline
+from fallline.meant import meant_name
 from fallline.optimizer import Optimizer
 from fallline.race.digits import digits
 from fallline.race.problem import Problem
@@ -113,7 +114,8 @@ def _by_name(name: str) -> Any:
     known = {class_name.lower(): cls for class_name, cls in fallline.OPTIMIZERS.items()}
     if name.lower() in known:
         return known[name.lower()]
-    raise ValueError(f"optimizers must be among {', '.join(fallline.OPTIMIZERS)}, or module:rule. Got {name!r}.")
+    raise ValueError(f"optimizers must be among {', '.join(fallline.OPTIMIZERS)}, or module:rule. Got {name!r}."
+                     f"{meant_name(name, fallline.OPTIMIZERS)}")
 
 
 def _import(place: Place, what: str) -> Any:

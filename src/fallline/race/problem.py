@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
-from fallline.descend import pair
+from fallline.arrays import dtype_name
+from fallline.descend import number, pair
 
 ValueAndGrad = Callable[..., tuple[float, Any]]
 Batches = Sequence[Any] | Callable[[int], Any]
 Evaluate = Callable[[Any], Mapping[str, float]]
+
+_STEP = "check_step of Problem must be"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Problem:
     Parameters
     ----------
     params
-        The starting point: an array or a tree of arrays; it is copied, never changed.
+        The starting point: an array or a tree of arrays, of NumPy, torch or JAX, or numbers; it is copied, never
+        changed. Whole numbers become floats.
     value_and_grad
         ``value_and_grad(params, batch) -> (value, gradient)``; without `batches`, ``value_and_grad(params)``.
         The gradient has the structure and shapes of `params`.
@@ -40,6 +44,9 @@ class Problem:
         What the report calls the problem.
     convex
         Whether the loss is known to be convex or known not to be; None where that is not known. One claim asks.
+    check_step
+        How far from the start each parameter is moved, in its own units, to see before the race whether the gradient is
+        that of the value. None tries many lengths, by the parameters' own size; 0 leaves the check out.
 
     >>> import numpy as np
     >>> bowl = Problem(np.ones(2), lambda x: (float(x @ x), 2 * x), target=1e-6, name="bowl")
@@ -54,8 +61,11 @@ class Problem:
     target: float | None = None
     name: str = "problem"
     convex: bool | None = None
+    check_step: float | None = None
 
     def __post_init__(self) -> None:
+        leaves, treedef = trees.flatten(self.params)
+        object.__setattr__(self, "params", treedef.unflatten(map(_floating, leaves)))
         for field in ("value_and_grad", "evaluate"):
             given = getattr(self, field)
             if not callable(given) and not (field == "evaluate" and given is None):
@@ -66,6 +76,8 @@ class Problem:
                 raise TypeError(f"batches of Problem must be a sequence or a function of the step number. Got {kind}.")
             if len(self.batches) == 0:
                 raise ValueError("batches of Problem must not be empty. Got a sequence of length 0.")
+        if self.check_step is not None and not number(self.check_step, f"{_STEP} None or a number") >= 0:
+            raise ValueError(f"{_STEP} ≥ 0. Got {self.check_step}.")
 
     @property
     def fixed(self) -> bool:
@@ -79,7 +91,7 @@ class Problem:
         figures = self.evaluate(params)
         if not isinstance(figures, Mapping) or "train_loss" not in figures:
             raise TypeError(f'evaluate of Problem must return a dict with "train_loss". Got {figures!r}.')
-        return {name: float(value) for name, value in figures.items()}
+        return {name: number(value, f"{name} of evaluate must be a real number") for name, value in figures.items()}
 
     def loss(self, params: Any) -> float:
         """The full training loss at `params`."""
@@ -111,70 +123,16 @@ class Problem:
 
     def _mean_value(self, params: Any) -> float:
         if self.batches is None:
-            return float(self.value_and_grad(params)[0])
+            return self._value(params)
         if callable(self.batches):
             raise TypeError("A Problem whose batches are a function needs evaluate=, the full training loss.")
-        return float(np.mean([self.value_and_grad(params, batch)[0] for batch in self.batches]))
+        return float(np.mean([self._value(params, batch) for batch in self.batches]))
+
+    def _value(self, *given: Any) -> float:
+        return pair(self.value_and_grad(*given), self.name)[0]
 
 
-def check_gradient(problem: Problem, directions: int = 5) -> None:
-    """Compare the gradient of `problem` at its start with finite differences, along a few random directions.
-
-    Each direction lies in one leaf (every leaf gets one), so that the error can name the leaf at fault.
-
-    Raises
-    ------
-    ValueError, TypeError
-        The gradient is not that of the value, is not finite, or has another structure than the parameters; or there is
-        none.
-    """
-    leaves, treedef = trees.flatten(problem.params)
-    value, gradient = pair(problem.first_value_and_grad(problem.params), problem.name)
-    slopes, _ = trees.flatten(gradient)
-    shapes = [np.shape(leaf) for leaf in leaves]
-    if len(slopes) != len(leaves) or [np.shape(slope) for slope in slopes] != shapes:
-        raise ValueError(
-            f"The gradient of {problem.name} must have the structure and shapes of its parameters, {shapes}. "
-            f"Got {[np.shape(slope) for slope in slopes]}."
-        )
-    if not np.isfinite(value):
-        raise ValueError(f"The value of {problem.name} must be finite at its start. Got {value}.")
-    rng = np.random.default_rng(0)
-    paths = trees.paths(treedef)
-    order = [i for _ in range(-(-directions // len(leaves))) for i in range(len(leaves))]
-    for i in order:
-        if np.size(leaves[i]):
-            _check_one(problem, leaves, treedef, i, np.asarray(slopes[i], dtype=float), rng, paths[i])
-
-
-def _check_one(
-    problem: Problem, leaves: list[Any], treedef: Any, i: int, slope: np.ndarray, rng: np.random.Generator, path: str
-) -> None:
-    leaf = np.asarray(leaves[i])
-    direction = rng.standard_normal(leaf.shape)
-    direction /= np.linalg.norm(direction)
-    claimed = float(np.sum(slope * direction))
-    # Central differences are off by h² and by the value's rounding over h; several h, and the best one counts, because
-    # neither the curvature nor the precision in which the user computes is known here.
-    eps = float(np.finfo(leaf.dtype).eps) if leaf.dtype.kind == "f" else float(np.finfo(float).eps)
-    scale = max(1.0, float(np.abs(leaf).max()))
-    measured = []
-    for power in (1 / 5, 1 / 4, 1 / 3, 1 / 2.5):
-        h = scale * eps**power
-        ends = []
-        for sign in (1, -1):
-            moved = list(leaves)
-            # A leaf that was a Python float stays one, as it does in a run.
-            there = (leaf + sign * h * direction).astype(leaf.dtype)
-            moved[i] = there if isinstance(leaves[i], np.ndarray) else float(there)
-            ends.append(float(problem.first_value_and_grad(treedef.unflatten(moved))[0]))
-        measured.append((ends[0] - ends[1]) / (2 * h))
-    nearest = min(measured, key=lambda found: abs(found - claimed) if np.isfinite(found) else np.inf)
-    floor = 10 * eps ** (2 / 3) * max(1.0, abs(float(problem.first_value_and_grad(problem.params)[0]))) / scale
-    tolerance = 100 * eps**0.4 * max(abs(claimed), abs(nearest)) + floor
-    if not abs(nearest - claimed) <= tolerance:
-        where = f' of "{path}"' if path else ""
-        raise ValueError(
-            f"The gradient{where} of {problem.name} does not match finite differences of its value: along a random "
-            f"direction it says {claimed:.6g}, the differences say {nearest:.6g}. Correct value_and_grad."
-        )
+def _floating(leaf: Any) -> Any:
+    """A leaf as it is, or of whole numbers as the floats that its library makes of them."""
+    whole = isinstance(leaf, int) or (hasattr(leaf, "dtype") and dtype_name(leaf).startswith(("int", "uint", "bool")))
+    return 1.0 * leaf if whole else leaf

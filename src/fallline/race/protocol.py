@@ -12,9 +12,10 @@ import numpy as np
 
 from fallline import trees
 from fallline.race.contender import Contender, contenders
+from fallline.race.gradient import check_gradient
 from fallline.race.grid import Grid, best_rate
 from fallline.race.load import OptimizerSource, ProblemSource, placed, problem_at
-from fallline.race.problem import Problem, check_gradient
+from fallline.race.problem import Problem
 from fallline.race.progress import Progress
 from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
 from fallline.race.surfaces import SURFACES
@@ -98,7 +99,7 @@ class Race:
         self.finished = False
         self.seconds = 0.0
         check_gradient(self.problem)
-        self.problem.measure(self.problem.params)
+        self.problem.measure(trees.copy(self.problem.params))
         for lane in self.lanes:
             _check_fits(self.problem, lane.contender)
 

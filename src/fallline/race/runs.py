@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
+from fallline.arrays import host
 from fallline.descend import Point, Status, descend
 from fallline.race.contender import Contender, reported
 from fallline.race.grid import best_rate
@@ -199,4 +200,4 @@ def _finite_loss(loss: float) -> float:
 
 def parameter_count(params: Any) -> int:
     """How many numbers a tree of parameters holds."""
-    return sum(int(np.size(leaf)) for leaf in trees.flatten(params)[0])
+    return sum(host(leaf).size for leaf in trees.flatten(params)[0])

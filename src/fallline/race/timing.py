@@ -28,8 +28,9 @@ class Timing:
 def timing(problem: Problem, tuned: Sequence[tuple[Contender, float | None]]) -> Timing:
     """Time the gradient once and one step of every contender at its tuned rate."""
     with one_blas_thread(), np.errstate(all="ignore"):
+        params = trees.copy(problem.params)
         steps = {contender.name: _step(problem, contender, rate) for contender, rate in tuned}
-        return Timing(steps, _microseconds(lambda: problem.first_value_and_grad(problem.params)))
+        return Timing(steps, _microseconds(lambda: problem.first_value_and_grad(params)))
 
 
 def _step(problem: Problem, contender: Contender, rate: float | None) -> float:

@@ -2,12 +2,14 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
+  const isDark = () => dark.matches && !root.classList.contains("paper");
   const names = data.names;
   const SVG = "http://www.w3.org/2000/svg";
   const LABEL_HEIGHT = 15;
   let picked = null;
 
-  const colour = name => data.styles[name][dark.matches ? "dark" : "light"];
+  const colour = name => data.styles[name][isDark() ? "dark" : "light"];
   // Names may be long, with settings in them: charts have room for their beginning, the key and the table for all.
   const label = name => {
     const letters = innerWidth < 640 ? 17 : 26;
@@ -15,7 +17,7 @@
   };
   const plain = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");  // Plotly reads tags in its texts
   const faded = name => picked !== null && picked !== name;
-  const css = variable => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
+  const css = variable => getComputedStyle(root).getPropertyValue(variable).trim();
   const number = value => Number(value).toPrecision(3);
 
   function element(tag, attributes, parent) {
@@ -213,14 +215,19 @@
     }
 
     draw() {
-      const gd = this.contour, { x, y, z, levels, window: [xs, ys] } = this.data;
+      // Plotly draws contours when it has time: one that it has not drawn yet would not take another size.
+      const gd = document.createElement("div");
+      gd.className = "contour";
+      this.contour.replaceWith(gd);
+      this.contour = gd;
+      const { x, y, z, levels, window: [xs, ys] } = this.data;
       this.margin = { l: 30, r: 33 + nameWidth(11.5), t: 8, b: 24 };
       this.size = { w: gd.clientWidth, h: gd.clientHeight };
       const layout = axes(gd, { range: xs, nticks: 5, showgrid: false }, { range: ys, nticks: 5, showgrid: false }, 0);
-      const shades = dark.matches ? [[0, "#35424f"], [1, "#171b20"]] : [[0, "#ccd8de"], [1, "#f8f7f2"]];
+      const shades = isDark() ? [[0, "#35424f"], [1, "#171b20"]] : [[0, "#ccd8de"], [1, "#f8f7f2"]];
       Plotly.react(gd, [{
         type: "contour", x, y, z, ncontours: levels, colorscale: shades, showscale: false, hoverinfo: "skip",
-        line: { width: .7, color: dark.matches ? "#4b5866" : "#b3bec3" },
+        line: { width: .7, color: isDark() ? "#4b5866" : "#b3bec3" },
       }], { ...layout, margin: this.margin }, { displayModeBar: false, staticPlot: true });
       this.overlay();
     }
@@ -350,22 +357,46 @@
     document.getElementById("play").addEventListener("click", () => playing === null ? play() : pause());
   }
 
+  let drawn = null;  // for which width
+
   function drawAll() {
+    drawn = document.body.clientWidth;
     paintSamples();
     drawCharts();
     surfaces.forEach(surface => surface.draw());
     if (section) show(step);
   }
 
+  // ---- on paper: drawn for the width of a page, with nothing folded away and no column beyond the edge ----------------
+
+  let opened = [];
+
+  function lay(onPaper) {
+    if (root.classList.contains("paper") === onPaper) return;
+    root.classList.toggle("paper", onPaper);
+    if (onPaper) opened = [...document.querySelectorAll("details:not([open])")];
+    for (const details of opened) details.open = onPaper;
+    for (const table of document.querySelectorAll("table")) {
+      table.style.zoom = "";
+      if (onPaper) table.style.zoom = Math.min(1, document.body.clientWidth / table.scrollWidth);
+    }
+    drawAll();
+  }
+
+  const paper = matchMedia("print");
+  paper.addEventListener("change", () => lay(paper.matches));
+  addEventListener("beforeprint", () => lay(true));
+  addEventListener("afterprint", () => lay(false));
+
   buildKey();
   buildControls();
   drawAll();
   dark.addEventListener("change", drawAll);
-  let width = document.body.clientWidth, waiting;
+  let waiting;
   addEventListener("resize", () => {
     clearTimeout(waiting);
     waiting = setTimeout(() => {
-      if (document.body.clientWidth !== width) { width = document.body.clientWidth; drawAll(); }
+      if (document.body.clientWidth !== drawn) drawAll();
     }, 150);
   });
 })();
