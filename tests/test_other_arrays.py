@@ -88,7 +88,8 @@ def test_the_eager_engine_keeps_within_its_stated_tolerances(cls, dtype, library
             g = numbers()
             v = stepping.step(v, as_eager(library, g))
             assert_within("parameter", v, opt.step(w, g), eps, 1e-2)
-            increment, wanted = updating.update(as_eager(library, g), as_eager(library, w)), other.update(g, w)
+            increment = updating.update(as_eager(library, g), params=as_eager(library, w))
+            wanted = other.update(g, params=w)
             assert_within("increment", increment, wanted, eps, floor(cls, wanted))
             for slot in set(opt.state) - {"r"}:  # of which, a sum of either sign, little may be left
                 array = opt.state[slot]

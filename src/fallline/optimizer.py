@@ -20,7 +20,7 @@ from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
-from fallline.meant import REMEDY
+from fallline.meant import REMEDY, by_name
 from fallline.numbers import totals_of
 from fallline.options import Options
 from fallline.points import averages, keeps_none, loaded_averages, point_at
@@ -170,14 +170,14 @@ class Optimizer(Settable):
         gs = bound.leaves(grads, "gradient")
         return self._take_long_way(bound, "x", xs, gs, xs, params)
 
-    def update(self, grads: Any, params: Any = None, out: Any = None) -> Any:
+    def update(self, grads: Any, *misplaced: Any, params: Any = None, out: Any = None) -> Any:
         """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
 
         Parameters
         ----------
         grads: a tree of arrays or Python floats.
         params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
-        out: a tree of writable arrays to hold the increment.
+        out: a tree of writable arrays to hold the increment. Both are taken by name alone.
 
         Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
         In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
@@ -186,6 +186,8 @@ class Optimizer(Settable):
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
         {'W': array([-0.5, -1. ]), 'b': -2.0}
         """
+        if misplaced:
+            raise TypeError(by_name(misplaced))
         new = self._hurried("update" if out is None else "out", params, grads, out)
         if new is not None and new is not False:
             return new if out is None else out
