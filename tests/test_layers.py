@@ -7,7 +7,7 @@ import fallline
 
 ORDER = [
     "errors", "words", "meant",
-    "showing", "functions", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further",
+    "showing", "functions", "ieee", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further",
     "rules.matrices", "rules", "program", "trace", "precision", "memory", "threads", "arithmetic", "engines.rows",
     "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
     "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",

@@ -294,8 +294,8 @@ def test_a_chain_that_reads_the_parameters_asks_for_them(engine):
 
 def test_update_takes_the_parameters_and_the_output_by_name_alone():
     """In optax's order, update(grads, state, params), the increment would overwrite the parameters."""
-    opts = [fl.SGD(), fl.chain(fl.Adam(), fl.weight_decay()), fl.mask(lambda path: True, fl.SGD()), fl.accumulate(2, fl.SGD())]
-    for opt in opts:
+    chained = fl.chain(fl.Adam(), fl.weight_decay())
+    for opt in (fl.SGD(), chained, fl.mask(lambda path: True, fl.SGD()), fl.accumulate(2, chained)):
         for _ in range(3):  # the short way too
             w, g = {"W": np.ones(2)}, {"W": np.array([5.0, 5.0])}
             for misplaced in ((w,), (None, w), (w, w), (None,)):

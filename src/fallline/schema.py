@@ -22,6 +22,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline.errors import FormulaError
+from fallline.ieee import Formula
 from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
 from fallline.showing import brief, shown
@@ -165,7 +166,7 @@ class Rule:
     def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None,
                  hold: Callable[..., Any] | None = None, whole_leaf: bool = False) -> None:
         _check_function(formula, kind)
-        self.formula = formula
+        self.formula = Formula(formula)
         self.kind = kind
         name = getattr(formula, "__name__", "rule")
         self.name: str = "rule" if name == "<lambda>" else name
@@ -307,8 +308,8 @@ class Rule:
         if getattr(sys.modules.get(self.__module__), self.name, None) is self:
             if self.__module__ != "__main__":
                 return self.name
-            self.formula.__qualname__ = f"{self.name}.formula"
-        return Rule, (self.formula, self.kind, self.rest, self.hold, self.whole_leaf)
+            self.__wrapped__.__qualname__ = f"{self.name}.__wrapped__"
+        return Rule, (self.__wrapped__, self.kind, self.rest, self.hold, self.whole_leaf)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self
