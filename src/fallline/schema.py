@@ -12,7 +12,6 @@ signed(lr=0.1)
 from __future__ import annotations
 
 import inspect
-import math
 import numbers
 import sys
 import textwrap
@@ -25,62 +24,14 @@ from fallline.errors import FormulaError
 from fallline.ieee import Formula
 from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
+from fallline.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
+from fallline.settings import check
 from fallline.showing import brief, shown
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
     "brief", "rule", "scalar", "shaped",
 ]  # fmt: skip
-
-
-class Range(NamedTuple):
-    """The values a hyper-parameter may take; `text` completes the sentence "lr of Adam must be ..."."""
-
-    text: str
-    holds: Callable[[float], bool]
-
-
-NonNegative = Annotated[float, Range("≥ 0", lambda v: v >= 0)]
-Positive = Annotated[float, Range("> 0", lambda v: v > 0)]
-WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
-Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
-Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
-Real = Range("a finite number", lambda v: True)
-
-
-class Hyper(NamedTuple):
-    """A hyper-parameter of a rule: its name, default (None where the chain or the caller must give it) and range."""
-
-    name: str
-    default: float | None
-    range: Range
-
-    def check(self, value: Any, owner: str, note: str = "") -> float:
-        """`value` as a float, or a ValueError or TypeError that says what it must be; `note`: what it is a value of."""
-        number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
-        if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. Got {brief(value)}{note}.")
-        if not _finite(number) or not self.range.holds(float(number)):
-            finite = "" if _finite(number) or self.range is Real else " and finite"
-            raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {brief(number)}{note}.")
-        return float(number)
-
-    def asked(self, value: Any) -> Any:
-        """A setting as whoever asks for it sees it: what counts is a whole number, though a formula has it as float."""
-        return int(value) if self.range is WHOLE else value
-
-    def _possible(self, note: str) -> str:
-        if self.range is WHOLE:
-            return self.range.text
-        text = "a number" if self.range is Real else f"a number {self.range.text}"
-        return text if note else f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
-
-
-def _finite(number: Any) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer beyond float64
-        return False
 
 
 class Scalar(NamedTuple):
@@ -245,7 +196,7 @@ class Rule:
     def _check_start(self, name: str, start: Any) -> None:
         if self.whole_leaf and name in self.scopes:
             self._refuse(f"the state slot `{name}` of whole leaves is an array: write shaped(start, lambda shape: ())")
-        number = isinstance(start, (int, float)) and not isinstance(start, bool) and _finite(start)
+        number = isinstance(start, (int, float)) and not isinstance(start, bool) and is_finite(start)
         arrays = [] if name in self.scopes or self.whole_leaf else ["x", *(["g"] if self.kind != "after" else [])]
         if not number and not (isinstance(start, str) and (start in self.hyper or start in arrays)):
             self._refuse(f"state slot `{name}` must start at a finite number, at the name of a hyper-parameter "
@@ -298,8 +249,7 @@ class Rule:
             settings[name] = value
         unknown_setting(self.name, settings, self.hyper)
         for name, value in settings.items():
-            if self.hyper[name].range is WHOLE:  # the others may be trees, which settings.py checks
-                self.hyper[name].check(value, self.name)
+            check(self.hyper[name], value, self.name)
         return Link(self, settings)
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:

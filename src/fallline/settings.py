@@ -12,7 +12,7 @@ from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
 from fallline.meant import REMEDY
 from fallline.ops import namespace
-from fallline.schema import WHOLE, Hyper
+from fallline.ranges import WHOLE, Hyper
 from fallline.showing import brief, shown
 from fallline.trees import Treedef, flatten, holds_none, paths
 
@@ -55,7 +55,8 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
         return hyper.check(value, owner)
     if isinstance(value, (dict, list, tuple)):
         leaves, treedef = flatten(value)
-        return treedef.unflatten([check(hyper, leaf, owner) for leaf in leaves])
+        return treedef.unflatten([_check_leaf(hyper, leaf, owner, f" at {path!r}")
+                                  for leaf, path in zip(leaves, paths(treedef))])
     return _check_leaf(hyper, value, owner)
 
 
@@ -67,22 +68,22 @@ def renewed(value: Any) -> Any:
     return treedef.unflatten(leaves)
 
 
-def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
+def _check_leaf(hyper: Hyper, value: Any, owner: str, at: str = "") -> Any:
     if isinstance(value, ByPath):
         return value
     given = _as_array(value)
     if given is not None:
-        return _check_array(hyper, given, owner, "" if given is value else f" (parameters? {REMEDY})")
+        return _check_array(hyper, given, owner, at + ("" if given is value else f" (parameters? {REMEDY})"))
     if looks_like_parameters(value):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {type(value).__name__}: {REMEDY}.")
+                        f"Got {type(value).__name__}{at}: {REMEDY}.")
     if isinstance(value, type):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {brief(value)}{itself(value)}.")
+                        f"Got {brief(value)}{at}{itself(value)}.")
     if is_function(value):
-        check_schedule(value, f"{hyper.name} of {owner}")
+        check_schedule(value, f"{hyper.name} of {owner}", at)
         return value
-    return hyper.check(value, owner)
+    return hyper.check(value, owner, at)
 
 
 def _as_array(value: Any) -> np.ndarray | None:
@@ -106,7 +107,8 @@ def looks_like_parameters(value: Any) -> bool:
 
 def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
     if value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16":
-        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. Got {value.dtype}.")
+        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. "
+                        f"Got {value.dtype}{hint}.")
     array = value.astype(np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
     array.flags.writeable = False
     if array.size:
