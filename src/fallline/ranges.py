@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
+from fallline.instead import instead
 from fallline.showing import brief
 
 __all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "is_finite"]
@@ -36,9 +37,10 @@ class Hyper(NamedTuple):
 
     def check(self, value: Any, owner: str, note: str = "") -> float:
         """`value` as a float, or a ValueError or TypeError that says what it must be; `note`: what it is a value of."""
-        number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+        number = _plain(value)
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. Got {brief(value)}{note}.")
+            raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. "
+                            f"Got {brief(value)}{note}{_hint(value)}.")
         if not is_finite(number) or not self.range.holds(float(number)):
             finite = "" if is_finite(number) or self.range is Real else " and finite"
             raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {brief(number)}{note}.")
@@ -53,6 +55,23 @@ class Hyper(NamedTuple):
             return self.range.text
         text = "a number" if self.range is Real else f"a number {self.range.text}"
         return text if note else f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
+
+
+def _plain(value: Any) -> Any:
+    """The number in an array of no dimensions; anything else as it is."""
+    if not hasattr(value, "item") or getattr(value, "shape", None) != ():
+        return value
+    try:
+        return value.item()
+    except Exception:  # of another library, for what has no number: a tracer of JAX, a meta tensor of torch
+        return value
+
+
+def _hint(value: Any) -> str:
+    """What to give in the place of a value that is no number."""
+    if hasattr(value, "aval"):
+        return ", a JAX tracer, whose number is not known inside jit, grad or vmap: set it outside"
+    return instead(value)
 
 
 def is_finite(number: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
+from fallline.instead import instead, is_converted
 from fallline.meant import REMEDY
 from fallline.ops import namespace
 from fallline.ranges import WHOLE, Hyper
@@ -75,8 +76,9 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str, at: str = "") -> Any:
     if given is not None:
         return _check_array(hyper, given, owner, at + ("" if given is value else f" (parameters? {REMEDY})"))
     if looks_like_parameters(value):
+        remedy = instead(value) if is_converted(value) else f": {REMEDY}"
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {type(value).__name__}{at}: {REMEDY}.")
+                        f"Got {type(value).__name__}{at}{remedy}.")
     if isinstance(value, type):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {brief(value)}{at}{itself(value)}.")
@@ -90,11 +92,11 @@ def _as_array(value: Any) -> np.ndarray | None:
     """An array of any library as NumPy's, in host memory; None for what is no array, a number, or to be trained."""
     if isinstance(value, np.ndarray):
         return value if value.ndim else None
-    if not getattr(value, "ndim", 0) or getattr(value, "requires_grad", False) or namespace(value) is None:
+    if not getattr(value, "ndim", 0) or getattr(value, "requires_grad", False):
         return None
     try:
-        return host(value)
-    except TypeError:  # a tracer of JAX
+        return None if namespace(value) is None or is_converted(value) else host(value)
+    except Exception:  # of another library, for what cannot be read: a tracer of JAX, a meta tensor of torch
         return None
 
 
