@@ -7,7 +7,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
-from fallline.instead import instead
+from fallline.instead import instead, is_converted
 
 __all__ = ["difference", "is_container", "part"]
 
@@ -40,8 +40,8 @@ def difference(spec: Any, tree: Any, what: str) -> str:
     "missing 'b' (None); 'a' must be a list, not a tuple"
     """
     if spec is None:
-        return f"a single array. Got {_called(tree)}{instead(tree, what)}"
-    if not is_container(tree) and (tail := instead(tree, what)):
+        return f"a single array. Got {_called(tree)}{_tail(tree, what)}"
+    if tail := _tail(tree, what):
         return f"got {_called(tree)}{tail}"
     found = list(_found(spec, tree, "", what))
     said = []
@@ -59,8 +59,8 @@ def _found(spec: Any, tree: Any, place: str, what: str) -> Iterator[tuple[str, s
         return
     theirs = _children(tree)
     if theirs is None or not (type(tree) is spec.type or {type(tree), spec.type} <= set(_DICTS)):
-        tail = "" if is_container(tree) else instead(tree, what)
-        yield "", f"{_named(place)} must be {_called(spec.type)}, not {_called(tree, spec.type)}{tail}"
+        yield "", (f"{_named(place)} must be {_called(spec.type)}, not {_called(tree, spec.type)}"
+                   f"{_tail(tree, what)}")
     if theirs is None:
         return
     ours = dict(zip(spec.entries(), spec.children()))
@@ -72,6 +72,12 @@ def _found(spec: Any, tree: Any, place: str, what: str) -> Iterator[tuple[str, s
     for key in theirs:
         if key not in ours:
             yield "unexpected ", _named(_within(place, key), key)
+
+
+def _tail(tree: Any, what: str) -> str:
+    """What to pass in the place of what is neither a tree nor an array."""
+    is_array = isinstance(tree, (float, complex)) or (hasattr(tree, "dtype") and not is_converted(tree))
+    return "" if is_array or is_container(tree) else instead(tree, what)
 
 
 def _children(tree: Any) -> dict[Any, Any] | None:
@@ -104,5 +110,5 @@ def _called(value: Any, like: type | None = None) -> str:
     if kind is type(None):
         return "None"
     article = "another" if like is not None and kind.__name__ == like.__name__ else \
-        "an" if kind.__name__[0] in "AEIOUaeiou" else "a"
+        "an" if re.match("[aeiou]|nd", kind.__name__, re.IGNORECASE) else "a"
     return f"{article} {kind.__name__}{' (a namedtuple)' * hasattr(kind, '_fields')}"
