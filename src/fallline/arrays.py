@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.instead import instead, is_converted
+from fallline.instead import instead, is_converted, is_tracer
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
 from fallline.showing import brief
@@ -56,8 +56,7 @@ def _kind(leaf: Any, what: str) -> str:
         if leaf.layout is not torch.strided or leaf.is_nested:
             raise TypeError(f"{what} is a {'nested' if leaf.is_nested else leaf.layout} tensor{instead(leaf)}.")
         return "torch" if leaf.device.type == "cpu" else "foreign"
-    jax = sys.modules.get("jax")
-    if jax is not None and isinstance(leaf, jax.core.Tracer):
+    if is_tracer(leaf):
         raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or vmap. "
                         "Call step outside, on the gradients that a jitted function returns.")
     if isinstance(leaf, (int, np.generic)):

@@ -76,7 +76,8 @@ def _found(spec: Any, tree: Any, place: str, what: str) -> Iterator[tuple[str, s
 
 def _tail(tree: Any, what: str) -> str:
     """What to pass in the place of what is neither a tree nor an array."""
-    is_array = isinstance(tree, (float, complex)) or (hasattr(tree, "dtype") and not is_converted(tree))
+    is_array = isinstance(tree, (float, complex)) or (
+        getattr(tree, "dtype", None) is not None and not is_converted(tree))
     return "" if is_array or is_container(tree) else instead(tree, what)
 
 
@@ -110,5 +111,5 @@ def _called(value: Any, like: type | None = None) -> str:
     if kind is type(None):
         return "None"
     article = "another" if like is not None and kind.__name__ == like.__name__ else \
-        "an" if re.match("[aeiou]|nd", kind.__name__, re.IGNORECASE) else "a"
+        "an" if re.match("[aeio]|nd", kind.__name__, re.IGNORECASE) else "a"
     return f"{article} {kind.__name__}{' (a namedtuple)' * hasattr(kind, '_fields')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import decimal
+import functools
 import numbers
 import re
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["instead", "is_converted"]
+__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_tracer"]
 
 # In a remedy "..." stands for what was given, as it does before a remedy that begins with ".".
 _LIBRARIES = {
@@ -34,13 +35,31 @@ def instead(value: Any, what: str = "") -> str:
     >>> instead({"a": 1.0}.values()), instead(memoryview(b""))
     (', which is no tree: pass a list, list(...)', ': pass numpy.asarray(...)')
     """
-    remedy = next((remedy for applies, remedy in _ARRAYS if applies(value)), _of_dtype(value))
-    if remedy:
-        return f": pass {_of_it(remedy)}"
+    if (tail := as_array(value)) or getattr(value, "dtype", None) is not None:
+        return tail
     remedy = next((remedy for applies, remedy in _TREES if applies(value)), "")
     if remedy == _MODULE:
         remedy = _of_module(what)
     return f", which is no tree: pass {_of_it(remedy)}" if remedy else ""
+
+
+def as_array(value: Any) -> str:
+    """As `instead`, for what is an array of another kind, a number in other clothes or a buffer."""
+    remedy = next((remedy for applies, remedy in _ARRAYS if applies(value)), _of_dtype(value))
+    return f": pass {_of_it(remedy)}" if remedy else ""
+
+
+def is_tracer(value: Any) -> bool:
+    """Whether a value stands for arrays that JAX does not know yet."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
+
+
+def holds_arrays_of_jax(value: Any) -> bool:
+    """Whether a value that can be called is a module: a tree of JAX with arrays in it."""
+    if not callable(value) or isinstance(value, functools.partial) or not _is_tree_of_jax(value):
+        return False
+    return any(getattr(leaf, "ndim", 0) for leaf in sys.modules["jax"].tree_util.tree_leaves(value))
 
 
 def _of_it(remedy: str) -> str:
@@ -89,8 +108,12 @@ def _is_tree_of_jax(value: Any) -> bool:
 def _holds_arrays(value: Any) -> bool:
     """Whether a value's attributes are arrays: a dataclass, or another object that is a record."""
     held: dict[str, Any] = getattr(value, "__dict__", {})
-    return bool(held) and all(hasattr(item, "dtype") or isinstance(item, (float, dict, list, tuple))
-                              for item in held.values())
+    return any(hasattr(item, "dtype") or isinstance(item, (float, dict, list, tuple)) for item in held.values())
+
+
+def _holds_arrays_in_slots(value: Any) -> bool:
+    slots = getattr(type(value), "__slots__", ())
+    return not isinstance(slots, str) and any(hasattr(getattr(value, name, None), "dtype") for name in slots)
 
 
 def _is_text_of_a_number(value: Any) -> bool:
@@ -117,6 +140,7 @@ _TREES: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (_has("named_parameters"), _MODULE), (_has("unfreeze"), ".unfreeze()"), (_has("to_pure_dict"), ".to_pure_dict()"),
     (_is(Mapping, ItemsView), "dict(...)"), (_is(str, bytes, KeysView), ""), (_is(Iterable), "a list, list(...)"),
     (_is_tree_of_jax, "jax.tree.leaves(...)"), (_holds_arrays, "vars(...)"),
+    (_holds_arrays_in_slots, "{name: getattr(..., name) for name in ....__slots__}"),
 )
 
 

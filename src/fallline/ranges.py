@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
-from fallline.instead import instead
+from fallline.instead import instead, is_tracer
 from fallline.showing import brief
 
 __all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "is_finite"]
@@ -69,7 +69,7 @@ def _plain(value: Any) -> Any:
 
 def _hint(value: Any) -> str:
     """What to give in the place of a value that is no number."""
-    if hasattr(value, "aval"):
+    if is_tracer(value):
         return ", a JAX tracer, whose number is not known inside jit, grad or vmap: set it outside"
     return instead(value)
 

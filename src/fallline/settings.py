@@ -10,7 +10,7 @@ import numpy as np
 
 from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
-from fallline.instead import instead, is_converted
+from fallline.instead import as_array, holds_arrays_of_jax, is_converted
 from fallline.meant import REMEDY
 from fallline.ops import namespace
 from fallline.ranges import WHOLE, Hyper
@@ -76,9 +76,8 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str, at: str = "") -> Any:
     if given is not None:
         return _check_array(hyper, given, owner, at + ("" if given is value else f" (parameters? {REMEDY})"))
     if looks_like_parameters(value):
-        remedy = instead(value) if is_converted(value) else f": {REMEDY}"
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {type(value).__name__}{at}{remedy}.")
+                        f"Got {type(value).__name__}{at}{as_array(value) or f': {REMEDY}'}.")
     if isinstance(value, type):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {brief(value)}{at}{itself(value)}.")
@@ -104,14 +103,17 @@ def looks_like_parameters(value: Any) -> bool:
     """Whether someone passed parameters where settings go: a torch module, its parameters, arrays or a tree of them."""
     if isinstance(value, (dict, list, tuple)):
         return any(map(looks_like_parameters, value.values() if isinstance(value, dict) else value))
-    return hasattr(value, "__next__") or hasattr(value, "parameters") or bool(getattr(value, "ndim", 0))
+    return bool(hasattr(value, "__next__") or hasattr(value, "parameters") or getattr(value, "ndim", 0)
+                or holds_arrays_of_jax(value))
 
 
 def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
-    if value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16":
+    remedy = as_array(value)  # of masked arrays too
+    if remedy and value.dtype.kind not in "iu":
+        got = value.dtype if type(value) is np.ndarray else type(value).__name__
         raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. "
-                        f"Got {value.dtype}{hint}.")
-    array = value.astype(np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
+                        f"Got {got}{hint}{remedy}.")
+    array = np.array(value, np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
     array.flags.writeable = False
     if array.size:
         for extreme in (array.min(), array.max()):
