@@ -144,7 +144,7 @@ NUMBERS = ("int", "Fraction", "int64", "torch int64", "int32")  # that settings 
 
 def read(said, value):
     """What the line that a message ends in makes of a value."""
-    line = re.search(r"pass (?:a list, )?(.*?)(?: or .data)?( of it)?\.$", said)
+    line = re.search(r"pass (?:a list, )?(.*?)(?: or .data)?( of it)?\.( It stands at 'a'\.)?$", said)
     assert line, said
     code = f"x{line[1]}" if line[2] else line[1].replace("...", "x")
     names = {"x": value, "model": value, "numpy": np, **{name: need(name) for name in ("torch", "jax") if name in code}}

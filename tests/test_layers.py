@@ -6,7 +6,7 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "words", "meant", "instead", "differences",
+    "errors", "words", "meant", "instead", "differences", "sealed",
     "showing", "functions", "ieee", "ops", "precision", "trees", "arrays", "ranges",
     "settings", "schema", "rules.formulas", "rules.modifiers", "rules.further",
     "rules.matrices", "rules", "program", "trace", "memory", "threads", "arithmetic", "engines.rows",

@@ -314,8 +314,8 @@ def test_a_setting_out_of_range_is_refused_where_it_is_written_as_its_chain_woul
 
 def test_the_place_of_a_bad_setting_within_a_tree_is_named():
     for make in (fl.weight_decay, fl.SGD):
-        for bad, said in ((-1.0, "Got -1.0 at 'b/1'"), ("x", "Got 'x' at 'b/1'"),
-                          (lambda: 0.1, r"Got <lambda>\(\) at 'b/1'"),
-                          (np.array([0.0, -2.0]), "Got -2.0 among the values per coordinate at 'b/1'")):  # fmt: skip
+        for bad, said in ((-1.0, "Got -1.0. It stands at 'b/1'"), ("x", "Got 'x'. It stands at 'b/1'"),
+                          (lambda: 0.1, r"Got <lambda>\(\). It stands at 'b/1'"),
+                          (np.array([0.0, -2.0]), "Got -2.0 among the values .*It stands at 'b/1'")):  # fmt: skip
             with pytest.raises((TypeError, ValueError), match=said):
                 make({"W": 0.1, "b": [0.5, bad]})

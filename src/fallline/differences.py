@@ -85,11 +85,8 @@ def _children(tree: Any) -> dict[Any, Any] | None:
     """What a container holds, by key or index; None for what is no container."""
     import optree
 
-    try:
-        one = optree.tree_flatten_one_level(tree)
-    except ValueError:
-        return None
-    return dict(zip(one.entries, one.children))
+    children, spec = optree.tree_flatten(tree, is_leaf=lambda node: node is not tree)
+    return None if spec.is_leaf() else dict(zip(spec.entries(), children))
 
 
 def _within(place: str, key: Any) -> str:

@@ -16,13 +16,12 @@ def is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type) and not hasattr(value, "hyper")
 
 
-def check_schedule(function: Callable[..., Any], what: str, at: str = "") -> None:
-    """Raise TypeError for a schedule (`what` messages call it, and where in a tree it stands) that cannot be called
-    with the number of steps."""
-    check_arity(function, f"{what}, a schedule, must be a function of one argument, the number of completed steps", at)
+def check_schedule(function: Callable[..., Any], what: str) -> None:
+    """Raise TypeError for a schedule (`what` messages call it) that cannot be called with the number of steps."""
+    check_arity(function, f"{what}, a schedule, must be a function of one argument, the number of completed steps")
 
 
-def check_arity(function: Callable[..., Any], said: str, at: str = "") -> None:
+def check_arity(function: Callable[..., Any], said: str) -> None:
     """Raise TypeError, beginning with what is `said`, for a function that cannot be called with one argument."""
     try:
         signature = inspect.signature(function)
@@ -31,7 +30,7 @@ def check_arity(function: Callable[..., Any], said: str, at: str = "") -> None:
     try:
         signature.bind(0)
     except TypeError:
-        raise TypeError(f"{said}. Got {shown(function)}{signature}{at}.") from None
+        raise TypeError(f"{said}. Got {shown(function)}{signature}.") from None
 
 
 def itself(value: Any) -> str:

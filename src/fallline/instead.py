@@ -108,7 +108,8 @@ def _is_tree_of_jax(value: Any) -> bool:
 def _holds_arrays(value: Any) -> bool:
     """Whether a value's attributes are arrays: a dataclass, or another object that is a record."""
     held: dict[str, Any] = getattr(value, "__dict__", {})
-    return any(hasattr(item, "dtype") or isinstance(item, (float, dict, list, tuple)) for item in held.values())
+    return bool(held) and all(not name.startswith("_") and (hasattr(item, "dtype") or isinstance(item, _CONTAINERS))
+                              for name, item in held.items())
 
 
 def _holds_arrays_in_slots(value: Any) -> bool:
@@ -122,6 +123,7 @@ def _is_text_of_a_number(value: Any) -> bool:
     return False
 
 
+_CONTAINERS = (float, dict, list, tuple)
 _MODULE = "the parameters of a module"
 _ARRAYS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: is_converted(value) and hasattr(value, "data_vars"),  # a Dataset of xarray

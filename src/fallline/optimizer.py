@@ -27,6 +27,7 @@ from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
+from fallline.sealed import sealed
 from fallline.settable import Settable
 from fallline.settings import looks_like_parameters, renewed
 from fallline.statedict import Known, fill
@@ -341,7 +342,7 @@ class Optimizer(Settable):
         stepped yet, having had no gradient.
         """
         trees = self._bound.state_trees() if self._bound else self._waiting.trees() if self._waiting else {}
-        return MappingProxyType(Slots(trees, self._chain))
+        return MappingProxyType(Slots({slot: sealed(tree) for slot, tree in trees.items()}, self._chain))
 
     @property
     def engine(self) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fallline.keeping import Keeping
 from fallline.options import Options
-from fallline.settings import check, renewed
+from fallline.sealed import sealed
+from fallline.settings import check
 from fallline.showing import shown
 
 __all__ = ["Settable"]
@@ -37,7 +38,7 @@ class Settable(Keeping):
 
     def _get(self, name: str) -> Any:
         source = self._chain.source(self._qualified(name), self._settings)
-        return self._chain.hyper[source].asked(renewed(self._settings[source]))
+        return self._chain.hyper[source].asked(sealed(self._settings[source]))
 
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)

@@ -56,9 +56,16 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
         return hyper.check(value, owner)
     if isinstance(value, (dict, list, tuple)):
         leaves, treedef = flatten(value)
-        return treedef.unflatten([_check_leaf(hyper, leaf, owner, f" at {path!r}")
+        return treedef.unflatten([_check_within(hyper, leaf, owner, path)
                                   for leaf, path in zip(leaves, paths(treedef))])
     return _check_leaf(hyper, value, owner)
+
+
+def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
+    try:
+        return _check_leaf(hyper, value, owner)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} It stands at {path!r}.") from None
 
 
 def renewed(value: Any) -> Any:
@@ -69,22 +76,22 @@ def renewed(value: Any) -> Any:
     return treedef.unflatten(leaves)
 
 
-def _check_leaf(hyper: Hyper, value: Any, owner: str, at: str = "") -> Any:
+def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
     if isinstance(value, ByPath):
         return value
     given = _as_array(value)
     if given is not None:
-        return _check_array(hyper, given, owner, at + ("" if given is value else f" (parameters? {REMEDY})"))
+        return _check_array(hyper, given, owner, "" if given is value else f" (parameters? {REMEDY})")
     if looks_like_parameters(value):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {type(value).__name__}{at}{as_array(value) or f': {REMEDY}'}.")
+                        f"Got {type(value).__name__}{as_array(value) or f': {REMEDY}'}.")
     if isinstance(value, type):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {brief(value)}{at}{itself(value)}.")
+                        f"Got {brief(value)}{itself(value)}.")
     if is_function(value):
-        check_schedule(value, f"{hyper.name} of {owner}", at)
+        check_schedule(value, f"{hyper.name} of {owner}")
         return value
-    return hyper.check(value, owner, at)
+    return hyper.check(value, owner)
 
 
 def _as_array(value: Any) -> np.ndarray | None:
@@ -113,7 +120,8 @@ def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.n
         got = value.dtype if type(value) is np.ndarray else type(value).__name__
         raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. "
                         f"Got {got}{hint}{remedy}.")
-    array = np.array(value, np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
+    # A copy: later changes of the caller's array do not reach the optimizer. The product of matrices is another one.
+    array = np.array(value, np.float64, subok=not isinstance(value, np.matrix))
     array.flags.writeable = False
     if array.size:
         for extreme in (array.min(), array.max()):

@@ -6,11 +6,13 @@ A single array or number is a tree of one leaf and needs no optree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from fallline.differences import difference, is_container, part
+from fallline.sealed import unsealed
 
 __all__ = ["Treedef", "copy", "decode", "encode", "flatten", "is_container", "paths"]
 
@@ -42,11 +44,11 @@ class Treedef:
             if tree is None or is_leaf(tree):
                 return [tree]
         else:
-            try:
-                return self.spec.flatten_up_to(tree)
-            except (ValueError, TypeError):
-                pass
-        raise ValueError(f"{what} must be a tree of the same structure as {than}: {difference(self.spec, tree, what)}.")
+            for plain in (lambda: tree, lambda: unsealed(tree)):
+                with suppress(ValueError, TypeError):
+                    return self.spec.flatten_up_to(plain())
+        raise ValueError(f"{what} must be a tree of the same structure as {than}: "
+                         f"{difference(self.spec, unsealed(tree), what)}.")
 
     def spread(self, tree: Any) -> list[Any] | None:
         """What a tree of the same structure, or of its upper levels, has for each leaf; None if it is of another.
@@ -82,7 +84,7 @@ def flatten(tree: Any) -> tuple[list[Any], Treedef]:
         return [tree], Treedef()
     import optree
 
-    leaves, spec = optree.tree_flatten(tree)
+    leaves, spec = optree.tree_flatten(unsealed(tree))
     return leaves, Treedef(spec)
 
 
