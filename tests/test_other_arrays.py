@@ -165,6 +165,16 @@ def test_a_jax_tracer_is_refused_by_name():
         jax.jit(lambda w: fl.SGD().step(w, w))(np.ones(3))
 
 
+def test_a_jax_array_that_was_donated_is_refused_by_name():
+    jnp = need("jax.numpy")
+    opt, w, gone = fl.SGD(0.5), jnp.ones(3), jnp.ones(3)
+    gone.delete()
+    for call in (lambda: opt.step(w, gone), lambda: opt.step(gone, w), lambda: opt.update([gone])):
+        with pytest.raises(TypeError, match="is a JAX array that was deleted"):
+            call()
+    assert opt.t == 0
+
+
 def test_jax_arrays_are_left_as_they_were():
     jnp = need("jax.numpy")
     w = jnp.ones(3)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from fallline.errors import FalllineError
 from fallline.instead import instead, is_converted, is_tracer
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
@@ -18,7 +20,7 @@ __all__ = [
     "CASTABLE", "STEPPED",
     "as_number", "cast", "detached", "dtype_name", "dtype_named", "dtype_of", "filled_like", "host", "is_complex",
     "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
-    "non_finite", "split", "view", "widened",
+    "non_finite", "reading", "split", "view", "widened",
 ]  # fmt: skip
 
 SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
@@ -35,8 +37,9 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     name = dtype_name(leaf)
     if name not in dtypes:
         raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{instead(leaf, what)}.")
-    if kind in ("torch", "foreign"):
-        _check_readable(leaf, what, kind)
+    if kind == "torch" or (kind == "foreign" and getattr(leaf, "is_meta", False)):
+        with reading(leaf, what):
+            host(leaf)
     if kind == "torch" and dtypes is STEPPED:  # written, its negation would be lost
         for is_lazy, word, remedy in ((leaf.is_neg(), "negated", "neg"), (leaf.is_conj(), "conjugated", "conj")):
             if is_lazy:
@@ -66,20 +69,21 @@ def _kind(leaf: Any, what: str) -> str:
     is_array = hasattr(leaf, "__array_namespace__") or type(leaf).__module__.split(".")[0] == "cupy"
     if not is_array or is_converted(leaf):
         raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}{instead(leaf, what)}.")
+    if getattr(leaf, "is_deleted", bool)():
+        raise TypeError(f"{what} is a JAX array that was deleted, as those are that were donated to a jitted function: "
+                        "pass what that returned.")
     return "foreign"
 
 
-def _check_readable(leaf: Any, what: str, kind: str) -> None:
-    """Raise TypeError for an array that another library will not let us read, whatever it raises itself.
-
-    Those on a device are taken at their word, as to read them costs.
-    """
-    root = type(leaf).__module__.split(".")[0]
-    if root in ("jaxlib", "cupy") or (kind == "foreign" and is_tensor(leaf) and leaf.device.type != "meta"):
-        return
+@contextmanager
+def reading(leaf: Any, what: str) -> Iterator[None]:
+    """Have what another library raises, as it is asked for the numbers of a leaf, be a TypeError that names that."""
     try:
-        view(leaf) if kind == "torch" else host(leaf)
+        yield
+    except (FalllineError, MemoryError):
+        raise
     except Exception as error:
+        root = type(leaf).__module__.split(".")[0]
         raise TypeError(f"{what} is a {type(leaf).__name__} of {root} whose numbers cannot be read"
                         f"{instead(leaf)}.") from error
 
