@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
+
 from fallline.instead import instead, is_tracer
 from fallline.showing import brief
 
@@ -59,10 +61,10 @@ class Hyper(NamedTuple):
 
 def _plain(value: Any) -> Any:
     """The number in an array of no dimensions; anything else as it is."""
-    if not hasattr(value, "item") or getattr(value, "shape", None) != ():
+    if getattr(value, "shape", None) != ():
         return value
     try:
-        return value.item()
+        return value.item() if hasattr(value, "item") else np.asarray(value).item()
     except Exception:  # of another library, for what has no number: a tracer of JAX, a meta tensor of torch
         return value
 
