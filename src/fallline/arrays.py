@@ -67,8 +67,9 @@ def _kind(leaf: Any, what: str) -> str:
     if is_container(leaf):
         raise TypeError(f"{what} must be one array, as the parameters have it. Got a {type(leaf).__name__}.")
     is_array = hasattr(leaf, "__array_namespace__") or type(leaf).__module__.split(".")[0] == "cupy"
-    if not is_array or is_converted(leaf):
-        raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}{instead(leaf, what)}.")
+    if not is_array or is_converted(leaf) or isinstance(leaf, type):
+        got = brief(leaf) if isinstance(leaf, type) else type(leaf).__name__
+        raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {got}{instead(leaf, what)}.")
     if getattr(leaf, "is_deleted", bool)():
         raise TypeError(f"{what} is a JAX array that was deleted, as those are that were donated to a jitted function: "
                         "pass what that returned.")

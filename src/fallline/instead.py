@@ -26,7 +26,13 @@ _LIBRARIES = {
 
 def is_converted(value: Any) -> bool:
     """Whether a value is of a library whose arrays are to be converted, be they arrays as the standard has them."""
-    return type(value).__module__.split(".")[0] in _LIBRARIES
+    return bool(_library(value))
+
+
+def _library(value: Any) -> str:
+    """The library of the table that a value's class, or one that it is made of, is of."""
+    roots = (cls.__module__.split(".")[0] for cls in type(value).__mro__)
+    return next((root for root in roots if root in _LIBRARIES), "")
 
 
 def instead(value: Any, what: str = "") -> str:
@@ -35,6 +41,8 @@ def instead(value: Any, what: str = "") -> str:
     >>> instead({"a": 1.0}.values()), instead(memoryview(b""))
     (', which is no tree: pass a list, list(...)', ': pass numpy.asarray(...)')
     """
+    if isinstance(value, type):
+        return ""
     if (tail := as_array(value)) or getattr(value, "dtype", None) is not None:
         return tail
     remedy = next((remedy for applies, remedy in _TREES if applies(value)), "")
@@ -91,8 +99,8 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _is_lazy_tensor(attribute: str) -> Callable[[Any], bool]:
-    return lambda value: _is_tensor(value) and bool(getattr(value, attribute))
+def _is_tensor_with(attribute: str) -> Callable[[Any], bool]:
+    return lambda value: _is_tensor(value) and bool(getattr(value, attribute, False))
 
 
 def _is_sparse_tensor(value: Any) -> bool:
@@ -128,13 +136,12 @@ _MODULE = "the parameters of a module"
 _ARRAYS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: is_converted(value) and hasattr(value, "data_vars"),  # a Dataset of xarray
      "{name: array.to_numpy() for name, array in ....items()}"),
-    *((lambda value, root=root: type(value).__module__.split(".")[0] == root, remedy)
-      for root, remedy in _LIBRARIES.items()),
-    (_is_masked, ".filled(0) or .data"),
-    (_is_lazy_tensor("is_quantized"), ".dequantize()"), (_is_lazy_tensor("is_nested"), ".unbind()"),
+    *((lambda value, root=root: _library(value) == root, remedy) for root, remedy in _LIBRARIES.items()),
+    (_has("todense"), ".todense()"), (_is_masked, ".filled(0) or .data"),
+    (_is_tensor_with("is_quantized"), ".dequantize()"), (_is_tensor_with("is_nested"), ".unbind()"),
     (_is_sparse_tensor, ".to_dense()"), (_has("get_mask"), ".to_tensor(0)"),
-    (_is_lazy_tensor("is_meta"), "torch.zeros_like(..., device='cpu')"),
-    (lambda value: hasattr(value, "fake_mode"), "torch.zeros(....shape, dtype=....dtype)"),
+    (_is_tensor_with("is_meta"), "torch.zeros_like(..., device='cpu')"),
+    (_is_tensor_with("fake_mode"), "torch.zeros(....shape, dtype=....dtype)"),
     (_is(memoryview, array.array, bytearray), "numpy.asarray(...)"),
     (_is(numbers.Real, decimal.Decimal), "float(...)"), (_is_text_of_a_number, "float(...)"),
 )

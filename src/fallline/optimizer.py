@@ -384,7 +384,8 @@ class Optimizer(Settable):
 
     @property
     def averaged(self) -> Any:
-        """The average of the parameters that the modifier `average` keeps: a new tree of their kinds and dtypes.
+        """The average of the parameters that the modifier `average` keeps: a new tree, the caller's own, of their kinds
+        and dtypes.
 
         None stands for a leaf that has had no gradient yet, of which there is none: take the parameter itself. Of a
         state that was loaded and waits for the first step it is NumPy arrays by leaf path, as `state` is.

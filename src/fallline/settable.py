@@ -25,6 +25,9 @@ class Settable(Keeping):
     def hyper(self) -> MutableMapping[str, Any]:
         """Hyper-parameters by name, and always by "rule.name"; assigning one takes effect at the next step.
 
+        One that is a tree is assigned as a whole, `opt.lr = {**opt.lr, "b": 0.1}`: to write into what is handed out
+        raises TypeError.
+
         >>> import fallline as fl
         >>> opt = fl.Adam(1e-3)
         >>> opt.hyper["adam.lr"] = 0.01
