@@ -6,6 +6,7 @@ import enum
 from collections import OrderedDict, namedtuple
 
 import numpy as np
+import optree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +79,32 @@ def test_an_ordered_dict_and_a_dict_are_one_tree():
     w = {"b": leaf(), "a": leaf()}
     fl.SGD(1.0).step(w, OrderedDict(b=leaf(), a=2 * leaf()))
     assert (w["a"].tolist(), w["b"].tolist()) == ([-1.0, -1.0], [0.0, 0.0])
+
+
+UPPER = {
+    "a leaf left out": ({"a": {"b": leaf(), "c": leaf()}}, {"a": {"b": ...}}, "missing 'a/c'"),
+    "a leaf too many": ({"a": {"b": leaf()}}, {"a": {"b": ..., "c": ...}}, "unexpected 'a/c'"),
+    "a list for a tuple": ({"a": (leaf(), leaf()), "b": leaf()}, {"a": [..., ...], "b": ...},
+                           "'a' must be a tuple, not a list"),
+    "a number for a text": ({"a": {"0": leaf()}}, {"a": {0: ...}},
+                            r"missing 'a/%30' \(the key '0'\); unexpected 'a/0'"),
+    "a subtree for a leaf": ({"a": leaf()}, {"a": {"b": ...}}, "'a' must be one array, not a dict"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("different", UPPER)
+def test_the_place_is_named_where_a_tree_of_settings_or_labels_differs(different):
+    w, wrong, said = UPPER[different]
+    for make, value in ((fl.SGD, 0.5), (lambda label: fl.partition({"all": fl.SGD()}, label), "all"),
+                        (lambda by: fl.mask(by, fl.SGD()), True)):  # fmt: skip
+        tree = optree.tree_map(lambda _, value=value: value, wrong)
+        with pytest.raises(ValueError, match=f"must have the structure of the parameters .*Got .*: {said}"):
+            make(tree).step(w, w)
+    opt = fl.SGD()
+    opt.step(w, w)
+    with pytest.raises(ValueError, match=said):
+        opt.lr = optree.tree_map(lambda _: 0.5, wrong)
+    assert (opt.lr, opt.t) == (1e-3, 1)
 
 
 # ---- random trees with one random difference -------------------------------------------------------------------------

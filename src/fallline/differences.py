@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fallline.instead import instead, is_converted
 
-__all__ = ["difference", "is_container", "part"]
+__all__ = ["difference", "is_container", "of_upper_levels", "part"]
 
 _DICTS = (dict, OrderedDict, defaultdict)
 _SHOWN = 5  # differences, of many
@@ -32,7 +32,21 @@ def is_container(value: Any) -> bool:
     return isinstance(value, (dict, list, tuple, deque))
 
 
-def difference(spec: Any, tree: Any, what: str) -> str:
+def _never(tree: Any) -> bool:
+    return False
+
+
+def of_upper_levels(spec: Any, tree: Any) -> str:
+    """As `difference`, of a tree in which what is no container stands for all that is below.
+
+    >>> import optree
+    >>> of_upper_levels(optree.tree_structure({"a": [1.0, 1.0], "b": {"c": 1.0}}), {"a": 1.0, "b": {"d": 1.0}})
+    "missing 'b/c'; unexpected 'b/d'"
+    """
+    return difference(spec, tree, "", lambda value: value is not None and not is_container(value))
+
+
+def difference(spec: Any, tree: Any, what: str, stands_for_all: Callable[[Any], bool] = _never) -> str:
     """In what a tree (`what` messages call it) differs from the structure `spec` of optree; None: a single leaf.
 
     >>> import optree
@@ -43,7 +57,7 @@ def difference(spec: Any, tree: Any, what: str) -> str:
         return f"a single array. Got {_called(tree)}{_tail(tree, what)}"
     if tail := _tail(tree, what):
         return f"got {_called(tree)}{tail}"
-    found = list(_found(spec, tree, "", what))
+    found = list(_found(spec, tree, "", what, stands_for_all))
     said = []
     for word in ("missing ", "unexpected ", ""):
         texts = [text for kind, text in found if kind == word]
@@ -51,8 +65,11 @@ def difference(spec: Any, tree: Any, what: str) -> str:
     return "; ".join(said) or f"got {_called(tree)}"
 
 
-def _found(spec: Any, tree: Any, place: str, what: str) -> Iterator[tuple[str, str]]:
+def _found(spec: Any, tree: Any, place: str, what: str, stands_for_all: Callable[[Any], bool]
+           ) -> Iterator[tuple[str, str]]:
     """The differences at a place and below: as what ("missing ", "unexpected " or "") with the text that names it."""
+    if stands_for_all(tree):
+        return
     if spec.is_leaf():
         if is_container(tree):
             yield "", f"{_named(place)} must be one array, not {_called(tree)}"
@@ -66,7 +83,7 @@ def _found(spec: Any, tree: Any, place: str, what: str) -> Iterator[tuple[str, s
     ours = dict(zip(spec.entries(), spec.children()))
     for key, below in ours.items():
         if key in theirs:
-            yield from _found(below, theirs[key], _within(place, key), what)
+            yield from _found(below, theirs[key], _within(place, key), what, stands_for_all)
         else:
             yield "missing ", _named(_within(place, key), key, None if below.is_leaf() else below.type)
     for key in theirs:

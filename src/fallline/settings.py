@@ -15,7 +15,7 @@ from fallline.meant import REMEDY
 from fallline.ops import namespace
 from fallline.ranges import WHOLE, Hyper
 from fallline.showing import brief, shown
-from fallline.trees import Treedef, flatten, holds_none, paths
+from fallline.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "resolve"]
 
@@ -171,7 +171,7 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
         where += "; leaves of other parts may have anything"
     got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
-                     f"({where}). Got {got}.")
+                     f"({where}). Got {got}{unlike_upper_levels(treedef, _completed(value, tree))}.")
 
 
 def _completed(value: Any, tree: Any) -> Any:

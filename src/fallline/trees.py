@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fallline.differences import difference, is_container, part
+from fallline.differences import difference, is_container, of_upper_levels, part
 from fallline.sealed import unsealed
 
-__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "is_container", "paths"]
+__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "is_container", "paths", "unlike_upper_levels"]
 
 
 class Treedef:
@@ -66,6 +66,11 @@ class Treedef:
             return self.spec.flatten_up_to(whole)  # by key: dicts differ in order, plain ones from OrderedDict
         except ValueError:
             return None
+
+
+def unlike_upper_levels(treedef: Treedef, tree: Any) -> str:
+    """The end of a sentence on a tree that `Treedef.spread` cannot take: where it differs."""
+    return "" if treedef.spec is None or not is_container(tree) else f": {of_upper_levels(treedef.spec, tree)}"
 
 
 def is_leaf(tree: Any) -> bool:
