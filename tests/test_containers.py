@@ -9,7 +9,7 @@ import array
 import re
 import types
 import warnings
-from collections import ChainMap, OrderedDict, UserDict, UserList, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -89,6 +89,7 @@ REFUSED = {
     "list_iterator": (lambda: iter([np.ones(2)]), True),
     "map": (lambda: map(np.ones, [2]), True),
     "UserList": (lambda: UserList([np.ones(2)]), True),
+    "a list of one's own": (lambda: type("Row", (list,), {})([np.ones(2)]), True),
     "set": (lambda: {1.0}, True),
     "frozenset": (lambda: frozenset({1.0}), True),
     "str": (lambda: "weights", False),
@@ -201,6 +202,17 @@ def test_what_cannot_be_stepped_is_refused_by_name_with_a_line_that_helps(name, 
             (tmp_path / "it.safetensors").unlink()
         elif helps and what == "lr" and "opt.step" not in said:
             assert fl.SGD(read(said, make())).lr is not None
+
+
+@pytest.mark.parametrize("make", [Counter, type("Attributes", (dict,), {})])
+def test_a_dict_of_another_class_is_no_tree_and_told_to_be_a_dict(make):
+    """A file, which holds dicts alone, takes it as one."""
+    w, opt = make(a=1.0), fl.SGD(0.5)
+    for call in (lambda: opt.step(w, w), lambda: opt.update({"b": w}), lambda: fl.SGD(w),
+                 lambda: opt.step({"a": 1.0}, w)):  # fmt: skip
+        with pytest.raises((TypeError, ValueError), match=r"which is no tree: pass dict\(\.\.\.\)\.$"):
+            call()
+    assert opt.step(dict(w), dict(w)) == {"a": 0.5}
 
 
 TAKEN = {

@@ -28,8 +28,8 @@ def part(key: Any) -> str:
 
 
 def is_container(value: Any) -> bool:
-    """Whether a value is one of the containers that trees are made of."""
-    return isinstance(value, (dict, list, tuple, deque))
+    """Whether a value is one of the containers that trees are made of; classes made of these are none."""
+    return type(value) in (*_DICTS, list, tuple, deque) or (isinstance(value, tuple) and hasattr(value, "_fields"))
 
 
 def _never(tree: Any) -> bool:

@@ -65,7 +65,7 @@ def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
     try:
         return _check_leaf(hyper, value, owner)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{error} It stands at {path!r}.") from None
+        raise type(error)(f"{error} It stands at {path!r}." if path else str(error)) from None
 
 
 def renewed(value: Any) -> Any:
