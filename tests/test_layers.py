@@ -6,13 +6,14 @@ from pathlib import Path
 import fallline
 
 ORDER = [
-    "errors", "words", "meant",
-    "showing", "functions", "ops", "schema", "rules.formulas", "rules.modifiers", "rules.further",
-    "rules.matrices", "rules", "program", "trace", "precision", "memory", "threads", "arithmetic", "engines.rows",
+    "errors", "words", "meant", "instead", "differences", "sealed",
+    "showing", "functions", "ieee", "ops", "precision", "trees", "arrays", "ranges",
+    "settings", "schema", "rules.formulas", "rules.modifiers", "rules.further",
+    "rules.matrices", "rules", "program", "trace", "memory", "threads", "arithmetic", "engines.rows",
     "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
     "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",
     "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
-    "schedules.picture", "schedules", "options", "trees", "arrays", "settings", "chain", "numbers", "fastpass",
+    "schedules.picture", "schedules", "options", "chain", "numbers", "fastpass",
     "faststep", "bound", "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
     "saved", "keeping", "settable", "describing", "points", "optimizer", "optimizers", "parts", "divided", "keptparts",
     "fastparts", "stepparts", "partof", "partition", "checkpoint", "resume", "_progress", "_judge", "descend", "_scipy",

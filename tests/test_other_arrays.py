@@ -88,7 +88,8 @@ def test_the_eager_engine_keeps_within_its_stated_tolerances(cls, dtype, library
             g = numbers()
             v = stepping.step(v, as_eager(library, g))
             assert_within("parameter", v, opt.step(w, g), eps, 1e-2)
-            increment, wanted = updating.update(as_eager(library, g), as_eager(library, w)), other.update(g, w)
+            increment = updating.update(as_eager(library, g), params=as_eager(library, w))
+            wanted = other.update(g, params=w)
             assert_within("increment", increment, wanted, eps, floor(cls, wanted))
             for slot in set(opt.state) - {"r"}:  # of which, a sum of either sign, little may be left
                 array = opt.state[slot]
@@ -162,6 +163,16 @@ def test_a_jax_tracer_is_refused_by_name():
     jax = need("jax")
     with pytest.raises(TypeError, match="is a JAX tracer: an optimizer keeps state and cannot run inside jit"):
         jax.jit(lambda w: fl.SGD().step(w, w))(np.ones(3))
+
+
+def test_a_jax_array_that_was_donated_is_refused_by_name():
+    jnp = need("jax.numpy")
+    opt, w, gone = fl.SGD(0.5), jnp.ones(3), jnp.ones(3)
+    gone.delete()
+    for call in (lambda: opt.step(w, gone), lambda: opt.step(gone, w), lambda: opt.update([gone])):
+        with pytest.raises(TypeError, match="is a JAX array that was deleted"):
+            call()
+    assert opt.t == 0
 
 
 def test_jax_arrays_are_left_as_they_were():

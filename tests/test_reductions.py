@@ -48,7 +48,7 @@ def walked(chain, dtype, mode="step", steps=7, seed=1, **options):
         if mode == "step":
             opt.step(w, g)
         else:
-            out = opt.update(g, w, **({"out": out} if mode == "out" else {}))
+            out = opt.update(g, params=w, **({"out": out} if mode == "out" else {}))
     return frozen([w, out, dict(opt.state)])
 
 

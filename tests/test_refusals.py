@@ -290,3 +290,15 @@ def test_a_chain_that_reads_the_parameters_asks_for_them(engine):
     assert opt.t == 0
     opt.update(np.ones(3), params=np.ones(3))
     assert opt.t == 1
+
+
+def test_update_takes_the_parameters_and_the_output_by_name_alone():
+    """In optax's order, update(grads, state, params), the increment would overwrite the parameters."""
+    chained = fl.chain(fl.Adam(), fl.weight_decay())
+    for opt in (fl.SGD(), chained, fl.mask(lambda path: True, fl.SGD()), fl.accumulate(2, chained)):
+        for _ in range(3):  # the short way too
+            w, g = {"W": np.ones(2)}, {"W": np.array([5.0, 5.0])}
+            for misplaced in ((w,), (None, w), (w, w), (None,)):
+                assert_refused(lambda opt=opt, g=g, misplaced=misplaced: opt.update(g, *misplaced),
+                               r"update takes params and out by name: opt\.update\(grads, params=w\)", opt, w)
+            opt.update(g, params=w)

@@ -287,3 +287,35 @@ def test_an_error_inside_a_schedule_reaches_the_caller_and_changes_nothing(name,
     with pytest.raises(IndexError):
         opt.step(w, a_tree(3))
     assert picture(opt, w) == before
+
+
+WRONG_LINKS = {
+    "a negative norm": (fl.clip_norm, -1.0), "zero": (fl.clip_norm, 0), "a text": (fl.weight_decay, "x"),
+    "a truth": (fl.clip_value, True), "NaN": (fl.l2, float("nan")), "infinity": (fl.l2, float("inf")),
+    "a tree with a bad leaf": (fl.weight_decay, {"W": 0.1, "b": [0.5, -1.0]}),
+    "an array with a bad number": (fl.weight_decay, np.array([0.1, -1.0])),
+    "a schedule of two arguments": (fl.l2, lambda t, lr: 0.1), "a share of 1": (fl.average, 1.0),
+    "a rule's own": (fl.rules.adam, -1.0), "parameters": (fl.l2, iter([1.0])), "nothing": (fl.l2, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_LINKS)
+def test_a_setting_out_of_range_is_refused_where_it_is_written_as_its_chain_would(wrong):
+    link, value = WRONG_LINKS[wrong]
+    with pytest.raises((TypeError, ValueError)) as at_once:
+        link(value)
+    links = [link] if link.kind == "rule" else [fl.rules.sgd, link] if link.kind == "after" else [link, fl.rules.sgd]
+    own = [h for h, hyper in link.hyper.items() if hyper.default is not None]
+    with pytest.raises(type(at_once.value)) as later:
+        fl.chain(*links).hyper[f"{link.name}.{own[0]}"] = value
+    assert str(later.value) == str(at_once.value)
+    assert f"{own[0]} of {link.name}" in str(at_once.value)
+
+
+def test_the_place_of_a_bad_setting_within_a_tree_is_named():
+    for make in (fl.weight_decay, fl.SGD):
+        for bad, said in ((-1.0, "Got -1.0. It stands at 'b/1'"), ("x", "Got 'x'. It stands at 'b/1'"),
+                          (lambda: 0.1, r"Got <lambda>\(\). It stands at 'b/1'"),
+                          (np.array([0.0, -2.0]), "Got -2.0 among the values .*It stands at 'b/1'")):  # fmt: skip
+            with pytest.raises((TypeError, ValueError), match=said):
+                make({"W": 0.1, "b": [0.5, bad]})

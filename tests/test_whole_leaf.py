@@ -74,7 +74,7 @@ def test_update_and_step_agree_and_layouts_do_not_matter(engine):
     for t in range(1, 6):
         g = leaves(t)["a"]
         one.step(w, g[::-1, ::-1][::-1, ::-1])
-        v += two.update(g, v)
+        v += two.update(g, params=v)
     assert w.tobytes("C") == v.tobytes()
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from fallline.errors import FalllineError
+from fallline.instead import instead, is_converted, is_tracer
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
 from fallline.showing import brief
-from fallline.trees import copy, of_module
+from fallline.trees import copy, is_container
 
 __all__ = [
     "CASTABLE", "STEPPED",
     "as_number", "cast", "detached", "dtype_name", "dtype_named", "dtype_of", "filled_like", "host", "is_complex",
     "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
-    "non_finite", "owned", "split", "view", "widened",
+    "non_finite", "owned", "reading", "split", "view", "widened",
 ]  # fmt: skip
 
 SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
@@ -28,46 +31,62 @@ CASTABLE = (*STEPPED, "longdouble", "float96", "float128", "clongdouble", "compl
 def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     """ "numpy", "torch" (in host memory), "number" (a Python or NumPy scalar) or "foreign" (any other library).
 
-    Raises TypeError, naming `what`, for anything that is no array of one of the `dtypes`.
+    Raises TypeError, naming `what` and what to pass instead, for anything that is no array of one of the `dtypes`.
     """
-    masked = sys.modules.get("numpy.ma")  # NumPy imports it late, and it takes a while
-    if masked is not None and isinstance(leaf, masked.MaskedArray):
-        raise TypeError(f"{what} is a masked array; a step would ignore the mask: pass .filled(0) or .data of it.")
-    torch = sys.modules.get("torch")
-    if isinstance(leaf, np.ndarray):
-        kind = "numpy"
-    elif is_number(leaf):
-        kind = "number"
-    elif torch is not None and isinstance(leaf, torch.Tensor):
-        if leaf.layout is not torch.strided:
-            raise TypeError(f"{what} is a {leaf.layout} tensor: convert it, .to_dense().")
-        if dtypes is STEPPED:  # written, its negation would be lost
-            for is_lazy, word, remedy in ((leaf.is_neg(), "negated", "neg"), (leaf.is_conj(), "conjugated", "conj")):
-                if is_lazy:
-                    raise TypeError(f"{what} is a lazily {word} view: call .resolve_{remedy}() on it first.")
-        kind = "torch" if leaf.device.type == "cpu" else "foreign"
-    else:
-        _check_foreign(leaf, what)
-        kind = "foreign"
+    kind = _kind(leaf, what)
     name = dtype_name(leaf)
     if name not in dtypes:
-        hint = ": convert it to a float dtype" if name.startswith(("int", "uint", "bool")) else ""
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{hint}.")
+        raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{instead(leaf, what)}.")
+    if kind == "torch" or (kind == "foreign" and getattr(leaf, "is_meta", False)):
+        with reading(leaf, what):
+            host(leaf)
+    if kind == "torch" and dtypes is STEPPED:  # written, its negation would be lost
+        for is_lazy, word, remedy in ((leaf.is_neg(), "negated", "neg"), (leaf.is_conj(), "conjugated", "conj")):
+            if is_lazy:
+                raise TypeError(f"{what} is a lazily {word} view: call .resolve_{remedy}() on it first.")
     return kind
 
 
-def _check_foreign(leaf: Any, what: str) -> None:
-    if isinstance(leaf, (int, np.generic)):
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {brief(leaf)} ({type(leaf).__name__}).")
-    jax = sys.modules.get("jax")
-    if jax is not None and isinstance(leaf, jax.core.Tracer):
+def _kind(leaf: Any, what: str) -> str:
+    torch, masked = sys.modules.get("torch"), sys.modules.get("numpy.ma")  # which is imported late
+    if masked is not None and isinstance(leaf, masked.MaskedArray):
+        raise TypeError(f"{what} is a masked array; a step would ignore the mask{instead(leaf)}.")
+    if isinstance(leaf, np.ndarray):
+        return "numpy"
+    if is_number(leaf):
+        return "number"
+    if torch is not None and isinstance(leaf, torch.Tensor):
+        if leaf.layout is not torch.strided or leaf.is_nested:
+            raise TypeError(f"{what} is a {'nested' if leaf.is_nested else leaf.layout} tensor{instead(leaf)}.")
+        return "torch" if leaf.device.type == "cpu" else "foreign"
+    if is_tracer(leaf):
         raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or vmap. "
                         "Call step outside, on the gradients that a jitted function returns.")
-    if not hasattr(leaf, "__array_namespace__") and type(leaf).__module__.split(".")[0] != "cupy":
-        is_iterable = isinstance(leaf, Iterable) and not isinstance(leaf, str)
-        remedy = " It is no tree: pass a list, list(...)." if is_iterable else ""
-        remedy = f" It is no tree: {of_module(what)}." if hasattr(leaf, "named_parameters") else remedy
-        raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {type(leaf).__name__}.{remedy}")
+    if isinstance(leaf, (int, np.generic)):
+        raise TypeError(f"{what} must be {SUPPORTED}. Got {brief(leaf)} ({type(leaf).__name__}){instead(leaf)}.")
+    if is_container(leaf):
+        raise TypeError(f"{what} must be one array, as the parameters have it. Got a {type(leaf).__name__}.")
+    is_array = hasattr(leaf, "__array_namespace__") or type(leaf).__module__.split(".")[0] == "cupy"
+    if not is_array or is_converted(leaf) or isinstance(leaf, type):
+        got = brief(leaf) if isinstance(leaf, type) else type(leaf).__name__
+        raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {got}{instead(leaf, what)}.")
+    if getattr(leaf, "is_deleted", bool)():
+        raise TypeError(f"{what} is a JAX array that was deleted, as those are that were donated to a jitted function: "
+                        "pass what that returned.")
+    return "foreign"
+
+
+@contextmanager
+def reading(leaf: Any, what: str) -> Iterator[None]:
+    """Have what another library raises, as it is asked for the numbers of a leaf, be a TypeError that names that."""
+    try:
+        yield
+    except (FalllineError, MemoryError):
+        raise
+    except Exception as error:
+        root = type(leaf).__module__.split(".")[0]
+        raise TypeError(f"{what} is a {type(leaf).__name__} of {root} whose numbers cannot be read"
+                        f"{instead(leaf)}.") from error
 
 
 def library(leaf: Any) -> str:
@@ -82,7 +101,7 @@ def dtype_name(leaf: Any) -> str:
         return leaf.dtype.name if leaf.dtype.names is None else str(leaf.dtype)
     if isinstance(leaf, (float, complex)):
         return "float64" if isinstance(leaf, float) else "complex128"
-    return str(leaf.dtype).removeprefix("torch.")
+    return str(leaf.dtype).split(".")[-1]
 
 
 def dtype_of(leaf: Any) -> np.dtype:

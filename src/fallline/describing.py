@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 from fallline.chain import Chain
 from fallline.options import Options
 from fallline.schema import Rule
+from fallline.sealed import ReadOnly
 
 __all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "signature_of"]
 
 
-class Slots(dict[str, Any]):
+class Slots(ReadOnly):
     """State by the names of its slots; asked for another, it says which there are."""
 
     def __init__(self, trees: Mapping[str, Any], chain: Chain) -> None:
@@ -27,7 +28,7 @@ class Slots(dict[str, Any]):
         raise KeyError(f"{self._chain.title} has no state {name!r}. Known: {', '.join(known) or 'none'}.")
 
 
-class SlotsOfParts(dict[str, Any]):
+class SlotsOfParts(ReadOnly):
     """State by the names of the parts of a partition; asked for another, it says which there are."""
 
     def __missing__(self, name: object) -> NoReturn:
@@ -36,7 +37,7 @@ class SlotsOfParts(dict[str, Any]):
                        f"Known: {', '.join(self)}.")
 
 
-class PartsByName(dict[str, Any]):
+class PartsByName(ReadOnly):
     """The parts of a partition by name; asked for another, it says which there are."""
 
     def __missing__(self, name: object) -> NoReturn:

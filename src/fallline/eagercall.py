@@ -17,6 +17,7 @@ from fallline.arrays import (
     joined,
     kind_of,
     like,
+    reading,
     split,
     view,
     widened,
@@ -40,8 +41,8 @@ class EagerCall:
                  targets: Sequence[Any] | None, tree: Any) -> None:
         self.bound, self._program, self._xs, self._targets, self._tree = bound, program, xs, targets, tree
         self._given = [*gs, *(xs or ()), *(targets or ())]
-        self._gs = [None if g is None else _gradient(g, leaf, dtype)
-                    for g, leaf, dtype in zip(gs, gs if xs is None else xs, bound.dtypes)]
+        self._gs = [None if g is None else self._gradient(k, g, leaf)
+                    for k, (g, leaf) in enumerate(zip(gs, gs if xs is None else xs))]
         self._into, self._holds = into, into not in dict(program.outputs)
         if targets is not None:
             for k, leaf in enumerate(targets):
@@ -50,6 +51,10 @@ class EagerCall:
         self._live = [k for k, g in enumerate(self._gs) if g is not None]
         bad = [(bound.paths[k], _bad(self._gs[k])) for k in self._live if bound.checks_finite]
         self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
+
+    def _gradient(self, k: int, g: Any, leaf: Any) -> Any:
+        with reading(g, self.bound.name(k, "gradient")):
+            return _gradient(g, leaf, self.bound.dtypes[k])
 
     def ask(self, t: int) -> None:
         """As `HostCall.ask`."""

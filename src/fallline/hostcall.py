@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import as_number, is_foreign, is_number, is_tensor, mark_changed, new_like, non_finite, view
+from fallline.arrays import (
+    as_number,
+    is_foreign,
+    is_number,
+    is_tensor,
+    mark_changed,
+    new_like,
+    non_finite,
+    reading,
+    view,
+)
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, read, run
 from fallline.memory import address, byte_range, check_disjoint, is_direct
@@ -35,16 +45,20 @@ class HostCall:
         self._mode = f"{into} held" if self._holds else into  # what kernels of this call are kept under
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
-        self._g = [self._gradient(gs[k], bound.dtypes[k]) for k in self._live]
+        self._g = [self._gradient(k) for k in self._live]
         self._x = [] if xs is None else [reals(view(x)) for x in xs]
         if targets is not None:
             self._check_targets(targets)
         self._threads = bound.threads or num_threads()  # asked for now: an error must not come half-way
         self.non_finite = self._find_non_finite() if bound.checks_finite else []
 
-    @staticmethod
-    def _gradient(g: Any, dtype: np.dtype) -> np.ndarray:
-        array = np.asarray(g) if is_foreign(g) else view(g)
+    def _gradient(self, k: int) -> np.ndarray:
+        g, dtype = self._gs[k], self.bound.dtypes[k]
+        if is_foreign(g):
+            with reading(g, self.bound.name(k, "gradient")):
+                array = np.asarray(g)
+        else:
+            array = view(g)
         if array.dtype is dtype or array.dtype.newbyteorder("=") == dtype:
             return array
         with np.errstate(all="ignore"):  # what overflows is judged as a gradient that is not finite

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-__all__ = ["REMEDY", "meant", "meant_name"]
+__all__ = ["REMEDY", "by_name", "meant", "meant_name"]
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"
 
@@ -43,6 +44,17 @@ def meant_name(name: str, known: Iterable[str]) -> str:
 
 def _plain(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def by_name(misplaced: Sequence[Any]) -> str:
+    """What `update` says of what it got by position behind the gradients.
+
+    >>> by_name([None])
+    'update takes params and out by name: opt.update(grads, params=w). Got 2 arguments by position.'
+    """
+    order = " (optax has its state and the parameters there)" * (len(misplaced) > 1)
+    return ("update takes params and out by name: opt.update(grads, params=w). "
+            f"Got {1 + len(misplaced)} arguments by position{order}.")
 
 
 def meant(owner: str, name: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fallline.errors import FormulaError
+from fallline.ieee import Number, plain
 from fallline.words import VOCABULARY, no_word
 
 __all__ = ["abs", "exp", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]
@@ -212,7 +213,7 @@ def sqrt(a: Any) -> Any:
         return build("sqrt", a)
     xp = namespace(a)
     if xp is None:
-        return math.sqrt(a) if a >= 0 else math.nan
+        return Number(math.sqrt(a) if a >= 0 else math.nan)
     return xp.sqrt(a)
 
 
@@ -227,7 +228,7 @@ def log(a: Any) -> Any:
     if isinstance(a, Symbol):
         return build("log", a)
     _only_number("log", a)
-    return math.log(a) if a > 0 else -math.inf if a == 0 else math.nan
+    return Number(math.log(a) if a > 0 else -math.inf if a == 0 else math.nan)
 
 
 def exp(a: Any) -> Any:
@@ -242,9 +243,9 @@ def exp(a: Any) -> Any:
         return build("exp", a)
     _only_number("exp", a)
     try:
-        return math.exp(a)
+        return Number(math.exp(a))
     except OverflowError:
-        return math.inf
+        return Number(math.inf)
 
 
 def _only_number(word: str, a: Any) -> None:
@@ -273,8 +274,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
         return build("where", condition, a, b)
     xp = namespace(condition, a, b)
     if xp is None:
-        return a if condition else b
-    return xp.where(condition, a, b)
+        return Number(a if condition else b)
+    return xp.where(condition, plain(a), plain(b))
 
 
 def _reduced(values: Any, kind: str, over: str) -> Any:
@@ -293,7 +294,7 @@ def _reduced(values: Any, kind: str, over: str) -> Any:
                            'over="leaf", or a formula, which can.')
     each = _plain(values)
     with np.errstate(all="ignore"):
-        return float(np.sum(each if kind == "sum" else np.square(each * SCALES[kind])))
+        return Number(np.sum(each if kind == "sum" else np.square(each * SCALES[kind])))
 
 
 def _plain(values: Any) -> np.ndarray:

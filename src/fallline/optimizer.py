@@ -20,13 +20,14 @@ from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
-from fallline.meant import REMEDY
+from fallline.meant import REMEDY, by_name
 from fallline.numbers import totals_of
 from fallline.options import Options
 from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
+from fallline.sealed import sealed
 from fallline.settable import Settable
 from fallline.settings import looks_like_parameters, owned, renewed
 from fallline.statedict import Known, fill
@@ -171,14 +172,14 @@ class Optimizer(Settable):
         gs = bound.leaves(grads, "gradient")
         return self._take_long_way(bound, "x", xs, gs, xs, params)
 
-    def update(self, grads: Any, params: Any = None, out: Any = None) -> Any:
+    def update(self, grads: Any, *misplaced: Any, params: Any = None, out: Any = None) -> Any:
         """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
 
         Parameters
         ----------
         grads: a tree of arrays or Python floats.
         params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
-        out: a tree of writable arrays to hold the increment.
+        out: a tree of writable arrays to hold the increment. Both are taken by name alone.
 
         Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
         In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
@@ -187,6 +188,8 @@ class Optimizer(Settable):
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
         {'W': array([-0.5, -1. ]), 'b': -2.0}
         """
+        if misplaced:
+            raise TypeError(by_name(misplaced))
         new = self._hurried("update" if out is None else "out", params, grads, out)
         if new is not None and new is not False:
             return new if out is None else out
@@ -340,7 +343,7 @@ class Optimizer(Settable):
         stepped yet, having had no gradient.
         """
         trees = self._bound.state_trees() if self._bound else self._waiting.trees() if self._waiting else {}
-        return MappingProxyType(Slots(trees, self._chain))
+        return MappingProxyType(Slots({slot: sealed(tree) for slot, tree in trees.items()}, self._chain))
 
     @property
     def engine(self) -> str:
@@ -382,7 +385,8 @@ class Optimizer(Settable):
 
     @property
     def averaged(self) -> Any:
-        """The average of the parameters that the modifier `average` keeps: a new tree of their kinds and dtypes.
+        """The average of the parameters that the modifier `average` keeps: a new tree, the caller's own, of their kinds
+        and dtypes.
 
         None stands for a leaf that has had no gradient yet, of which there is none: take the parameter itself. Of a
         state that was loaded and waits for the first step it is NumPy arrays by leaf path, as `state` is.

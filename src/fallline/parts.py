@@ -9,9 +9,10 @@ from typing import Any
 from fallline.chain import Chain, distinct, titled
 from fallline.errors import FormulaError
 from fallline.fingerprint import described
+from fallline.instead import instead
 from fallline.schema import Hyper, brief, unknown_setting
 from fallline.settings import renewed
-from fallline.trees import Treedef, flatten
+from fallline.trees import Treedef, flatten, unlike_upper_levels
 from fallline.trees import paths as paths_of
 
 __all__ = ["Chains", "checked_label", "names_of"]
@@ -128,7 +129,7 @@ def names_of(label: Any, what: str, treedef: Treedef, paths: Sequence[str], leav
         return said
     where = ", ".join(map(repr, paths[:5])) + " ..." * (len(paths) > 5) if paths != [""] else "a single array"
     raise ValueError(f"{what} must have the structure of the parameters or of their upper levels ({where}), or be a "
-                     f"function of the path. Got {brief(label)}.")
+                     f"function of the path. Got {brief(label)}{unlike_upper_levels(treedef, label)}.")
 
 
 def checked_label(label: Any, what: str, part_of: Callable[[Any, str], Any]) -> Any:
@@ -140,7 +141,7 @@ def checked_label(label: Any, what: str, part_of: Callable[[Any, str], Any]) -> 
         return renewed(label)
     if not callable(label) or hasattr(label, "hyper"):  # rules and optimizers are callable, but no labels
         raise TypeError(f"{what} must be a function of the leaf's path, or a tree shaped like the parameters. "
-                        f"Got {brief(label)}.")
+                        f"Got {brief(label)}{instead(label)}.")
     try:
         signature = inspect.signature(label)
     except (TypeError, ValueError):  # of some that are built in nothing is known

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline.ieee import power
 from fallline.ops import exp, log
 
 __all__ = ["ACROSS", "INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "known", "source_of"]
@@ -100,7 +101,8 @@ class Program(NamedTuple):
 
 @lru_cache(maxsize=256)  # (not cached_property, which on Python 3.11 holds a lock that a fork may meet)
 def _fast(source: str) -> Callable[..., tuple]:
-    return _compile(source, {"sqrt": math.sqrt, "log": log, "exp": exp, "abs": abs, "where": _choose})
+    return _compile(source, {"sqrt": math.sqrt, "log": lambda a: float(log(a)), "exp": lambda a: float(exp(a)),
+                             "abs": abs, "where": _choose})
 
 
 @lru_cache(maxsize=256)
@@ -117,38 +119,6 @@ def _compile(source: str, words: dict[str, Any]) -> Callable[..., tuple]:
     scope: dict[str, Any] = {**words, "power": power, "inf": math.inf, "nan": math.nan}
     exec(compile(source, "<scalars of a formula>", "exec"), scope)
     return scope["scalars"]
-
-
-def power(base: Any, exponent: Any) -> Any:
-    """base**exponent; by repeated squaring if the exponent is whole, so that no two machines differ.
-
-    The exponent is cut in two, so that of t, t + 1, ... only the small part has to be looked up again.
-
-    >>> power(0.5, 3), power(2.0, -1), power(1.0, 10**18)
-    (0.125, 0.5, 1.0)
-    """
-    if type(exponent) is not int:
-        if not math.isfinite(exponent) or exponent != int(exponent):
-            with np.errstate(all="ignore"):
-                return np.float64(base) ** np.float64(exponent)
-        exponent = int(exponent)
-    if 0 <= exponent < 256:
-        return _whole_power(base, exponent)
-    n = abs(exponent)
-    result = _whole_power(_whole_power(base, 256), n >> 8) * _whole_power(base, n & 255)
-    return 1.0 / result if exponent < 0 else result
-
-
-@lru_cache(maxsize=4096, typed=True)  # typed: NumPy's floats divide by zero, Python's raise
-def _whole_power(base: Any, n: int) -> Any:
-    result, square = type(base)(1.0), base * 1.0
-    while n:
-        if n & 1:
-            result = result * square
-        n >>= 1
-        if n:
-            square = square * square
-    return result
 
 
 def known(what: str, name: Any) -> str:

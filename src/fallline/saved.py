@@ -9,6 +9,7 @@ import numpy as np
 
 from fallline.arrays import kind_of
 from fallline.fingerprint import described
+from fallline.sealed import unsealed
 from fallline.statedict import FLOATS, TREE
 from fallline.tensorfile import Path, guarding, read, write
 from fallline.trees import decode, encode
@@ -110,7 +111,7 @@ def _encode_params(params: Any, arrays: dict[str, Any]) -> Any:
         arrays[f"params/{path}"] = value
         kind = "scalar" if isinstance(value, np.generic) else "float" if isinstance(value, float) else "array"
         return {kind: f"params/{path}"}
-    return encode(params, leaf, "The parameters")
+    return encode(unsealed(params), leaf, "The parameters")
 
 
 def _decode_leaf(node: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Any:

@@ -12,7 +12,6 @@ signed(lr=0.1)
 from __future__ import annotations
 
 import inspect
-import math
 import numbers
 import sys
 import textwrap
@@ -21,94 +20,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
-import numpy as np
-
 from fallline.errors import FormulaError
+from fallline.ieee import Formula
 from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
+from fallline.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, Together, is_finite
+from fallline.settings import check
 from fallline.showing import brief, shown
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "Together", "after",
     "before", "brief", "rule", "scalar", "shaped",
 ]  # fmt: skip
-
-
-class Range(NamedTuple):
-    """The values a hyper-parameter may take; `text` completes the sentence "lr of Adam must be ..."."""
-
-    text: str
-    holds: Callable[[float], bool]
-
-
-NonNegative = Annotated[float, Range("≥ 0", lambda v: v >= 0)]
-Positive = Annotated[float, Range("> 0", lambda v: v > 0)]
-WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
-Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
-Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
-Real = Range("a finite number", lambda v: True)
-
-
-class Together(NamedTuple):
-    """What numbers of several hyper-parameters must be together, each being in its range.
-
-    `holds` is a function of them by name; `text` says in words of these names what it asks, `why` what happens else.
-    """
-
-    text: str
-    why: str
-    holds: Callable[..., bool]
-
-    @property
-    def names(self) -> list[str]:
-        """The hyper-parameters that it is about."""
-        return list(inspect.signature(self.holds).parameters)
-
-    def said(self, owner: str) -> str:
-        """It, of a rule that messages call so, as a sentence without its end."""
-        return f"{self.text} must hold in {owner}: {self.why}"
-
-    def check(self, values: Mapping[str, Any], owner: str, note: str = "") -> None:
-        """Raise ValueError unless the values go together; what is no number (or one per coordinate) is let pass."""
-        known = all(isinstance(value, (float, np.ndarray)) for value in values.values())
-        if known and not np.all(self.holds(**values)):
-            got = ", ".join(f"{name}={brief(value)}" for name, value in values.items())
-            raise ValueError(f"{self.said(owner)}. Got {got}{note}.")
-
-
-class Hyper(NamedTuple):
-    """A hyper-parameter of a rule: its name, default (None where the chain or the caller must give it) and range."""
-
-    name: str
-    default: float | None
-    range: Range
-
-    def check(self, value: Any, owner: str, note: str = "") -> float:
-        """`value` as a float, or a ValueError or TypeError that says what it must be; `note`: what it is a value of."""
-        number = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
-        if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. Got {brief(value)}{note}.")
-        if not _finite(number) or not self.range.holds(float(number)):
-            finite = "" if _finite(number) or self.range is Real else " and finite"
-            raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {brief(number)}{note}.")
-        return float(number)
-
-    def asked(self, value: Any) -> Any:
-        """A setting as whoever asks for it sees it: what counts is a whole number, though a formula has it as float."""
-        return int(value) if self.range is WHOLE else value
-
-    def _possible(self, note: str) -> str:
-        if self.range is WHOLE:
-            return self.range.text
-        text = "a number" if self.range is Real else f"a number {self.range.text}"
-        return text if note else f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
-
-
-def _finite(number: Any) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer beyond float64
-        return False
 
 
 class Scalar(NamedTuple):
@@ -196,7 +119,7 @@ class Rule:
                  hold: Callable[..., Any] | None = None, whole_leaf: bool = False,
                  together: Together | None = None) -> None:
         _check_function(formula, kind)
-        self.formula = formula
+        self.formula = Formula(formula)
         self.kind = kind
         name = getattr(formula, "__name__", "rule")
         self.name: str = "rule" if name == "<lambda>" else name
@@ -276,7 +199,7 @@ class Rule:
     def _check_start(self, name: str, start: Any) -> None:
         if self.whole_leaf and name in self.scopes:
             self._refuse(f"the state slot `{name}` of whole leaves is an array: write shaped(start, lambda shape: ())")
-        number = isinstance(start, (int, float)) and not isinstance(start, bool) and _finite(start)
+        number = isinstance(start, (int, float)) and not isinstance(start, bool) and is_finite(start)
         arrays = [] if name in self.scopes or self.whole_leaf else ["x", *(["g"] if self.kind != "after" else [])]
         if not number and not (isinstance(start, str) and (start in self.hyper or start in arrays)):
             self._refuse(f"state slot `{name}` must start at a finite number, at the name of a hyper-parameter "
@@ -329,8 +252,7 @@ class Rule:
             settings[name] = value
         unknown_setting(self.name, settings, self.hyper)
         for name, value in settings.items():
-            if self.hyper[name].range is WHOLE:  # the others may be trees, which settings.py checks
-                self.hyper[name].check(value, self.name)
+            check(self.hyper[name], value, self.name)
         return Link(self, settings)
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
@@ -339,8 +261,8 @@ class Rule:
         if getattr(sys.modules.get(self.__module__), self.name, None) is self:
             if self.__module__ != "__main__":
                 return self.name
-            self.formula.__qualname__ = f"{self.name}.formula"
-        return Rule, (self.formula, self.kind, self.rest, self.hold, self.whole_leaf, self.together)
+            self.__wrapped__.__qualname__ = f"{self.name}.__wrapped__"
+        return Rule, (self.__wrapped__, self.kind, self.rest, self.hold, self.whole_leaf, self.together)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self

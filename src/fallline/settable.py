@@ -8,7 +8,8 @@ from typing import Any
 
 from fallline.keeping import Keeping
 from fallline.options import Options
-from fallline.settings import check, renewed
+from fallline.sealed import sealed
+from fallline.settings import check
 from fallline.showing import shown
 
 __all__ = ["Settable"]
@@ -24,6 +25,9 @@ class Settable(Keeping):
     def hyper(self) -> MutableMapping[str, Any]:
         """Hyper-parameters by name, and always by "rule.name"; assigning one takes effect at the next step.
 
+        One that is a tree is assigned as a whole, `opt.lr = {**opt.lr, "b": 0.1}`: to write into what is handed out
+        raises TypeError.
+
         >>> import fallline as fl
         >>> opt = fl.Adam(1e-3)
         >>> opt.hyper["adam.lr"] = 0.01
@@ -37,7 +41,7 @@ class Settable(Keeping):
 
     def _get(self, name: str) -> Any:
         source = self._chain.source(self._qualified(name), self._settings)
-        return self._chain.hyper[source].asked(renewed(self._settings[source]))
+        return self._chain.hyper[source].asked(sealed(self._settings[source]))
 
     def _set(self, name: str, value: Any) -> None:
         qualified = self._chain.source(self._qualified(name), self._settings)

@@ -10,11 +10,12 @@ import numpy as np
 
 from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
+from fallline.instead import as_array, holds_arrays_of_jax, is_converted
 from fallline.meant import REMEDY
 from fallline.ops import namespace
-from fallline.schema import WHOLE, Hyper
+from fallline.ranges import WHOLE, Hyper
 from fallline.showing import brief, shown
-from fallline.trees import Treedef, flatten, holds_none, paths
+from fallline.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "owned", "renewed", "resolve"]
 
@@ -55,8 +56,16 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
         return hyper.check(value, owner)
     if isinstance(value, (dict, list, tuple)):
         leaves, treedef = flatten(value)
-        return treedef.unflatten([check(hyper, leaf, owner) for leaf in leaves])
+        return treedef.unflatten([_check_within(hyper, leaf, owner, path)
+                                  for leaf, path in zip(leaves, paths(treedef))])
     return _check_leaf(hyper, value, owner)
+
+
+def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
+    try:
+        return _check_leaf(hyper, value, owner)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} It stands at {path!r}." if path else str(error)) from None
 
 
 def renewed(value: Any) -> Any:
@@ -87,7 +96,7 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
         return _check_array(hyper, given, owner, "" if given is value else f" (parameters? {REMEDY})")
     if looks_like_parameters(value):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
-                        f"Got {type(value).__name__}: {REMEDY}.")
+                        f"Got {type(value).__name__}{as_array(value) or f': {REMEDY}'}.")
     if isinstance(value, type):
         raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
                         f"Got {brief(value)}{itself(value)}.")
@@ -101,11 +110,11 @@ def _as_array(value: Any) -> np.ndarray | None:
     """An array of any library as NumPy's, in host memory; None for what is no array, a number, or to be trained."""
     if isinstance(value, np.ndarray):
         return value if value.ndim else None
-    if not getattr(value, "ndim", 0) or getattr(value, "requires_grad", False) or namespace(value) is None:
+    if not getattr(value, "ndim", 0) or getattr(value, "requires_grad", False):
         return None
     try:
-        return host(value)
-    except TypeError:  # a tracer of JAX
+        return None if namespace(value) is None or is_converted(value) else host(value)
+    except Exception:  # of another library, for what cannot be read: a tracer of JAX, a meta tensor of torch
         return None
 
 
@@ -113,13 +122,18 @@ def looks_like_parameters(value: Any) -> bool:
     """Whether someone passed parameters where settings go: a torch module, its parameters, arrays or a tree of them."""
     if isinstance(value, (dict, list, tuple)):
         return any(map(looks_like_parameters, value.values() if isinstance(value, dict) else value))
-    return hasattr(value, "__next__") or hasattr(value, "parameters") or bool(getattr(value, "ndim", 0))
+    return bool(hasattr(value, "__next__") or hasattr(value, "parameters") or getattr(value, "ndim", 0)
+                or holds_arrays_of_jax(value))
 
 
 def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
-    if value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16":
-        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. Got {value.dtype}.")
-    array = value.astype(np.float64)  # a copy: later changes of the caller's array do not reach the optimizer
+    remedy = as_array(value)  # of masked arrays too
+    if remedy and value.dtype.kind not in "iu":
+        got = value.dtype if type(value) is np.ndarray else type(value).__name__
+        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. "
+                        f"Got {got}{hint}{remedy}.")
+    # A copy: later changes of the caller's array do not reach the optimizer. The product of matrices is another one.
+    array = np.array(value, np.float64, subok=not isinstance(value, np.matrix))
     array.flags.writeable = False
     if array.size:
         for extreme in (array.min(), array.max()):
@@ -169,7 +183,7 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
         where += "; leaves of other parts may have anything"
     got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
-                     f"({where}). Got {got}.")
+                     f"({where}). Got {got}{unlike_upper_levels(treedef, _completed(value, tree))}.")
 
 
 def _completed(value: Any, tree: Any) -> Any:

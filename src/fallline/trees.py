@@ -5,13 +5,16 @@ A single array or number is a tree of one leaf and needs no optree.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, ValuesView
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "of_module", "paths"]
+from fallline.differences import difference, is_container, of_upper_levels, part
+from fallline.sealed import unsealed
+
+__all__ = ["Treedef", "copy", "decode", "encode", "flatten", "is_container", "paths", "unlike_upper_levels"]
 
 
 class Treedef:
@@ -41,11 +44,11 @@ class Treedef:
             if tree is None or is_leaf(tree):
                 return [tree]
         else:
-            try:
-                return self.spec.flatten_up_to(tree)
-            except (ValueError, TypeError):
-                pass
-        raise ValueError(f"{what} must be a tree of the same structure as {than}: {self._difference(tree, what)}.")
+            for plain in (lambda: tree, lambda: unsealed(tree)):
+                with suppress(ValueError, TypeError):
+                    return self.spec.flatten_up_to(plain())
+        raise ValueError(f"{what} must be a tree of the same structure as {than}: "
+                         f"{difference(self.spec, unsealed(tree), what)}.")
 
     def spread(self, tree: Any) -> list[Any] | None:
         """What a tree of the same structure, or of its upper levels, has for each leaf; None if it is of another.
@@ -64,30 +67,10 @@ class Treedef:
         except ValueError:
             return None
 
-    def _difference(self, tree: Any, what: str) -> str:
-        if hasattr(tree, "named_parameters"):
-            return f"got a {type(tree).__name__}, which is no tree: {of_module(what)}"
-        if isinstance(tree, Iterator | ValuesView):
-            return f"got a {type(tree).__name__}, which is no tree: pass a list, list(...)"
-        if self.spec is None:
-            return f"a single array. Got a {type(tree).__name__}"
-        ours, theirs = paths(self), [] if tree is None else paths(flatten(tree)[1])
-        missing = [p for p in ours if p not in theirs]
-        extra = [p for p in theirs if p not in ours]
-        said = [f"{word} {', '.join(map(_named, some[:5]))}{' ...' if len(some) > 5 else ''}"
-                for word, some in (("missing", missing), ("unexpected", extra)) if some and tree is not None]
-        return "; ".join(said) or f"got a {type(tree).__name__}"
 
-
-def of_module(what: str) -> str:
-    """What to pass where a torch module was, as its parameters or its gradients."""
-    if re.match("(the )?grad", what, re.IGNORECASE):
-        return "pass {name: p.grad for name, p in model.named_parameters()}"
-    return "pass dict(model.named_parameters())"
-
-
-def _named(path: str) -> str:
-    return repr(path) if path else "a single array"
+def unlike_upper_levels(treedef: Treedef, tree: Any) -> str:
+    """The end of a sentence on a tree that `Treedef.spread` cannot take: where it differs."""
+    return "" if treedef.spec is None or not is_container(tree) else f": {of_upper_levels(treedef.spec, tree)}"
 
 
 def is_leaf(tree: Any) -> bool:
@@ -106,7 +89,7 @@ def flatten(tree: Any) -> tuple[list[Any], Treedef]:
         return [tree], Treedef()
     import optree
 
-    leaves, spec = optree.tree_flatten(tree)
+    leaves, spec = optree.tree_flatten(unsealed(tree))
     return leaves, Treedef(spec)
 
 
@@ -136,23 +119,11 @@ def paths(treedef: Treedef) -> list[str]:
     """
     if treedef.spec is None:
         return [""]
-    names = ["/".join(map(_key, path)) for path in treedef.spec.paths()]
+    names = ["/".join(map(part, path)) for path in treedef.spec.paths()]
     if len(set(names)) < len(names):
         twice = next(name for k, name in enumerate(names) if name in names[:k])
         raise ValueError(f"Two leaves of the tree have the name {twice!r}: give their containers distinct keys.")
     return names
-
-
-def _key(key: Any) -> str:
-    """One part of a path."""
-    if type(key) is int:
-        return str(key)
-    text = str(key).replace("%", "%25").replace("/", "%2F")
-    if not isinstance(key, str):
-        return f"%{type(key).__name__}:{text}"
-    if re.fullmatch("-?[0-9]+", text):
-        return f"%{ord(text[0]):02X}{text[1:]}"
-    return text or "%"
 
 
 def copy(tree: Any) -> Any:
@@ -176,6 +147,9 @@ def _copy_leaf(leaf: Any) -> Any:
     return duplicate() if duplicate is not None else leaf
 
 
+_SAVED = "must be made of dicts (with strings or integers as keys), lists and tuples to be saved"
+
+
 def encode(tree: Any, leaf: Callable[[Any, str], Any], what: str, path: tuple[Any, ...] = ()) -> Any:
     """A tree of dicts, lists and tuples as JSON takes it, with leaf(value, path) for each leaf.
 
@@ -186,14 +160,18 @@ def encode(tree: Any, leaf: Callable[[Any, str], Any], what: str, path: tuple[An
     """
     if tree is None:
         return None
-    if isinstance(tree, dict) and all(type(key) in (str, int) for key in tree):
+    name = "/".join(map(part, path))
+    at = f" at {name!r}" * bool(name)
+    if isinstance(tree, dict):
+        for key in tree:
+            if type(key) not in (str, int):
+                raise TypeError(f"{what} {_SAVED}. Got dict with the key {key!r}{at}, which is of "
+                                f"{type(key).__name__}: write str(key) or int(key) in its place.")
         return {"dict": [[key, encode(value, leaf, what, (*path, key))] for key, value in tree.items()]}
     if type(tree) in (list, tuple):
         return {type(tree).__name__: [encode(value, leaf, what, (*path, k)) for k, value in enumerate(tree)]}
-    name = "/".join(map(_key, path))
     if not is_leaf(tree) and not flatten(tree)[1].spec.is_leaf():
-        raise TypeError(f"{what} must be made of dicts (with strings or integers as keys), lists and tuples to be "
-                        f"saved. Got {type(tree).__name__}{' at ' * bool(name)}{name}.")
+        raise TypeError(f"{what} {_SAVED}. Got {type(tree).__name__}{at}.")
     return leaf(tree, name)
 
 

@@ -140,7 +140,7 @@ def _shown(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _called(rule: Rule, given: Sequence[Any], hyper: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     try:
         with ops.at_work(ops.WHOLE_LEAF):
-            return rule.split(rule.formula(*given, **hyper))
+            return rule.split(rule.__wrapped__(*given, **hyper))
     except ValueError as error:
         if "read-only" not in str(error):
             raise

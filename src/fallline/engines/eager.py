@@ -58,8 +58,8 @@ def reduced(values: Any, kind: str) -> float:
     scale = float(largest)
     if not 0 < scale < math.inf:
         return scale
-    relative = values / largest
-    return float(xp.sum(relative * relative)) * scale * SCALES[kind] * scale * SCALES[kind]
+    relative, sized = values / largest, scale * SCALES[kind]
+    return float(xp.sum(relative * relative)) * sized * sized
 
 
 def _array(xp: Any, value: Any, like: Any) -> Any:
