@@ -56,6 +56,11 @@ class EagerCall:
         with reading(g, self.bound.name(k, "gradient")):
             return _gradient(g, leaf, self.bound.dtypes[k])
 
+    @property
+    def gradients(self) -> list[tuple[int, Any]]:
+        """As `HostCall.gradients`."""
+        return [(k, self._gs[k]) for k in self._live]
+
     def ask(self, t: int) -> None:
         """As `HostCall.ask`."""
         self._t, self._memo = t, self.bound.ask(self._program.settings, self._live, t, self._given)

@@ -96,6 +96,11 @@ class HostCall:
         """
         self._meet(t, self.bound.ask(self._program.settings, self._live, t, self._arrays()))
 
+    @property
+    def gradients(self) -> list[tuple[int, np.ndarray]]:
+        """Those that were given, by the number of the leaf."""
+        return list(zip(self._live, self._g))
+
     def _arrays(self) -> list[Any]:
         """All that was given."""
         return [*self._gs, *(self._xs or ()), *(self._targets or ())]

@@ -17,6 +17,7 @@ from fallline._judge import climbs
 from fallline._objective import Objective, objective
 from fallline._scipy import Box, Options, box_of, clip, largest, projected, start
 from fallline.descend import Point, Walk, remedy, stops
+from fallline.meant import meant_name
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS, Adam
 from fallline.schema import Link, Rule
@@ -255,7 +256,8 @@ def _optimizer(method: Any) -> Optimizer:
         for name, optimizer in OPTIMIZERS.items():
             if name.lower() == method.lower():
                 return optimizer()
-        raise ValueError(f"Unknown method {method!r} of minimize. Known methods: {', '.join(OPTIMIZERS)}.")
+        near = meant_name(method, OPTIMIZERS)
+        raise ValueError(f"Unknown method {method!r} of minimize. Known methods: {', '.join(OPTIMIZERS)}.{near}")
     rule = method.rule if isinstance(method, Link) else method
     if isinstance(rule, Rule) and rule.kind == "rule":
         return Optimizer(method)

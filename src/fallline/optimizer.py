@@ -16,6 +16,7 @@ from fallline import rules
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
+from fallline.damping import warn_if_damped
 from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
@@ -262,6 +263,7 @@ class Optimizer(Settable):
             call.ask(self.t)
             for reading in call.readings:
                 call.know(totals_of(reading.totals, call.read(reading)))
+            self._warn_if_damped(call)
             call.prepare()
             result = self._advance(call)
             if isinstance(call, HostCall):
@@ -278,6 +280,10 @@ class Optimizer(Settable):
             gs = bound.completed(gs)
         program = self._chain.stepping if into == "x" else self._chain.updating
         return _call(bound)(bound, program, into, xs, gs, targets, tree)
+
+    def _warn_if_damped(self, call: Call) -> None:
+        if self._bound is None and self._waiting is None and self.t == 0:
+            warn_if_damped(call.bound, call.gradients)
 
     def _advance(self, call: Call) -> Any:
         if call.bound.given is not self._settings:

@@ -81,6 +81,8 @@ class SteppedParts(KeptParts):
                 raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
             if not skips:
+                for name, call in calls.items():
+                    self._parts[name]._warn_if_damped(call)
                 _prepare(bound, calls)
                 results = self._advance_all(bound, calls)
                 if into == "x":
