@@ -9,6 +9,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import fallline as fl
 from reference_formulas import SLOTS
@@ -60,6 +61,14 @@ NOT_OF_WHOLE_LEAVES = {
     "test_the_correction_follows_an_assigned_step_count": "it is about Adam's settings by their names",
     "test_a_constant_gradient_gives_the_steps_worked_out_by_hand": "it is about rules of single coordinates",
 }
+
+MORE = int(os.environ.get("FALLLINE_EXAMPLES", 1))  # times as many examples as in the suite, others at each run
+
+
+def drawn(examples):
+    """Of a property test: so many examples, the same at each run, or with FALLLINE_EXAMPLES=20 as many times more."""
+    return settings(max_examples=examples * MORE, deadline=None, derandomize=MORE == 1)
+
 
 every_optimiser = pytest.mark.parametrize("name", NAMES)
 every_engine = pytest.mark.parametrize("engine", ["reference", "native"])

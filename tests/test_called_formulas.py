@@ -8,11 +8,11 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fallline as fl
-from support import FULL, every_dtype, every_optimiser
+from support import FULL, drawn, every_dtype, every_optimiser
 
 ARRAYS = {
     "zeros": lambda rng, tiny: np.zeros((2, 3)),
@@ -83,7 +83,7 @@ def test_a_formula_called_directly_divides_by_a_norm_of_zero_as_engines_do(given
 numbers = st.floats(-1e3, 1e3) | st.sampled_from([0.0, 1.0, 0.5, 1e300, 1e-300])
 
 
-@settings(max_examples=100, deadline=None)
+@drawn(100)
 @given(a=numbers, b=numbers, t=st.integers(1, 500))
 def test_numbers_in_a_formula_follow_ieee_754_whatever_python_makes_of_them(a, b, t):
     for rule, opt in TERMS:

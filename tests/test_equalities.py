@@ -9,18 +9,18 @@ import copy
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fallline as fl
-from support import NAMES, WITH_RATE, a_tree, every_engine, normal, same_bits
+from support import NAMES, WITH_RATE, a_tree, drawn, every_engine, normal, same_bits
 
 FLOATS = [np.float16, np.float32, np.float64]
 DECAYS = [0.0, 1e-3, 0.25, 0.49999, 0.5, 0.75, 0.9, 0.999, 0.99999, 1 - 1e-9, 1 - 2.0**-53]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@drawn(100)
 @given(st.data(), st.sampled_from(FLOATS), st.sampled_from(DECAYS), st.sampled_from(["native", "reference", "eager"]))
 def test_an_average_of_equal_numbers_is_that_number(data, dtype, decay, engine):
     limit = float(np.finfo(dtype).max) / 4

@@ -13,12 +13,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import scipy.optimize
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fallline as fl
 from fallline.schedules import constant, cosine, linear, piecewise
-from support import NAMES, RATE_STARTS, WITH_RATE, frozen
+from support import NAMES, RATE_STARTS, WITH_RATE, drawn, frozen
 
 TREES = ["Muon", "Adafactor"]  # which step matrices otherwise, and whose steps here are those of vectors
 
@@ -104,7 +104,7 @@ def free_norm(x, grad, bounds, climbs):
     return np.abs(down if bounds is None else x - clipped(x - down, bounds)).max()
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@drawn(300)
 @given(
     method=methods(),
     problem=st.sampled_from(list(PROBLEMS)),
@@ -154,7 +154,7 @@ def measured(name, path, points):
     return [np.abs(b - a).max() / max(np.abs(a).max(), np.abs(b).max(), 1) for a, b in pairwise(points)]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@drawn(40)
 @given(method=methods(), start=st.tuples(st.floats(-2, 2), st.floats(-2, 2)), bounds=st.sampled_from(list(BOUNDS)))
 def test_scipys_minimize_says_the_same(method, start, bounds):
     opt, climbs = method
@@ -261,7 +261,7 @@ def expected_end(values, points, climbs, target, patience):
     return len(values), "STEPS"
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@drawn(150)
 @given(
     method=methods(),
     problem=st.sampled_from(list(PROBLEMS)),

@@ -5,13 +5,14 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
 from fallline.race import Problem, run
 from fallline.race.gradient import check_gradient
+from support import drawn
 
 # Functions of u = w / unit, with their gradients.
 FUNCTIONS = {
@@ -54,7 +55,7 @@ def start(parts, unit, dtype):
     return (unit * np.array([1.0, -1.5, 2.5]) * np.array(parts)).astype(dtype)
 
 
-@settings(max_examples=200, deadline=None)
+@drawn(200)
 @given(st.sampled_from(list(FUNCTIONS)), decades, st.tuples(ratios, ratios, ratios), kinds, st.booleans())
 def test_a_right_gradient_passes_in_any_units_and_dtype_from_zeros_too(name, unit, parts, dtype, from_zeros):
     if np.dtype(dtype).itemsize == 2:
@@ -65,7 +66,7 @@ def test_a_right_gradient_passes_in_any_units_and_dtype_from_zeros_too(name, uni
     check_gradient(Problem(w, scaled(name, unit, np.float64 if dtype is np.float64 else np.float32)))
 
 
-@settings(max_examples=150, deadline=None)
+@drawn(150)
 @given(st.sampled_from(list(FUNCTIONS)), decades, st.tuples(ratios, ratios, ratios), st.sampled_from(list(MISTAKES)),
        st.sampled_from([np.float64, np.float32]))  # fmt: skip
 def test_a_wrong_gradient_is_found_in_any_units(name, unit, parts, mistake, dtype):

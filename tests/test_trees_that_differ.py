@@ -8,11 +8,11 @@ from collections import OrderedDict, namedtuple
 import numpy as np
 import optree
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fallline as fl
-from support import picture
+from support import drawn, picture
 
 Pair = namedtuple("Pair", "a b")
 Other = namedtuple("Other", "a b")
@@ -151,7 +151,7 @@ def differing(node):
     return [*made, (leaf(), "ndarray"), *([] if node is None else [(None, "None")])]
 
 
-@settings(max_examples=150, deadline=None)
+@drawn(150)
 @given(data=st.data(), w=trees)
 def test_of_any_tree_with_one_difference_the_message_names_the_place_and_what_came(data, w):
     path, node = data.draw(st.sampled_from([found for found in places(w) if found[0]]))
@@ -166,7 +166,7 @@ def test_of_any_tree_with_one_difference_the_message_names_the_place_and_what_ca
     assert opt.t == 0
 
 
-@settings(max_examples=100, deadline=None)
+@drawn(100)
 @given(data=st.data(), w=trees)
 def test_of_any_tree_with_a_key_left_out_or_added_the_message_names_it(data, w):
     holders = [(path, node) for path, node in places(w) if isinstance(node, dict)]
