@@ -15,7 +15,8 @@ from handbook.latex import typeset, typeset_rest
 __all__ = ["formula"]
 
 NOTATION = {
-    "^+": r"A raised plus is a lower bound, so that nothing is divided by 0: $a^+ = \max(a, \mathrm{tiny})$.",
+    "^+": r"A raised plus is a lower bound, so that nothing is divided by 0: $a^+ = \max(a, \mathrm{tiny})$; "
+          r"and no moment becomes more than $10^6$ times what it is divided by.",
     r"\mathrm{tiny}": r"$\mathrm{tiny}$ is the smallest normal number of the dtype computed in.",
     r"^{\mathrm{old}}": "What is marked old is the state before the step.",
     r"_{\mathrm{leaf}}": "Norms and sums marked leaf are of one leaf, that is one array of the tree of parameters.",

@@ -224,6 +224,8 @@ WRITTEN: dict[str, Callable[..., Text]] = {
     "maximum": _called(r"\max"),
     "minimum": _called(r"\min"),
     "bounded": _bounded,
+    "kept": lambda a, b: _bounded(a),
+    "root": lambda a, b: Text(rf"\sqrt{{{_bounded(a).latex}}}", FACTOR),
     "where": _cases,
     **{word: _relation(sign) for word, sign in RELATIONS.items()},
 }

@@ -31,8 +31,7 @@ def page(name: str, drawn: Drawn) -> str:
     sections = [
         [MADE, f"# {name}", summary(rule), _neighbours(name)],
         ["## Formula", *formula(rule)],
-        ["## Hyper-parameters", f"`fl.{name}({defaults(rule)})`", _hyper(rule),
-         *([] if rule.together is None else [f"{rule.together.said(name)}."])],
+        ["## Hyper-parameters", f"`fl.{name}({defaults(rule)})`", _hyper(rule)],
         ["## State", *_state(rule)],
         ["## When to use it", linked(said.use)],
         ["## When not", linked(said.avoid)],

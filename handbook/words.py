@@ -15,6 +15,8 @@ _SAME = {"choose": "where"}  # a where whose condition is a scalar
 
 # The words as `ops` writes them, so that nothing here repeats how; what is contained in another word comes behind it.
 _WORDS: list[tuple[str, Symbol]] = [
+    ("root", ops.root(_A, _B)),
+    ("kept", ops.kept(_A, _B)),
     ("bounded", ops.maximum(_A, ops.tiny(_A))),
     ("bounded", ops.maximum(_ONE, ops.tiny(_ONE))),
     ("maximum", ops.maximum(_A, _B)),

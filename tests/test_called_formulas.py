@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -20,13 +19,6 @@ ARRAYS = {
     "tiny": lambda rng, tiny: np.full((2, 3), tiny),
     "of every size": lambda rng, tiny: rng.standard_normal((2, 3)) * 10.0 ** rng.integers(-12, 12, (2, 3)),
 }
-
-
-@pytest.fixture(autouse=True)
-def warnings_are_errors():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def first_state(rule, hyper, given):

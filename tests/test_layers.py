@@ -17,7 +17,7 @@ ORDER = [
     "faststep", "bound", "damping",
     "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
     "saved", "keeping", "settable", "describing", "points", "optimizer", "optimizers", "parts", "divided", "keptparts",
-    "fastparts", "stepparts", "partof", "partition", "checkpoint", "resume", "_progress", "_judge", "descend", "_scipy",
+    "fastparts", "stepparts", "partof", "partition", "checkpoint", "_judge", "resume", "_progress", "descend", "_scipy",
     "_objective", "minimize", "race", "cli",
 ]  # fmt: skip
 ROOT = Path(fallline.__file__).parent

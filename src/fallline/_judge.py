@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline import trees
 from fallline.optimizer import Optimizer
+from fallline.settings import holds_function
 
 __all__ = ["DOWNHILL", "UPHILL", "Judge", "Status", "as_array", "climbs"]
 
@@ -28,18 +29,25 @@ DOWNHILL = {"lower": "lower", "deeper": "deeper"}
 UPHILL = {"lower": "raise", "deeper": "higher"}
 
 
+GATHERED, STOOD, MOVED = range(3)  # before a value: no step was taken, one of length 0, one of another
+
+
 class Judge:
-    """Whether the values of a run say that it is to end. It begins with those that are known, in `values`, and whether
-    the parameters had moved before each, in `moves`, where that of the coming value may be known already."""
+    """Whether the values of a run say that it is to end. It begins with those that are known, in `values`, and what
+    came before each, in `moves`, where that of the coming value may be known already.
+
+    One who stays where he is, as between the calls of `accumulate` and at a rate of 0, has looked for no better place:
+    such values do not count, unless he stands still for as long as the patience lasts and no schedule can move him.
+    """
 
     def __init__(
-        self, values: list[float], moves: list[bool], uphill: bool, target: float | None, patience: int | None,
+        self, values: list[float], moves: list[int], uphill: bool, target: float | None, patience: int | None,
         optimizer: Optimizer,
     ) -> None:  # fmt: skip
         self._sign = -1.0 if uphill else 1.0
         self._target = -math.inf if target is None else self._sign * target
         self._patience, self._optimizer = patience, optimizer
-        self._best, self._waited, self._met = math.inf, 0, 0
+        self._best, self._waited, self._stood, self._met = math.inf, 0, 0, 0
         self._moves = moves
         self._before: tuple[int, Any] | None = None  # how often it had stepped, and where it stood at the last value
         for value in values:
@@ -49,34 +57,37 @@ class Judge:
         """What a value at these parameters says."""
         if self._patience is not None:
             if len(self._moves) == self._met:
-                self._moves.append(self._moved(params))
-            if self._moves[self._met] or self._before is None:
+                self._moves.append(self._move(params))
+            if self._before is None or self._moves[self._met] != GATHERED:
                 self._before = self._optimizer.t, trees.copy(params)
             self._meet(value)
         if self._sign * value <= self._target:
             return Status.TARGET
-        return Status.PATIENCE if self._patience is not None and self._waited >= self._patience else None
+        return Status.PATIENCE if self._patience is not None and self._is_over(self._patience) else None
 
-    def moves(self, n: int, params: Any) -> list[bool]:
-        """Whether the parameters had moved before each of the first n values, and before the next, at these.
-
-        One who stays where he is, as between the calls of `accumulate` and at a rate of 0, has looked for no better
-        place.
-        """
-        known = self._moves[: n + 1] if self._patience is not None else [True] * (n + 1)
-        return known if len(known) > n else [*known, self._moved(params)]
-
-    def _moved(self, params: Any) -> bool:
-        if self._before is None:
+    def _is_over(self, patience: int) -> bool:
+        if self._waited >= patience:
             return True
+        return self._stood >= max(patience, 2) and not any(map(holds_function, self._optimizer.hyper.values()))
+
+    def moves(self, n: int, params: Any) -> list[int]:
+        """What came before each of the first n values, and before the next, at these parameters."""
+        known = self._moves[: n + 1] if self._patience is not None else [MOVED] * (n + 1)
+        return known if len(known) > n else [*known, self._move(params)]
+
+    def _move(self, params: Any) -> int:
+        if self._before is None:
+            return MOVED
         t, then = self._before
-        return t != self._optimizer.t and not _same(then, params)
+        return GATHERED if t == self._optimizer.t else STOOD if _same(then, params) else MOVED
 
     def _meet(self, value: float) -> None:
+        move = self._moves[self._met]
+        self._stood = self._stood + 1 if move == STOOD else self._stood if move == GATHERED else 0
         if self._sign * value < self._best:
             self._best, self._waited = self._sign * value, 0
         else:
-            self._waited += self._moves[self._met]
+            self._waited += move == MOVED
         self._met += 1
 
 

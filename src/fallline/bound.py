@@ -193,10 +193,6 @@ class Bound:
         found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes,
                             "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
                  for q, value in settings.items()}
-        by_leaf = any(isinstance(setting, list) for setting in found.values())
-        for k, path in enumerate(self.paths if by_leaf else [""]):
-            self.chain.check_together(lambda q, k=k: _of_leaf(found[self.chain.source(q, settings)], k),  # type: ignore[misc]
-                                      f" for {path}" * bool(path))
         self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
         self.given = settings
         self.fast = {}  # which knows the old values
@@ -231,8 +227,6 @@ class Bound:
                 for k in live:
                     for q in scheduled:
                         self._given(q, memo["settings"], k, t, memo)
-                    self.chain.check_together(lambda q, k=k: self._given(q, memo["settings"], k, t, memo),  # type: ignore[misc]
-                                              f" at t={t}")
             if places(arrays) != before:
                 raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
@@ -260,11 +254,6 @@ class Bound:
         if of_tree and self.shapes:
             values = dict(zip(names, self._evaluated(program, 0, t, t, memo)[1]))
             new.update({name: [float(values[name])] for name in of_tree})
-        for name, numbers in new.items() if self.checks_finite else ():
-            if bad := [n for n in numbers if n is not None and not math.isfinite(n)]:
-                raise ValueError(f"The step would make {name} of {self.chain.title}, a number of its state, {bad[0]}: "
-                                 "sums of its formula are beyond float64. Scale the loss down, or bound what falls "
-                                 "without end.")
         return new
 
     def _evaluated(self, program: Program, k: int, t: int, count: int,
@@ -411,12 +400,8 @@ class Bound:
 
         def values_after(t: int, live: Sequence[bool]) -> list[list[float] | None]:
             memo: dict[Any, Any] = {}
-            found = [{q: _value(chain, q, setting, t, memo) for q, setting in group} if is_live else None
-                     for group, is_live in zip(settings, live)]
-            for own in found:
-                if own is not None:
-                    chain.check_together(own.get, f" at t={t}")
-            return [None if own is None else list(own.values()) for own in found]
+            return [[_value(chain, q, setting, t, memo) for q, setting in group] if is_live else None
+                    for group, is_live in zip(settings, live)]
 
         leaves = Leaves(self.treedef, self.shapes, self.dtypes, [r[:2] for r in self.state_ranges])
         constant = not any(callable(setting) for group in settings for _, setting in group)

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import numbers
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import nan
 from typing import Any
@@ -133,13 +133,6 @@ class Chain:
     def owner(self, qualified: str) -> str:
         """What error messages call the rule that a hyper-parameter belongs to: "Adam", "weight_decay"."""
         return self.titles[qualified.split(".")[0]]
-
-    def check_together(self, value: Callable[[str], Any], note: str = "") -> None:
-        """Raise ValueError unless values of hyper-parameters, by qualified name, go together (`schema.Together`)."""
-        for name, rule in self._named():
-            if rule.together is not None:
-                own = {h: value(f"{name}.{h}") for h in rule.together.names}
-                rule.together.check(own, self.titles[name], note)
 
     def links(self, settings: Mapping[str, Any]) -> list[Link]:
         """The links that make this chain again, with these settings."""

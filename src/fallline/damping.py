@@ -18,31 +18,28 @@ __all__ = ["warn_if_damped"]
 
 
 def warn_if_damped(bound: Bound, gradients: Iterable[tuple[int, Any]]) -> None:
-    """Warn if all gradients of a first step, by the number of the leaf, are below √ε, where a slot starts at ε.
+    """Warn if all gradients of a first step, by the number of the leaf, are below √eps, where a slot starts at that.
 
-    That is a hyper-parameter with eps at the end of its name. Nothing is said of a rule with norms of leaves: it may
-    make its steps as long as it likes, as LAMB does.
+    Nothing is said of AdaDelta, which eps moves and which cannot do without it, nor of a rule with norms of leaves: it
+    may make its steps as long as it likes, as LAMB does.
     """
     chain = bound.chain
-    if any(total.over == "leaf" for reading in chain.stepping.readings for total in reading.totals):
+    starts = {start: slot for slot, start in chain.starts().items()}
+    start = f"{chain.rule_name}.eps"
+    by_leaf = any(total.over == "leaf" for reading in chain.stepping.readings for total in reading.totals)
+    if start not in starts or not chain.hyper[start].range.holds(0.0) or by_leaf:
         return
-    starts = {slot: start for slot, start in chain.starts().items() if isinstance(start, str) and start.endswith("eps")}
-    for slot, start in starts.items():
-        root, largest = math.inf, 0.0
-        for k, g in gradients:
-            if chain.shape(slot, bound.shapes[k]) == bound.shapes[k]:  # others have no ε in them
-                least = float(np.min(bound.value(start, k, 0, {}), initial=math.inf))
-                root, largest = min(root, math.sqrt(least)), max(largest, _largest(g))
-        if 0 < largest < root < math.inf:
-            hyper, owner = chain.hyper[start], chain.owner(start)
-            remedy = f"{hyper.name}=0" if hyper.range.holds(0.0) else f"a smaller {hyper.name}"
-            warnings.warn(
-                f"All gradients at the first step are below √{hyper.name} of {owner}, {root:.3g}; the largest is "
-                f"{largest:.3g}. {slot} starts at {hyper.name}, as in the article, and gradients so small hardly "
-                f"change it: for long they are divided by √{hyper.name} and not by their own size, so that {owner} "
-                f"hardly moves. Give it {remedy}, or scale the loss up.",
-                UserWarning, stacklevel=_level())  # fmt: skip
-            return
+    root, largest = math.inf, 0.0
+    for k, g in gradients:
+        least = float(np.min(bound.value(start, k, 0, {}), initial=math.inf))
+        root, largest = min(root, math.sqrt(least)), max(largest, _largest(g))
+    if 0 < largest < root:
+        owner = chain.owner(start)
+        warnings.warn(
+            f"All gradients at the first step are below √eps of {owner}, {root:.3g}; the largest is {largest:.3g}. "
+            f"{starts[start]} starts at eps, as in the article, and gradients so small hardly change it: for long they "
+            f"are divided by √eps and not by their own size, so that {owner} hardly moves. Give it eps=0, or scale the "
+            "loss up.", UserWarning, stacklevel=_level())  # fmt: skip
 
 
 def _largest(g: Any) -> float:

@@ -123,8 +123,8 @@ def descend(
     steps: how many evaluations and steps at most.
     target: stop at the first value that is no greater; of an optimizer that climbs (`maximize`), no less.
     patience: stop when so many values in a row bring no new best one, which is the highest for one that climbs. Values
-        where the parameters are still those of the last one, as between the calls of `accumulate` or at a rate of 0,
-        do not count.
+        where the parameters are still those of the last one, as between the calls of `accumulate` or at a rate of 0, do
+        not count, unless they stay there for so many steps and no schedule can move them.
     callback: called with each `Point` (t, params, value, grad) before the step from it; raise StopIteration to stop.
         Its arrays are live: copy what is to be kept.
     progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True wherever rich can; False
@@ -169,7 +169,7 @@ def descend(
     record = _record(checkpoint, checkpoint_every, steps, optimizer)
     evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.calls, None
     if record is None:
-        params, values, moves = trees.copy(params), list[float](), list[bool]()
+        params, values, moves = trees.copy(params), list[float](), list[int]()
     else:
         params, values, moves = record.resume(params)
         start, holding = record.start, record.holding

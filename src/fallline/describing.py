@@ -57,10 +57,9 @@ def signature_of(rule: Rule) -> inspect.Signature:
 def docstring_of(cls: type, rule: Rule) -> str:
     hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
                       for h in rule.hyper.values())
-    together = f"{rule.together.said(cls.__name__)}.\n\n" if rule.together else ""
     slots = "\n".join(f"{slot}: starts at {start}{_extent(rule, slot)}" for slot, start in rule.slots.items())
     example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
-    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n{together}"
+    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
             f"State, per coordinate where nothing else is said\n{'-' * 48}\n{slots or 'none'}\n\n"
             f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
 

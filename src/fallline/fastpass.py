@@ -58,8 +58,7 @@ class Group(NamedTuple):
 class Shared(NamedTuple):
     """What the passes of a step share: `sizes` are the leaves' numbers of reals, `dims` their shapes as arrays,
     `starts` and `furthest` where the step writes; `taken` and `missed` are the completed steps and how many of them a
-    leaf did not take, which it may if it `may_miss`; `threads` how many may take part. `finite` is whether the numbers
-    of the state are to stay so."""
+    leaf did not take, which it may if it `may_miss`; `threads` how many may take part."""
 
     leaves: Leaves
     groups: Sequence[Group]
@@ -71,7 +70,6 @@ class Shared(NamedTuple):
     missed: np.ndarray
     may_miss: bool
     threads: int | None
-    finite: bool
 
 
 class Pass:
@@ -143,12 +141,12 @@ class Pass:
         if numbers is None or not numbers.values.size:
             return
         self._fresh, self._none_missed = numbers.values.copy(), np.zeros(1, np.int64)
-        step_of, double, finite = dict(self.program.numbers), np.dtype(np.float64), self._shared.finite
+        step_of, double = dict(self.program.numbers), np.dtype(np.float64)
         if numbers.tree:
-            function = native_scalars(self.program, double, tuple(step_of[name] for name in numbers.tree), finite)
+            function = native_scalars(self.program, double, tuple(step_of[name] for name in numbers.tree))
             self._add_row(0, function, address(self._none_missed), address(self._fresh))
         if numbers.leaf:
-            function = native_scalars(self.program, double, tuple(step_of[name] for name in numbers.leaf), finite)
+            function = native_scalars(self.program, double, tuple(step_of[name] for name in numbers.leaf))
             for k in range(len(self._shared.groups)):
                 place = self._fresh[len(numbers.tree) + k * len(numbers.leaf) :]
                 self._add_row(k, function, address(self._shared.missed[k:]), address(place))

@@ -57,7 +57,7 @@ class FastStep:
         dims = [np.array(shape or (0,), np.int64) for shape in leaves.shapes]
         written = arrays.xs if into == "x" else arrays.outs
         ranges = _ranges(written, [*leaves.state, *arrays.beside])
-        shared = Shared(leaves, groups, sizes, dims, *ranges, count, missed, self._may_miss, threads, checks_finite)
+        shared = Shared(leaves, groups, sizes, dims, *ranges, count, missed, self._may_miss, threads)
         self._prepare_passes(program, shared, arrays, checks_finite, numbers)
         self._asks = not constant or any(each.in_python for each in self._passes)
         settings = program.settings

@@ -24,7 +24,7 @@ from fallline.errors import FormulaError
 from fallline.ieee import Number, plain
 from fallline.words import VOCABULARY, no_word
 
-__all__ = ["abs", "exp", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]
+__all__ = ["abs", "exp", "kept", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
@@ -386,13 +386,25 @@ def sign(a: Any) -> Any:
     return where(a > 0, 1.0, where(a < 0, -1.0, where(a == 0, 0.0, a)))
 
 
-def root(v: Any) -> Any:
-    """√max(v, tiny): a square root that can be divided by.
+def kept(u: Any, m: Any = None) -> Any:
+    """max(u, tiny), by which m can be divided; given that, not below 10⁻⁶·|m|: where u fades sooner than m, m/u
+    would grow without end once gradients stop.
 
-    >>> root(4.0), root(0.0) > 0
-    (2.0, True)
+    >>> kept(0.5), kept(0.0, 2.0)
+    (0.5, 2e-06)
     """
-    return sqrt(maximum(v, tiny(v)))
+    least = maximum(u, tiny(u))
+    return least if m is None else maximum(least, 1e-6 * abs(m))
+
+
+def root(v: Any, m: Any = None) -> Any:
+    """√max(v, tiny): a square root by which m can be divided; given that, not below 10⁻⁶·|m|, as `kept` is.
+
+    >>> root(4.0), root(0.0) > 0, root(0.0, 2.0)
+    (2.0, True, 2e-06)
+    """
+    least = sqrt(maximum(v, tiny(v)))
+    return least if m is None else maximum(least, 1e-6 * abs(m))
 
 
 def norm(values: Any, over: str = "tree") -> Any:

@@ -97,7 +97,6 @@ class Optimizer(Settable):
                  for name, link in zip(self._chain.names, flat) for key, value in link.settings.items()}
         given.update(self._chain.qualify(hyper))
         self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
-        self._check_together(self._settings)
         self._refuse_taken_names()
         self._turn = Turn()
         self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here

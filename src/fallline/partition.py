@@ -279,10 +279,8 @@ class Partition(SteppedParts):
         """Assign a hyper-parameter in all parts that have it, or in none."""
         for name, own in places.items():
             part = self._parts[name]
-            settings = {**part._settings, own: part._checked(own, value)}
-            part._check_together(settings)
             if part._bound:
-                part._bound.aside().resolve(settings)
+                part._bound.aside().resolve({**part._settings, own: part._checked(own, value)})
         for name, own in places.items():
             self._parts[name]._assign(own, value)
 

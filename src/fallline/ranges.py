@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from fallline.instead import instead, is_tracer
 from fallline.showing import brief
 
-__all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "Together", "is_finite"]
+__all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "is_finite"]
 
 
 class Range(NamedTuple):
@@ -29,33 +28,6 @@ WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
 Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
 Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
 Real = Range("a finite number", lambda v: True)
-
-
-class Together(NamedTuple):
-    """What numbers of several hyper-parameters must be together, each being in its range.
-
-    `holds` is a function of them by name; `text` says in words of these names what it asks, `why` what happens else.
-    """
-
-    text: str
-    why: str
-    holds: Callable[..., bool]
-
-    @property
-    def names(self) -> list[str]:
-        """The hyper-parameters that it is about."""
-        return list(inspect.signature(self.holds).parameters)
-
-    def said(self, owner: str) -> str:
-        """It, of a rule that messages call so, as a sentence without its end."""
-        return f"{self.text} must hold in {owner}: {self.why}"
-
-    def check(self, values: Mapping[str, Any], owner: str, note: str = "") -> None:
-        """Raise ValueError unless the values go together; what is no number (or one per coordinate) is let pass."""
-        known = all(isinstance(value, (float, np.ndarray)) for value in values.values())
-        if known and not np.all(self.holds(**values)):
-            got = ", ".join(f"{name}={brief(value)}" for name, value in values.items())
-            raise ValueError(f"{self.said(owner)}. Got {got}{note}.")
 
 
 class Hyper(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
+from fallline._judge import MOVED
 from fallline.arrays import dtype_name, host, is_number, like
 from fallline.errors import CheckpointError
 from fallline.optimizer import Optimizer
@@ -25,8 +26,8 @@ __all__ = ["Record"]
 class Record:
     """The file of a run, written after every so many steps and when the run is left.
 
-    `values` are those before each step that was taken, `moves` whether the parameters had moved before each, and before
-    the next; `start` is the step number that the run began with; `holding` keeps signals from coming within a step.
+    `values` are those before each step that was taken, `moves` what came before each and before the next; `start` is
+    the step number that the run began with; `holding` keeps signals from coming within a step.
     """
 
     def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
@@ -35,7 +36,7 @@ class Record:
         self._given = {key: told(value) for key, value in _settings(optimizer._record()).items()}
         self.holding = Holding()
 
-    def resume(self, params: Any) -> tuple[Any, list[float], list[bool]]:
+    def resume(self, params: Any) -> tuple[Any, list[float], list[int]]:
         """The parameters, values and moves to go on from: those of the file, which the optimizer takes over too, if
         there is one; else the given ones and none. Settings given otherwise than when the run was begun stay.
 
@@ -55,7 +56,7 @@ class Record:
         self._optimizer._take(self.path, contents)
         self._optimizer.adapt(params)  # whose kinds what it knows of them has from here on, as in the run before
         self.start, self._saved = int(extra["start"]), len(values)
-        moves = contents.arrays.get("moves", np.ones(len(values), bool))
+        moves = contents.arrays.get("moves", np.full(len(values), MOVED))
         return params, values.tolist(), moves.tolist()
 
     def _keep_what_is_new(self, state: dict[str, Any], before: dict[Any, str]) -> None:
@@ -91,13 +92,13 @@ class Record:
     def save(self, params: Any, values: list[float], moves: Moves) -> None:
         """Save, if there is anything new."""
         if len(values) != self._saved:
-            arrays = {"values": np.array(values, np.float64), "moves": np.array(moves(len(values), params), bool)}
+            arrays = {"values": np.array(values, np.float64), "moves": np.array(moves(len(values), params), np.uint8)}
             given = {"/".join(key): text for key, text in self._given.items()}
             self._optimizer._save(self.path, params, arrays, {"what": "descend", "start": self.start, "given": given})
             self._saved = len(values)
 
 
-Moves = Callable[[int, Any], Sequence[bool]]  # of the number of values and the parameters
+Moves = Callable[[int, Any], Sequence[int]]  # of the number of values and the parameters (`Judge.moves`)
 
 
 def _settings(state: dict[str, Any]) -> dict[tuple[str, str], Any]:

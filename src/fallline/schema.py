@@ -24,13 +24,13 @@ from fallline.errors import FormulaError
 from fallline.ieee import Formula
 from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
-from fallline.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, Together, is_finite
+from fallline.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
 from fallline.settings import check
 from fallline.showing import brief, shown
 
 __all__ = [
-    "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "Together", "after",
-    "before", "brief", "rule", "scalar", "shaped",
+    "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
+    "brief", "rule", "scalar", "shaped",
 ]  # fmt: skip
 
 
@@ -110,14 +110,12 @@ class Rule:
     rest: the formula of the point to report, if that is not the parameter; see `rule`.
     whole_leaf: whether the formula is a function of whole arrays; see `rule`.
     hold: the formula of the calls in which the chain does not step; see `rules.accumulate`.
-    together: what its hyper-parameters must be together, beyond the range of each; see `rule`.
     """
 
     step = update = property(_no_optimizer)
 
     def __init__(self, formula: Callable[..., Any], kind: str, rest: Callable[..., Any] | None = None,
-                 hold: Callable[..., Any] | None = None, whole_leaf: bool = False,
-                 together: Together | None = None) -> None:
+                 hold: Callable[..., Any] | None = None, whole_leaf: bool = False) -> None:
         _check_function(formula, kind)
         self.formula = Formula(formula)
         self.kind = kind
@@ -136,7 +134,6 @@ class Rule:
         self._read_signature()
         self.rest = rest
         self.hold = hold
-        self.together = together
         self._check_rest()
 
     def _read_signature(self) -> None:
@@ -262,7 +259,7 @@ class Rule:
             if self.__module__ != "__main__":
                 return self.name
             self.__wrapped__.__qualname__ = f"{self.name}.__wrapped__"
-        return Rule, (self.__wrapped__, self.kind, self.rest, self.hold, self.whole_leaf, self.together)
+        return Rule, (self.__wrapped__, self.kind, self.rest, self.hold, self.whole_leaf)
 
     def __deepcopy__(self, memo: Any) -> Rule:
         return self
@@ -311,7 +308,7 @@ class Link:
 
 
 def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None,
-         whole_leaf: bool = False, together: Together | None = None) -> Any:
+         whole_leaf: bool = False) -> Any:
     """Make a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` a rule: it returns Δθ and the new state.
 
     Positional arguments without default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
@@ -328,15 +325,12 @@ def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] 
     arguments as they are, and its slots may be `shaped`. It is not traced: it promises neither the same bits on every
     machine nor one pass through memory, and runs on real arrays in host memory.
 
-    `together` says what numbers of several hyper-parameters must be together, where ranges of each do not do:
-    `schema.Together`.
-
     Raises FormulaError for a signature that says something else.
 
     >>> rule(lambda g, *, lr=0.1: -lr * g)
     <rule rule(g, *, lr=0.1)>
     """
-    made = partial(Rule, kind="rule", rest=rest, whole_leaf=whole_leaf, together=together)
+    made = partial(Rule, kind="rule", rest=rest, whole_leaf=whole_leaf)
     return made if formula is None else made(formula)
 
 

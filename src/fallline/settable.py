@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from fallline.keeping import Keeping
@@ -50,13 +50,9 @@ class Settable(Keeping):
 
     def _assign(self, qualified: str, value: Any) -> None:
         settings = {**self._settings, qualified: self._checked(qualified, value)}
-        self._check_together(settings)
         if self._bound:
             self._bound.resolve(settings)
         self._settings = settings
-
-    def _check_together(self, settings: Mapping[str, Any]) -> None:
-        self._chain.check_together(lambda q: settings[self._chain.source(q, settings)])
 
     def _refuse_started(self, qualified: str) -> None:
         gathers = self._chain.gathers

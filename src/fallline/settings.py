@@ -17,7 +17,7 @@ from fallline.ranges import WHOLE, Hyper
 from fallline.showing import brief, shown
 from fallline.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
 
-__all__ = ["ByPath", "Setting", "by_path", "check", "owned", "renewed", "resolve"]
+__all__ = ["ByPath", "Setting", "by_path", "check", "holds_function", "owned", "renewed", "resolve"]
 
 Setting = Any  # float | Callable[[int], float] | np.ndarray (per coordinate)
 
@@ -74,6 +74,11 @@ def renewed(value: Any) -> Any:
         return value
     leaves, treedef = flatten(value)
     return treedef.unflatten(leaves)
+
+
+def holds_function(setting: Any) -> bool:
+    """Whether a setting is a schedule, or one anywhere in a tree; by path there may be."""
+    return any(callable(leaf) or isinstance(leaf, ByPath) for leaf in flatten(setting)[0])
 
 
 def owned(value: Any) -> Any:

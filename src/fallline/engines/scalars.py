@@ -15,15 +15,14 @@ __all__ = ["LAST", "exact", "native_scalars"]
 LAST = 2**52  # the last step number that is sure to be exact in every float64 that is made of it
 
 
-def native_scalars(program: Program, dtype: np.dtype, wanted: tuple[int, ...], finite: bool = False) -> int:
-    """The address of scalars(t, tiny, hyper, constants) -> 0, or 1 if the dtype cannot hold one that is finite, or one
-    is not where all are to be `finite`.
+def native_scalars(program: Program, dtype: np.dtype, wanted: tuple[int, ...]) -> int:
+    """The address of scalars(t, tiny, hyper, constants) -> 0, or 1 if the dtype cannot hold one that is finite.
 
     It writes the wanted of the program's steps in the dtype for a step number up to LAST and values (float64) of the
     program's hyper-parameters. 0 if the program has logarithms, exponentials or powers that need not be whole, which
     need a library's function.
     """
-    return _compiled(program.steps, wanted, dtype, finite) if exact(program.steps) else 0
+    return _compiled(program.steps, wanted, dtype) if exact(program.steps) else 0
 
 
 def exact(steps: tuple[Instruction, ...]) -> bool:
@@ -49,10 +48,10 @@ def _is_count(exponent: Instruction) -> bool:
 
 
 @cache
-def _compiled(steps: tuple[Instruction, ...], wanted: tuple[int, ...], dtype: np.dtype, finite: bool) -> int:
+def _compiled(steps: tuple[Instruction, ...], wanted: tuple[int, ...], dtype: np.dtype) -> int:
     real = "float" if dtype.itemsize == 4 else "double"
     lines = [_line(k, step, steps) for k, step in enumerate(steps)]
-    lines += [_store(place, f"%s{k}", steps[k].op in _COMPARE, real, finite) for place, k in enumerate(wanted)]
+    lines += [_store(place, f"%s{k}", steps[k].op in _COMPARE, real) for place, k in enumerate(wanted)]
     declare, pin, unpin = pinned()
     body = "\n  ".join(lines)
     return compiled(f"""{declare}
@@ -99,9 +98,8 @@ def _line(k: int, step: Instruction, steps: tuple[Instruction, ...]) -> str:
     return f"{result} = call double @llvm.{ {'sqrt': 'sqrt', 'abs': 'fabs'}[step.op]}.f64(double {operands[0]})"
 
 
-def _store(place: int, value: str, truth: bool, real: str, finite: bool) -> str:
-    """Store a scalar in the dtype; %bad<place + 1> is whether this or one before was finite and is too large for it, or
-    is not finite where all are to be."""
+def _store(place: int, value: str, truth: bool, real: str) -> str:
+    """Store a scalar in the dtype; %bad<place + 1> is whether this or one before was finite and is too large for it."""
     lines = [f"%d{place} = uitofp i1 {value} to double" if truth else f"%d{place} = fadd double {value}, -0.0",
              f"%n{place} = fptrunc double %d{place} to float" if real == "float" else "",
              f"%p{place} = getelementptr inbounds {real}, ptr %constants, i64 {place}",
@@ -109,7 +107,7 @@ def _store(place: int, value: str, truth: bool, real: str, finite: bool) -> str:
              f"%a{place} = call double @llvm.fabs.f64(double %d{place})",
              f"%l{place} = fcmp ogt double %a{place}, {literal(_LARGEST[real])}",
              f"%f{place} = fcmp olt double %a{place}, {literal(float('inf'))}",
-             f"%o{place} = xor i1 %f{place}, true" if finite else f"%o{place} = and i1 %l{place}, %f{place}",
+             f"%o{place} = and i1 %l{place}, %f{place}",
              f"%bad{place + 1} = or i1 %bad{place}, %o{place}"]
     return "\n  ".join(filter(None, lines))
 

@@ -3,7 +3,8 @@
 Symbols: g gradient, x parameter, d increment, t step number from 1; `velocity`; `m` first moment; `v` second moment;
 `u` infinity norm. All operations are element by element. Textbooks add ε to a denominator at every step; here, as in
 the article these come from, the accumulator starts at ε and the division is by √v, which `root` keeps from being 0.
-ε fades as gradients come in (v ≥ β²ᵗε), so it is not the same protection; for small gradients set eps=0.
+ε fades as gradients come in (v ≥ β²ᵗε), so it is not the same protection; for small gradients set eps=0. Where beta2 is
+so small that v (or u) fades sooner than m, m/√v would grow without end once gradients stop: it is kept below 10⁶.
 
 Each formula reads as its source prints it. How fast it runs is the engines' business.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fallline.ops import abs, maximum, root, sqrt, tiny
-from fallline.schema import Fraction, NonNegative, Positive, Together, rule
+from fallline.ops import abs, kept, maximum, root, sqrt
+from fallline.schema import Fraction, NonNegative, Positive, rule
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------
 
@@ -31,22 +32,6 @@ def at_rest(x: Any, velocity: Any, *, momentum: Any) -> Any:
 def mean_point(x: Any, z: Any, *, beta: Any) -> Any:
     """Schedule-Free's x, given the point y = (1 - beta)·z + beta·x that `step` updates, here called x as elsewhere."""
     return x + (1 - 1/beta)*(z - x)
-
-
-# ---- what goes together ----------------------------------------------------------------------------------------------
-
-ENDLESS = "else steps grow without end where gradients stop"
-
-
-def outlasts(beta2: float, beta1: float) -> bool:
-    """Whether an average of squares remembers as long as the square of another; 0.81 does, and 0.9² is not 0.81."""
-    return beta2 >= beta1*beta1*(1 - 1e-9)
-
-
-OUTLASTS = Together("beta2 ≥ beta1²", f"v must remember longer than m², {ENDLESS}",
-                    lambda beta1, beta2: outlasts(beta2, beta1))
-OUTLASTS_IN_NORM = Together("beta2 ≥ beta1", f"u must remember longer than m, {ENDLESS}",
-                            lambda beta1, beta2: beta2 >= beta1)
 
 
 # ---- rules: gradient -> increment ------------------------------------------------------------------------------------
@@ -139,7 +124,7 @@ def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8
     return step, v, rho*d + (1 - rho)*step*step
 
 
-@rule(together=OUTLASTS)
+@rule
 def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
          eps: NonNegative = 1e-8):
     """Adam (adaptive moment estimation): Momentum and RMSProp combined, both corrected for their start at 0.
@@ -155,10 +140,10 @@ def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, b
     """
     m = beta1*m + (1 - beta1)*g
     v = beta2*v + (1 - beta2)*g*g
-    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(v), m, v
+    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(v, m), m, v
 
 
-@rule(together=OUTLASTS_IN_NORM)
+@rule
 def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999):
     """AdaMax: Adam with the infinity norm of past gradients in place of their 2-norm.
 
@@ -170,10 +155,10 @@ def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, bet
     """
     m = beta1*m + (1 - beta1)*g
     u = maximum(beta2*u, abs(g))
-    return -lr/(1 - beta1**t)*m/maximum(u, tiny(u)), m, u
+    return -lr/(1 - beta1**t)*m/kept(u, m), m, u
 
 
-@rule(together=OUTLASTS)
+@rule
 def nadam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
           eps: NonNegative = 1e-8):
     """Nadam: Adam with Nesterov's look-ahead.
@@ -187,10 +172,10 @@ def nadam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, 
     """
     m = beta1*m + (1 - beta1)*g
     v = beta2*v + (1 - beta2)*g*g
-    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/root(v), m, v
+    return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/root(v, m), m, v
 
 
-@rule(together=OUTLASTS_IN_NORM)
+@rule
 def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999):
     """NadaMax: Nadam's step on AdaMax's norm.
 
@@ -202,4 +187,4 @@ def nadamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, be
     """
     m = beta1*m + (1 - beta1)*g
     u = maximum(beta2*u, abs(g))
-    return -lr/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/maximum(u, tiny(u)), m, u
+    return -lr/(1 - beta1**t)*(beta1*m + (1 - beta1)*g)/kept(u, m), m, u

@@ -5,22 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
-from fallline.rules.formulas import ENDLESS, OUTLASTS, adam, mean_point, nadam, outlasts
+from fallline.rules.formulas import adam, mean_point, nadam
 from fallline.rules.modifiers import decayed
-from fallline.schema import Fraction, NonNegative, Positive, Range, Together, rule, scalar
+from fallline.schema import Fraction, NonNegative, Positive, Range, rule, scalar
 
 AtLeastOne = Annotated[float, Range("≥ 1", lambda v: v >= 1)]
 Between = Annotated[float, Range("in (0, 1)", lambda v: 0 < v < 1)]
-RECTIFIED = Together("beta2 ≥ beta1², or ≤ 0.6,", f"v must remember longer than m² where it is divided by, {ENDLESS}",
-                     lambda beta1, beta2: outlasts(beta2, beta1) or beta2 <= 0.6)
 
 
-def bounded(m: Any, v: Any) -> Any:
-    """m/√v, up to 10⁶: where v may forget sooner than m², it would grow without end once gradients stop."""
-    return m/maximum(root(v), 1e-6*abs(m))
-
-
-@rule(together=OUTLASTS)
+@rule
 def adamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
           eps: NonNegative = 1e-8, weight_decay: NonNegative = 1e-2):
     """AdamW: Adam, with a weight decay that its moments do not see.
@@ -35,7 +28,7 @@ def adamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.
     return decayed(d, x, lr=lr, rate=weight_decay), m, v
 
 
-@rule(together=OUTLASTS)
+@rule
 def nadamw(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
            eps: NonNegative = 1e-8, weight_decay: NonNegative = 1e-2):
     """NadamW: Nadam, with a weight decay that its moments do not see.
@@ -123,7 +116,7 @@ def adabelief(g, t, m=0, s="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0
     return -lr*sqrt(1 - beta2**t)/(1 - beta1**t)*m/root(s), m, s
 
 
-@rule(together=RECTIFIED)
+@rule
 def radam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
           eps: NonNegative = 1e-8):
     """RAdam (rectified Adam): Adam whose first steps, for which v is too uncertain, are Momentum's.
@@ -167,7 +160,7 @@ def ademamix(g, x, t, m1=0, m2=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fra
     m2 = b*m2 + (1 - b)*g
     v = beta2*v + (1 - beta2)*g*g
     mixed = m1/(1 - beta1**t) + a*m2
-    d = -lr*sqrt(1 - beta2**t)*bounded(mixed, v)
+    d = -lr*sqrt(1 - beta2**t)*mixed/root(v, mixed)
     return decayed(d, x, lr=lr, rate=weight_decay), m1, m2, v
 
 
@@ -193,7 +186,7 @@ def adan(g, x, t, m=0, v=0, n="eps", last="g", *, lr: NonNegative = 1e-3, beta1:
     ahead = g + beta2*change
     n = beta3*n + (1 - beta3)*ahead*ahead
     mixed = m/(1 - beta1**t) + beta2*v/(1 - beta2**t)
-    d = lr*sqrt(1 - beta3**t)*bounded(mixed, n)
+    d = lr*sqrt(1 - beta3**t)*mixed/root(n, mixed)
     return -(d + lr*weight_decay*x)/(1 + lr*weight_decay), m, v, n, g
 
 
@@ -222,7 +215,7 @@ def lars(g, x, velocity=0, *, lr: NonNegative = 1.0, momentum: Fraction = 0.9, t
     return velocity, velocity
 
 
-@rule(together=OUTLASTS)
+@rule
 def lamb(g, x, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
          eps: NonNegative = 1e-8, weight_decay: NonNegative = 0.0):
     """LAMB: AdamW's step, made for each leaf as long as lr times that leaf.
@@ -278,7 +271,7 @@ def schedule_free_adamw(g, x, t, v="eps", z="x", weight=scalar(0, over="leaf"), 
     return d, v, z, weight, peak
 
 
-@rule(together=OUTLASTS)
+@rule
 def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr: NonNegative = 1.0,
             beta1: Fraction = 0.9, beta2: Fraction = 0.999, eps: NonNegative = 1e-8, d0: Positive = 1e-6,
             d_coef: Positive = 1.0, weight_decay: NonNegative = 0.0):
@@ -287,23 +280,24 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     d is an estimate, from below, of how far the start x0 is from the minimum. It starts at d0 and only grows, to
     d_coef·Σ⟨g, x0 - x⟩/|Σ g|₁, sums that weigh later steps more. lr is for a schedule, else it stays 1; to tune, set
     d_coef. m, v, r and s are the paper's over powers of d0, which cancel (the authors' code does so with r and s): eps
-    is what it is in Adam, and nothing underflows. Gradients are cut to those whose squares times d²/d0² fit the dtype;
-    on a loss that falls for ever d has no end, and is refused where numbers do. Moments are not corrected. The decay is
-    by d·lr·weight_decay of the parameter. Left out of the authors' code, as in its defaults: a beta3 of its own,
-    growth_rate, safeguard_warmup, use_bias_correction (optax: always), decay in the gradient, slice_p. Defaults as
-    theirs.
+    is what it is in Adam, and nothing underflows. Gradients are cut to those whose squares times d²/d0² fit the dtype,
+    and d to those whose square over d0² does: on a loss that falls for ever it has no other end. Moments are not
+    corrected. The decay is by d·lr·weight_decay of the parameter. Left out of the authors' code, as in its defaults: a
+    beta3 of its own, growth_rate, safeguard_warmup, use_bias_correction (optax: always), decay in the gradient,
+    slice_p. Defaults as theirs.
 
     Source: Mishchenko & Defazio 2024, Prodigy: an expeditiously adaptive parameter-free learner, arXiv 2306.06101,
     algorithm 4 (of version 3).
     """
     k = d/d0
-    longest = 1/(sqrt(tiny(g))*k)
-    cut = minimum(maximum(g, -longest), longest)
+    longest = 1/sqrt(tiny(g))
+    cut = where(abs(g) < 1/tiny(g), minimum(maximum(g, -longest/k), longest/k), g)
     m = beta1*m + (1 - beta1)*k*cut
     v = beta2*v + (1 - beta2)*k*k*cut*cut
     beta3 = sqrt(beta2)
-    r = beta3*r + (1 - beta3)*k*k*total(lr*cut*(x0 - x))
+    gained = beta3*r + (1 - beta3)*k*k*total(lr*cut*(x0 - x))
+    r = where(abs(gained) < 1e300, gained, r)
     s = beta3*s + (1 - beta3)*k*k*lr*cut
     size = total(abs(s))
-    step = decayed(-d*lr*(m/root(v)), x, lr=d*lr, rate=weight_decay)
-    return step, m, v, s, x0, r, where(size > 0, maximum(d, d_coef*r/size), d)
+    step = decayed(-d*lr*(m/root(v, m)), x, lr=d*lr, rate=weight_decay)
+    return step, m, v, s, x0, r, where(size > 0, minimum(maximum(d, d_coef*r/size), d0*longest), d)

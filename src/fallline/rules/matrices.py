@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from fallline.ops import maximum, minimum, root, sqrt, tiny
-from fallline.rules.formulas import OUTLASTS, outlasts
 from fallline.rules.further import adamw
 from fallline.rules.modifiers import decayed
 from fallline.schema import Fraction, NonNegative, Positive, rule, shaped
@@ -75,13 +74,10 @@ def orthogonal(a: np.ndarray) -> np.ndarray:
     return y if a.shape[0] <= a.shape[1] else y.T
 
 
-ADAMS = OUTLASTS._replace(text="adam_beta2 ≥ adam_beta1²",
-                          holds=lambda adam_beta1, adam_beta2: outlasts(adam_beta2, adam_beta1))
-
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
-@rule(whole_leaf=True, together=ADAMS)
+@rule(whole_leaf=True)
 def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative = 1e-3, momentum: Fraction = 0.95,
          weight_decay: NonNegative = 0.1, adam_beta1: Fraction = 0.9, adam_beta2: Fraction = 0.999,
          adam_eps: NonNegative = 1e-8):
