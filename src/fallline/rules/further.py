@@ -295,8 +295,8 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     m = beta1*m + (1 - beta1)*k*cut
     v = beta2*v + (1 - beta2)*k*k*cut*cut
     beta3 = sqrt(beta2)
-    gained = beta3*r + (1 - beta3)*k*k*total(lr*cut*(x0 - x))
-    r = where(abs(gained) < 1e300, gained, r)
+    won = beta3*r + (1 - beta3)*k*k*total(lr*cut*(x0 - x))
+    r = where(abs(won) < 1e300, won, r)
     s = beta3*s + (1 - beta3)*k*k*lr*cut
     size = total(abs(s))
     step = decayed(-d*lr*(m/root(v, m)), x, lr=d*lr, rate=weight_decay)
