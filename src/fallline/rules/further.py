@@ -300,4 +300,5 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     s = beta3*s + (1 - beta3)*k*k*lr*cut
     size = total(abs(s))
     step = decayed(-d*lr*(m/root(v, m)), x, lr=d*lr, rate=weight_decay)
-    return step, m, v, s, x0, r, where(size > 0, minimum(maximum(d, d_coef*r/size), d0*longest), d)
+    way = minimum(d_coef*r/size, d0*longest)
+    return step, m, v, s, x0, r, where(size > 0, maximum(d, way), d)
