@@ -44,7 +44,7 @@ def settings(rule: Any, seed: int) -> Iterator[dict[str, float]]:
 
 
 def endure(cls: Any, given: dict[str, float], steps: int, dtype: Any) -> list[str]:
-    """What is not finite after so many steps: nothing, as it should be."""
+    """What is not finite after so many steps, or when one is refused: nothing, as it should be."""
     names, gradients = walks(steps, dtype)
     opt = cls(**given)
     if cls.__name__ in ALONE:  # coordinates do not know of each other but in sums over leaf and tree
@@ -58,6 +58,9 @@ def _walked(opt: Any, names: list[str], gradients: np.ndarray) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of eps, for which gradients are small on purpose
         for row in gradients:
-            opt.step(w, row)
+            try:
+                opt.step(w, row)
+            except ValueError:  # refused with the reason: a number of the state is too large for float32
+                break
     bad = [f"parameter, {name}" for name, x in zip(names, w) if not np.isfinite(x)]
     return bad + [f"{slot}, {', '.join(names)}" for slot, array in opt.state.items() if not np.isfinite(array).all()]

@@ -386,25 +386,30 @@ def sign(a: Any) -> Any:
     return where(a > 0, 1.0, where(a < 0, -1.0, where(a == 0, 0.0, a)))
 
 
-def kept(u: Any, m: Any = None) -> Any:
-    """max(u, tiny), by which m can be divided; given that, not below 10⁻⁶·|m|: where u fades sooner than m, m/u
-    would grow without end once gradients stop.
+def kept(u: Any, m: Any) -> Any:
+    """u, by which m can be divided: never 0, and not below 10⁻⁶·|m|. Where u fades sooner than m, their quotient would
+    grow without end once gradients stop.
 
-    >>> kept(0.5), kept(0.0, 2.0)
-    (0.5, 2e-06)
+    >>> kept(0.5, 2.0), kept(0.0, 2.0), kept(0.0, 0.0) > 0
+    (0.5, 2e-06, True)
     """
-    least = maximum(u, tiny(u))
-    return least if m is None else maximum(least, 1e-6 * abs(m))
+    return _above(u, m, tiny(u))
 
 
 def root(v: Any, m: Any = None) -> Any:
-    """√max(v, tiny): a square root by which m can be divided; given that, not below 10⁻⁶·|m|, as `kept` is.
+    """√max(v, tiny): a square root by which m can be divided; given that, not below 10⁻⁶·|m|, as with `kept`.
 
     >>> root(4.0), root(0.0) > 0, root(0.0, 2.0)
     (2.0, True, 2e-06)
     """
-    least = sqrt(maximum(v, tiny(v)))
-    return least if m is None else maximum(least, 1e-6 * abs(m))
+    return sqrt(maximum(v, tiny(v))) if m is None else _above(sqrt(v), m, sqrt(tiny(v)))
+
+
+def _above(u: Any, m: Any, least: Any) -> Any:
+    """The largest of u, 10⁻⁶·|m| and a number, in the fewest operations: if u is NaN, m is."""
+    share = 1e-6 * abs(m)
+    bound = where(share > least, share, least)
+    return where(u > bound, u, bound)
 
 
 def norm(values: Any, over: str = "tree") -> Any:

@@ -280,11 +280,11 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     d is an estimate, from below, of how far the start x0 is from the minimum. It starts at d0 and only grows, to
     d_coef·Σ⟨g, x0 - x⟩/|Σ g|₁, sums that weigh later steps more. lr is for a schedule, else it stays 1; to tune, set
     d_coef. m, v, r and s are the paper's over powers of d0, which cancel (the authors' code does so with r and s): eps
-    is what it is in Adam, and nothing underflows. Gradients are cut to those whose squares times d²/d0² fit the dtype,
-    and d to those whose square over d0² does: on a loss that falls for ever it has no other end. Moments are not
-    corrected. The decay is by d·lr·weight_decay of the parameter. Left out of the authors' code, as in its defaults: a
-    beta3 of its own, growth_rate, safeguard_warmup, use_bias_correction (optax: always), decay in the gradient,
-    slice_p. Defaults as theirs.
+    is what it is in Adam, and nothing underflows. Gradients are cut to those whose squares times d²/d0² fit the dtype.
+    On a loss that falls for ever d grows until float32 cannot hold its square over d0², which is refused, or in float64
+    to 1e150 times d0. Moments are not corrected. The decay is by d·lr·weight_decay of the parameter. Left out of the
+    authors' code, as in its defaults: a beta3 of its own, growth_rate, safeguard_warmup, use_bias_correction (optax:
+    always), decay in the gradient, slice_p. Defaults as theirs.
 
     Source: Mishchenko & Defazio 2024, Prodigy: an expeditiously adaptive parameter-free learner, arXiv 2306.06101,
     algorithm 4 (of version 3).
@@ -300,5 +300,5 @@ def prodigy(g, x, m=0, v="eps", s=0, x0="x", r=scalar(0), d=scalar("d0"), *, lr:
     s = beta3*s + (1 - beta3)*k*k*lr*cut
     size = total(abs(s))
     step = decayed(-d*lr*(m/root(v, m)), x, lr=d*lr, rate=weight_decay)
-    way = minimum(d_coef*r/size, d0*longest)
+    way = minimum(d_coef*r/size, 1e150*d0)
     return step, m, v, s, x0, r, where(size > 0, maximum(d, way), d)
