@@ -369,8 +369,10 @@ def test_what_was_set_within_a_run_is_the_files(tmp_path):
 
 
 def test_a_new_setting_that_only_starts_the_state_is_refused(tmp_path):
-    with pytest.raises(fl.CheckpointError, match=r"adam\.eps only says where the state starts: give 1e-08, as before"):
+    with pytest.raises(fl.CheckpointError, match=r"adam\.eps can only be chosen at its start: give 1e-08, as before"):
         made_longer(fl.Adam(0.1), fl.Adam(0.1, eps=0.0), tmp_path / "run")
+    with pytest.raises(fl.CheckpointError, match=r"accumulate\.n can only be chosen at its start: give 2\.0, as"):
+        made_longer(fl.accumulate(2, fl.SGD()), fl.accumulate(4, fl.SGD()), tmp_path / "other")
 
 
 # ---- SciPy's other doors ---------------------------------------------------------------------------------------------

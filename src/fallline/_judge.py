@@ -38,6 +38,7 @@ class Judge:
 
     One who stays where he is, as between the calls of `accumulate` and at a rate of 0, has looked for no better place:
     such values do not count, unless he stands still for as long as the patience lasts and no schedule can move him.
+    Without patience nobody looks whether a step moved anything.
     """
 
     def __init__(
@@ -55,12 +56,11 @@ class Judge:
 
     def ends(self, value: float, params: Any) -> Status | None:
         """What a value at these parameters says."""
-        if self._patience is not None:
-            if len(self._moves) == self._met:
-                self._moves.append(self._move(params))
-            if self._before is None or self._moves[self._met] != GATHERED:
-                self._before = self._optimizer.t, trees.copy(params)
-            self._meet(value)
+        if len(self._moves) == self._met:
+            self._moves.append(self._move(params))
+        if self._before is None or self._moves[self._met] != GATHERED:
+            self._before = self._optimizer.t, None if self._patience is None else trees.copy(params)
+        self._meet(value)
         if self._sign * value <= self._target:
             return Status.TARGET
         return Status.PATIENCE if self._patience is not None and self._is_over(self._patience) else None
@@ -72,14 +72,16 @@ class Judge:
 
     def moves(self, n: int, params: Any) -> list[int]:
         """What came before each of the first n values, and before the next, at these parameters."""
-        known = self._moves[: n + 1] if self._patience is not None else [MOVED] * (n + 1)
+        known = self._moves[: n + 1]
         return known if len(known) > n else [*known, self._move(params)]
 
     def _move(self, params: Any) -> int:
         if self._before is None:
             return MOVED
         t, then = self._before
-        return GATHERED if t == self._optimizer.t else STOOD if _same(then, params) else MOVED
+        if t == self._optimizer.t:
+            return GATHERED
+        return STOOD if self._patience is not None and _same(then, params) else MOVED
 
     def _meet(self, value: float) -> None:
         move = self._moves[self._met]

@@ -31,6 +31,7 @@ from fallline.options import Options
 from fallline.precision import computed, kept
 from fallline.program import Program
 from fallline.settings import resolve
+from fallline.showing import brief
 from fallline.threads import Turn
 from fallline.trees import Treedef, flatten, paths
 
@@ -159,6 +160,10 @@ class Bound:
         else:
             self._lay_out(dict(self.state))
             self.host = host_engine(self._wanted)
+
+    def turn_to(self, turn: Turn) -> None:
+        """Have calls look at another turn."""
+        self._turn = turn
 
     def aside(self) -> Bound:
         """The same, state and counts included, whose settings the optimizer's own assignments do not reach."""
@@ -294,7 +299,11 @@ class Bound:
     def _start(self, value: Any, dtype: np.dtype) -> Any:
         if self.foreign:
             return value
-        first = ops.flush(np.asarray(value, dtype))
+        with np.errstate(all="ignore"):
+            first = ops.flush(np.asarray(value, dtype))
+        if not np.isfinite(first[np.isfinite(value)]).all():
+            raise ValueError(f"State of {self.chain.title} cannot start at {brief(value)}, which is too large for "
+                             f"{dtype}.")
         return first if first.ndim else float(first)
 
     def name(self, k: int, what: str) -> str:

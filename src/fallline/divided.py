@@ -28,7 +28,7 @@ class Divided:
     def __init__(self, treedef: Treedef, paths: Sequence[str], positions: Mapping[str, list[int]], left: list[int]
                  ) -> None:
         self.treedef, self.paths, self.positions, self.left = treedef, paths, positions, left
-        self._places = {part: np.array(own, np.intp) for part, own in positions.items()}
+        self._places = _index_arrays(positions)
         self._place = {k: (part, n) for part, own in positions.items() for n, k in enumerate(own)}
         self.bounds: dict[str, Bound] = {}
         self.fast: dict[str, Any] = {}  # no part steps alone: see `fastparts`
@@ -36,7 +36,11 @@ class Divided:
         self._left_at: list[tuple[Any, ...]] = []  # of these, the parameters that no part steps, in a step
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"bounds": {}, "_apart": {}, "_left_at": []}  # of this memory, and the parts' own
+        # what is of this memory, or the parts' own, stays; index arrays are made anew, in memory of their own
+        return self.__dict__ | {"bounds": {}, "_apart": {}, "_left_at": [], "_places": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _places=_index_arrays(state["positions"]))
 
     def tree(self, part: str, leaves: Sequence[Any]) -> Any:
         """The tree that a part sees."""
@@ -161,6 +165,10 @@ class Divided:
             for k, leaf in zip(self.positions[part], self.bounds[part].treedef.flatten_like(tree, "", "")):
                 leaves[k] = leaf
         return leaves
+
+
+def _index_arrays(positions: Mapping[str, list[int]]) -> dict[str, np.ndarray]:
+    return {part: np.array(own, np.intp) for part, own in positions.items()}
 
 
 def _in_memory(leaf: Any) -> np.ndarray | None:

@@ -184,10 +184,11 @@ def _worse(trial: _Trial, other: _Trial, uphill: bool) -> bool:
 
 
 def _as_good(trial: _Trial, best: _Trial, first: _Trial) -> bool:
-    """Whether values differ by no more than can be told apart: rounding, here and in fun, is of the size of the values
-    on the way, and fun may compute in less precision than x has."""
+    """Whether values differ by no more than rounding, of a fun that may compute in float32, or by nothing beside the
+    way that they came."""
     eps = max(float(np.finfo(leaf.dtype).eps) for leaf in trees.flatten(trial.x)[0])
-    return abs(trial.fun - best.fun) <= eps**0.4 * max(abs(trial.fun), abs(best.fun), abs(first.fun))
+    rounding = max(8 * eps, 1e-6) * max(abs(trial.fun), abs(best.fun))
+    return abs(trial.fun - best.fun) <= rounding + 1e-9 * abs(first.fun - best.fun)
 
 
 def _trial(point: Point, box: Box, uphill: bool) -> _Trial:

@@ -11,7 +11,7 @@ import numpy as np
 from fallline.chain import written
 from fallline.describing import PartsByName, Slots, SlotsOfParts
 from fallline.divided import Divided
-from fallline.errors import FormulaError
+from fallline.errors import BusyOptimizer, FormulaError
 from fallline.optimizer import Optimizer
 from fallline.options import Options
 from fallline.partof import Part, PartsTurn, modifier
@@ -99,15 +99,19 @@ class Partition(SteppedParts):
     def _attach(self) -> None:
         for part in self._parts.values():
             part._turn, part._options = PartsTurn(self._turn), self._options
+            if part._bound is not None:
+                part._bound.turn_to(part._turn)
 
     def _carried(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": {name: (type(part), part._carried()) for name, part in self._parts.items()}}
+        return dict(self.__dict__)  # whose parts go by themselves: who has one of them has it of the copy
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _parts={})
-        for name, (kind, own) in state["_parts"].items():
-            self._parts[name] = object.__new__(kind)
-            self._parts[name].__setstate__({**own, "_turn": PartsTurn(self._turn)})
+        self.__dict__.update(state)
+        steps = {name: part.t for name, part in self._parts.items() if part._chain.gathers is None}
+        if len(set(steps.values())) > 1:
+            raise BusyOptimizer(f"{self._chain.title} was copied or pickled while another thread stepped it: its parts "
+                                f"have taken different numbers of steps ({steps}). Have them take turns by a lock.")
+        self._attach()
         if self._bound:
             self._bound.bounds = {name: part._bound for name, part in self._parts.items()}
 
