@@ -1,10 +1,12 @@
 """`fl.descend`: what it steps, what it records, why it stops and what it shows."""
 
+import collections
 import math
 import os
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -371,3 +373,24 @@ def test_a_bar_asked_for_without_rich_names_what_to_install(monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "fallline\[race\]"'):
         run(progress=True)
     assert run(steps=2).t == 2
+
+
+@pytest.mark.parametrize("made", [
+    lambda a: {"a": type("Own", (dict,), {})(w=a)}, lambda a: types.MappingProxyType({"w": a}),
+    lambda a: type("Own", (list,), {})([a]), lambda a: collections.UserDict(w=a),
+])  # fmt: skip
+def test_what_is_no_tree_is_refused_and_the_callers_arrays_are_left_alone(made):
+    a = np.ones(2)
+    with pytest.raises(TypeError, match=r"must be an array of .* Got .*: pass"):
+        fl.descend(lambda w: (0.0, w), made(a), fl.SGD(0.1), steps=3, progress=False)
+    assert a.tolist() == [1.0, 1.0]
+
+
+def test_what_is_no_function_is_refused():
+    with pytest.raises(TypeError, match=r"value_and_grad of descend must be a function of the parameters. Got"):
+        fl.descend(np.ones(2), lambda w: (0.0, w), fl.SGD(), steps=3)
+
+
+def test_a_masked_value_is_no_number():
+    with pytest.raises(TypeError, match=r"the value a real number. Got MaskedConstant"):
+        fl.descend(lambda w: (np.ma.masked, w), np.ones(2), fl.SGD(), steps=3, target=0.5, progress=False)

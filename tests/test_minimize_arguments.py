@@ -206,3 +206,31 @@ def test_a_gradient_that_is_another_tree_is_refused():
         fl.minimize(tree_fun, tree(), jac=lambda p: {"W": p["W"]})
     with pytest.raises(ValueError, match=r"as x0: missing .*If it is \(value, gradient\), pass that function"):
         fl.minimize(tree_fun, tree(), jac=lambda p: (tree_fun(p), tree_der(p)))
+
+
+def test_gradients_of_torch_are_read_whatever_their_dtype_and_what_has_no_numbers_is_refused():
+    torch = need("torch")
+
+    def minimized(jac):
+        return fl.minimize(lambda x: float(x @ x), [1.0, 2.0], jac=jac, method=fl.SGD(0.1), options={"maxiter": 3})
+
+    expected = minimized(lambda x: 2 * x).x
+    assert np.array_equal(minimized(lambda x: torch.tensor(2 * x, requires_grad=True)).x, expected)
+    assert np.allclose(minimized(lambda x: torch.tensor(2 * x).bfloat16()).x, expected, rtol=1e-2)
+    for bad in (lambda x: torch.ones(2, device="meta"), lambda x: np.ma.array(2 * x, mask=[1, 0])):
+        with pytest.raises(TypeError, match=r"The gradient from jac of minimize must be real numbers\. Got .*: pass "):
+            minimized(bad)
+    with pytest.raises((TypeError, ValueError), match="fun of minimize must return one real number"):
+        fl.minimize(lambda x: np.ma.masked, [1.0], jac=lambda x: x)
+
+
+def test_a_value_that_is_not_finite_leaves_x_where_it_is_under_skip():
+    calls = []
+
+    def fun(x):
+        calls.append(x.copy())
+        return np.nan, 2 * x
+
+    result = fl.minimize(fun, [3.0], jac=True, method=fl.SGD(0.1, nonfinite="skip"))
+    assert [x.tolist() for x in calls] == [[3.0]] * 5
+    assert (result.x.tolist(), result.status) == ([3.0], 3)

@@ -319,3 +319,29 @@ def test_the_place_of_a_bad_setting_within_a_tree_is_named():
                           (np.array([0.0, -2.0]), "Got -2.0 among the values .*It stands at 'b/1'")):  # fmt: skip
             with pytest.raises((TypeError, ValueError), match=said):
                 make({"W": 0.1, "b": [0.5, bad]})
+
+
+@pytest.mark.parametrize("lr", [
+    np.ma.masked, np.ma.array([0.1, 0.2], mask=[1, 0])[0], np.ma.array(0.1, mask=True), lambda t: np.ma.masked,
+    np.ma.array([0.1, 0.2], mask=[1, 0]), np.array([1 + 1j, 2.0]),
+])  # fmt: skip
+def test_a_masked_or_complex_setting_is_none(lr):
+    w = np.ones(2)
+    with pytest.raises(TypeError, match=r"^lr of SGD.* must be (a number|an array of real numbers)"):
+        fl.SGD(lr).step(w, np.ones(2))
+    assert w.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", "float16", "longdouble", "int64"])
+def test_settings_by_coordinate_may_be_real_numbers_of_any_dtype(dtype):
+    assert fl.SGD(np.ones(2, dtype)).step(np.ones(2), np.ones(2)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("cls", "given"), [(fl.Rprop, {"lr": 1e39, "max_rate": 1.0}), (fl.AdaDelta, {"eps": 1e39}),
+                                            (fl.Adam, {"eps": 1e39})])
+def test_a_start_of_the_state_that_the_dtype_cannot_hold_is_refused(cls, given):
+    w = np.ones(2, np.float32)
+    with pytest.raises(ValueError, match=r"State of \w+ cannot start at 1e\+39, which is too large for float32\."):
+        cls(**given).step(w, np.ones(2))
+    assert w.tolist() == [1.0, 1.0]
+    cls(**given).step(np.ones(2), np.ones(2))

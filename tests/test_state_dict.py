@@ -572,3 +572,13 @@ def test_the_last_step_that_can_be_counted_is_saved_and_set_back():
     other.t = 5
     other.step(1.0, 1.0)
     assert other.t == 6
+
+
+def test_a_tree_is_adapted_to_a_single_array_and_back():
+    opt = fl.Adam()
+    opt.step({"a": np.ones(2)}, {"a": np.ones(2)})
+    opt.adapt(np.ones(2))
+    assert opt.state["m"].tolist() == [0.0, 0.0]
+    opt.step(np.ones(2), np.ones(2))
+    opt.adapt({"a": np.ones(2)})
+    assert opt.state["m"]["a"].tolist() == [0.0, 0.0]

@@ -11,7 +11,9 @@ import numpy as np
 
 from fallline import trees
 from fallline._scipy import Box
+from fallline.arrays import host
 from fallline.descend import number
+from fallline.instead import as_array, is_masked
 
 __all__ = ["Differences", "Joint", "Objective", "Separate", "objective"]
 
@@ -73,7 +75,9 @@ class Joint(Objective):
             raise TypeError(
                 f"fun of minimize with jac=True must return (value, gradient). Got {type(result).__name__}."
             ) from None
-        return _value(_scalar(value)), _gradient(grad, x, "fun")
+        value = _value(_scalar(value))
+        grad = _gradient(grad, x, "fun")
+        return value, grad if math.isfinite(value) else None
 
 
 class Separate(Objective):
@@ -159,7 +163,7 @@ def _scalar(raw: Any) -> Any:
     """What fun returned, out of its array and in its own precision, which is what SciPy's steps depend on."""
     if isinstance(raw, (float, np.floating)):
         return raw
-    array = _array(raw.detach() if hasattr(raw, "detach") else raw)  # torch
+    array = _array(raw)
     if array is None or array.size != 1:
         hint = " If it is (value, gradient), pass jac=True." if _is_pair(raw) else ""
         raise ValueError(f"fun of minimize must return one real number. Got {_shown(raw)}.{hint}")
@@ -182,7 +186,8 @@ def _gradient(raw: Any, x: Any, source: str) -> Any:
 def _like(raw: Any, leaf: np.ndarray, source: str) -> np.ndarray:
     grad = _array(raw)
     if grad is None or grad.dtype.kind not in "biuf":
-        raise TypeError(f"The gradient from {source} of minimize must be real numbers. Got {_shown(raw)}.")
+        got = f"{_shown(raw)}{as_array(raw)}"
+        raise TypeError(f"The gradient from {source} of minimize must be real numbers. Got {got}.")
     if grad.shape != leaf.shape and not grad.size == leaf.size == 1:
         raise ValueError(
             f"The gradient from {source} of minimize must have shape {leaf.shape}, like x. Got {grad.shape}."
@@ -192,10 +197,14 @@ def _like(raw: Any, leaf: np.ndarray, source: str) -> np.ndarray:
 
 
 def _array(raw: Any) -> np.ndarray | None:
-    """What fun or jac returned, as an array; None for what has rows of different lengths."""
+    """What fun or jac returned, as an array; None for what cannot be read as one: rows of different lengths, what is
+    masked, arrays of other libraries that have no numbers here."""
+    if is_masked(raw):
+        return None
     try:
-        return np.asarray(raw)
-    except ValueError:
+        array = host(raw) if hasattr(raw, "detach") else np.asarray(raw)
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    except Exception:  # of whatever library
         return None
 
 

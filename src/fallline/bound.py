@@ -181,6 +181,14 @@ class Bound:
         calls, n = gathers
         return bool(self.numbers.by_slot()[calls][0] + 1 < self._setting(n, 0))
 
+    def gathered(self) -> list[tuple[int, Any]]:
+        """The mean of what was gathered of the gradients before the coming call, by the number of the leaf."""
+        if self.chain.gathers is None:
+            return []
+        slot = self.chain.slots[self.chain.names[0], "sum"]
+        n = self._setting(self.chain.gathers[1], 0)
+        return [(k, array / n) for k, array in enumerate(self.state[slot])]
+
     def completed(self, gradients: Sequence[Any]) -> list[Any]:
         """Zeros for the gradients that are None in a call that steps, where others were gathered before."""
         slot = self.chain.slots[self.chain.names[0], "sum"]

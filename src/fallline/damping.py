@@ -13,33 +13,34 @@ import numpy as np
 from fallline.bound import Bound
 from fallline.ops import namespace
 from fallline.precision import reals
+from fallline.rules import accumulate, clip_norm, clip_value, maximize
 
 __all__ = ["warn_if_damped"]
 
+_NO_LARGER = {accumulate, clip_norm, clip_value, maximize}  # before a rule they leave a gradient as it is, or smaller
 
-def warn_if_damped(bound: Bound, gradients: Iterable[tuple[int, Any]]) -> None:
-    """Warn if all gradients of a first step, by the number of the leaf, are below √eps, where a slot starts at that.
 
-    Nothing is said of AdaDelta, which eps moves and which cannot do without it, nor of a rule with norms of leaves: it
-    may make its steps as long as it likes, as LAMB does.
+def warn_if_damped(calls: Iterable[tuple[Bound, Iterable[tuple[int, Any]]]]) -> None:
+    """Warn if all gradients of a first step, by the number of the leaf, are below √eps where state starts at eps.
+
+    The calls are one, or those of all parts of a partition. Nothing is said of AdaDelta, which eps moves and which
+    cannot do without it, nor where a rule before, such as l2, makes another gradient of what was given.
     """
-    chain = bound.chain
-    starts = {start: slot for slot, start in chain.starts().items()}
-    start = f"{chain.rule_name}.eps"
-    by_leaf = any(total.over == "leaf" for reading in chain.stepping.readings for total in reading.totals)
-    if start not in starts or not chain.hyper[start].range.holds(0.0) or by_leaf:
-        return
-    root, largest = math.inf, 0.0
-    for k, g in gradients:
-        least = float(np.min(bound.value(start, k, 0, {}), initial=math.inf))
-        root, largest = min(root, math.sqrt(least)), max(largest, _largest(g))
-    if 0 < largest < root:
-        owner = chain.owner(start)
+    root, largest, damped, slot = math.inf, 0.0, "", ""
+    for bound, gradients in calls:
+        chain, eps = bound.chain, f"{bound.chain.rule_name}.eps"
+        starts = {start: slot for slot, start in chain.starts().items()}
+        before = chain.rules[: chain.rules.index(chain.rule)]
+        if eps in starts and chain.hyper[eps].range.holds(0.0) and {*before} <= _NO_LARGER:
+            least = [float(np.min(bound.value(eps, k, 0, {}), initial=math.inf)) for k, _ in gradients]
+            root, damped, slot = min(root, math.sqrt(min(least, default=math.inf))), chain.owner(eps), starts[eps]
+        largest = max([largest, *(_largest(g) for _, g in gradients)])
+    if damped and 0 < largest < root:
         warnings.warn(
-            f"All gradients at the first step are below √eps of {owner}, {root:.3g}; the largest is {largest:.3g}. "
-            f"{starts[start]} starts at eps, as in the article, and gradients so small hardly change it: for long they "
-            f"are divided by √eps and not by their own size, so that {owner} hardly moves. Give it eps=0, or scale the "
-            "loss up.", UserWarning, stacklevel=_level())  # fmt: skip
+            f"All gradients at the first step are below √eps of {damped}, {root:.3g}; the largest is {largest:.3g}. "
+            f"{slot} starts at eps, as in the article, and gradients so small hardly change it: for long they are "
+            f"divided by √eps and not by their own size, so that {damped} may hardly move. Give it eps=0, or scale "
+            "the loss up.", UserWarning, stacklevel=_level())  # fmt: skip
 
 
 def _largest(g: Any) -> float:

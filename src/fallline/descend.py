@@ -15,6 +15,7 @@ import numpy as np
 from fallline import _progress, trees
 from fallline._judge import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
 from fallline.errors import NonFiniteGradient
+from fallline.instead import is_masked
 from fallline.optimizer import Optimizer
 from fallline.showing import brief
 
@@ -166,6 +167,8 @@ def descend(
                         f"Got {brief(optimizer)}.")
     judged = target is not None or patience is not None
     uphill = judged and climbs(optimizer, "target of descend" if patience is None else "patience of descend")
+    if not callable(value_and_grad):
+        raise TypeError(f"value_and_grad of descend must be a function of the parameters. Got {brief(value_and_grad)}.")
     record = _record(checkpoint, checkpoint_every, steps, optimizer)
     evaluate, start, holding = _evaluator(value_and_grad, batches), optimizer.calls, None
     if record is None:
@@ -303,7 +306,7 @@ def number(value: Any, demand: str) -> float:
     """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
     if isinstance(value, float):
         return float(value)
-    if getattr(value, "ndim", None) == 0:
+    if getattr(value, "ndim", None) == 0 and not is_masked(value):
         value = value.item()
     if not isinstance(value, (int, float, np.floating)):
         shape = getattr(value, "shape", None)

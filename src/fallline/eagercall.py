@@ -43,7 +43,7 @@ class EagerCall:
         self._given = [*gs, *(xs or ()), *(targets or ())]
         self._gs = [None if g is None else self._gradient(k, g, leaf)
                     for k, (g, leaf) in enumerate(zip(gs, gs if xs is None else xs))]
-        self._into, self._holds = into, into not in dict(program.outputs)
+        self._into, self.holds = into, into not in dict(program.outputs)
         if targets is not None:
             for k, leaf in enumerate(targets):
                 self._check_target(k, leaf)
@@ -59,7 +59,7 @@ class EagerCall:
     @property
     def gradients(self) -> list[tuple[int, Any]]:
         """As `HostCall.gradients`."""
-        return [(k, self._gs[k]) for k in self._live]
+        return [*((k, self._gs[k]) for k in self._live), *self.bound.gathered()]
 
     def ask(self, t: int) -> None:
         """As `HostCall.ask`."""
@@ -111,10 +111,10 @@ class EagerCall:
                 continue
             for slot in new[k].keys() & bound.state.keys():
                 bound.state[slot][k] = _put(bound.state[slot][k], new[k][slot])
-            if not self._holds:
+            if not self.holds:
                 result.append(new[k][self._into] if old is None else _put(old, new[k][self._into]))
         bound.numbers.renew(self._numbers)
-        if self._holds:
+        if self.holds:
             return self._tree if self._into == "x" else self.nothing()
         bound.took(self._gs)
         bound.count += 1

@@ -41,8 +41,8 @@ class HostCall:
                  targets: Sequence[Any] | None, tree: Any) -> None:
         self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
         self._xs = xs
-        self._into, self._holds = into, into not in dict(program.outputs)
-        self._mode = f"{into} held" if self._holds else into  # what kernels of this call are kept under
+        self._into, self.holds = into, into not in dict(program.outputs)
+        self._mode = f"{into} held" if self.holds else into  # what kernels of this call are kept under
         self._settled = targets is None  # whether the arrays written lie where they lay at the last call
         self._live = [k for k, g in enumerate(gs) if g is not None]
         self._g = [self._gradient(k) for k in self._live]
@@ -98,8 +98,8 @@ class HostCall:
 
     @property
     def gradients(self) -> list[tuple[int, np.ndarray]]:
-        """Those that were given, by the number of the leaf."""
-        return list(zip(self._live, self._g))
+        """Those that were given, by the number of the leaf, with what was gathered of them before."""
+        return [*zip(self._live, self._g), *self.bound.gathered()]
 
     def _arrays(self) -> list[Any]:
         """All that was given."""
@@ -109,7 +109,7 @@ class HostCall:
         """Take what was asked for (see `Bound.ask`), and the arrays to write and to read."""
         self._t, self._memo = t, memo
         self._new: dict[int, Any] = {}
-        self._out = {} if self._holds else {k: self._destination(k) for k in self._live}
+        self._out = {} if self.holds else {k: self._destination(k) for k in self._live}
         written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
         self._gradients = detach(list(map(reals, self._g)), written)
 
@@ -152,7 +152,7 @@ class HostCall:
     def _leaf(self, program: Program, k: int, g: np.ndarray) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
         bound, out, memo = self.bound, self._out.get(k), self._memo
-        x = out if self._into == "x" and not self._holds else self._x[k] if self._x else None
+        x = out if self._into == "x" and not self.holds else self._x[k] if self._x else None
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
         arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
         outside = (g, *(a for a in (out, x if x is not out else None) if a is not None))
@@ -193,7 +193,7 @@ class HostCall:
         xs = (self._xs or []) if "x" in self._program.reads else []
         outs = (self._targets or []) if way == "out" else []
         tensors = any(map(is_tensor, (*self._gs, *xs, *outs)))
-        if way != "step" and (self._holds or tensors or len(self._live) < len(self._gs)):
+        if way != "step" and (self.holds or tensors or len(self._live) < len(self._gs)):
             return
         lie = [[_as_it_lies(leaf, dtype) for leaf, dtype in zip(tree, bound.dtypes)] for tree in (xs, outs)]
         gs = [None if g is None else _as_it_lies(g, dtype) for g, dtype in zip(self._gs, bound.dtypes)]
@@ -201,7 +201,7 @@ class HostCall:
             return
         arrays = [tree for tree in (gs, *lie) if tree]
         strided = [not all(a is None or is_direct(a) for a in leaf) for leaf in zip(*arrays)]
-        way = f"{part}{way}, held" if self._holds else part + way
+        way = f"{part}{way}, held" if self.holds else part + way
         bound.prepare(way, self._program, lie[0], lie[1], strided, tensors, beside)
 
     def writes(self) -> list[tuple[int, int]]:
@@ -220,10 +220,10 @@ class HostCall:
     def run(self) -> Any:
         """Run the program and count that; returns the tree of parameters, or of increments."""
         bound = self.bound
-        count = np.zeros(1, np.int64) if self._holds else bound.count
+        count = np.zeros(1, np.int64) if self.holds else bound.count
         run(self._program, self._leaves, bound.kernel_for(self._mode, self._program), bound.host, self._threads, count)
         bound.numbers.renew(self._numbers)
-        if self._holds:
+        if self.holds:
             return self._tree if self._into == "x" else self.nothing()
         bound.took(self._gs)
         if self._targets is None:

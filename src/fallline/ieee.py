@@ -105,6 +105,7 @@ class Formula:
         update_wrapper(self, function)
 
     def __call__(self, *args: Any, **hyper: Any) -> Any:
+        hyper = {**(self.__wrapped__.__kwdefaults__ or {}), **hyper}
         with np.errstate(all="ignore"):
             return self.__wrapped__(*map(_followed, args), **dict(zip(hyper, map(_followed, hyper.values()))))
 

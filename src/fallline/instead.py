@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_tracer"]
+__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_masked", "is_tracer"]
 
 # In a remedy "..." stands for what was given, as it does before a remedy that begins with ".".
 _LIBRARIES = {
@@ -89,7 +89,8 @@ def _is(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
-def _is_masked(value: Any) -> bool:
+def is_masked(value: Any) -> bool:
+    """Whether a value is a masked array of NumPy, or a masked number."""
     masked = sys.modules.get("numpy.ma")  # NumPy imports it late, and it takes a while
     return masked is not None and isinstance(value, masked.MaskedArray)
 
@@ -137,7 +138,7 @@ _ARRAYS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: is_converted(value) and hasattr(value, "data_vars"),  # a Dataset of xarray
      "{name: array.to_numpy() for name, array in ....items()}"),
     *((lambda value, root=root: _library(value) == root, remedy) for root, remedy in _LIBRARIES.items()),
-    (_has("todense"), ".todense()"), (_is_masked, ".filled(0) or .data"),
+    (_has("todense"), ".todense()"), (is_masked, ".filled(0) or .data"),
     (_is_tensor_with("is_quantized"), ".dequantize()"), (_is_tensor_with("is_nested"), ".unbind()"),
     (_is_sparse_tensor, ".to_dense()"), (_has("get_mask"), ".to_tensor(0)"),
     (_is_tensor_with("is_meta"), "torch.zeros_like(..., device='cpu')"),

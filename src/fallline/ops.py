@@ -275,6 +275,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     xp = namespace(condition, a, b)
     if xp is None:
         return Number(a if condition else b)
+    if xp is not np and isinstance(condition, (builtins.bool, np.bool)):
+        condition = xp.asarray(condition)
     return xp.where(condition, plain(a), plain(b))
 
 

@@ -28,7 +28,6 @@ from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.program import INCREMENT
 from fallline.rules import average
 from fallline.schema import Link, Rule, unknown_setting
-from fallline.sealed import sealed
 from fallline.settable import Settable
 from fallline.settings import looks_like_parameters, owned, renewed
 from fallline.statedict import Known, fill
@@ -262,7 +261,8 @@ class Optimizer(Settable):
             call.ask(self.t)
             for reading in call.readings:
                 call.know(totals_of(reading.totals, call.read(reading)))
-            self._warn_if_damped(call)
+            if self._is_first() and not call.holds:
+                warn_if_damped([(call.bound, call.gradients)])
             call.prepare()
             result = self._advance(call)
             if isinstance(call, HostCall):
@@ -280,9 +280,9 @@ class Optimizer(Settable):
         program = self._chain.stepping if into == "x" else self._chain.updating
         return _call(bound)(bound, program, into, xs, gs, targets, tree)
 
-    def _warn_if_damped(self, call: Call) -> None:
-        if self._bound is None and self._waiting is None and self.t == 0:
-            warn_if_damped(call.bound, call.gradients)
+    def _is_first(self) -> bool:
+        """Whether the coming step, if it is one, is the first."""
+        return self.t == 0 and self._waiting is None
 
     def _advance(self, call: Call) -> Any:
         if call.bound.given is not self._settings:
@@ -348,7 +348,7 @@ class Optimizer(Settable):
         stepped yet, having had no gradient.
         """
         trees = self._bound.state_trees() if self._bound else self._waiting.trees() if self._waiting else {}
-        return MappingProxyType(Slots({slot: sealed(tree) for slot, tree in trees.items()}, self._chain))
+        return MappingProxyType(Slots(trees, self._chain))
 
     @property
     def engine(self) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from fallline.instead import instead, is_tracer
+from fallline.instead import instead, is_masked, is_tracer
 from fallline.showing import brief
 
 __all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "is_finite"]
@@ -61,7 +61,7 @@ class Hyper(NamedTuple):
 
 def _plain(value: Any) -> Any:
     """The number in an array of no dimensions; anything else as it is."""
-    if getattr(value, "shape", None) != ():
+    if getattr(value, "shape", None) != () or is_masked(value):
         return value
     try:
         return value.item() if hasattr(value, "item") else np.asarray(value).item()

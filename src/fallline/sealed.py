@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import OrderedDict, deque
 from typing import Any, NoReturn
 
@@ -25,13 +26,17 @@ def _made(base: type) -> type:
     def reduced(self: Any, _: Any) -> tuple[Any, ...]:
         return base, (list(self.items()) if issubclass(base, dict) else list(self),)
 
-    writers = {name: _refuse for name in _WRITERS if hasattr(base, name)}
-    return type(base.__name__, (base,), {**writers, "__reduce_ex__": reduced, "__slots__": (), "__module__": __name__})
+    own: dict[str, Any] = {name: _refuse for name in _WRITERS if hasattr(base, name)}
+    own |= {"copy": lambda self: base(self), "__reduce_ex__": reduced, "__slots__": (), "__module__": __name__}
+    if issubclass(base, dict):
+        own["__or__"] = lambda self, other: base(self) | other
+    return type(base.__name__, (base,), own)
 
 
 _SEALED: dict[type, Any] = {base: _made(base) for base in (dict, list, OrderedDict, deque)}
 ReadOnly = _SEALED[dict]
 _registered: set[str] = set()
+_registering = threading.Lock()
 
 
 def sealed(tree: Any) -> Any:
@@ -72,11 +77,14 @@ def unsealed(tree: Any) -> Any:
 
 def _register() -> None:
     """Tell the libraries at hand that walk trees by type how to walk these: as those that they are made of."""
-    for library, register in (("optree", _register_in_optree), ("jax", _register_in_jax)):
-        if library not in _registered and (library == "optree" or library in sys.modules):
-            _registered.add(library)
-            for kind in _SEALED.values():
+    at_hand = [("optree", _register_in_optree), *([("jax", _register_in_jax)] if "jax" in sys.modules else [])]
+    if len(_registered) == len(at_hand):
+        return
+    with _registering:
+        for library, register in at_hand:
+            for kind in _SEALED.values() if library not in _registered else ():
                 register(kind)
+            _registered.add(library)
 
 
 def _register_in_optree(kind: type) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fallline.arrays import host
 from fallline.functions import check_arity, check_schedule, is_function, itself
-from fallline.instead import as_array, holds_arrays_of_jax, is_converted
+from fallline.instead import as_array, holds_arrays_of_jax, is_converted, is_masked
 from fallline.meant import REMEDY
 from fallline.ops import namespace
 from fallline.ranges import WHOLE, Hyper
@@ -132,11 +132,10 @@ def looks_like_parameters(value: Any) -> bool:
 
 
 def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
-    remedy = as_array(value)  # of masked arrays too
-    if remedy and value.dtype.kind not in "iu":
+    if is_masked(value) or (value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16"):
         got = value.dtype if type(value) is np.ndarray else type(value).__name__
-        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of numbers. "
-                        f"Got {got}{hint}{remedy}.")
+        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of real numbers. "
+                        f"Got {got}{hint}{as_array(value)}.")
     # A copy: later changes of the caller's array do not reach the optimizer. The product of matrices is another one.
     array = np.array(value, np.float64, subok=not isinstance(value, np.matrix))
     array.flags.writeable = False

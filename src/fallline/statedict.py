@@ -329,7 +329,7 @@ def _check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
             if path in arrays:
                 _check_dtype(known.state[slot][path], arrays[path], f"{slot}{' of ' * bool(path)}{path}")
     for slot, arrays in here.state.items():
-        if TREE in arrays:
+        if TREE in arrays and TREE in known.state[slot]:  # which is the name of a single array, too
             _check_dtype(known.state[slot][TREE], arrays[TREE], slot)
 
 

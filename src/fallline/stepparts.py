@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline.arithmetic import pinned
+from fallline.damping import warn_if_damped
 from fallline.divided import Divided
 from fallline.engines.blocks import halved
 from fallline.hostcall import HostCall
@@ -81,8 +82,9 @@ class SteppedParts(KeptParts):
                 raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
             if not skips:
-                for name, call in calls.items():
-                    self._parts[name]._warn_if_damped(call)
+                stepping = [call for call in calls.values() if not call.holds]
+                if all(part._is_first() for part in self._parts.values()) and len(stepping) == len(calls):
+                    warn_if_damped([(call.bound, call.gradients) for call in stepping])
                 _prepare(bound, calls)
                 results = self._advance_all(bound, calls)
                 if into == "x":

@@ -143,7 +143,8 @@ def _copy_leaf(leaf: Any) -> Any:
         return leaf.copy()
     if hasattr(leaf, "detach"):  # torch
         return leaf.detach().clone().requires_grad_(leaf.requires_grad)
-    duplicate: Callable[[], Any] | None = getattr(leaf, "copy", None)  # CuPy, JAX (where it costs little)
+    # CuPy, JAX (where it costs little); what is no array at all, such as a dict of another class, is refused later
+    duplicate: Callable[[], Any] | None = getattr(leaf, "copy", None) if hasattr(leaf, "dtype") else None
     return duplicate() if duplicate is not None else leaf
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
-from fallline.arrays import as_number, dtype_of, host, is_complex, is_number, kind_of, like
+from fallline.arrays import CASTABLE, as_number, dtype_of, host, is_complex, is_number, kind_of, like
 from fallline.descend import pair
 from fallline.precision import bfloat16, computed, real, reals
 from fallline.race.problem import Problem
@@ -65,6 +65,9 @@ def _at_start(problem: Problem) -> tuple[float, list[Any]]:
     if not isfinite(value):
         raise ValueError(f"The value of {problem.name} must be finite at its start. Got {value}.")
     slopes = treedef.flatten_like(gradient, f"The gradient of {problem.name}", "its parameters")
+    for slope, path in zip(slopes, trees.paths(treedef), strict=True):
+        if slope is not None:
+            kind_of(slope, f"The gradient{f' of {path!r}' * bool(path)} of {problem.name}", CASTABLE)
     shapes = [host(leaf).shape for leaf in leaves]
     found = [shape if slope is None else host(slope).shape for slope, shape in zip(slopes, shapes, strict=True)]
     if found != shapes:
