@@ -23,7 +23,10 @@ _ELSEWHERE = {
     "clip_grad_norm": "clip_norm", "clip_by_global_norm": "clip_norm", "add_decayed_weights": "weight_decay",
     "ema": "average", "swa": "average", "multi_transform": "partition", "masked": "mask", "multi_steps": "accumulate",
     "nag": "Nesterov", "heavy_ball": "Momentum", "lr_scheduler": "schedules", "scheduler": "schedules",
-    "optim": "OPTIMIZERS", "fit": "descend", "fmin": "minimize", "save": "Optimizer.save",
+    "optim": "OPTIMIZERS", "fit": "descend", "fmin": "minimize", "save": "Optimizer.save", "gradient_descent": "SGD",
+    "lookahead": "Momentum.lookahead", "problem": "race.Problem", "run": "race.run",
+    **{name: f"schedules.{name}" for name in ("constant", "cosine", "exponential", "linear", "one_cycle", "piecewise",
+                                              "polynomial")},
 }  # fmt: skip
 
 

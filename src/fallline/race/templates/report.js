@@ -131,6 +131,11 @@
     return `rgba(${r},${g},${b},${alpha})`;
   }
 
+  // An axis of losses, with a tick at each decade or, where there are many, at each so many.
+  function logarithmic(text, range) {
+    return { title: { text, standoff: 4 }, type: "log", dtick: Math.max(1, Math.ceil((range[1] - range[0]) / 12)), range };
+  }
+
   function drawCurves() {
     const gd = document.getElementById("curves-chart");
     if (!gd) return;
@@ -138,8 +143,7 @@
     const cap = 4 * (data.start > 0 ? data.start : Infinity);
     const layout = axes(gd,
       { title: { text: "step" }, range: [0, steps.at(-1)] },
-      { title: { text: "training loss", standoff: 4 }, type: "log", dtick: 1,
-        range: range(data.curves.flatMap(c => [...c.median, ...c.low]), cap) }, rightMargin());
+      logarithmic("training loss", range(data.curves.flatMap(c => [...c.median, ...c.low]), cap)), rightMargin());
     data.curves.forEach(({ name, low, high }) => {
       const known = steps.map((_, i) => i).filter(i => low[i] !== null && high[i] !== null);
       const band = { mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
@@ -178,8 +182,7 @@
     const every = data.rates.flatMap(r => r.rates);
     const layout = axes(gd,
       { title: { text: "rate" }, type: "log", dtick: gd.clientWidth < 500 ? 2 : 1, range: padded(log10(Math.min(...every)), log10(Math.max(...every))) },
-      { title: { text: "training loss at the end", standoff: 4 }, type: "log", dtick: 1,
-        range: range(data.rates.flatMap(r => r.losses), cap) }, rightMargin());
+      logarithmic("training loss at the end", range(data.rates.flatMap(r => r.losses), cap)), rightMargin());
     const traces = [], ends = [];
     for (const { name, rates, values, losses, chosen } of data.rates) {
       const { dash, marker } = data.styles[name];
