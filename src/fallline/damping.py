@@ -26,16 +26,24 @@ def warn_if_damped(calls: Iterable[tuple[Bound, Iterable[tuple[int, Any]]]]) -> 
     The calls are one, or those of all parts of a partition. Nothing is said of AdaDelta, which eps moves and which
     cannot do without it, nor where a rule before, such as l2, makes another gradient of what was given.
     """
-    root, largest, damped, slot = math.inf, 0.0, "", ""
+    calls = [(bound, list(gradients)) for bound, gradients in calls]
+    root, damped, slot = math.inf, "", ""
     for bound, gradients in calls:
         chain, eps = bound.chain, f"{bound.chain.rule_name}.eps"
         starts = {start: slot for slot, start in chain.starts().items()}
         before = chain.rules[: chain.rules.index(chain.rule)]
         if eps in starts and chain.hyper[eps].range.holds(0.0) and {*before} <= _NO_LARGER:
-            least = [float(np.min(bound.value(eps, k, 0, {}), initial=math.inf)) for k, _ in gradients]
-            root, damped, slot = min(root, math.sqrt(min(least, default=math.inf))), chain.owner(eps), starts[eps]
-        largest = max([largest, *(_largest(g) for _, g in gradients)])
-    if damped and 0 < largest < root:
+            values: dict[Any, Any] = {}
+            for k, _ in gradients:
+                value = bound.value(eps, k, 0, values)
+                root = min(root, math.sqrt(value if type(value) is float else np.min(value, initial=math.inf)))
+            damped, slot = chain.owner(eps), starts[eps]
+    largest = 0.0
+    for g in (g for _, gradients in calls for _, g in gradients) if damped else ():
+        largest = max(largest, _largest(g))
+        if largest >= root:
+            return  # as most often the first is large enough
+    if 0 < largest < root < math.inf:
         warnings.warn(
             f"All gradients at the first step are below √eps of {damped}, {root:.3g}; the largest is {largest:.3g}. "
             f"{slot} starts at eps, as in the article, and gradients so small hardly change it: for long they are "
