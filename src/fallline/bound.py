@@ -81,7 +81,8 @@ class Bound:
                   for slot, start in chain.starts().items()}
         scopes = chain.scopes()
         self.numbers = Numbers(scopes, {slot: starts.pop(slot) for slot in scopes}, len(leaves))
-        starts = {slot: list(map(self._start, values, self.computed)) for slot, values in starts.items()}
+        with np.errstate(over="ignore"):  # what is too large for the dtype is refused
+            starts = {slot: list(map(self._start, values, self.computed)) for slot, values in starts.items()}
         if self.foreign:
             self.state = {slot: [filled_like(widened(detached(leaf)), start) for leaf, start in zip(leaves, values)]
                           for slot, values in starts.items()}
@@ -307,12 +308,13 @@ class Bound:
     def _start(self, value: Any, dtype: np.dtype) -> Any:
         if self.foreign:
             return value
-        with np.errstate(all="ignore"):
-            first = ops.flush(np.asarray(value, dtype))
-        if not np.isfinite(first[np.isfinite(value)]).all():
+        first = ops.flush(np.asarray(value, dtype))
+        if first.ndim == 0:
+            first = float(first)
+        if np.isinf(first).any() if isinstance(first, np.ndarray) else math.isinf(first):  # settings are finite
             raise ValueError(f"State of {self.chain.title} cannot start at {brief(value)}, which is too large for "
                              f"{dtype}.")
-        return first if first.ndim else float(first)
+        return first
 
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf: "gradient 'layer1/W'"."""
