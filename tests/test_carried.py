@@ -145,8 +145,10 @@ def test_an_optimizer_goes_on_whatever_carried_it(recipe, carriers, tmp_path):
 
 
 @every_carried
-def test_a_state_dictionary_is_taken_over_whatever_carried_it(recipe, tmp_path):
-    for (name, way), (engine, cut) in zip(WAYS.items(), itertools.cycle(TURNS)):
+@pytest.mark.parametrize("carriers", ["here", "torch"])
+def test_a_state_dictionary_is_taken_over_whatever_carried_it(recipe, carriers, tmp_path):
+    ways = WAYS if carriers == "here" else OF_TORCH
+    for (name, way), (engine, cut) in zip(ways.items(), itertools.cycle(TURNS)):
         opt, w = begun(recipe, engine, cut)
         waits, knows = (CARRIED[recipe](engine=engine, nonfinite="skip") for _ in range(2))
         walk(knows, a_tree(3), range(2))  # one that knows its leaves takes a state over in another way

@@ -16,6 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult
 
 import fallline as fl
 from conftest import need
@@ -144,7 +145,9 @@ REFUSED = {
     "State": (lambda: need("flax.nnx").State({"a": {"b": np.ones(2)}}), True),
     "Linear of flax": (lambda: need("flax.nnx").Linear(2, 1, rngs=need("flax.nnx").Rngs(0)), True),
     "Linear of equinox": (lambda: need("equinox").nn.Linear(2, 1, key=key_array()), True),
+    "MLP of equinox": (lambda: need("equinox").nn.MLP(2, 1, 3, 1, key=key_array()), True),
     "Registered": (registered, True),
+    "names and parameters of a module": (lambda: need("torch").nn.Linear(2, 1).named_parameters(), True),
 }  # fmt: skip
 NUMBERS = ("int", "Fraction", "int64", "torch int64", "int32")  # that settings may be made of
 
@@ -204,7 +207,7 @@ def test_what_cannot_be_stepped_is_refused_by_name_with_a_line_that_helps(name, 
             assert fl.SGD(read(said, make())).lr is not None
 
 
-@pytest.mark.parametrize("make", [Counter, type("Attributes", (dict,), {})])
+@pytest.mark.parametrize("make", [Counter, type("Attributes", (dict,), {}), OptimizeResult])
 def test_a_dict_of_another_class_is_no_tree_and_told_to_be_a_dict(make):
     """A file, which holds dicts alone, takes it as one."""
     w, opt = make(a=1.0), fl.SGD(0.5)

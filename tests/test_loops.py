@@ -237,6 +237,22 @@ def test_where_some_parts_climb_and_others_descend_there_is_no_best_value(option
     assert fl.descend(value_and_grad, start, game, steps=3, progress=False).t == 3
 
 
+@pytest.mark.parametrize("jac", [True, None])
+@pytest.mark.parametrize("bounds", [None, [(None, 0.5), (None, None), (None, None)]])
+def test_a_criterion_is_about_the_leaves_that_are_stepped(jac, bounds):
+    """Those that a mask leaves alone are held, as coordinates are whose bounds meet."""
+    def fun(x):
+        value = float(((x["a"] - 1) ** 2).sum() + ((x["b"] - 7) ** 2).sum())
+        return (value, {"a": 2 * (x["a"] - 1), "b": 2 * (x["b"] - 7)}) if jac else value
+
+    for frozen_b in (fl.mask({"a": True, "b": False}, fl.SGD(0.1)),
+                     fl.partition({"x": fl.SGD(0.1), "y": None}, {"a": "x", "b": "y"})):
+        result = fl.minimize(fun, {"a": [3.0, 4.0], "b": [0.0]}, jac=jac, method=frozen_b, bounds=bounds)
+        assert result.success
+        assert result.x["b"].tolist() == [0.0]
+        np.testing.assert_allclose(result.x["a"], [0.5 if bounds else 1.0, 1.0], atol=1e-5)
+
+
 # ---- descend ---------------------------------------------------------------------------------------------------------
 
 

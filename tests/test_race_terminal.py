@@ -24,7 +24,7 @@ def results():
     long = {
         "a name of many words, as long as a line and longer than most of the terminals there are": fl.SGD,
         "ONEWORDTHATISLONGERTHANTHETERMINALISWIDEANDHASNOPLACETOBECUT": fl.Momentum,
-        "[bold] :smile: Adam": fl.Adam,
+        "[bold] :smile: Adam": fl.Adam, "阿達姆最佳化器，名字很長很長 🙂": fl.Nadam,
     }
     parts = fl.partition({"a": fl.Adam(0.123456), "b": fl.SGD()}, lambda path: "a")
     given = [fl.chain(fl.clip_norm(1.0), fl.AdamW(fl.schedules.cosine(0.1, 20))), parts,

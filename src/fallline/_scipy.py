@@ -14,7 +14,7 @@ from fallline import trees
 from fallline.descend import number
 from fallline.showing import brief
 
-__all__ = ["Box", "Options", "box_of", "clip", "largest", "projected", "start"]
+__all__ = ["Box", "Options", "box_of", "clip", "held", "largest", "projected", "start"]
 
 Box = list[tuple[np.ndarray, np.ndarray]]  # lower and upper bounds, one pair of arrays per leaf; empty: no bounds
 
@@ -143,6 +143,15 @@ def _limits(bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
             f"bounds of minimize must be scipy.optimize.Bounds or a (lower, upper) pair for each of the {size} "
             f"parameters, None for no bound. Got {brief(bounds)}."
         ) from None
+
+
+def held(box: Box, x: Any, places: Sequence[int]) -> Box:
+    """The box with the leaves at some places held where they are: those that no optimizer steps."""
+    leaves = trees.flatten(x)[0]
+    if not places:
+        return box
+    box = box or [(np.full_like(leaf, -math.inf), np.full_like(leaf, math.inf)) for leaf in leaves]
+    return [(leaf.copy(), leaf.copy()) if k in places else own for k, (leaf, own) in enumerate(zip(leaves, box))]
 
 
 def clip(x: Any, box: Box) -> None:

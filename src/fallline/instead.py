@@ -104,6 +104,17 @@ def _is_tensor_with(attribute: str) -> Callable[[Any], bool]:
     return lambda value: _is_tensor(value) and bool(getattr(value, attribute, False))
 
 
+def _of_library(root: str, remedy: str) -> Callable[[Any], bool]:
+    """Whether a value is of a library, and has the method of its remedy."""
+    method = remedy[1:].partition("(")[0] if remedy.startswith(".") else "dtype"
+    return lambda value: _library(value) == root and hasattr(value, method)
+
+
+def _is_generator_of_pairs(value: Any) -> bool:
+    """Whether a value is what torch modules give of names with parameters."""
+    return getattr(value, "__name__", "") in ("named_parameters", "named_buffers")
+
+
 def _is_sparse_tensor(value: Any) -> bool:
     return _is_tensor(value) and value.layout is not sys.modules["torch"].strided
 
@@ -137,7 +148,7 @@ _MODULE = "the parameters of a module"
 _ARRAYS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: is_converted(value) and hasattr(value, "data_vars"),  # a Dataset of xarray
      "{name: array.to_numpy() for name, array in ....items()}"),
-    *((lambda value, root=root: _library(value) == root, remedy) for root, remedy in _LIBRARIES.items()),
+    *((_of_library(root, remedy), remedy) for root, remedy in _LIBRARIES.items()),
     (_has("todense"), ".todense()"), (is_masked, ".filled(0) or .data"),
     (_is_tensor_with("is_quantized"), ".dequantize()"), (_is_tensor_with("is_nested"), ".unbind()"),
     (_is_sparse_tensor, ".to_dense()"), (_has("get_mask"), ".to_tensor(0)"),
@@ -147,9 +158,11 @@ _ARRAYS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (_is(numbers.Real, decimal.Decimal), "float(...)"), (_is_text_of_a_number, "float(...)"),
 )
 _TREES: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (_has("named_parameters"), _MODULE), (_has("unfreeze"), ".unfreeze()"), (_has("to_pure_dict"), ".to_pure_dict()"),
+    (_has("named_parameters"), _MODULE), (_is_generator_of_pairs, "dict(...)"), (_has("unfreeze"), ".unfreeze()"),
+    (_has("to_pure_dict"), ".to_pure_dict()"),
     (_is(Mapping, ItemsView), "dict(...)"), (_is(str, bytes, KeysView), ""), (_is(Iterable), "a list, list(...)"),
-    (_is_tree_of_jax, "jax.tree.leaves(...)"), (_holds_arrays, "vars(...)"),
+    (_is_tree_of_jax, "[leaf for leaf in jax.tree.leaves(...) if hasattr(leaf, 'dtype')]"),
+    (_holds_arrays, "vars(...)"),
     (_holds_arrays_in_slots, "{name: getattr(..., name) for name in ....__slots__}"),
 )
 

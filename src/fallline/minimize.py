@@ -15,7 +15,7 @@ import numpy as np
 from fallline import trees
 from fallline._judge import climbs
 from fallline._objective import Objective, objective
-from fallline._scipy import Box, Options, box_of, clip, largest, projected, start
+from fallline._scipy import Box, Options, box_of, clip, held, largest, projected, start
 from fallline.descend import Point, Walk, remedy, stops
 from fallline.meant import meant_name
 from fallline.optimizer import Optimizer
@@ -138,6 +138,7 @@ def minimize(
     x = start(x0)
     box = box_of(bounds, x)
     clip(x, box)
+    box = held(box, x, optimizer.left_alone(x))
     function = objective(fun, jac, args, box, settings.finite_diff_rel_step)
     walk = Walk(function, x, _projected_step(optimizer, x, box), itertools.count())
     path: deque[Any] = deque(maxlen=None if settings.return_all else 0)

@@ -475,6 +475,10 @@ class Optimizer(Settable):
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
         return self._turn.join(self._evaluate_at, formula, params)
 
+    def left_alone(self, params: Any) -> list[int]:
+        """The leaves, by number, that it does not step: those of which a `mask` or a part of None says so."""
+        return []
+
     def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
         self._check_whole()
         return point_at(self._bind(params, "parameter"), formula, params)

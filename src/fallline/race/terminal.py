@@ -73,11 +73,13 @@ def folded(text: str, room: int) -> str:
     >>> folded("Adam(beta1=0.25, lr=cosine)", 14).split("\\n")
     ['Adam(beta1=', '0.25, lr=', 'cosine)']
     """
+    from rich.cells import cell_len, chop_cells  # a letter may take two columns
+
     lines = [""]
     for part in re.findall(r"[\w.…-]+[^\w.…-]*|[^\w.…-]+", text):
-        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > room:
+        if lines[-1] and cell_len(lines[-1]) + cell_len(part.rstrip()) > room:
             lines.append("")
         lines[-1] += part
-        while len(lines[-1].rstrip()) > room:
-            lines[-1:] = [lines[-1][:room], lines[-1][room:]]
+        while cell_len(lines[-1].rstrip()) > room:
+            lines[-1:] = chop_cells(lines[-1], room)
     return "\n".join(line.rstrip() for line in lines)
