@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import isfinite, log2
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from fallline import trees
 from fallline.arrays import CASTABLE, as_number, dtype_of, host, is_complex, is_number, kind_of, like
 from fallline.descend import pair
 from fallline.precision import bfloat16, computed, real, reals
-from fallline.race.problem import Problem
+
+if TYPE_CHECKING:
+    from fallline.race.problem import Problem
 
 MOVES, LEAST = 12, 3  # of a single leaf, and of each of many
 RUNG = 4.0  # the factor between the lengths that are tried of a move

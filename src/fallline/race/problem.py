@@ -11,6 +11,9 @@ import numpy as np
 from fallline import trees
 from fallline.arrays import dtype_name
 from fallline.descend import number, pair
+from fallline.race.gradient import check_gradient
+
+__all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad", "check_gradient"]
 
 ValueAndGrad = Callable[..., tuple[float, Any]]
 Batches = Sequence[Any] | Callable[[int], Any]
