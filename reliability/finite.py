@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LARGEST", "endure", "settings", "walks"]
+__all__ = ["BY_TREE", "LARGEST", "endure", "settings", "walks"]
 
 LARGEST = {np.dtype(np.float32): 1e15, np.dtype(np.float64): 1e150}  # of the gradients
-ALONE = ["LARS", "LAMB", "ScheduleFreeSGD", "ScheduleFreeAdamW", "Prodigy", "Adafactor"]
+BY_LEAF = ["LARS", "LAMB", "ScheduleFreeSGD", "ScheduleFreeAdamW", "Adafactor"]  # whose coordinates know of each other
+BY_TREE = ["Prodigy"]  # whose leaves do
 FRACTIONS = [0.0, 0.1, 0.5, 0.9, 0.99, 0.999, 1 - 1e-7, 1 - 2.0**-53]
 STARTS = [0.0, 1e-300, 1e-30, 1e-16, 1e-8, 1.0, 1e10]  # of eps and its like
 
@@ -47,20 +48,23 @@ def endure(cls: Any, given: dict[str, float], steps: int, dtype: Any) -> list[st
     """What is not finite after so many steps, or when one is refused: nothing, as it should be."""
     names, gradients = walks(steps, dtype)
     opt = cls(**given)
-    if cls.__name__ in ALONE:  # coordinates do not know of each other but in sums over leaf and tree
+    if cls.__name__ in BY_TREE:
         apart = [([name], column[:, None]) for name, column in zip(names, gradients.T)]
         return [found for own, columns in apart for found in _walked(opt.fresh(), own, columns)]
-    return _walked(opt, names, gradients)
+    return _walked(opt, names, gradients[:, :, None] if cls.__name__ in BY_LEAF else gradients)
 
 
 def _walked(opt: Any, names: list[str], gradients: np.ndarray) -> list[str]:
-    w = np.ones(len(names), gradients.dtype)
+    """Rows of gradients are those of one array, or of a leaf for each."""
+    w: Any = np.ones(gradients.shape[1:], gradients.dtype)
+    w, of = (w, lambda row: row) if w.ndim == 1 else (list(w), list)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of eps, for which gradients are small on purpose
         for row in gradients:
             try:
-                opt.step(w, row)
+                opt.step(w, of(row))
             except ValueError:  # refused with the reason: a number of the state is too large for float32
                 break
-    bad = [f"parameter, {name}" for name, x in zip(names, w) if not np.isfinite(x)]
-    return bad + [f"{slot}, {', '.join(names)}" for slot, array in opt.state.items() if not np.isfinite(array).all()]
+    bad = [f"parameter, {name}" for name, x in zip(names, w) if not np.isfinite(x).all()]
+    leaves = [(slot, leaf) for slot, tree in opt.state.items() for leaf in (tree if isinstance(tree, list) else [tree])]
+    return bad + [f"{slot}, {', '.join(names)}" for slot, leaf in leaves if not np.isfinite(leaf).all()]

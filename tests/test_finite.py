@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from reliability.finite import ALONE, endure, settings
+from reliability.finite import BY_TREE, endure, settings
 
 import fallline as fl
 from support import WITHOUT_DECAY, every_engine, every_optimiser
@@ -17,8 +17,9 @@ from support import WITHOUT_DECAY, every_engine, every_optimiser
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_settings_that_are_accepted_keep_everything_finite(name, dtype):
     cls = fl.OPTIMIZERS[name]
-    for given in itertools.islice(settings(cls.rule, 5), 2 if name in ALONE else 5):
-        assert endure(cls, given, 300 if name in ALONE else 3000, dtype) == [], given
+    slow = cls.rule.whole_leaf or name in BY_TREE
+    for given in itertools.islice(settings(cls.rule, 5), 2 if slow else 4):
+        assert endure(cls, given, 300 if slow else 2500, dtype) == [], given
 
 
 FORGETFUL = [  # v, or u, which fades sooner than m or what stands in its place
