@@ -42,9 +42,9 @@ def finite(times: int, seed: int) -> str:
         for k, given in enumerate(itertools.islice(settings(cls.rule, seed), each)):
             if bad := endure(cls, given, steps, (np.float32, np.float64)[k % 2]):
                 raise SystemExit(f"{name} with {given}: not finite: {'; '.join(bad)}")
-    return (f"{each} settings of each rule, 100,000 steps (Adafactor 10,000) of gradients up to 1e15 (float32) and 1e150 "
-            "(float64), zeros after anything: parameters and state stayed finite (Prodigy refuses to go on where d has "
-            "no end).")
+    return (f"{each} settings of each rule, 100,000 steps (Adafactor 10,000) of gradients up to 1e15 (float32) and "
+            "1e150 (float64), zeros after anything: parameters and state stayed finite (Prodigy refuses to go on where "
+            "d has no end).")
 
 
 def disk(times: int, seed: int) -> str:
