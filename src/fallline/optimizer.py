@@ -475,7 +475,7 @@ class Optimizer(Settable):
         """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
         return self._turn.join(self._evaluate_at, formula, params)
 
-    def left_alone(self, params: Any) -> list[int]:
+    def _left_alone(self, params: Any) -> list[int]:
         """The leaves, by number, that it does not step: those of which a `mask` or a part of None says so."""
         return []
 

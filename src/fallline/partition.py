@@ -170,8 +170,8 @@ class Partition(SteppedParts):
             (left if part is None else positions[part]).append(k)
         return Divided(treedef, names, positions, left), leaves
 
-    def left_alone(self, params: Any) -> list[int]:
-        """As `Optimizer.left_alone`."""
+    def _left_alone(self, params: Any) -> list[int]:
+        """As `Optimizer._left_alone`."""
         return self._divided(params, self._label)[0].left
 
     # ---- what it knows -----------------------------------------------------------------------------------------------
