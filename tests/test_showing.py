@@ -10,7 +10,7 @@ import pytest
 
 import fallline as fl
 from conftest import need
-from fallline.showing import brief, shown
+from fallline._messages.values import brief, shown
 from support import halving
 
 Pair = namedtuple("Pair", "W b")

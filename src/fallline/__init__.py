@@ -12,6 +12,7 @@ True
 from typing import TYPE_CHECKING, Any
 
 from fallline import ops, rules
+from fallline._messages.suggestions import meant_name
 from fallline.checkpoint import load
 from fallline.descend import descend
 from fallline.errors import (
@@ -22,7 +23,6 @@ from fallline.errors import (
     NonFiniteGradient,
     TornOptimizer,
 )
-from fallline.meant import meant_name
 from fallline.minimize import minimize
 from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline.optimizer import Optimizer, accumulate, chain

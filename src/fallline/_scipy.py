@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
+from fallline._messages.values import brief
 from fallline.descend import number
-from fallline.showing import brief
 
 __all__ = ["Box", "Options", "box_of", "clip", "held", "largest", "projected", "start"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fallline._messages.remedies import instead, is_converted, is_tracer
+from fallline._messages.values import brief
 from fallline.errors import FalllineError
-from fallline.instead import instead, is_converted, is_tracer
 from fallline.ops import namespace
 from fallline.precision import COMPLEX, HALVES, bfloat16, kept
-from fallline.showing import brief
 from fallline.trees import copy, is_container
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
+from fallline._messages.values import brief
 from fallline.arrays import (
     CASTABLE,
     STEPPED,
@@ -31,7 +32,6 @@ from fallline.options import Options
 from fallline.precision import computed, kept
 from fallline.program import Program
 from fallline.settings import resolve
-from fallline.showing import brief
 from fallline.threads import Turn
 from fallline.trees import Treedef, flatten, paths
 

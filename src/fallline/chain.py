@@ -11,11 +11,12 @@ from functools import lru_cache
 from math import nan
 from typing import Any
 
+from fallline._messages.suggestions import unknown_setting
+from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
 from fallline.program import INCREMENT, Program
 from fallline.rules import accumulate, maximize
-from fallline.schema import Hyper, Link, Rule, unknown_setting
-from fallline.showing import brief, shown
+from fallline.schema import Hyper, Link, Rule
 from fallline.trace import Traced, held, leaves_increment, trace
 
 __all__ = ["Chain", "as_link", "distinct", "titled", "written"]

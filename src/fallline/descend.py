@@ -14,10 +14,10 @@ import numpy as np
 
 from fallline import _progress, trees
 from fallline._judge import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
+from fallline._messages.remedies import is_masked
+from fallline._messages.values import brief
 from fallline.errors import NonFiniteGradient
-from fallline.instead import is_masked
 from fallline.optimizer import Optimizer
-from fallline.showing import brief
 
 if TYPE_CHECKING:
     from fallline.resume import Record

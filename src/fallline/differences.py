@@ -7,7 +7,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fallline.instead import instead, is_converted
+from fallline._messages.remedies import instead, is_converted
 
 __all__ = ["difference", "is_container", "of_upper_levels", "part"]
 

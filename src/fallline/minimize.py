@@ -14,14 +14,14 @@ import numpy as np
 
 from fallline import trees
 from fallline._judge import climbs
+from fallline._messages.suggestions import meant_name
+from fallline._messages.values import brief
 from fallline._objective import Objective, objective
 from fallline._scipy import Box, Options, box_of, clip, held, largest, projected, start
 from fallline.descend import Point, Walk, remedy, stops
-from fallline.meant import meant_name
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS, Adam
 from fallline.schema import Link, Rule
-from fallline.showing import brief
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fallline import rules
+from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
 from fallline.chain import Chain, as_link
@@ -21,13 +22,12 @@ from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
-from fallline.meant import REMEDY, by_name
 from fallline.numbers import totals_of
 from fallline.options import Options
 from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.program import INCREMENT
 from fallline.rules import average
-from fallline.schema import Link, Rule, unknown_setting
+from fallline.schema import Link, Rule
 from fallline.settable import Settable
 from fallline.settings import looks_like_parameters, owned, renewed
 from fallline.statedict import Known, fill

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline._messages.values import brief, shown
 from fallline.chain import written
 from fallline.describing import PartsByName, Slots, SlotsOfParts
 from fallline.divided import Divided
@@ -19,7 +20,6 @@ from fallline.parts import Chains, checked_label, names_of
 from fallline.points import keeps_none, loaded_averages, point_at
 from fallline.rules import average
 from fallline.schema import Link, Rule
-from fallline.showing import brief, shown
 from fallline.stepparts import SteppedParts
 from fallline.threads import Turn
 from fallline.trace import as_written

@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fallline._messages.remedies import instead
+from fallline._messages.suggestions import unknown_setting
+from fallline._messages.values import brief
 from fallline.chain import Chain, distinct, titled
 from fallline.errors import FormulaError
 from fallline.fingerprint import described
-from fallline.instead import instead
-from fallline.schema import Hyper, brief, unknown_setting
+from fallline.schema import Hyper
 from fallline.settings import renewed
 from fallline.trees import Treedef, flatten, unlike_upper_levels
 from fallline.trees import paths as paths_of

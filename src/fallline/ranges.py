@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from fallline.instead import instead, is_masked, is_tracer
-from fallline.showing import brief
+from fallline._messages.remedies import instead, is_masked, is_tracer
+from fallline._messages.values import brief
 
 __all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "is_finite"]
 

@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
+from fallline._messages.suggestions import unknown_setting
+from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
 from fallline.ieee import Formula
-from fallline.meant import meant
 from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
 from fallline.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
 from fallline.settings import check
-from fallline.showing import brief, shown
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
-    "brief", "rule", "scalar", "shaped",
+    "rule", "scalar", "shaped",
 ]  # fmt: skip
 
 
@@ -284,14 +284,6 @@ def _check_function(formula: Any, kind: str) -> None:
 
 
 _NOT_RETURNING = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-
-
-def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any, what: str = "hyper-parameter") -> None:
-    """Refuse settings that are not known, listing those that are, and what is meant where that is clear."""
-    for name in settings:
-        if name not in known:
-            raise TypeError(f"{owner} has no {what} {name!r}. Known: {', '.join(known) or 'none'}."
-                            f"{meant(owner, name, known)}")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from fallline._messages.values import shown
 from fallline.keeping import Keeping
 from fallline.options import Options
 from fallline.sealed import sealed
 from fallline.settings import check
-from fallline.showing import shown
 
 __all__ = ["Settable"]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fallline._messages.callables import check_arity, check_schedule, is_function, itself
+from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_converted, is_masked
+from fallline._messages.suggestions import REMEDY
+from fallline._messages.values import brief, shown
 from fallline.arrays import host
-from fallline.functions import check_arity, check_schedule, is_function, itself
-from fallline.instead import as_array, holds_arrays_of_jax, is_converted, is_masked
-from fallline.meant import REMEDY
 from fallline.ops import namespace
 from fallline.ranges import WHOLE, Hyper
-from fallline.showing import brief, shown
 from fallline.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "holds_function", "owned", "renewed", "resolve"]

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline._messages.values import brief
 from fallline.arrays import dtype_of, host, like
 from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.fingerprint import BUILT_IN, described, origins
-from fallline.schema import brief
 from fallline.settings import ByPath, check
 from fallline.trees import flatten, paths
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fallline.showing import shown
+from fallline._messages.values import shown
 
 __all__ = ["check_arity", "check_schedule", "is_function", "itself"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["REMEDY", "by_name", "meant", "meant_name"]
+__all__ = ["REMEDY", "by_name", "meant", "meant_name", "unknown_setting"]
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"
 
@@ -83,3 +83,11 @@ def meant(owner: str, name: str, known: Iterable[str]) -> str:
                 "fallline.chain(fallline.l2(rate), ...) adds it to the gradient.")
     close = get_close_matches(name, [k for k in known if k.count(".") == name.count(".")], 1)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any, what: str = "hyper-parameter") -> None:
+    """Refuse settings that are not known, listing those that are, and what is meant where that is clear."""
+    for name in settings:
+        if name not in known:
+            raise TypeError(f"{owner} has no {what} {name!r}. Known: {', '.join(known) or 'none'}."
+                            f"{meant(owner, name, known)}")
