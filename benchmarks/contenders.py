@@ -16,11 +16,11 @@ import numpy as np
 
 import fallline as fl
 from benchmarks.sizes import Shapes
+from fallline._arrays.memory import address
 from fallline.engines.jobs import CONSTANTS, EXTRA, finite_check
 from fallline.engines.native import native_kernel
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.work import Job
-from fallline.memory import address
 from fallline.program import Instruction, Program
 from fallline.threads import num_threads
 

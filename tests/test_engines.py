@@ -7,10 +7,10 @@ import pytest
 
 import fallline as fl
 from conftest import need
+from fallline._arrays.memory import address
 from fallline.engines.reference import TILE
 from fallline.engines.scalars import LAST, native_scalars
 from fallline.hoststep import BUFFER
-from fallline.memory import address
 from reference_formulas import NUMBERS
 from support import (
     COMPLEX,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 from reference_formulas import SLOTS, TINY, TRANSCRIPTIONS
 from support import (
     EPS_SLOTS,

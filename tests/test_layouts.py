@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
+from fallline._arrays.memory import byte_range
 from fallline.hoststep import detach
-from fallline.memory import byte_range
 from support import (
     COMPLEX,
     FULL,

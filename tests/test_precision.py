@@ -11,9 +11,9 @@ import pytest
 
 import fallline as fl
 from conftest import need
+from fallline._arrays.memory import address
 from fallline.engines.compiler import Compiler
 from fallline.engines.stored import conversions
-from fallline.memory import address
 from support import (
     HALVES,
     build,

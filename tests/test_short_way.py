@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 from support import COMPLEX, FULL, HALVES, every_precision, frozen, gauged, limits, normal
 
 

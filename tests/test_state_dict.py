@@ -12,8 +12,8 @@ import pytest
 
 import fallline as fl
 from conftest import need
+from fallline._arrays.trees import flatten, paths
 from fallline.fingerprint import described, fingerprint
-from fallline.trees import flatten, paths
 from support import (
     COUPLED,
     RECIPES,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 from support import every_dtype, every_optimiser, output_of, run_alone, start_alone, update
 
 LARGE, SMALL = 300_001, 30_000  # coordinates: worth several threads, and not

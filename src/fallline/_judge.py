@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
 from fallline.optimizer import Optimizer
 from fallline.settings import holds_function
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
+from fallline._arrays.leaves import host
 from fallline._messages.remedies import as_array, is_masked
 from fallline._scipy import Box
-from fallline.arrays import host
 from fallline.descend import number
 
 __all__ = ["Differences", "Joint", "Objective", "Separate", "objective"]

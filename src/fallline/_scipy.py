@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
 from fallline._messages.values import brief
 from fallline.descend import number
 

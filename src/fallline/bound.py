@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline._messages.values import brief
-from fallline.arrays import (
+from fallline._arrays.dtypes import computed, kept
+from fallline._arrays.leaves import (
     CASTABLE,
     STEPPED,
     detached,
@@ -24,16 +24,16 @@ from fallline.arrays import (
     owned,
     widened,
 )
+from fallline._arrays.memory import arena, byte_range, places
+from fallline._arrays.trees import Treedef, flatten, paths
+from fallline._messages.values import brief
 from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
-from fallline.memory import arena, byte_range, places
 from fallline.numbers import Numbers
 from fallline.options import Options
-from fallline.precision import computed, kept
 from fallline.program import Program
 from fallline.settings import resolve
 from fallline.threads import Turn
-from fallline.trees import Treedef, flatten, paths
 
 __all__ = ["Bound", "leaves_of"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.dtypes import reals
+from fallline._arrays.namespaces import namespace
 from fallline.bound import Bound
-from fallline.ops import namespace
-from fallline.precision import reals
 from fallline.rules import accumulate, clip_norm, clip_value, maximize
 
 __all__ = ["warn_if_damped"]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fallline import _progress, trees
+from fallline import _progress
+from fallline._arrays import trees
 from fallline._judge import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
 from fallline._messages.remedies import is_masked
 from fallline._messages.values import brief

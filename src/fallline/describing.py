@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from fallline._arrays.sealed import ReadOnly
 from fallline.chain import Chain
 from fallline.options import Options
 from fallline.schema import Rule
-from fallline.sealed import ReadOnly
 
 __all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "signature_of"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.leaves import as_number, detached, filled_like, is_number, mark_changed, view
+from fallline._arrays.memory import address, byte_range, check_disjoint
+from fallline._arrays.trees import Treedef, copy
 from fallline._messages.values import brief
-from fallline.arrays import as_number, detached, filled_like, is_number, mark_changed, view
 from fallline.bound import Bound, leaves_of
 from fallline.hoststep import detach
-from fallline.memory import address, byte_range, check_disjoint
-from fallline.trees import Treedef, copy
 
 __all__ = ["Divided"]
 

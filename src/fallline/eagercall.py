@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import (
+from fallline._arrays.dtypes import kept
+from fallline._arrays.leaves import (
     as_number,
     cast,
     detached,
@@ -22,11 +23,10 @@ from fallline.arrays import (
     view,
     widened,
 )
+from fallline._arrays.memory import check_disjoint
+from fallline._arrays.namespaces import namespace
 from fallline.bound import Bound
 from fallline.engines.eager import reduced, run_eagerly
-from fallline.memory import check_disjoint
-from fallline.ops import namespace
-from fallline.precision import kept
 from fallline.program import INCREMENT, Program
 
 __all__ = ["EagerCall"]

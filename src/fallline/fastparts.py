@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fallline._arrays.memory import address
 from fallline.divided import Divided
 from fallline.engines.reading import halve
 from fallline.faststep import FastStep
-from fallline.memory import address
 
 __all__ = ["Ready", "go", "ready"]
 

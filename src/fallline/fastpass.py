@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline._arrays.dtypes import real
+from fallline._arrays.memory import address
+from fallline._arrays.trees import Treedef
 from fallline.engines.blocks import block_count
 from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
 from fallline.engines.ir import CHUNK
@@ -16,11 +19,8 @@ from fallline.engines.pool import perform
 from fallline.engines.scalars import native_scalars
 from fallline.engines.strided import Strided, strided_kernel
 from fallline.engines.work import Job
-from fallline.memory import address
 from fallline.numbers import Numbers
-from fallline.precision import real
 from fallline.program import INCREMENT, Program
-from fallline.trees import Treedef
 
 __all__ = ["Arrays", "Group", "Leaves", "Pass", "Shared"]
 

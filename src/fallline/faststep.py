@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.dtypes import real
+from fallline._arrays.leaves import is_tensor, mark_changed, view
+from fallline._arrays.memory import address, byte_range
 from fallline.arithmetic import pinned
-from fallline.arrays import is_tensor, mark_changed, view
 from fallline.engines.reading import totals
 from fallline.fastpass import Arrays, Group, Leaves, Look, Pass, Shared
-from fallline.memory import address, byte_range
 from fallline.numbers import Numbers
-from fallline.precision import real
 from fallline.program import ACROSS, INCREMENT, Program, known
 
 __all__ = ["Arrays", "FastStep", "Group", "Leaves"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import (
+from fallline._arrays.dtypes import real, reals, whole
+from fallline._arrays.leaves import (
     as_number,
     is_foreign,
     is_number,
@@ -18,10 +19,9 @@ from fallline.arrays import (
     reading,
     view,
 )
+from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, read, run
-from fallline.memory import address, byte_range, check_disjoint, is_direct
-from fallline.precision import real, reals, whole
 from fallline.program import INCREMENT, Program
 from fallline.threads import num_threads
 

@@ -54,7 +54,7 @@ class Keeping:
         Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
         where functions stand by name, and fallline's schedules as they print; "leaves", by path the shape, dtype and
         the steps taken (None before the first step); "state", by slot and path. How paths are written:
-        `fallline.trees.paths`.
+        `fallline._arrays.trees.paths`.
 
         Raises TornOptimizer after a step that was interrupted half-way.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
 from fallline._judge import climbs
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fallline._arrays.namespaces import namespace
 from fallline.errors import FormulaError
 from fallline.ieee import Number, plain
 from fallline.words import VOCABULARY, no_word
@@ -189,18 +190,6 @@ for _dunder, _sign in {"and": "&", "or": "|", "xor": "^", "mod": "%", "floordiv"
                       "matmul": "@"}.items():  # fmt: skip
     setattr(Symbol, f"__{_dunder}__", _refuse(_sign))
     setattr(Symbol, f"__r{_dunder}__", _refuse(_sign))
-
-
-def namespace(*values: Any) -> Any:
-    """The array namespace of the first value that is an array; None if all are numbers."""
-    for a in values:
-        if isinstance(a, (np.ndarray, np.generic)):
-            return np
-        if not isinstance(a, (int, float, complex)):
-            from array_api_compat import array_namespace
-
-            return array_namespace(a)
-    return None
 
 
 def sqrt(a: Any) -> Any:

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fallline import rules
+from fallline._arrays.trees import copy as copied
+from fallline._arrays.trees import holds_none
 from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
@@ -33,8 +35,6 @@ from fallline.settings import looks_like_parameters, owned, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
 from fallline.trace import is_built_in
-from fallline.trees import copy as copied
-from fallline.trees import holds_none
 from fallline.wholecall import WholeCall
 
 __all__ = ["Optimizer", "accumulate", "chain"]

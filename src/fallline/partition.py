@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.trees import copy as copied
+from fallline._arrays.trees import flatten, paths
 from fallline._messages.values import brief, shown
 from fallline.chain import written
 from fallline.describing import PartsByName, Slots, SlotsOfParts
@@ -23,8 +25,6 @@ from fallline.schema import Link, Rule
 from fallline.stepparts import SteppedParts
 from fallline.threads import Turn
 from fallline.trace import as_written
-from fallline.trees import copy as copied
-from fallline.trees import flatten, paths
 
 __all__ = ["Mask", "Partition", "mask", "partition"]
 

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fallline._arrays.trees import Treedef, flatten, unlike_upper_levels
+from fallline._arrays.trees import paths as paths_of
 from fallline._messages.remedies import instead
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief
@@ -14,8 +16,6 @@ from fallline.errors import FormulaError
 from fallline.fingerprint import described
 from fallline.schema import Hyper
 from fallline.settings import renewed
-from fallline.trees import Treedef, flatten, unlike_upper_levels
-from fallline.trees import paths as paths_of
 
 __all__ = ["Chains", "checked_label", "names_of"]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from fallline.arrays import as_number, cast, detached, dtype_named, host, is_number, new_like, view, widened
+from fallline._arrays.leaves import as_number, cast, detached, dtype_named, host, is_number, new_like, view, widened
+from fallline._arrays.trees import copy
 from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.errors import NotStepped
 from fallline.ops import begun
 from fallline.rules import average
 from fallline.statedict import Known
-from fallline.trees import copy
 
 __all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
+from fallline._arrays.leaves import dtype_name, host, is_number, like
 from fallline._judge import MOVED
-from fallline.arrays import dtype_name, host, is_number, like
 from fallline.errors import CheckpointError
 from fallline.optimizer import Optimizer
 from fallline.saved import load

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline.arrays import kind_of
+from fallline._arrays.leaves import kind_of
+from fallline._arrays.sealed import unsealed
+from fallline._arrays.trees import decode, encode
 from fallline.fingerprint import described
-from fallline.sealed import unsealed
 from fallline.statedict import FLOATS, TREE
 from fallline.tensorfile import Path, guarding, read, write
-from fallline.trees import decode, encode
 
 __all__ = ["Contents", "load", "save"]
 

@@ -6,10 +6,10 @@ from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from fallline._arrays.sealed import sealed
 from fallline._messages.values import shown
 from fallline.keeping import Keeping
 from fallline.options import Options
-from fallline.sealed import sealed
 from fallline.settings import check
 
 __all__ = ["Settable"]

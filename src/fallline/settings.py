@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.leaves import host
+from fallline._arrays.namespaces import namespace
+from fallline._arrays.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
 from fallline._messages.callables import check_arity, check_schedule, is_function, itself
 from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_converted, is_masked
 from fallline._messages.suggestions import REMEDY
 from fallline._messages.values import brief, shown
-from fallline.arrays import host
-from fallline.ops import namespace
 from fallline.ranges import WHOLE, Hyper
-from fallline.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "holds_function", "owned", "renewed", "resolve"]
 
@@ -36,7 +36,7 @@ def by_path(function: Callable[[str], Any]) -> ByPath:
     """A hyper-parameter's value by the path of the leaf.
 
     `function` gets the path ("layer1/W"; "" for a single array; "/" within a key is written "%2F", see
-    `fallline.trees.paths`) and returns a number, a schedule or an array shaped like the leaf.
+    `fallline._arrays.trees.paths`) and returns a number, a schedule or an array shaped like the leaf.
 
     Raises TypeError for what is no function of one argument; what it returns is checked when the parameters are known.
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline._arrays.leaves import dtype_of, host, like
+from fallline._arrays.trees import flatten, paths
 from fallline._messages.values import brief
-from fallline.arrays import dtype_of, host, like
 from fallline.bound import Bound
 from fallline.chain import Chain
 from fallline.fingerprint import BUILT_IN, described, origins
 from fallline.settings import ByPath, check
-from fallline.trees import flatten, paths
 
 __all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "count", "fill", "known_of",
            "named", "names_function", "plain", "put", "record", "shown", "told"]  # fmt: skip

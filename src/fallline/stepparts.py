@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.memory import places
 from fallline.arithmetic import pinned
 from fallline.damping import warn_if_damped
 from fallline.divided import Divided
 from fallline.engines.blocks import halved
 from fallline.hostcall import HostCall
 from fallline.keptparts import KeptParts
-from fallline.memory import places
 from fallline.numbers import totals_of
 from fallline.optimizer import Call
 from fallline.program import ACROSS

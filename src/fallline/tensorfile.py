@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline.arrays import dtype_name, host
+from fallline._arrays.leaves import dtype_name, host
 from fallline.errors import CheckpointError
 
 __all__ = ["DTYPES", "VERSION", "guarding", "read", "sweep", "write"]

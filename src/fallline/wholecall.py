@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fallline import ops
-from fallline.arrays import view
+from fallline._arrays.leaves import view
 from fallline.bound import Bound
 from fallline.errors import FormulaError
 from fallline.hostcall import HostCall

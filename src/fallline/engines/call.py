@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.memory import address
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import field, fields
 from fallline.engines.jobs import ABSENT, EXTRA, STRIDES, functions
 from fallline.engines.scalars import LAST
-from fallline.memory import address
 
 __all__ = ["ALIGNED", "COMPARE", "CONTIGUOUS", "EXPECTED", "GROUP", "PLAN", "TAKE", "WRITEABLE", "bound_call",
            "readable"]

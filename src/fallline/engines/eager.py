@@ -10,7 +10,8 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fallline.ops import SCALES, namespace
+from fallline._arrays.namespaces import namespace
+from fallline.ops import SCALES
 from fallline.program import Program
 
 __all__ = ["reduced", "run_eagerly"]

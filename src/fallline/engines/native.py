@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.dtypes import computed
+from fallline._arrays.memory import address, is_direct
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import chunk, field, pinned
 from fallline.engines.jobs import EXTRA, finite_check
@@ -23,8 +25,6 @@ from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
 from fallline.engines.stored import FLOATS, STORED, Stored, conversions, load, store
 from fallline.engines.work import Job
-from fallline.memory import address, is_direct
-from fallline.precision import computed
 from fallline.program import OUTSIDE, Instruction, Program
 
 __all__ = ["inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop",

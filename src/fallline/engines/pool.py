@@ -14,8 +14,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from fallline._arrays.memory import address
 from fallline.engines.jobs import POOL, functions
-from fallline.memory import address
 from fallline.threads import num_threads
 
 __all__ = ["perform"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fallline.precision import computed
+from fallline._arrays.dtypes import computed
 
 __all__ = ["FLOATS", "STORED", "Stored", "conversions", "load", "store"]
 

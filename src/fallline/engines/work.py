@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fallline._arrays.memory import address
 from fallline.engines.ir import CHUNK
 from fallline.engines.jobs import JOB
-from fallline.memory import address
 
 __all__ = ["Job"]
 

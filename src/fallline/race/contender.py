@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import fallline
-from fallline import rules, trees
+from fallline import rules
+from fallline._arrays import trees
 from fallline._messages.values import brief, shown
 from fallline.optimizer import Optimizer
 from fallline.optimizers import TEN

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import fallline
-from fallline import trees
+from fallline._arrays import trees
 from fallline.race import wording
 from fallline.race.claims import Evidence, judge
 from fallline.race.contender import Contender

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
-from fallline.arrays import dtype_name
+from fallline._arrays import trees
+from fallline._arrays.leaves import dtype_name
 from fallline.descend import number, pair
 from fallline.race.gradient import check_gradient
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
 from fallline.race.contender import Contender, contenders
 from fallline.race.gradient import check_gradient
 from fallline.race.grid import Grid, best_rate

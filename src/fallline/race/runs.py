@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
-from fallline.arrays import host
+from fallline._arrays import trees
+from fallline._arrays.leaves import host
 from fallline.descend import Point, Status, descend
 from fallline.race.contender import Contender, reported
 from fallline.race.grid import best_rate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fallline import trees
+from fallline._arrays import trees
 from fallline.race.contender import Contender
 from fallline.race.problem import Problem
 from fallline.race.runs import one_blas_thread

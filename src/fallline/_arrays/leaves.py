@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.dtypes import COMPLEX, HALVES, bfloat16, kept
+from fallline._arrays.namespaces import namespace
+from fallline._arrays.trees import copy, is_container
 from fallline._messages.remedies import instead, is_converted, is_tracer
 from fallline._messages.values import brief
 from fallline.errors import FalllineError
-from fallline.ops import namespace
-from fallline.precision import COMPLEX, HALVES, bfloat16, kept
-from fallline.trees import copy, is_container
 
 __all__ = [
     "CASTABLE", "STEPPED",

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline.differences import difference, is_container, of_upper_levels, part
-from fallline.sealed import unsealed
+from fallline._arrays.differences import difference, is_container, of_upper_levels, part
+from fallline._arrays.sealed import unsealed
 
 __all__ = ["Treedef", "copy", "decode", "encode", "flatten", "is_container", "paths", "unlike_upper_levels"]
 
