@@ -17,11 +17,11 @@ import numpy as np
 import fallline as fl
 from benchmarks.sizes import Shapes
 from fallline._arrays.memory import address
+from fallline._formula.program import Instruction, Program
 from fallline.engines.jobs import CONSTANTS, EXTRA, finite_check
 from fallline.engines.native import native_kernel
 from fallline.engines.pool import WORTH_SHARING, perform
 from fallline.engines.work import Job
-from fallline.program import Instruction, Program
 from fallline.threads import num_threads
 
 __all__ = ["CONTENDERS", "LIMIT", "NEEDS", "OURS", "adam", "built", "limit", "missing", "ours", "peer"]

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from fallline.schema import Rule
-from fallline.trace import as_written
+from fallline._formula.rule import Rule
+from fallline._formula.trace import as_written
 from handbook.latex import typeset, typeset_rest
 
 __all__ = ["formula"]

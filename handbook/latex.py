@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fallline.ops import Symbol
-from fallline.program import INCREMENT
-from fallline.schema import Rule
+from fallline._formula.program import INCREMENT
+from fallline._formula.rule import Rule
+from fallline._formula.symbols import Symbol
 from handbook.breadth import ROOM, breadth
 from handbook.lines import Line, lines, rest
 from handbook.symbols import symbol

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
-from fallline import ops
-from fallline.ops import Symbol, one_number, per_coordinate
-from fallline.program import INCREMENT
-from fallline.schema import Rule
+from fallline._formula import words as ops
+from fallline._formula.program import INCREMENT
+from fallline._formula.rule import Rule
+from fallline._formula.symbols import Symbol, one_number, per_coordinate
 
 __all__ = ["ATOMS", "Line", "lines", "rest"]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import fallline as fl
+from fallline._formula.rule import Rule, summary
 from fallline.race.surfaces import SURFACES
 from fallline.race.wording import number
-from fallline.schema import Rule, summary
 from handbook.cost import cost
 from handbook.drawn import Drawn
 from handbook.formula import formula

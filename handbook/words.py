@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fallline import ops
-from fallline.ops import Symbol
+from fallline._formula import words as ops
+from fallline._formula.symbols import Symbol
 
 __all__ = ["said"]
 

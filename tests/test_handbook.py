@@ -18,8 +18,8 @@ from handbook.picture import placed
 from handbook.symbols import symbol
 
 import fallline as fl
+from fallline._formula.trace import INCREMENT
 from fallline.race.surfaces import SURFACES
-from fallline.trace import INCREMENT
 from latex_reader import compute
 from support import NAMES, every_optimiser
 

@@ -12,6 +12,9 @@ True
 from typing import TYPE_CHECKING, Any
 
 from fallline import ops, rules
+from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
+from fallline._formula.settings import by_path
+from fallline._formula.words import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline._messages.suggestions import meant_name
 from fallline.checkpoint import load
 from fallline.descend import descend
@@ -24,7 +27,6 @@ from fallline.errors import (
     TornOptimizer,
 )
 from fallline.minimize import minimize
-from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline.optimizer import Optimizer, accumulate, chain
 from fallline.optimizers import (
     LAMB,
@@ -57,8 +59,6 @@ from fallline.optimizers import (
 )
 from fallline.partition import mask, partition
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
-from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
-from fallline.settings import by_path
 from fallline.threads import set_num_threads
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._formula.settings import holds_function
 from fallline.optimizer import Optimizer
-from fallline.settings import holds_function
 
 __all__ = ["DOWNHILL", "UPHILL", "Judge", "Status", "as_array", "climbs"]
 

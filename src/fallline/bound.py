@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fallline import ops
 from fallline._arrays.dtypes import computed, kept
 from fallline._arrays.leaves import (
     CASTABLE,
@@ -26,13 +25,14 @@ from fallline._arrays.leaves import (
 )
 from fallline._arrays.memory import arena, byte_range, places
 from fallline._arrays.trees import Treedef, flatten, paths
+from fallline._formula import words
+from fallline._formula.chain import Chain
+from fallline._formula.program import Program
+from fallline._formula.settings import resolve
 from fallline._messages.values import brief
-from fallline.chain import Chain
 from fallline.engines import Kernel, host_engine
 from fallline.numbers import Numbers
 from fallline.options import Options
-from fallline.program import Program
-from fallline.settings import resolve
 from fallline.threads import Turn
 
 __all__ = ["Bound", "leaves_of"]
@@ -308,7 +308,7 @@ class Bound:
     def _start(self, value: Any, dtype: np.dtype) -> Any:
         if self.foreign:
             return value
-        first = ops.flush(np.asarray(value, dtype))
+        first = words.flush(np.asarray(value, dtype))
         if first.ndim == 0:
             first = float(first)
         if np.isinf(first).any() if isinstance(first, np.ndarray) else math.isinf(first):  # settings are finite

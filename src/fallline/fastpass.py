@@ -10,6 +10,7 @@ import numpy as np
 from fallline._arrays.dtypes import real
 from fallline._arrays.memory import address
 from fallline._arrays.trees import Treedef
+from fallline._formula.program import INCREMENT, Program
 from fallline.engines.blocks import block_count
 from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
 from fallline.engines.ir import CHUNK
@@ -20,7 +21,6 @@ from fallline.engines.scalars import native_scalars
 from fallline.engines.strided import Strided, strided_kernel
 from fallline.engines.work import Job
 from fallline.numbers import Numbers
-from fallline.program import INCREMENT, Program
 
 __all__ = ["Arrays", "Group", "Leaves", "Pass", "Shared"]
 

@@ -17,11 +17,11 @@ import numpy as np
 from fallline._arrays.dtypes import real
 from fallline._arrays.leaves import is_tensor, mark_changed, view
 from fallline._arrays.memory import address, byte_range
+from fallline._formula.program import ACROSS, INCREMENT, Program, known
 from fallline.arithmetic import pinned
 from fallline.engines.reading import totals
 from fallline.fastpass import Arrays, Group, Leaves, Look, Pass, Shared
 from fallline.numbers import Numbers
-from fallline.program import ACROSS, INCREMENT, Program, known
 
 __all__ = ["Arrays", "FastStep", "Group", "Leaves"]
 

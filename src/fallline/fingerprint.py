@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from fallline.chain import Chain
-from fallline.program import Program
-from fallline.schema import Rule
-from fallline.settings import ByPath
-from fallline.trace import as_written, is_built_in
+from fallline._formula.chain import Chain
+from fallline._formula.program import Program
+from fallline._formula.rule import Rule
+from fallline._formula.settings import ByPath
+from fallline._formula.trace import as_written
 
 __all__ = ["BUILT_IN", "described", "fingerprint", "origins"]
 
@@ -23,7 +23,7 @@ def origins(chain: Chain) -> dict[str, str]:
 
     The name says all of a built-in rule, so that no correction to one makes files unreadable.
     """
-    return {name: BUILT_IN if is_built_in(rule) else fingerprint(rule)
+    return {name: BUILT_IN if rule.built_in else fingerprint(rule)
             for name, rule in zip(chain.names, chain.rules)}
 
 

@@ -20,9 +20,9 @@ from fallline._arrays.leaves import (
     view,
 )
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
+from fallline._formula.program import INCREMENT, Program
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, read, run
-from fallline.program import INCREMENT, Program
 from fallline.threads import num_threads
 
 __all__ = ["HostCall"]

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline._arrays.memory import address, byte_range, is_direct, overlapping
+from fallline._formula.program import Program
 from fallline.engines import HostEngine, Kernel, Row
 from fallline.engines.blocks import BLOCK, block_count, halved
-from fallline.program import Program
 
 __all__ = ["Leaf", "detach", "is_strided", "run"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fallline._formula.chain import Chain
 from fallline.bound import Bound
-from fallline.chain import Chain
 from fallline.errors import TornOptimizer
 from fallline.options import Options
 from fallline.statedict import Known, Loaded, carry, check_fits, checked, known_of, plain, put, record

@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from fallline._formula.settings import renewed
 from fallline._messages.values import brief
 from fallline.divided import Divided
 from fallline.fingerprint import described
 from fallline.optimizer import Optimizer
-from fallline.settings import renewed
 from fallline.statedict import FORMAT, Known, Loaded, check_fits, count, known_of, plain
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for

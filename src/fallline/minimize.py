@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._formula.rule import Link, Rule
 from fallline._judge import climbs
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
@@ -21,7 +22,6 @@ from fallline._scipy import Box, Options, box_of, clip, held, largest, projected
 from fallline.descend import Point, Walk, remedy, stops
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS, Adam
-from fallline.schema import Link, Rule
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -15,10 +15,13 @@ import numpy as np
 from fallline import rules
 from fallline._arrays.trees import copy as copied
 from fallline._arrays.trees import holds_none
+from fallline._formula.chain import Chain, as_link
+from fallline._formula.program import INCREMENT
+from fallline._formula.rule import Link, Rule
+from fallline._formula.settings import looks_like_parameters, owned, renewed
 from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
 from fallline.arithmetic import pinned
 from fallline.bound import Bound
-from fallline.chain import Chain, as_link
 from fallline.damping import warn_if_damped
 from fallline.describing import Slots, docstring_of, signature_of
 from fallline.eagercall import EagerCall
@@ -27,14 +30,10 @@ from fallline.hostcall import HostCall
 from fallline.numbers import totals_of
 from fallline.options import Options
 from fallline.points import averages, keeps_none, loaded_averages, point_at
-from fallline.program import INCREMENT
 from fallline.rules import average
-from fallline.schema import Link, Rule
 from fallline.settable import Settable
-from fallline.settings import looks_like_parameters, owned, renewed
 from fallline.statedict import Known, fill
 from fallline.threads import Turn
-from fallline.trace import is_built_in
 from fallline.wholecall import WholeCall
 
 __all__ = ["Optimizer", "accumulate", "chain"]
@@ -48,7 +47,7 @@ class Optimizer(Settable):
 
     Parameters
     ----------
-    *links: rules (`fallline.rule`), modifiers and optimizers, in order; see `fallline.chain`.
+    *links: rules (`fallline.rule`), modifiers and optimizers, in order; see `fallline._formula.chain`.
     engine: "auto", "reference" (NumPy), "native" (LLVM) or "eager" (arrays of any library).
     nonfinite: what a gradient with NaN or infinity does: "raise" NonFiniteGradient, "skip" the call (counted in
         `skipped`), or "propagate" (no check).
@@ -99,7 +98,7 @@ class Optimizer(Settable):
         self._refuse_taken_names()
         self._turn = Turn()
         self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
-        if not all(map(is_built_in, self._chain.rules)):
+        if not all(rule.built_in for rule in self._chain.rules):
             self._chain.updating  # noqa: B018  too, before what the formula closes over changes
         self._forget()
 

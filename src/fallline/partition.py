@@ -10,8 +10,10 @@ import numpy as np
 
 from fallline._arrays.trees import copy as copied
 from fallline._arrays.trees import flatten, paths
+from fallline._formula.chain import written
+from fallline._formula.rule import Link, Rule
+from fallline._formula.trace import as_written
 from fallline._messages.values import brief, shown
-from fallline.chain import written
 from fallline.describing import PartsByName, Slots, SlotsOfParts
 from fallline.divided import Divided
 from fallline.errors import BusyOptimizer, FormulaError
@@ -21,10 +23,8 @@ from fallline.partof import Part, PartsTurn, modifier
 from fallline.parts import Chains, checked_label, names_of
 from fallline.points import keeps_none, loaded_averages, point_at
 from fallline.rules import average
-from fallline.schema import Link, Rule
 from fallline.stepparts import SteppedParts
 from fallline.threads import Turn
-from fallline.trace import as_written
 
 __all__ = ["Mask", "Partition", "mask", "partition"]
 

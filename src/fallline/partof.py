@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fallline._formula.chain import Chain, as_link
+from fallline._formula.rule import Link
 from fallline._messages.values import brief
-from fallline.chain import Chain, as_link
 from fallline.errors import BusyOptimizer, FormulaError
 from fallline.optimizer import Optimizer
-from fallline.schema import Link
 from fallline.threads import Turn
 
 __all__ = ["Part", "PartsTurn", "modifier"]

@@ -8,14 +8,14 @@ from typing import Any
 
 from fallline._arrays.trees import Treedef, flatten, unlike_upper_levels
 from fallline._arrays.trees import paths as paths_of
+from fallline._formula.chain import Chain, distinct, titled
+from fallline._formula.rule import Hyper
+from fallline._formula.settings import renewed
 from fallline._messages.remedies import instead
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief
-from fallline.chain import Chain, distinct, titled
 from fallline.errors import FormulaError
 from fallline.fingerprint import described
-from fallline.schema import Hyper
-from fallline.settings import renewed
 
 __all__ = ["Chains", "checked_label", "names_of"]
 
@@ -35,8 +35,10 @@ class Chains:
         first = next(iter(chains.values()))
         titles = [list(chain.titles.values()) for chain in chains.values()]
         before, after = first.around
-        inner = [titled(own[before : len(own) - after]) for own in titles]
-        self.title = titled([*titles[0][:before], f"{kind}({', '.join(inner)})", *titles[0][len(titles[0]) - after :]])
+        inner = [titled(own[before : len(own) - after], chain.rules[before].hold is not None)
+                 for own, chain in zip(titles, chains.values())]
+        around = [*titles[0][:before], f"{kind}({', '.join(inner)})", *titles[0][len(titles[0]) - after :]]
+        self.title = titled(around, before > 0 and first.rules[0].hold is not None)
         self._outer = distinct([first.rules[k].name for k in first.outer])
         if taken := [part for part in chains if part in self._outer]:
             raise FormulaError(f"A part cannot have the name of {taken[0]}, which stands around it: call it otherwise.")

@@ -10,10 +10,10 @@ import numpy as np
 
 from fallline._arrays.leaves import as_number, cast, detached, dtype_named, host, is_number, new_like, view, widened
 from fallline._arrays.trees import copy
+from fallline._formula.chain import Chain
+from fallline._formula.words import begun
 from fallline.bound import Bound
-from fallline.chain import Chain
 from fallline.errors import NotStepped
-from fallline.ops import begun
 from fallline.rules import average
 from fallline.statedict import Known
 

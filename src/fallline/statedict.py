@@ -9,11 +9,11 @@ import numpy as np
 
 from fallline._arrays.leaves import dtype_of, host, like
 from fallline._arrays.trees import flatten, paths
+from fallline._formula.chain import Chain
+from fallline._formula.settings import ByPath, check
 from fallline._messages.values import brief
 from fallline.bound import Bound
-from fallline.chain import Chain
 from fallline.fingerprint import BUILT_IN, described, origins
-from fallline.settings import ByPath, check
 
 __all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "count", "fill", "known_of",
            "named", "names_function", "plain", "put", "record", "shown", "told"]  # fmt: skip

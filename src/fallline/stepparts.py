@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.memory import places
+from fallline._formula.program import ACROSS
 from fallline.arithmetic import pinned
 from fallline.damping import warn_if_damped
 from fallline.divided import Divided
@@ -17,7 +18,6 @@ from fallline.hostcall import HostCall
 from fallline.keptparts import KeptParts
 from fallline.numbers import totals_of
 from fallline.optimizer import Call
-from fallline.program import ACROSS
 
 __all__ = ["SteppedParts"]
 

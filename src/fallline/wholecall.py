@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from fallline import ops
 from fallline._arrays.leaves import view
+from fallline._formula import words
+from fallline._formula.program import INCREMENT, Program
+from fallline._formula.rule import Rule
 from fallline.bound import Bound
 from fallline.errors import FormulaError
 from fallline.hostcall import HostCall
 from fallline.hoststep import run
 from fallline.numbers import totals_of
-from fallline.program import INCREMENT, Program
-from fallline.schema import Rule
 
 __all__ = ["WholeCall"]
 
@@ -82,7 +82,7 @@ class WholeCall(HostCall):
         result, new = _called(rule, [*(given[n] for n in rule.given), *state], hyper)
         old = {slot: bound.state[own][k] for slot, own in slots.items()}
         # state is never left subnormal
-        self._fresh[k] = {slots[slot]: ops.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
+        self._fresh[k] = {slots[slot]: words.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
                           for slot, value in zip(slots, new)}
         return _checked(rule, "the increment", result, bound.shapes[k], bound.computed[k])
 
@@ -139,7 +139,7 @@ def _shown(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _called(rule: Rule, given: Sequence[Any], hyper: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     try:
-        with ops.at_work(ops.WHOLE_LEAF):
+        with words.at_work(words.WHOLE_LEAF):
             return rule.split(rule.__wrapped__(*given, **hyper))
     except ValueError as error:
         if "read-only" not in str(error):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fallline.ops import SCALES
-from fallline.program import Total
+from fallline._formula.program import Total
+from fallline._formula.words import SCALES
 
 __all__ = ["BLOCK", "LANES", "block_count", "block_sums", "halved"]
 

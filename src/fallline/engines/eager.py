@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fallline._arrays.namespaces import namespace
-from fallline.ops import SCALES
-from fallline.program import Program
+from fallline._formula.program import Program
+from fallline._formula.words import SCALES
 
 __all__ = ["reduced", "run_eagerly"]
 

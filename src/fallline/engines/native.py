@@ -16,6 +16,7 @@ import numpy as np
 
 from fallline._arrays.dtypes import computed
 from fallline._arrays.memory import address, is_direct
+from fallline._formula.program import OUTSIDE, Instruction, Program
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import chunk, field, pinned
 from fallline.engines.jobs import EXTRA, finite_check
@@ -25,7 +26,6 @@ from fallline.engines.reference import all_finite
 from fallline.engines.rows import Kernel, Row
 from fallline.engines.stored import FLOATS, STORED, Stored, conversions, load, store
 from fallline.engines.work import Job
-from fallline.program import OUTSIDE, Instruction, Program
 
 __all__ = ["inner_loop", "kernel_ir", "native_all_finite", "native_kernel", "native_run", "outer_loop",
            "reading_values"]

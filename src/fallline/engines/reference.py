@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import computed
+from fallline._formula.program import Program
 from fallline.engines.blocks import BLOCK, block_count, block_sums
 from fallline.engines.rows import Kernel, Row
-from fallline.program import Program
 
 __all__ = ["all_finite", "reference_kernel", "reference_run"]
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline._arrays.dtypes import computed
+from fallline._formula.program import OUTSIDE, Program
 from fallline.engines.compiler import compiled
 from fallline.engines.ir import chunk, field, in_parts
 from fallline.engines.jobs import EXTRA, STRIDES
 from fallline.engines.native import inner_loop, outer_loop, reading_values
 from fallline.engines.reading import reading_part
 from fallline.engines.stored import STORED, Stored
-from fallline.program import OUTSIDE, Program
 
 __all__ = ["Strided", "strided_kernel"]
 

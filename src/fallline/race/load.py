@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import fallline
+from fallline._formula.rule import Rule
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
 from fallline.optimizer import Optimizer
 from fallline.race.digits import digits
 from fallline.race.problem import Problem
 from fallline.race.surfaces import SURFACES, near_start
-from fallline.schema import Rule
 
 ProblemSource = Any  # a name, a Problem, a function of the seed
 OptimizerSource = Any  # a name, "module:rule", a class, an Optimizer, a rule

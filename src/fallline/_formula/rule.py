@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
+from fallline._formula.ieee import Formula
+from fallline._formula.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
+from fallline._formula.settings import check
+from fallline._formula.symbols import Symbol
+from fallline._formula.words import SCOPES, sign  # noqa: F401  (sign: the doctest above)
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
-from fallline.ieee import Formula
-from fallline.ops import SCOPES, Symbol, sign  # noqa: F401  (sign: the doctest above)
-from fallline.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
-from fallline.settings import check
 
 __all__ = [
     "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
@@ -86,6 +87,7 @@ KINDS = {
 }
 _MEANING = {"g": "the gradient", "d": "the increment", "x": "the parameter", "t": "the step number from 1"}
 _KINDS = {"rule": "a rule", "before": "a modifier of the gradient", "after": "a modifier of the increment"}
+_OWN = "fallline.rules."
 _RETURNS = {"rule": "the increment", "before": "the gradient", "after": "the increment"}
 
 
@@ -97,7 +99,7 @@ def _no_optimizer(owner: Rule | Link) -> NoReturn:
 class Rule:
     """A formula and the schema read off its signature.
 
-    Calling a rule with settings gives a link for `fallline.chain`; `rule.formula` is the function itself.
+    Calling a rule with settings gives a link for `fallline._formula.chain`; `rule.formula` is the function itself.
 
     Attributes
     ----------
@@ -210,6 +212,11 @@ class Rule:
         unknown = [n for n in names[1:] if n not in (*self.slots, *self.hyper)]
         if self.rest is not None and (names[:1] != ["x"] or unknown):
             self._refuse(f"its `rest` is a function of x, state slots and hyper-parameters. Got {', '.join(names)}")
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is fallline's own, of which the name says all."""
+        return self.__module__.startswith(_OWN) and getattr(sys.modules[self.__module__], self.name, None) is self
 
     @property
     def title(self) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from fallline._arrays.leaves import host
 from fallline._arrays.namespaces import namespace
 from fallline._arrays.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
+from fallline._formula.ranges import WHOLE, Hyper
 from fallline._messages.callables import check_arity, check_schedule, is_function, itself
 from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_converted, is_masked
 from fallline._messages.suggestions import REMEDY
 from fallline._messages.values import brief, shown
-from fallline.ranges import WHOLE, Hyper
 
 __all__ = ["ByPath", "Setting", "by_path", "check", "holds_function", "owned", "renewed", "resolve"]
 

@@ -11,13 +11,12 @@ from functools import lru_cache
 from math import nan
 from typing import Any
 
+from fallline._formula.program import INCREMENT, Program
+from fallline._formula.rule import Hyper, Link, Rule
+from fallline._formula.trace import Traced, held, leaves_increment, trace, turns
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
-from fallline.program import INCREMENT, Program
-from fallline.rules import accumulate, maximize
-from fallline.schema import Hyper, Link, Rule
-from fallline.trace import Traced, held, leaves_increment, trace
 
 __all__ = ["Chain", "as_link", "distinct", "titled", "written"]
 
@@ -143,12 +142,12 @@ class Chain:
     @property
     def title(self) -> str:
         """What error messages call the chain."""
-        return titled(list(self.titles.values()))
+        return titled(list(self.titles.values()), self.rules[0].hold is not None)
 
     @property
     def uphill(self) -> set[bool]:
         """Whether it climbs: one answer, or two where several chains differ (`parts.Chains`)."""
-        return {self.rules.count(maximize) % 2 == 1}
+        return {sum(map(turns, self.rules)) % 2 == 1}
 
     def describe(self, settings: Mapping[str, Any]) -> str:
         """The chain as it would be written: "Adam(lr=0.001, ...)"."""
@@ -157,7 +156,7 @@ class Chain:
     def starts(self) -> dict[str, float | str]:
         """Where each state slot starts: a number or the qualified name of a hyper-parameter.
 
-        Slots that start at the parameter or the gradient are NaN until a leaf's first step (see `ops.begun`).
+        Slots that start at the parameter or the gradient are NaN until a leaf's first step (see `words.begun`).
         """
         return {self.slots[n, s]: start if not isinstance(start, str) else f"{n}.{start}" if start in r.hyper else nan
                 for n, r in self._named() for s, start in r.slots.items()}
@@ -269,10 +268,10 @@ def written(links: Sequence[Link | str]) -> str:
     return each[0] if len(each) == 1 else f"chain({', '.join(each)})"
 
 
-def titled(names: Sequence[str]) -> str:
-    """What error messages call a chain of links of these names."""
-    if names[0] == accumulate.name and len(names) > 1:
-        return f"{names[0]}({titled(names[1:])})"
+def titled(names: Sequence[str], around: bool) -> str:
+    """What error messages call a chain of links of these names, the first of which may go around the others."""
+    if around:
+        return f"{names[0]}({titled(names[1:], False)})"
     return names[0] if len(names) == 1 else f"chain({', '.join(names)})"
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fallline import rules
+from fallline._formula.program import ACROSS, INCREMENT, Instruction, Program, Total, known, source_of
+from fallline._formula.rule import Rule
+from fallline._formula.symbols import Symbol, one_number, per_coordinate
+from fallline._formula.words import SCOPES, TRACED, at_work, begun, flush, settle
 from fallline.errors import FormulaError, placed
-from fallline.ops import SCOPES, TRACED, Symbol, at_work, begun, flush, one_number, per_coordinate, settle
-from fallline.program import ACROSS, INCREMENT, Instruction, Program, Total, known, source_of
-from fallline.schema import Rule
 
-__all__ = ["Traced", "as_written", "held", "is_built_in", "leaves_increment", "trace"]
+__all__ = ["Traced", "as_written", "held", "leaves_increment", "trace", "turns"]
 
 
 class Traced(NamedTuple):
@@ -36,17 +36,12 @@ def trace(chain: Sequence[Traced], into: str) -> Program:
     something else each time it is called.
     """
     program = _once(chain, into)
-    if not all(is_built_in(link.rule) for link in chain) and repr(_once(chain, into)) != repr(program):
+    if not all(link.rule.built_in for link in chain) and repr(_once(chain, into)) != repr(program):
         titles = [link.rule.title for link in chain if repr(as_written(link.rule)) != repr(as_written(link.rule))]
         raise FormulaError(f"In {', '.join(titles)}: the formula says something else each time it is called. It is "
                            "traced, not called at every step, so a random number, a counter or a clock in it would "
                            "stand still: what changes by step is a function of t, or a schedule.")
     return program
-
-
-def is_built_in(rule: Rule) -> bool:
-    """Whether a rule is fallline's own, of which the name says all."""
-    return getattr(rules, rule.name, None) is rule
 
 
 def _once(chain: Sequence[Traced], into: str) -> Program:
@@ -96,6 +91,14 @@ def leaves_increment(rule: Rule) -> bool:
     program = as_written(rule)
     increment = dict(program.outputs)[INCREMENT]
     return program.inputs[increment : increment + 1] == ("g",)
+
+
+def turns(rule: Rule) -> bool:
+    """Whether a modifier of the gradient returns it with its sign reversed, so that the chain climbs."""
+    if rule.kind != "before":
+        return False
+    program = as_written(rule)
+    return program.inputs == ("g",) and program.code == (Instruction("neg", (0,)),) and not rule.slots
 
 
 def _given() -> dict[str, Symbol]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline.ieee import power
-from fallline.ops import exp, log
+from fallline._formula.ieee import power
+from fallline._formula.words import exp, log
 
 __all__ = ["ACROSS", "INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "known", "source_of"]
 
@@ -22,7 +22,7 @@ ACROSS = "trees"  # what a total is over that a chain around several makes: the 
 
 class Total(NamedTuple):
     """A sum that a reading program makes of one of its values: "sum" of the values or "squares" of them, these also
-    scaled "high" and "low" (see `ops.SCALES`), over a "leaf" or the "tree" or ACROSS the trees of several chains.
+    scaled "high" and "low" (see `words.SCALES`), over a "leaf" or the "tree" or ACROSS the trees of several chains.
     `name` is what programs call it."""
 
     name: str
