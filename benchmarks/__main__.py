@@ -12,8 +12,8 @@ from benchmarks import chains, contenders, plot, process, rules, threads
 from benchmarks.measure import Measured, Timings, alternate
 from benchmarks.page import page
 from benchmarks.sizes import ONE, SIZES, count
+from fallline._engines.threads import num_threads
 from fallline.optimizers import TEN
-from fallline.threads import num_threads
 
 SMALLEST = count(next(iter(ONE.values())))
 CROWDED = 5 * 10**7  # coordinates from which not all contenders are held in memory at once

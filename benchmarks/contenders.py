@@ -17,12 +17,13 @@ import numpy as np
 import fallline as fl
 from benchmarks.sizes import Shapes
 from fallline._arrays.memory import address
+from fallline._engines.cpu.engine import native_kernel
+from fallline._engines.cpu.pool import WORTH_SHARING, perform
+from fallline._engines.cpu.work import Job
+from fallline._engines.llvm.finite import finite_check
+from fallline._engines.llvm.layout import CONSTANTS, EXTRA
+from fallline._engines.threads import num_threads
 from fallline._formula.program import Instruction, Program
-from fallline.engines.jobs import CONSTANTS, EXTRA, finite_check
-from fallline.engines.native import native_kernel
-from fallline.engines.pool import WORTH_SHARING, perform
-from fallline.engines.work import Job
-from fallline.threads import num_threads
 
 __all__ = ["CONTENDERS", "LIMIT", "NEEDS", "OURS", "adam", "built", "limit", "missing", "ours", "peer"]
 

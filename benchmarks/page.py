@@ -16,7 +16,7 @@ from benchmarks.process import AGAIN, COMPILED
 from benchmarks.rules import CHECKED, STEP
 from benchmarks.sizes import SIZES, count
 from benchmarks.threads import ALONE, SHARED, worth_sharing
-from fallline.threads import num_threads
+from fallline._engines.threads import num_threads
 
 __all__ = ["page"]
 
@@ -118,7 +118,7 @@ def _threads(m: Measured) -> list[str]:
     return [
         "## Threads", "",
         f"Microseconds per step of one array, by one thread and shared among {num_threads()}, in turns.",
-        f"Fallline shares steps of {worth_sharing():,} coordinates or more (`fallline.engines.pool.WORTH_SHARING`):",
+        f"Fallline shares steps of {worth_sharing():,} coordinates or more (`fallline._engines.cpu.pool`):",
         "that threshold comes from this table, for which it was switched off. Steps follow each other, so the other",
         "threads are still awake.", "",
         *_table(["coordinates", ALONE, SHARED, "times as fast"], rows),

@@ -10,7 +10,7 @@ from typing import Any
 import fallline as fl
 from benchmarks.contenders import adam, ours
 from benchmarks.measure import Timings, alternate
-from fallline.threads import num_threads
+from fallline._engines.threads import num_threads
 
 __all__ = ["ALONE", "SHARED", "THREADED", "scaling", "worth_sharing"]
 
@@ -21,7 +21,7 @@ _THRESHOLD = "WORTH_SHARING"
 
 def worth_sharing() -> int:
     """From how many coordinates on a step is shared among threads."""
-    from fallline.engines.pool import WORTH_SHARING
+    from fallline._engines.cpu.pool import WORTH_SHARING
 
     return WORTH_SHARING
 

@@ -12,8 +12,8 @@ import pytest
 import fallline as fl
 from conftest import need
 from fallline._arrays.memory import address
-from fallline.engines.compiler import Compiler
-from fallline.engines.stored import conversions
+from fallline._engines.llvm.compiler import Compiler
+from fallline._engines.llvm.numbers import conversions
 from support import (
     HALVES,
     build,
@@ -118,7 +118,7 @@ def test_the_short_way_the_long_way_and_the_reference_engine_give_the_same_bits(
             g = {"a": some(10 + k, dtype), "b": some(30 + k, dtype, 7)}
             with monkeypatch.context() as patched:
                 if way == "long":
-                    patched.setattr("fallline.engines.call.readable", lambda: False)
+                    patched.setattr("fallline._engines.cpu.guard.readable", lambda: False)
                 elif way == "short" and k >= 3:
                     patched.setattr("fallline.optimizer.HostCall", long_way)
                 opt.step(w, g)

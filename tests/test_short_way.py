@@ -416,7 +416,7 @@ def test_arrays_that_were_pickled_take_the_short_way(pickled, call, dtype, monke
 
 
 def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(monkeypatch):
-    monkeypatch.setattr("fallline.engines.call.readable", lambda: False)
+    monkeypatch.setattr("fallline._engines.cpu.guard.readable", lambda: False)
     opt, w = fl.SGD(1.0), np.zeros(3)
     for _ in range(5):
         opt.step(w, np.ones(3))

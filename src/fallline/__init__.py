@@ -12,6 +12,7 @@ True
 from typing import TYPE_CHECKING, Any
 
 from fallline import ops, rules
+from fallline._engines.threads import set_num_threads
 from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline._formula.settings import by_path
 from fallline._formula.words import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
@@ -59,7 +60,6 @@ from fallline.optimizers import (
 )
 from fallline.partition import mask, partition
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
-from fallline.threads import set_num_threads
 
 __all__ = [
     "LAMB",

@@ -25,15 +25,16 @@ from fallline._arrays.leaves import (
 )
 from fallline._arrays.memory import arena, byte_range, places
 from fallline._arrays.trees import Treedef, flatten, paths
+from fallline._engines.host import host_engine
+from fallline._engines.options import Options
+from fallline._engines.rows import Kernel
 from fallline._formula import words
 from fallline._formula.chain import Chain
 from fallline._formula.program import Program
 from fallline._formula.settings import resolve
 from fallline._messages.values import brief
-from fallline.engines import Kernel, host_engine
+from fallline._step.turn import Turn
 from fallline.numbers import Numbers
-from fallline.options import Options
-from fallline.threads import Turn
 
 __all__ = ["Bound", "leaves_of"]
 
@@ -380,7 +381,7 @@ class Bound:
         """Whether there is a short way at all: native engine, objects in memory as expected."""
         if self.host.name != "native" or not self.shapes:
             return False
-        from fallline.engines.call import readable  # which needs llvmlite
+        from fallline._engines.cpu.guard import readable  # which needs llvmlite
 
         return readable()
 
@@ -398,7 +399,7 @@ class Bound:
 
     def _faststep(self, program: Program, arrays: Any) -> Any:
         """The short way; None if settings differ by coordinate, or for what is rare."""
-        from fallline.engines.scalars import exact
+        from fallline._engines.llvm.scalars import exact
         from fallline.faststep import FastStep, Group, Leaves
 
         renewed, numbers = dict(program.numbers), {*self.numbers.tree, *self.numbers.leaf}

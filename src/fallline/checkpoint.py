@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fallline import rules as built_in
+from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._formula.rule import Link, Rule
 from fallline._messages.values import brief
@@ -15,7 +16,6 @@ from fallline.errors import CheckpointError
 from fallline.fingerprint import BUILT_IN, fingerprint
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS
-from fallline.options import Options
 from fallline.partition import Mask, Partition
 from fallline.parts import Chains
 from fallline.statedict import checked, names_function, shown

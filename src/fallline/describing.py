@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from fallline._arrays.sealed import ReadOnly
+from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._formula.rule import Rule
-from fallline.options import Options
 
 __all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "signature_of"]
 

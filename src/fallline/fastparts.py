@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fallline._arrays.memory import address
+from fallline._engines.llvm.sums import halve
 from fallline.divided import Divided
-from fallline.engines.reading import halve
 from fallline.faststep import FastStep
 
 __all__ = ["Ready", "go", "ready"]

@@ -10,16 +10,17 @@ import numpy as np
 from fallline._arrays.dtypes import real
 from fallline._arrays.memory import address
 from fallline._arrays.trees import Treedef
+from fallline._engines.blocks import block_count
+from fallline._engines.cpu.engine import native_kernel
+from fallline._engines.cpu.guard import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
+from fallline._engines.cpu.pool import perform
+from fallline._engines.cpu.work import Job
+from fallline._engines.llvm.finite import finite_check
+from fallline._engines.llvm.layout import CONSTANTS, EXTRA, JOB, LAYOUT, STRIDES
+from fallline._engines.llvm.scalars import native_scalars
+from fallline._engines.llvm.strided import Strided, strided_kernel
+from fallline._engines.llvm.text import CHUNK
 from fallline._formula.program import INCREMENT, Program
-from fallline.engines.blocks import block_count
-from fallline.engines.call import ALIGNED, COMPARE, CONTIGUOUS, GROUP, PLAN, TAKE, WRITEABLE, bound_call
-from fallline.engines.ir import CHUNK
-from fallline.engines.jobs import CONSTANTS, EXTRA, JOB, LAYOUT, STRIDES, finite_check
-from fallline.engines.native import native_kernel
-from fallline.engines.pool import perform
-from fallline.engines.scalars import native_scalars
-from fallline.engines.strided import Strided, strided_kernel
-from fallline.engines.work import Job
 from fallline.numbers import Numbers
 
 __all__ = ["Arrays", "Group", "Leaves", "Pass", "Shared"]

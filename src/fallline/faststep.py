@@ -17,9 +17,9 @@ import numpy as np
 from fallline._arrays.dtypes import real
 from fallline._arrays.leaves import is_tensor, mark_changed, view
 from fallline._arrays.memory import address, byte_range
+from fallline._engines.arithmetic import pinned
+from fallline._engines.llvm.sums import totals
 from fallline._formula.program import ACROSS, INCREMENT, Program, known
-from fallline.arithmetic import pinned
-from fallline.engines.reading import totals
 from fallline.fastpass import Arrays, Group, Leaves, Look, Pass, Shared
 from fallline.numbers import Numbers
 

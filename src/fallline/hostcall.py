@@ -20,10 +20,10 @@ from fallline._arrays.leaves import (
     view,
 )
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
+from fallline._engines.threads import num_threads
 from fallline._formula.program import INCREMENT, Program
 from fallline.bound import Bound
 from fallline.hoststep import Leaf, detach, is_strided, read, run
-from fallline.threads import num_threads
 
 __all__ = ["HostCall"]
 

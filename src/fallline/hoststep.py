@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline._arrays.memory import address, byte_range, is_direct, overlapping
+from fallline._engines.blocks import BLOCK, block_count, halved
+from fallline._engines.host import HostEngine
+from fallline._engines.rows import Kernel, Row
 from fallline._formula.program import Program
-from fallline.engines import HostEngine, Kernel, Row
-from fallline.engines.blocks import BLOCK, block_count, halved
 
 __all__ = ["Leaf", "detach", "is_strided", "run"]
 

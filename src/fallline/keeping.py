@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fallline._engines.options import Options
 from fallline._formula.chain import Chain
+from fallline._step.turn import Turn
 from fallline.bound import Bound
 from fallline.errors import TornOptimizer
-from fallline.options import Options
 from fallline.statedict import Known, Loaded, carry, check_fits, checked, known_of, plain, put, record
-from fallline.threads import Turn
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
     from fallline.saved import Contents

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fallline._engines.blocks import halved
 from fallline._formula.program import Total, known
-from fallline.engines.blocks import halved
 
 __all__ = ["Numbers", "totals_of"]
 

@@ -15,12 +15,14 @@ import numpy as np
 from fallline import rules
 from fallline._arrays.trees import copy as copied
 from fallline._arrays.trees import holds_none
+from fallline._engines.arithmetic import pinned
+from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import looks_like_parameters, owned, renewed
 from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
-from fallline.arithmetic import pinned
+from fallline._step.turn import Turn
 from fallline.bound import Bound
 from fallline.damping import warn_if_damped
 from fallline.describing import Slots, docstring_of, signature_of
@@ -28,12 +30,10 @@ from fallline.eagercall import EagerCall
 from fallline.errors import FormulaError, NonFiniteGradient
 from fallline.hostcall import HostCall
 from fallline.numbers import totals_of
-from fallline.options import Options
 from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.rules import average
 from fallline.settable import Settable
 from fallline.statedict import Known, fill
-from fallline.threads import Turn
 from fallline.wholecall import WholeCall
 
 __all__ = ["Optimizer", "accumulate", "chain"]

@@ -10,21 +10,21 @@ import numpy as np
 
 from fallline._arrays.trees import copy as copied
 from fallline._arrays.trees import flatten, paths
+from fallline._engines.options import Options
 from fallline._formula.chain import written
 from fallline._formula.rule import Link, Rule
 from fallline._formula.trace import as_written
 from fallline._messages.values import brief, shown
+from fallline._step.turn import Turn
 from fallline.describing import PartsByName, Slots, SlotsOfParts
 from fallline.divided import Divided
 from fallline.errors import BusyOptimizer, FormulaError
 from fallline.optimizer import Optimizer
-from fallline.options import Options
 from fallline.partof import Part, PartsTurn, modifier
 from fallline.parts import Chains, checked_label, names_of
 from fallline.points import keeps_none, loaded_averages, point_at
 from fallline.rules import average
 from fallline.stepparts import SteppedParts
-from fallline.threads import Turn
 
 __all__ = ["Mask", "Partition", "mask", "partition"]
 

@@ -8,9 +8,9 @@ from typing import Any
 from fallline._formula.chain import Chain, as_link
 from fallline._formula.rule import Link
 from fallline._messages.values import brief
+from fallline._step.turn import Turn
 from fallline.errors import BusyOptimizer, FormulaError
 from fallline.optimizer import Optimizer
-from fallline.threads import Turn
 
 __all__ = ["Part", "PartsTurn", "modifier"]
 

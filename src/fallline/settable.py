@@ -7,10 +7,10 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from fallline._arrays.sealed import sealed
+from fallline._engines.options import Options
 from fallline._formula.settings import check
 from fallline._messages.values import shown
 from fallline.keeping import Keeping
-from fallline.options import Options
 
 __all__ = ["Settable"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.memory import places
+from fallline._engines.arithmetic import pinned
+from fallline._engines.blocks import halved
 from fallline._formula.program import ACROSS
-from fallline.arithmetic import pinned
 from fallline.damping import warn_if_damped
 from fallline.divided import Divided
-from fallline.engines.blocks import halved
 from fallline.hostcall import HostCall
 from fallline.keptparts import KeptParts
 from fallline.numbers import totals_of

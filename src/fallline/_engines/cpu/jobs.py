@@ -12,33 +12,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-from fallline.engines.compiler import compiled, on_x86
-from fallline.engines.ir import chunk, fields
-from fallline.engines.stored import STORED, Stored
+from fallline._engines.llvm.compiler import compiled, on_x86
+from fallline._engines.llvm.layout import ABSENT, JOB, POOL
+from fallline._engines.llvm.text import fields
 
-__all__ = ["ABSENT", "CONSTANTS", "EXTRA", "JOB", "LAYOUT", "POOL", "STRIDES", "Functions", "finite_check",
-           "functions"]
+__all__ = ["Functions", "functions"]
 
-EXTRA = 3  # columns of a table that hold no array's address: the length, and behind the addresses CONSTANTS and LAYOUT
-CONSTANTS, LAYOUT = -2, -1
-STRIDES = 2  # where in a layout the addresses of strides begin (see `strided`)
-
-JOB = {name: place for place, name in enumerate(
-    ("kernels", "checks", "table", "leaf_of", "offset_of", "packets", "n_packets", "width", "column", "next", "bad",
-     "count", "missed", "n", "numbers", "fresh", "n_numbers"))}
-"""Of each packet, the share that a thread takes at a time, its kernel and its finite check (0: none at all); the table
-(a row per leaf: its length, or ABSENT if it has no gradient, addresses, that of the constants, that of the layout if an
-array is strided); of each chunk its leaf and its offset; the first chunk of each packet, and their number; the table's
-width and the gradient's column; the next packet to take; whether a number is not finite; where to count that all
-packets were stepped (0: nowhere), and how often each leaf was absent (0: none is); the number of leaves; the numbers
-(float64) that are to be replaced then by fresh ones, these, and how many they are."""
-
-ABSENT = -1
 PATIENCE = 64  # turns of a waiting loop between giving way: on a busy machine the other may need this processor
-
-POOL = {name: 8 * place for place, name in enumerate(("epoch", "job", "phase", "open", "active", "limit", "busy"))}
-"""Each field on a cache line of its own: how many shares were offered; the job; 0 to check or 1 to step; whether the
-share is still to be had; how many threads are at it; how many workers may be; whether a job is being conducted."""
 
 
 class Functions(NamedTuple):
@@ -60,87 +40,6 @@ def functions() -> Functions:
     return Functions(alone, release(number, pointer)(alone), release(number, pointer, pointer, number)(conduct),
                      release(number, pointer, number, number, number)(attend),
                      ctypes.PYFUNCTYPE(number, pointer)(epoch))
-
-
-@cache
-def finite_check(name: str) -> int:
-    """The address of the check of gradients of a dtype, by its name, for a job."""
-    return compiled(_finite(STORED[name]), "finite", passes=0)[0]
-
-
-def _finite(kind: Stored) -> str:
-    """Whether a gradient has an entry that is not finite: as integers, these are the magnitudes from infinity's on."""
-    whole, size, infinity, magnitude = kind.whole, kind.size, kind.infinity, kind.magnitude
-    # vectors written out, of 64 bytes: cut to what the processor has without the optimiser, which takes longer to start
-    lanes = 64 // size
-    vector = f"<{lanes} x {whole}>"
-    mask = f"<{', '.join([f'{whole} {magnitude}'] * lanes)}>"
-    return f"""
-declare {vector} @llvm.umax.v{lanes}{whole}({vector}, {vector})
-declare {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector})
-declare {whole} @llvm.umax.{whole}({whole}, {whole})
-define internal {whole} @largest(ptr noalias %g, i64 %n) noinline {{
-entry:
-  %whole = and i64 %n, {-lanes}
-  %some = icmp sgt i64 %whole, 0
-  br i1 %some, label %wide, label %rest
-wide:
-  %k = phi i64 [ 0, %entry ], [ %next, %wide ]
-  %m = phi {vector} [ zeroinitializer, %entry ], [ %larger, %wide ]
-  %p = getelementptr inbounds {whole}, ptr %g, i64 %k
-  %v = load {vector}, ptr %p, align {size}
-  %a = and {vector} %v, {mask}
-  %larger = call {vector} @llvm.umax.v{lanes}{whole}({vector} %m, {vector} %a)
-  %next = add nuw nsw i64 %k, {lanes}
-  %more = icmp slt i64 %next, %whole
-  br i1 %more, label %wide, label %folded
-folded:
-  %fold = call {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector} %larger)
-  br label %rest
-rest:
-  %start = phi i64 [ 0, %entry ], [ %whole, %folded ]
-  %m0 = phi {whole} [ 0, %entry ], [ %fold, %folded ]
-  br label %loop
-loop:
-  %j = phi i64 [ %start, %rest ], [ %j1, %one ]
-  %mj = phi {whole} [ %m0, %rest ], [ %larger1, %one ]
-  %left = icmp slt i64 %j, %n
-  br i1 %left, label %one, label %end
-one:
-  %p1 = getelementptr inbounds {whole}, ptr %g, i64 %j
-  %v1 = load {whole}, ptr %p1, align {size}
-  %a1 = and {whole} %v1, {magnitude}
-  %larger1 = call {whole} @llvm.umax.{whole}({whole} %mj, {whole} %a1)
-  %j1 = add i64 %j, 1
-  br label %loop
-end:
-  ret {whole} %mj
-}}
-define i64 @finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
-entry:
-  %some = icmp slt i64 %first, %last
-  br i1 %some, label %loop, label %good
-loop:
-  %c = phi i64 [ %first, %entry ], [ %next, %after ]
-  {chunk("%width")}
-  %pg = getelementptr inbounds i64, ptr %row, i64 %column
-  %start = load ptr, ptr %pg
-  %g = getelementptr inbounds {whole}, ptr %start, i64 %offset
-  %any = icmp sgt i64 %n, 0
-  br i1 %any, label %look, label %after
-look:
-  %m = call {whole} @largest(ptr %g, i64 %n)
-  %bad = icmp uge {whole} %m, {infinity}
-  br i1 %bad, label %found, label %after
-after:
-  %next = add i64 %c, 1
-  %more = icmp slt i64 %next, %last
-  br i1 %more, label %loop, label %good
-found:
-  ret i64 1
-good:
-  ret i64 0
-}}"""
 
 
 def _yield_at() -> int:

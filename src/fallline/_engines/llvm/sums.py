@@ -12,13 +12,13 @@ from functools import cache
 
 import numpy as np
 
+from fallline._engines.blocks import BLOCK, LANES
+from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.layout import STRIDES
+from fallline._engines.llvm.numbers import FLOATS, Stored
+from fallline._engines.llvm.text import field, in_parts, literal
 from fallline._formula.program import Program
 from fallline._formula.words import SCALES
-from fallline.engines.blocks import BLOCK, LANES
-from fallline.engines.compiler import compiled
-from fallline.engines.ir import field, in_parts, literal
-from fallline.engines.jobs import STRIDES
-from fallline.engines.stored import FLOATS, Stored
 
 __all__ = ["buffered", "halve", "reading_part", "sum_functions", "totals"]
 

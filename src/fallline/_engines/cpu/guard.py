@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.memory import address
-from fallline.engines.compiler import compiled
-from fallline.engines.ir import field, fields
-from fallline.engines.jobs import ABSENT, EXTRA, STRIDES, functions
-from fallline.engines.scalars import LAST
+from fallline._engines.cpu.jobs import functions
+from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.layout import ABSENT, EXTRA, STRIDES
+from fallline._engines.llvm.scalars import LAST
+from fallline._engines.llvm.text import field, fields
 
 __all__ = ["ALIGNED", "COMPARE", "CONTIGUOUS", "EXPECTED", "GROUP", "PLAN", "TAKE", "WRITEABLE", "bound_call",
            "readable"]

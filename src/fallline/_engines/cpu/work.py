@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fallline._arrays.memory import address
-from fallline.engines.ir import CHUNK
-from fallline.engines.jobs import JOB
+from fallline._engines.llvm.layout import JOB
+from fallline._engines.llvm.text import CHUNK
 
 __all__ = ["Job"]
 

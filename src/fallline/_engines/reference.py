@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import computed
+from fallline._engines.blocks import BLOCK, block_count, block_sums
+from fallline._engines.rows import Kernel, Row
 from fallline._formula.program import Program
-from fallline.engines.blocks import BLOCK, block_count, block_sums
-from fallline.engines.rows import Kernel, Row
 
 __all__ = ["all_finite", "reference_kernel", "reference_run"]
 

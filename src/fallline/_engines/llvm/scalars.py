@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
+from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.text import literal, pinned
 from fallline._formula.program import Instruction, Program
-from fallline.engines.compiler import compiled
-from fallline.engines.ir import literal, pinned
 
 __all__ = ["LAST", "exact", "native_scalars"]
 

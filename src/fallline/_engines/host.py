@@ -1,4 +1,4 @@
-"""Ways to run a traced program: reference (NumPy), native (LLVM), eager (arrays of other libraries)."""
+"""Which engine runs programs on arrays in host memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fallline.engines.rows import Kernel, Row
+from fallline._engines.rows import Kernel, Row
 
-__all__ = ["ENGINES", "Kernel", "Row", "host_engine"]
+__all__ = ["ENGINES", "HostEngine", "host_engine"]
 
 ENGINES = ("auto", "reference", "native", "eager")
 
@@ -33,12 +33,12 @@ def host_engine(wanted: str) -> HostEngine:
     Raises ImportError if "native" is asked for by name and llvmlite cannot be imported.
     """
     if wanted == "reference":
-        from fallline.engines.reference import all_finite, reference_kernel, reference_run
+        from fallline._engines.reference import all_finite, reference_kernel, reference_run
 
         return HostEngine("reference", "asked for", reference_kernel, reference_run, all_finite)
     missing = _native_missing()
     if not missing:
-        from fallline.engines.native import native_all_finite, native_kernel, native_run
+        from fallline._engines.cpu.engine import native_all_finite, native_kernel, native_run
 
         why = "asked for" if wanted == "native" else "arrays in host memory"
         return HostEngine("native", why, native_kernel, native_run, native_all_finite)
@@ -52,7 +52,7 @@ def host_engine(wanted: str) -> HostEngine:
 def _native_missing() -> str:
     """Why the native engine cannot be had; empty if it can."""
     try:
-        import fallline.engines.native  # noqa: F401
+        import fallline._engines.cpu.engine  # noqa: F401
     except Exception as error:  # llvmlite raises OSError or RuntimeError where its library does not load
         return f"{type(error).__name__}: {error}"
     return ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from fallline.engines import ENGINES
-from fallline.threads import check_threads
+from fallline._engines.host import ENGINES
+from fallline._engines.threads import check_threads
 
 __all__ = ["Options"]
 

@@ -15,8 +15,9 @@ from queue import SimpleQueue
 import numpy as np
 
 from fallline._arrays.memory import address
-from fallline.engines.jobs import POOL, functions
-from fallline.threads import num_threads
+from fallline._engines.cpu.jobs import functions
+from fallline._engines.llvm.layout import POOL
+from fallline._engines.threads import num_threads
 
 __all__ = ["perform"]
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline._arrays.dtypes import computed
+from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.kernel import inner_loop, outer_loop, reading_values
+from fallline._engines.llvm.layout import EXTRA, STRIDES
+from fallline._engines.llvm.numbers import STORED, Stored
+from fallline._engines.llvm.sums import reading_part
+from fallline._engines.llvm.text import chunk, field, in_parts
 from fallline._formula.program import OUTSIDE, Program
-from fallline.engines.compiler import compiled
-from fallline.engines.ir import chunk, field, in_parts
-from fallline.engines.jobs import EXTRA, STRIDES
-from fallline.engines.native import inner_loop, outer_loop, reading_values
-from fallline.engines.reading import reading_part
-from fallline.engines.stored import STORED, Stored
 
 __all__ = ["Strided", "strided_kernel"]
 

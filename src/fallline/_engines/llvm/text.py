@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from fallline.engines.compiler import on_x86
+from fallline._engines.llvm.compiler import on_x86
 
 __all__ = ["CHUNK", "chunk", "field", "fields", "in_parts", "literal", "pinned"]
 
