@@ -18,10 +18,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["fallline"]):
+    import fallline._state.checkpoint
+    import fallline._state.file  # noqa: F401
+    import fallline._state.state_dict
     import fallline.checkpoint
-    import fallline.saved
-    import fallline.statedict
-    import fallline.tensorfile  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fuzz_checkpoints import outcome, seeds

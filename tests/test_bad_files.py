@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from conftest import need
-from fallline.tensorfile import read as read_file
-from fallline.tensorfile import write as write_file
+from fallline._state.file import read as read_file
+from fallline._state.file import write as write_file
 from support import halving
 from test_checkpoint import DATA, signed_average_1
 

@@ -22,8 +22,8 @@ import pytest
 
 import fallline as fl
 from conftest import need
-from fallline.saved import load as read_contents
-from fallline.tensorfile import DTYPES
+from fallline._state.checkpoint import load as read_contents
+from fallline._state.file import DTYPES
 from support import (
     RECIPES,
     a_tree,

@@ -13,7 +13,7 @@ import pytest
 import fallline as fl
 from conftest import need
 from fallline._arrays.trees import flatten, paths
-from fallline.fingerprint import described, fingerprint
+from fallline._state.fingerprint import described, fingerprint
 from support import (
     COUPLED,
     RECIPES,

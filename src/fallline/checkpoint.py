@@ -12,16 +12,16 @@ from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._formula.rule import Link, Rule
 from fallline._messages.values import brief
+from fallline._state.fingerprint import BUILT_IN, fingerprint
+from fallline._state.state_dict import checked, names_function, shown
 from fallline.errors import CheckpointError
-from fallline.fingerprint import BUILT_IN, fingerprint
 from fallline.optimizer import Optimizer
 from fallline.optimizers import OPTIMIZERS
 from fallline.partition import Mask, Partition
 from fallline.parts import Chains
-from fallline.statedict import checked, names_function, shown
 
 if TYPE_CHECKING:
-    from fallline.saved import Contents
+    from fallline._state.checkpoint import Contents
 
 __all__ = ["load"]
 
@@ -53,8 +53,8 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     >>> again, again.t, v
     (SGD(lr=0.1), 1, {'W': array([0.9, 0.9])})
     """
-    from fallline.saved import load as read
-    from fallline.tensorfile import guarding
+    from fallline._state.checkpoint import load as read
+    from fallline._state.file import guarding
 
     given, contents = _given(rules), read(path)
     with guarding(path):
@@ -72,7 +72,7 @@ class _Given(NamedTuple):
 
 
 def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Optimizer:
-    from fallline.tensorfile import guarding
+    from fallline._state.file import guarding
 
     with guarding(path):
         chain = _chain(path, contents.built, contents.state, given)
@@ -83,7 +83,7 @@ def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
 
 
 def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Partition:
-    from fallline.tensorfile import guarding
+    from fallline._state.file import guarding
 
     with guarding(path):
         built, state = contents.built["parts"], contents.state["parts"]

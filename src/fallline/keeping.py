@@ -10,14 +10,15 @@ import numpy as np
 
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
+from fallline._state.state_dict import Known, Loaded, check_fits, checked, plain, record
+from fallline._step.transfer import carry, known_of, put
 from fallline._step.turn import Turn
 from fallline.bound import Bound
 from fallline.errors import TornOptimizer
-from fallline.statedict import Known, Loaded, carry, check_fits, checked, known_of, plain, put, record
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
-    from fallline.saved import Contents
-    from fallline.tensorfile import Path
+    from fallline._state.checkpoint import Contents
+    from fallline._state.file import Path
 
 __all__ = ["Keeping"]
 
@@ -167,7 +168,7 @@ class Keeping:
         >>> v == w, other.t
         (True, 1)
         """
-        from fallline.saved import load as read
+        from fallline._state.checkpoint import load as read
 
         contents = read(path)
         self._take(path, contents)
@@ -175,8 +176,8 @@ class Keeping:
 
     def _save(self, path: Path, params: Any = None, arrays: Mapping[str, Any] | None = None, extra: Any = None) -> None:
         """Save; with named arrays, and data that JSON takes, of the caller's own."""
-        from fallline.saved import Contents
-        from fallline.saved import save as write
+        from fallline._state.checkpoint import Contents
+        from fallline._state.checkpoint import save as write
 
         def written() -> None:
             state = self._record()
@@ -188,7 +189,7 @@ class Keeping:
 
     def _take(self, path: Path, contents: Contents) -> None:
         """Take over the state of a file that was read (`saved.load`)."""
-        from fallline.tensorfile import guarding
+        from fallline._state.file import guarding
 
         def loaded() -> None:
             with guarding(path):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fallline._formula.settings import renewed
 from fallline._messages.values import brief
+from fallline._state.fingerprint import described
+from fallline._state.state_dict import FORMAT, Known, Loaded, check_fits, count, plain
+from fallline._step.transfer import known_of
 from fallline.divided import Divided
-from fallline.fingerprint import described
 from fallline.optimizer import Optimizer
-from fallline.statedict import FORMAT, Known, Loaded, check_fits, count, known_of, plain
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
-    from fallline.tensorfile import Path
+    from fallline._state.file import Path
 
 __all__ = ["KeptParts"]
 
@@ -105,7 +106,7 @@ class KeptParts(Optimizer):
         self._load(loaded if self._takes_now(loaded) else loaded.copied())
 
     def _divided_for(self, path: Path, params: Any) -> Divided | None:
-        from fallline.tensorfile import guarding
+        from fallline._state.file import guarding
 
         if params is None or self._bound is not None:
             return None

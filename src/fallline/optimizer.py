@@ -22,6 +22,8 @@ from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import looks_like_parameters, owned, renewed
 from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
+from fallline._state.state_dict import Known
+from fallline._step.transfer import fill
 from fallline._step.turn import Turn
 from fallline.bound import Bound
 from fallline.damping import warn_if_damped
@@ -33,7 +35,6 @@ from fallline.numbers import totals_of
 from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.rules import average
 from fallline.settable import Settable
-from fallline.statedict import Known, fill
 from fallline.wholecall import WholeCall
 
 __all__ = ["Optimizer", "accumulate", "chain"]

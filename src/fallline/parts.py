@@ -14,8 +14,8 @@ from fallline._formula.settings import renewed
 from fallline._messages.remedies import instead
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief
+from fallline._state.fingerprint import described
 from fallline.errors import FormulaError
-from fallline.fingerprint import described
 
 __all__ = ["Chains", "checked_label", "names_of"]
 

@@ -12,10 +12,10 @@ from fallline._arrays.leaves import as_number, cast, detached, dtype_named, host
 from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun
+from fallline._state.state_dict import Known
 from fallline.bound import Bound
 from fallline.errors import NotStepped
 from fallline.rules import average
-from fallline.statedict import Known
 
 __all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
 

@@ -14,11 +14,11 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name, host, is_number, like
 from fallline._judge import MOVED
+from fallline._state.checkpoint import load
+from fallline._state.file import Path, sweep
+from fallline._state.state_dict import named, shown, told
 from fallline.errors import CheckpointError
 from fallline.optimizer import Optimizer
-from fallline.saved import load
-from fallline.statedict import named, shown, told
-from fallline.tensorfile import Path, sweep
 
 __all__ = ["Record"]
 

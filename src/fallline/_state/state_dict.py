@@ -1,4 +1,4 @@
-"""What an optimizer knows as plain data, keyed by leaf path: given out, checked, and put back."""
+"""What an optimizer knows as plain data, keyed by leaf path: given out, checked, and compared."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.leaves import dtype_of, host, like
+from fallline._arrays.leaves import dtype_of, host
 from fallline._arrays.trees import flatten, paths
 from fallline._formula.chain import Chain
 from fallline._formula.settings import ByPath, check
 from fallline._messages.values import brief
-from fallline.bound import Bound
-from fallline.fingerprint import BUILT_IN, described, origins
+from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["FLOATS", "FORMAT", "Known", "Leaf", "Loaded", "carry", "check_fits", "checked", "count", "fill", "known_of",
-           "named", "names_function", "plain", "put", "record", "shown", "told"]  # fmt: skip
+__all__ = ["FLOATS", "FORMAT", "TREE", "Known", "Leaf", "Loaded", "check_fits", "check_leaves", "checked", "count",
+           "named", "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
 FORMAT = 1
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -68,15 +67,7 @@ class Loaded(NamedTuple):
 # ---- given out -------------------------------------------------------------------------------------------------------
 
 
-def known_of(bound: Bound, t: int) -> Known:
-    """What a bound chain knows, live."""
-    leaves = {path: Leaf(bound.shapes[k], bound.dtypes[k].name, t - int(bound.missed[k]))
-              for k, path in enumerate(bound.paths)}
-    return Known(leaves, {slot: dict(zip(_paths(slot, bound.chain, bound.paths), arrays))
-                          for slot, arrays in bound.slots().items()})
-
-
-def _paths(slot: str, chain: Chain, paths: Iterable[str]) -> Iterable[str]:
+def paths_of(slot: str, chain: Chain, paths: Iterable[str]) -> Iterable[str]:
     """What the state of a slot is keyed by: the paths of the leaves, or TREE if it is one number of the tree."""
     return [TREE] if chain.scopes().get(slot) == "tree" else paths
 
@@ -247,7 +238,7 @@ def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
     for slot, arrays in state.items():
         if not isinstance(arrays, Mapping):
             raise ValueError(f"The state of {slot} must be a dict by leaf path. Got {type(arrays).__name__}.")
-        _same(arrays, _paths(slot, chain, found), f"leaves of {slot}")
+        _same(arrays, paths_of(slot, chain, found), f"leaves of {slot}")
         for path, array in arrays.items():
             shape = () if slot in chain.scopes() else chain.shape(slot, found[path].shape)
             _check_array(array, shape, f"The state {slot}{' of ' * bool(path)}{path}")
@@ -286,40 +277,17 @@ def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
         raise ValueError(f"{what} must have the shape {shape}{' of the leaf' * bool(shape)}. Got {array.shape}.")
 
 
-# ---- put back --------------------------------------------------------------------------------------------------------
-
-
-def fill(bound: Bound, known: Known) -> Bound:
-    """The bound chain, new, with the state that waited for it.
-
-    Raises ValueError or TypeError, naming what does not fit, if its leaves are not those of the state.
-    """
-    t = int(bound.count[0])
-    check_fits(known, known_of(bound, t))
-    put(bound, known, bound.paths, t)
-    return bound
-
-
-def carry(bound: Bound, known: Known) -> Bound:
-    """The bound chain, new, with the state of the leaves that it shares with what was known; the others begin.
-
-    Raises ValueError if a leaf of the same path has another shape or dtype.
-    """
-    t = int(bound.count[0])
-    shared = [path for path in bound.paths if path in known.leaves]
-    _check_leaves(known, known_of(bound, t), shared)
-    put(bound, known, shared, t)
-    bound.missed[[k for k, path in enumerate(bound.paths) if path not in known.leaves]] = t
-    return bound
+# ---- compared --------------------------------------------------------------------------------------------------------
 
 
 def check_fits(known: Known, here: Known) -> None:
     """Raise ValueError or TypeError, naming what does not fit, unless a state can take the place of the one here."""
     _same(known.leaves, here.leaves, "leaves")
-    _check_leaves(known, here, here.leaves)
+    check_leaves(known, here, here.leaves)
 
 
-def _check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
+def check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
+    """The same of the leaves of these paths alone, which both have."""
     for path in paths:
         saved, own = known.leaves[path], here.leaves[path]
         if (saved.shape, saved.dtype) != (own.shape, own.dtype):
@@ -336,23 +304,3 @@ def _check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
 def _check_dtype(theirs: Any, ours: Any, what: str) -> None:
     if dtype_of(theirs) != dtype_of(ours) or not getattr(theirs.dtype, "isnative", True):
         raise TypeError(f"The state {what} must be {dtype_of(ours)}. Got {theirs.dtype}.")
-
-
-def put(bound: Bound, known: Known, paths: Iterable[str], t: int) -> None:
-    """Put the state of the leaves of these paths, which fits, into a bound chain that has completed t steps."""
-    index = {path: k for k, path in enumerate(bound.paths)}
-    places = [(slot, path, index[path]) for slot in bound.state for path in paths]
-    if bound.foreign:  # all are made before any is put in place: a device's memory may not suffice
-        new = [like(bound.state[slot][k], np.array(host(known.state[slot][path]))) for slot, path, k in places]
-        for (slot, _, k), array in zip(places, new):
-            bound.state[slot][k] = array
-    else:
-        for slot, path, k in places:
-            bound.state[slot][k][...] = known.state[slot][path]
-    for slot, numbers in bound.numbers.arrays().items():
-        of = dict(zip(_paths(slot, bound.chain, bound.paths), numbers))
-        for path in (TREE,) if slot in bound.numbers.tree else paths:
-            of[path][...] = known.state[slot][path]
-    bound.forget_missed()
-    for path in paths:
-        bound.missed[index[path]] = t - known.leaves[path].t

@@ -10,9 +10,9 @@ import numpy as np
 from fallline._arrays.leaves import kind_of
 from fallline._arrays.sealed import unsealed
 from fallline._arrays.trees import decode, encode
-from fallline.fingerprint import described
-from fallline.statedict import FLOATS, TREE
-from fallline.tensorfile import Path, guarding, read, write
+from fallline._state.file import Path, guarding, read, write
+from fallline._state.fingerprint import described
+from fallline._state.state_dict import FLOATS, TREE
 
 __all__ = ["Contents", "load", "save"]
 
