@@ -13,7 +13,7 @@ from benchmarks.measure import Measured, Timings, alternate
 from benchmarks.page import page
 from benchmarks.sizes import ONE, SIZES, count
 from fallline._engines.threads import num_threads
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
 
 SMALLEST = count(next(iter(ONE.values())))
 CROWDED = 5 * 10**7  # coordinates from which not all contenders are held in memory at once

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import Timings, spread
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
 
 __all__ = ["AGAIN", "COMPILED", "FIRST_STEP", "IMPORT", "compiling", "peak_memory", "starting"]
 

@@ -13,7 +13,7 @@ import pytest
 
 import fallline as fl
 from conftest import need
-from fallline.descend import Status
+from fallline._loops.descend import Status
 
 
 def bowl(w):

@@ -10,7 +10,7 @@ from conftest import need
 from fallline._arrays.memory import address
 from fallline._engines.llvm.scalars import LAST, native_scalars
 from fallline._engines.reference import TILE
-from fallline.hoststep import BUFFER
+from fallline._step.host_run import BUFFER
 from reference_formulas import NUMBERS
 from support import (
     COMPLEX,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.minimize import Status
+from fallline._loops.minimize import Status
 from test_minimize import START, Counted, bowl, bowl_der, steps
 
 # ---- stopping --------------------------------------------------------------------------------------------------------

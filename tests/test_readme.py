@@ -6,7 +6,7 @@ import pytest
 
 import fallline as fl
 from conftest import need
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
 from pages import ROOT, blocks, said
 
 BLOCKS = [

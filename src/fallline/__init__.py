@@ -16,20 +16,11 @@ from fallline._engines.threads import set_num_threads
 from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline._formula.settings import by_path
 from fallline._formula.words import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
+from fallline._loops.descend import descend
+from fallline._loops.minimize import minimize
 from fallline._messages.suggestions import meant_name
-from fallline.checkpoint import load
-from fallline.descend import descend
-from fallline.errors import (
-    BusyOptimizer,
-    CheckpointError,
-    FalllineError,
-    FormulaError,
-    NonFiniteGradient,
-    TornOptimizer,
-)
-from fallline.minimize import minimize
-from fallline.optimizer import Optimizer, accumulate, chain
-from fallline.optimizers import (
+from fallline._optimizer.load import load
+from fallline._optimizer.named import (
     LAMB,
     LARS,
     OPTIMIZERS,
@@ -58,7 +49,16 @@ from fallline.optimizers import (
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
-from fallline.partition import mask, partition
+from fallline._optimizer.optimizer import Optimizer, accumulate, chain
+from fallline._optimizer.partition import mask, partition
+from fallline.errors import (
+    BusyOptimizer,
+    CheckpointError,
+    FalllineError,
+    FormulaError,
+    NonFiniteGradient,
+    TornOptimizer,
+)
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
 
 __all__ = [

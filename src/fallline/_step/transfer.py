@@ -8,7 +8,7 @@ import numpy as np
 
 from fallline._arrays.leaves import host, like
 from fallline._state.state_dict import TREE, Known, Leaf, check_fits, check_leaves, paths_of
-from fallline.bound import Bound
+from fallline._step.binding import Bound
 
 __all__ = ["carry", "fill", "known_of", "put"]
 

@@ -11,8 +11,8 @@ import fallline
 from fallline import rules
 from fallline._arrays import trees
 from fallline._messages.values import brief, shown
-from fallline.optimizer import Optimizer
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
+from fallline._optimizer.optimizer import Optimizer
 from fallline.race.load import OptimizerSource, find_optimizer, placed
 from fallline.race.tuned import Tuned, chains, tuned
 

@@ -13,7 +13,7 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._arrays.dtypes import bfloat16, computed, real, reals
 from fallline._arrays.leaves import CASTABLE, as_number, dtype_of, host, is_complex, is_number, kind_of, like
-from fallline.descend import pair
+from fallline._loops.descend import pair
 
 if TYPE_CHECKING:
     from fallline.race.problem import Problem

@@ -18,7 +18,7 @@ import fallline
 from fallline._formula.rule import Rule
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
-from fallline.optimizer import Optimizer
+from fallline._optimizer.optimizer import Optimizer
 from fallline.race.digits import digits
 from fallline.race.problem import Problem
 from fallline.race.surfaces import SURFACES, near_start

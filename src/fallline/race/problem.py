@@ -10,7 +10,7 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name
-from fallline.descend import number, pair
+from fallline._loops.descend import number, pair
 from fallline.race.gradient import check_gradient
 
 __all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad", "check_gradient"]

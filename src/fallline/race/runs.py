@@ -13,7 +13,7 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import host
-from fallline.descend import Point, Status, descend
+from fallline._loops.descend import Point, Status, descend
 from fallline.race.contender import Contender, reported
 from fallline.race.grid import best_rate
 from fallline.race.load import ProblemSource, problem_at

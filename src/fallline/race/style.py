@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 from fallline._arrays.trees import flatten
 from fallline._formula.chain import Chain
 from fallline._formula.settings import ByPath
-from fallline.optimizer import Optimizer
-from fallline.partition import Partition
+from fallline._optimizer.optimizer import Optimizer
+from fallline._optimizer.partition import Partition
 from fallline.race.grid import Grid
 
 LEAST, MOST = 1e-6, 300.0  # how far the grid of rates may be extended: nothing that must be a fraction goes so far

@@ -12,7 +12,7 @@ import numpy as np
 
 from fallline._arrays.dtypes import reals
 from fallline._arrays.namespaces import namespace
-from fallline.bound import Bound
+from fallline._step.binding import Bound
 from fallline.rules import accumulate, clip_norm, clip_value, maximize
 
 __all__ = ["warn_if_damped"]
@@ -64,6 +64,6 @@ def _largest(g: Any) -> float:
 def _level() -> int:
     """The level of the first caller outside of this package, for `warnings.warn` of this module."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fallline":
         level, frame = level + 1, frame.f_back
     return level

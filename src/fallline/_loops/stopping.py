@@ -10,7 +10,7 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._formula.settings import holds_function
-from fallline.optimizer import Optimizer
+from fallline._optimizer.optimizer import Optimizer
 
 __all__ = ["DOWNHILL", "UPHILL", "Judge", "Status", "as_array", "climbs"]
 

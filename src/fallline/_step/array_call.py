@@ -27,7 +27,7 @@ from fallline._arrays.memory import check_disjoint
 from fallline._arrays.namespaces import namespace
 from fallline._engines.array_api import reduced, run_eagerly
 from fallline._formula.program import INCREMENT, Program
-from fallline.bound import Bound
+from fallline._step.binding import Bound
 
 __all__ = ["EagerCall"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import host
+from fallline._loops.descend import number
+from fallline._loops.scipy_options import Box
 from fallline._messages.remedies import as_array, is_masked
-from fallline._scipy import Box
-from fallline.descend import number
 
 __all__ = ["Differences", "Joint", "Objective", "Separate", "objective"]
 

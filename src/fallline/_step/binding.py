@@ -33,8 +33,8 @@ from fallline._formula.chain import Chain
 from fallline._formula.program import Program
 from fallline._formula.settings import resolve
 from fallline._messages.values import brief
+from fallline._step.numbers import Numbers
 from fallline._step.turn import Turn
-from fallline.numbers import Numbers
 
 __all__ = ["Bound", "leaves_of"]
 
@@ -388,7 +388,7 @@ class Bound:
     def prepare(self, way: str, program: Program, xs: Sequence[Any], outs: Sequence[Any], strided: Sequence[bool],
                 tensors: bool, beside: Sequence[tuple[int, int]]) -> None:
         """Prepare the short way of a program for parameters and outputs that lie there (see `faststep.Arrays`)."""
-        from fallline.faststep import Arrays  # which needs llvmlite
+        from fallline._step.fast_step import Arrays  # which needs llvmlite
 
         arrays = Arrays(self.state, xs, outs, strided, tensors, beside)
         if way not in self.fast or not self.fast[way].matches(arrays):
@@ -400,7 +400,7 @@ class Bound:
     def _faststep(self, program: Program, arrays: Any) -> Any:
         """The short way; None if settings differ by coordinate, or for what is rare."""
         from fallline._engines.llvm.scalars import exact
-        from fallline.faststep import FastStep, Group, Leaves
+        from fallline._step.fast_step import FastStep, Group, Leaves
 
         renewed, numbers = dict(program.numbers), {*self.numbers.tree, *self.numbers.leaf}
         if renewed.keys() != numbers or (numbers and not exact(program.steps)) or "g" not in program.inputs:

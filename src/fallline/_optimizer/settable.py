@@ -10,7 +10,7 @@ from fallline._arrays.sealed import sealed
 from fallline._engines.options import Options
 from fallline._formula.settings import check
 from fallline._messages.values import shown
-from fallline.keeping import Keeping
+from fallline._optimizer.keeping import Keeping
 
 __all__ = ["Settable"]
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from fallline._arrays.memory import address
 from fallline._engines.llvm.sums import halve
-from fallline.divided import Divided
-from fallline.faststep import FastStep
+from fallline._step.divided import Divided
+from fallline._step.fast_step import FastStep
 
 __all__ = ["Ready", "go", "ready"]
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name, host, is_number, like
-from fallline._judge import MOVED
+from fallline._loops.stopping import MOVED
+from fallline._optimizer.optimizer import Optimizer
 from fallline._state.checkpoint import load
 from fallline._state.file import Path, sweep
 from fallline._state.state_dict import named, shown, told
 from fallline.errors import CheckpointError
-from fallline.optimizer import Optimizer
 
 __all__ = ["Record"]
 

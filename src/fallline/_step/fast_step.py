@@ -20,8 +20,8 @@ from fallline._arrays.memory import address, byte_range
 from fallline._engines.arithmetic import pinned
 from fallline._engines.llvm.sums import totals
 from fallline._formula.program import ACROSS, INCREMENT, Program, known
-from fallline.fastpass import Arrays, Group, Leaves, Look, Pass, Shared
-from fallline.numbers import Numbers
+from fallline._step.fast_pass import Arrays, Group, Leaves, Look, Pass, Shared
+from fallline._step.numbers import Numbers
 
 __all__ = ["Arrays", "FastStep", "Group", "Leaves"]
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._formula.rule import Link, Rule
-from fallline._judge import climbs
+from fallline._loops.descend import Point, Walk, remedy, stops
+from fallline._loops.objective import Objective, objective
+from fallline._loops.scipy_options import Box, Options, box_of, clip, held, largest, projected, start
+from fallline._loops.stopping import climbs
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
-from fallline._objective import Objective, objective
-from fallline._scipy import Box, Options, box_of, clip, held, largest, projected, start
-from fallline.descend import Point, Walk, remedy, stops
-from fallline.optimizer import Optimizer
-from fallline.optimizers import OPTIMIZERS, Adam
+from fallline._optimizer.named import OPTIMIZERS, Adam
+from fallline._optimizer.optimizer import Optimizer
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -22,20 +22,20 @@ from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import looks_like_parameters, owned, renewed
 from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
+from fallline._optimizer.damping import warn_if_damped
+from fallline._optimizer.describing import Slots, docstring_of, signature_of
+from fallline._optimizer.points import averages, keeps_none, loaded_averages, point_at
+from fallline._optimizer.settable import Settable
 from fallline._state.state_dict import Known
+from fallline._step.array_call import EagerCall
+from fallline._step.binding import Bound
+from fallline._step.host_call import HostCall
+from fallline._step.numbers import totals_of
 from fallline._step.transfer import fill
 from fallline._step.turn import Turn
-from fallline.bound import Bound
-from fallline.damping import warn_if_damped
-from fallline.describing import Slots, docstring_of, signature_of
-from fallline.eagercall import EagerCall
+from fallline._step.whole_call import WholeCall
 from fallline.errors import FormulaError, NonFiniteGradient
-from fallline.hostcall import HostCall
-from fallline.numbers import totals_of
-from fallline.points import averages, keeps_none, loaded_averages, point_at
 from fallline.rules import average
-from fallline.settable import Settable
-from fallline.wholecall import WholeCall
 
 __all__ = ["Optimizer", "accumulate", "chain"]
 

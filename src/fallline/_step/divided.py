@@ -12,8 +12,8 @@ from fallline._arrays.leaves import as_number, detached, filled_like, is_number,
 from fallline._arrays.memory import address, byte_range, check_disjoint
 from fallline._arrays.trees import Treedef, copy
 from fallline._messages.values import brief
-from fallline.bound import Bound, leaves_of
-from fallline.hoststep import detach
+from fallline._step.binding import Bound, leaves_of
+from fallline._step.host_run import detach
 
 __all__ = ["Divided"]
 

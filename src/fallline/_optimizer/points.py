@@ -13,7 +13,7 @@ from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun
 from fallline._state.state_dict import Known
-from fallline.bound import Bound
+from fallline._step.binding import Bound
 from fallline.errors import NotStepped
 from fallline.rules import average
 

@@ -11,11 +11,11 @@ from fallline._arrays.leaves import view
 from fallline._formula import words
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Rule
-from fallline.bound import Bound
+from fallline._step.binding import Bound
+from fallline._step.host_call import HostCall
+from fallline._step.host_run import run
+from fallline._step.numbers import totals_of
 from fallline.errors import FormulaError
-from fallline.hostcall import HostCall
-from fallline.hoststep import run
-from fallline.numbers import totals_of
 
 __all__ = ["WholeCall"]
 

@@ -21,7 +21,7 @@ from fallline._engines.llvm.scalars import native_scalars
 from fallline._engines.llvm.strided import Strided, strided_kernel
 from fallline._engines.llvm.text import CHUNK
 from fallline._formula.program import INCREMENT, Program
-from fallline.numbers import Numbers
+from fallline._step.numbers import Numbers
 
 __all__ = ["Arrays", "Group", "Leaves", "Pass", "Shared"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._loops.descend import number
 from fallline._messages.values import brief
-from fallline.descend import number
 
 __all__ = ["Box", "Options", "box_of", "clip", "held", "largest", "projected", "start"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fallline._formula.settings import renewed
 from fallline._messages.values import brief
+from fallline._optimizer.optimizer import Optimizer
 from fallline._state.fingerprint import described
 from fallline._state.state_dict import FORMAT, Known, Loaded, check_fits, count, plain
+from fallline._step.divided import Divided
 from fallline._step.transfer import known_of
-from fallline.divided import Divided
-from fallline.optimizer import Optimizer
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
     from fallline._state.file import Path

@@ -11,9 +11,9 @@ import numpy as np
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._state.state_dict import Known, Loaded, check_fits, checked, plain, record
+from fallline._step.binding import Bound
 from fallline._step.transfer import carry, known_of, put
 from fallline._step.turn import Turn
-from fallline.bound import Bound
 from fallline.errors import TornOptimizer
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for

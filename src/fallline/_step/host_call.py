@@ -22,8 +22,8 @@ from fallline._arrays.leaves import (
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
 from fallline._engines.threads import num_threads
 from fallline._formula.program import INCREMENT, Program
-from fallline.bound import Bound
-from fallline.hoststep import Leaf, detach, is_strided, read, run
+from fallline._step.binding import Bound
+from fallline._step.host_run import Leaf, detach, is_strided, read, run
 
 __all__ = ["HostCall"]
 

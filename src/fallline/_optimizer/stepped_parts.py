@@ -12,12 +12,12 @@ from fallline._arrays.memory import places
 from fallline._engines.arithmetic import pinned
 from fallline._engines.blocks import halved
 from fallline._formula.program import ACROSS
-from fallline.damping import warn_if_damped
-from fallline.divided import Divided
-from fallline.hostcall import HostCall
-from fallline.keptparts import KeptParts
-from fallline.numbers import totals_of
-from fallline.optimizer import Call
+from fallline._optimizer.damping import warn_if_damped
+from fallline._optimizer.kept_parts import KeptParts
+from fallline._optimizer.optimizer import Call
+from fallline._step.divided import Divided
+from fallline._step.host_call import HostCall
+from fallline._step.numbers import totals_of
 
 __all__ = ["SteppedParts"]
 
@@ -47,7 +47,7 @@ class SteppedParts(KeptParts):
                 steps[name] = step
             else:
                 return False
-        from fallline.fastparts import go, ready  # which needs llvmlite
+        from fallline._step.fast_parts import go, ready  # which needs llvmlite
 
         parts = ready(bound, steps, params, grads) if steps else None
         if parts is None:

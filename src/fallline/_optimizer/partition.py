@@ -15,16 +15,15 @@ from fallline._formula.chain import written
 from fallline._formula.rule import Link, Rule
 from fallline._formula.trace import as_written
 from fallline._messages.values import brief, shown
+from fallline._optimizer.describing import PartsByName, Slots, SlotsOfParts
+from fallline._optimizer.optimizer import Optimizer
+from fallline._optimizer.parts import Chains, Part, PartsTurn, checked_label, modifier, names_of
+from fallline._optimizer.points import keeps_none, loaded_averages, point_at
+from fallline._optimizer.stepped_parts import SteppedParts
+from fallline._step.divided import Divided
 from fallline._step.turn import Turn
-from fallline.describing import PartsByName, Slots, SlotsOfParts
-from fallline.divided import Divided
 from fallline.errors import BusyOptimizer, FormulaError
-from fallline.optimizer import Optimizer
-from fallline.partof import Part, PartsTurn, modifier
-from fallline.parts import Chains, checked_label, names_of
-from fallline.points import keeps_none, loaded_averages, point_at
 from fallline.rules import average
-from fallline.stepparts import SteppedParts
 
 __all__ = ["Mask", "Partition", "mask", "partition"]
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fallline import _progress
 from fallline._arrays import trees
-from fallline._judge import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
+from fallline._loops import progress as _progress
+from fallline._loops.stopping import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
 from fallline._messages.remedies import is_masked
 from fallline._messages.values import brief
+from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import NonFiniteGradient
-from fallline.optimizer import Optimizer
 
 if TYPE_CHECKING:
-    from fallline.resume import Record
+    from fallline._loops.resume import Record
 
 __all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "pair", "remedy", "stops"]
 
@@ -207,7 +207,7 @@ def _record(path: Any, every: Any, steps: int, optimizer: Optimizer) -> Record |
         if every is not None:
             raise TypeError("checkpoint_every of descend needs a file: give checkpoint=path too.")
         return None
-    from fallline.resume import Record
+    from fallline._loops.resume import Record
 
     return Record(path, max(1, steps // 20) if every is None else _whole(every, "checkpoint_every", least=1), optimizer)
 

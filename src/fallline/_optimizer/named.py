@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fallline import rules
-from fallline.optimizer import Optimizer
+from fallline._optimizer.optimizer import Optimizer
 
 __all__ = [
     "LAMB", "LARS", "OPTIMIZERS", "SGD", "AMSGrad", "AdEMAMix", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax",

@@ -12,13 +12,13 @@ from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._formula.rule import Link, Rule
 from fallline._messages.values import brief
+from fallline._optimizer.named import OPTIMIZERS
+from fallline._optimizer.optimizer import Optimizer
+from fallline._optimizer.partition import Mask, Partition
+from fallline._optimizer.parts import Chains
 from fallline._state.fingerprint import BUILT_IN, fingerprint
 from fallline._state.state_dict import checked, names_function, shown
 from fallline.errors import CheckpointError
-from fallline.optimizer import Optimizer
-from fallline.optimizers import OPTIMIZERS
-from fallline.partition import Mask, Partition
-from fallline.parts import Chains
 
 if TYPE_CHECKING:
     from fallline._state.checkpoint import Contents
