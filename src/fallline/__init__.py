@@ -20,35 +20,8 @@ from fallline._loops.descend import descend
 from fallline._loops.minimize import minimize
 from fallline._messages.suggestions import meant_name
 from fallline._optimizer.load import load
-from fallline._optimizer.named import (
-    LAMB,
-    LARS,
-    OPTIMIZERS,
-    SGD,
-    AdaBelief,
-    AdaDelta,
-    Adafactor,
-    AdaGrad,
-    Adam,
-    AdaMax,
-    AdamW,
-    Adan,
-    AdEMAMix,
-    AMSGrad,
-    Lion,
-    Momentum,
-    Muon,
-    Nadam,
-    NadaMax,
-    NadamW,
-    Nesterov,
-    Prodigy,
-    RAdam,
-    RMSProp,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-)
+from fallline._optimizer.named import *  # noqa: F403
+from fallline._optimizer.named import OPTIMIZERS
 from fallline._optimizer.optimizer import Optimizer, accumulate, chain
 from fallline._optimizer.partition import mask, partition
 from fallline.errors import (
@@ -62,79 +35,13 @@ from fallline.errors import (
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
 
 __all__ = [
-    "LAMB",
-    "LARS",
-    "OPTIMIZERS",
-    "SGD",
-    "AMSGrad",
-    "AdEMAMix",
-    "AdaBelief",
-    "AdaDelta",
-    "AdaGrad",
-    "AdaMax",
-    "Adafactor",
-    "Adam",
-    "AdamW",
-    "Adan",
-    "BusyOptimizer",
-    "CheckpointError",
-    "FalllineError",
-    "FormulaError",
-    "Fraction",
-    "Lion",
-    "Momentum",
-    "Muon",
-    "NadaMax",
-    "Nadam",
-    "NadamW",
-    "Nesterov",
-    "NonFiniteGradient",
-    "NonNegative",
-    "Optimizer",
-    "Positive",
-    "Prodigy",
-    "RAdam",
-    "RMSProp",
-    "Rprop",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
-    "TornOptimizer",
-    "abs",
-    "accumulate",
-    "after",
-    "average",
-    "before",
-    "by_path",
-    "chain",
-    "clip_norm",
-    "clip_value",
-    "descend",
-    "exp",
-    "l2",
-    "load",
-    "log",
-    "mask",
-    "maximize",
-    "maximum",
-    "minimize",
-    "minimum",
-    "norm",
-    "ops",
-    "partition",
-    "race",
-    "root",
-    "rule",
-    "rules",
-    "scalar",
-    "schedules",
-    "set_num_threads",
-    "shaped",
-    "sign",
-    "sqrt",
-    "total",
-    "weight_decay",
-    "where",
-]  # fmt: skip
+    "OPTIMIZERS", "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "Fraction",
+    "NonFiniteGradient", "NonNegative", "Optimizer", "Positive", "TornOptimizer", "accumulate", "after",
+    "average", "before", "by_path", "chain", "clip_norm", "clip_value", "descend", "exp", "l2", "load", "log",
+    "mask", "maximize", "maximum", "minimize", "minimum", "norm", "ops", "partition", "race", "root", "rule",
+    "rules", "scalar", "schedules", "set_num_threads", "shaped", "sign", "sqrt", "total", "weight_decay", "where",
+    *OPTIMIZERS,
+]  # fmt: skip  (but abs: a star would replace that of Python)
 __version__ = "0.1.0"
 _ON_FIRST_USE = ("race", "schedules")  # both take a while
 
@@ -154,4 +61,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})  # and not how it is made
+    special = (name for name in globals() if name.startswith("__"))
+    return sorted({*special, "abs", *__all__})  # and not how it is made

@@ -1,17 +1,12 @@
-"""The optimisers by name, in the order of the rules. A name is a rule with a class; nothing is restated."""
+"""The optimisers by name, in the order of the rules. A name is a rule with a class; nothing is restated.
 
-from __future__ import annotations
+What is defined here is a public name of fallline: nothing has to be listed.
+"""
 
 from typing import Any
 
 from fallline import rules
 from fallline._optimizer.optimizer import Optimizer
-
-__all__ = [
-    "LAMB", "LARS", "OPTIMIZERS", "SGD", "AMSGrad", "AdEMAMix", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax",
-    "Adam", "AdamW", "Adan", "Lion", "Momentum", "NadaMax", "Nadam", "NadamW", "Nesterov", "Prodigy", "RAdam",
-    "RMSProp", "Rprop", "ScheduleFreeAdamW", "ScheduleFreeSGD",
-]  # fmt: skip
 
 
 class SGD(Optimizer):
