@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
-from fallline._formula import words as ops
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Rule
 from fallline._formula.symbols import Symbol, one_number, per_coordinate
@@ -63,7 +62,7 @@ def _call(rule: Rule) -> tuple[Symbol, dict[str, Symbol], dict[str, Symbol]]:
     local: dict[str, Symbol] = {}
 
     def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and frame.f_globals is not ops.__dict__:
+        if event == "return" and not frame.f_globals["__name__"].startswith("fallline._formula."):
             arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
             local.update({name: value for name, value in frame.f_locals.items()
                           if isinstance(value, Symbol) and name not in arguments})

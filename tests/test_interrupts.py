@@ -8,7 +8,7 @@ import pytest
 import fallline as fl
 from support import everything_of
 
-BETWEEN = ("threads.py", "arithmetic.py")  # what they do last has no call in it, where alone CPython looks for signals
+BETWEEN = ("turn.py", "arithmetic.py")  # what they do last has no call in it, where alone CPython looks for signals
 
 
 def interrupted(call, n, since):
