@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import fallline as fl
-from fallline.race.surfaces import SURFACES
-from fallline.race.wording import number
+from fallline.race.findings.wording import number
+from fallline.race.problems.surfaces import SURFACES
 from fallline.schema import Rule, summary
 from handbook.cost import cost
 from handbook.drawn import Drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fallline as fl
-from fallline.race.wording import number
+from fallline.race.findings.wording import number
 from fallline.schema import Rule
 from handbook.cost import FLOAT32
 

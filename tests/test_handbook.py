@@ -18,7 +18,7 @@ from handbook.picture import placed
 from handbook.symbols import symbol
 
 import fallline as fl
-from fallline.race.surfaces import SURFACES
+from fallline.race.problems.surfaces import SURFACES
 from fallline.trace import INCREMENT
 from latex_reader import compute
 from support import NAMES, every_optimiser

@@ -17,9 +17,9 @@ from typing import Any
 import fallline
 from fallline.meant import meant_name
 from fallline.optimizer import Optimizer
-from fallline.race.digits import digits
-from fallline.race.problem import Problem
-from fallline.race.surfaces import SURFACES, near_start
+from fallline.race.problems.digits import digits
+from fallline.race.problems.problem import Problem
+from fallline.race.problems.surfaces import SURFACES, near_start
 from fallline.schema import Rule
 from fallline.showing import brief
 

@@ -14,11 +14,11 @@ import numpy as np
 from fallline import trees
 from fallline.arrays import host
 from fallline.descend import Point, Status, descend
-from fallline.race.contender import Contender, reported
-from fallline.race.grid import best_rate
-from fallline.race.load import ProblemSource, problem_at
-from fallline.race.summary import steps_to
-from fallline.race.surfaces import SURFACES, at_start, plane
+from fallline.race.contenders.contender import Contender, reported
+from fallline.race.contenders.grid import best_rate
+from fallline.race.findings.summary import steps_to
+from fallline.race.problems.named import ProblemSource, problem_at
+from fallline.race.problems.surfaces import SURFACES, at_start, plane
 
 SURFACE_STEPS = 200
 

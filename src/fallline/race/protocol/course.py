@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from fallline import trees
-from fallline.race.contender import Contender, contenders
-from fallline.race.gradient import check_gradient
-from fallline.race.grid import Grid, best_rate
-from fallline.race.load import OptimizerSource, ProblemSource, placed, problem_at
-from fallline.race.problem import Problem
-from fallline.race.progress import Progress
-from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
-from fallline.race.surfaces import SURFACES
-from fallline.race.timing import Timing, timing
+from fallline.race.contenders.contender import Contender, contenders
+from fallline.race.contenders.grid import Grid, best_rate
+from fallline.race.problems.gradient import check_gradient
+from fallline.race.problems.named import OptimizerSource, ProblemSource, placed, problem_at
+from fallline.race.problems.problem import Problem
+from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.progress import Progress
+from fallline.race.protocol.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
+from fallline.race.protocol.timing import Timing, timing
 
 STEPS = 540
 REPEATS = 10

@@ -16,7 +16,7 @@ from fallline.descend import pair
 from fallline.precision import bfloat16, computed, real, reals
 
 if TYPE_CHECKING:
-    from fallline.race.problem import Problem
+    from fallline.race.problems.problem import Problem
 
 MOVES, LEAST = 12, 3  # of a single leaf, and of each of many
 RUNG = 4.0  # the factor between the lengths that are tried of a move

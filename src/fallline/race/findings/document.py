@@ -11,15 +11,15 @@ import numpy as np
 
 import fallline
 from fallline import trees
-from fallline.race import wording
-from fallline.race.claims import Evidence, judge
-from fallline.race.contender import Contender
-from fallline.race.grid import width_in_decades
-from fallline.race.protocol import Lane, Race
-from fallline.race.runs import SURFACE_STEPS, Outcome, parameter_count
-from fallline.race.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
-from fallline.race.summary import median_steps, spread_of, steps_to
-from fallline.race.surfaces import SURFACES
+from fallline.race.contenders.contender import Contender
+from fallline.race.contenders.grid import width_in_decades
+from fallline.race.findings import wording
+from fallline.race.findings.claims import Evidence, judge
+from fallline.race.findings.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
+from fallline.race.findings.summary import median_steps, spread_of, steps_to
+from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.course import Lane, Race
+from fallline.race.protocol.runs import SURFACE_STEPS, Outcome, parameter_count
 
 SCHEMA = "fallline.race/1"
 PATH_DIGITS = 5  # more than a picture can show

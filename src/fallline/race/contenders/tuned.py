@@ -9,7 +9,7 @@ from typing import Any
 from fallline.chain import Chain
 from fallline.optimizer import Optimizer
 from fallline.partition import Partition
-from fallline.race.grid import Grid
+from fallline.race.contenders.grid import Grid
 from fallline.settings import ByPath
 from fallline.trees import flatten
 
