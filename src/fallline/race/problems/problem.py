@@ -11,9 +11,8 @@ import numpy as np
 from fallline import trees
 from fallline.arrays import dtype_name
 from fallline.descend import number, pair
-from fallline.race.problems.gradient import check_gradient
 
-__all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad", "check_gradient"]
+__all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad"]
 
 ValueAndGrad = Callable[..., tuple[float, Any]]
 Batches = Sequence[Any] | Callable[[int], Any]
