@@ -16,8 +16,9 @@ from fallline.race.findings.statistics import (
     signed_rank,
     tied_with,
 )
-from fallline.race.findings.summary import median_steps, spread_of, steps_to
+from fallline.race.findings.summary import median_steps, spread_of
 from fallline.race.protocol.course import Settings
+from fallline.race.protocol.runs import steps_to
 
 INF = np.inf
 

@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fallline import trees
-from fallline.arrays import host
 from fallline.descend import Point, Status, descend
 from fallline.race.contenders.contender import Contender, reported
 from fallline.race.contenders.grid import best_rate
-from fallline.race.findings.summary import steps_to
 from fallline.race.problems.named import ProblemSource, problem_at
 from fallline.race.problems.surfaces import SURFACES, at_start, plane
 
@@ -69,6 +66,13 @@ class Outcome:
     loss: float
     figures: dict[str, float] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
+
+
+def steps_to(target: float | None, marks: Sequence[int], curve: Sequence[float]) -> int | None:
+    """The first mark at which the loss is no greater than the target; None if there is none."""
+    if target is None:
+        return None
+    return next((step for step, loss in zip(marks, curve, strict=True) if loss <= target), None)
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,3 @@ def _blas() -> Any:
 
 def _finite_loss(loss: float) -> float:
     return loss if np.isfinite(loss) else np.inf
-
-
-def parameter_count(params: Any) -> int:
-    """How many numbers a tree of parameters holds."""
-    return sum(host(leaf).size for leaf in trees.flatten(params)[0])
