@@ -13,8 +13,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 
+from fallline.race.contenders.named import OptimizerSource
 from fallline.race.findings.document import document
-from fallline.race.problems.named import OptimizerSource, ProblemSource
+from fallline.race.problems.named import ProblemSource
 from fallline.race.problems.problem import Problem
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.protocol.course import REPEATS, STEPS, Race, Settings

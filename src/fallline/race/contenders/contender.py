@@ -11,8 +11,9 @@ import fallline
 from fallline import rules, trees
 from fallline.optimizer import Optimizer
 from fallline.optimizers import TEN
+from fallline.race.contenders.named import OptimizerSource, find_optimizer
 from fallline.race.contenders.tuned import Tuned, chains, tuned
-from fallline.race.problems.named import OptimizerSource, find_optimizer, placed
+from fallline.race.problems.places import placed
 from fallline.showing import brief, shown
 
 DECAY = re.compile(r"(.*\.)?(\w+\.weight_decay|(l2|weight_decay)\d*\.rate)")  # a modifier may be numbered

@@ -13,8 +13,10 @@ import numpy as np
 from fallline import trees
 from fallline.race.contenders.contender import Contender, contenders
 from fallline.race.contenders.grid import Grid, best_rate
+from fallline.race.contenders.named import OptimizerSource
 from fallline.race.problems.gradient import check_gradient
-from fallline.race.problems.named import OptimizerSource, ProblemSource, placed, problem_at
+from fallline.race.problems.named import ProblemSource, problem_at
+from fallline.race.problems.places import placed
 from fallline.race.problems.problem import Problem
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.protocol.progress import Progress
