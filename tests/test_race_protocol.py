@@ -17,8 +17,8 @@ from fallline.race.findings.statistics import (
     tied_with,
 )
 from fallline.race.findings.summary import median_steps, spread_of
-from fallline.race.protocol.course import Settings
 from fallline.race.protocol.runs import steps_to
+from fallline.race.protocol.settings import Settings
 
 INF = np.inf
 

@@ -18,8 +18,9 @@ from fallline.race.findings.document import document
 from fallline.race.problems.named import ProblemSource
 from fallline.race.problems.problem import Problem
 from fallline.race.problems.surfaces import SURFACES
-from fallline.race.protocol.course import REPEATS, STEPS, Race, Settings
+from fallline.race.protocol.course import Race
 from fallline.race.protocol.progress import Progress
+from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 from fallline.race.report.result import Result
 from fallline.race.report.terminal import show
 
