@@ -17,8 +17,9 @@ from fallline.race.problems.gradient import check_gradient
 from fallline.race.problems.named import ProblemSource, problem_at
 from fallline.race.problems.places import placed
 from fallline.race.problems.problem import Problem
+from fallline.race.protocol.processes import Task, spread
 from fallline.race.protocol.progress import Progress
-from fallline.race.protocol.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
+from fallline.race.protocol.runs import Outcome, Run, SurfacePath, SurfaceRun, fits_surfaces
 from fallline.race.protocol.settings import Settings
 from fallline.race.protocol.timing import Timing, timing
 

@@ -1,12 +1,9 @@
-"""One run of one optimiser, and many runs spread over processes with the same bits whatever their number."""
+"""One run of one optimiser, on the problem or on a surface."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -145,57 +142,6 @@ class SurfacePath:
     at_edge: bool
     steps_to_target: int | None
     path: list[list[float]]
-
-
-Task = Run | SurfaceRun
-
-
-def spread(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Any]]:
-    """Run `tasks` over `jobs` processes; yields (index, outcome) as they end.
-
-    A task depends on nothing but itself, so the outcomes are the same bits for any number of processes; the back end
-    is joblib's, so `joblib.parallel_config` can put another in its place.
-    """
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    with _interrupts_held():
-        outcomes = parallel(delayed(_indexed)(i, task) for i, task in enumerate(tasks))
-    try:
-        yield from outcomes
-    finally:
-        outcomes.close()
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start: they inherit that, and only the race's own process is interrupted."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _indexed(i: int, task: Task) -> tuple[int, Any]:
-    # Rates that are far too high are part of the grid: that they overflow is a result, not a warning.
-    with one_blas_thread(), np.errstate(all="ignore"):
-        return i, task()
-
-
-def one_blas_thread() -> Any:
-    """A context in which BLAS computes on one thread: the order of its sums then depends on nothing else."""
-    return _blas().limit(limits=1)
-
-
-@lru_cache(maxsize=1)
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _finite_loss(loss: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from fallline import trees
 from fallline.race.contenders.contender import Contender
 from fallline.race.problems.problem import Problem
-from fallline.race.protocol.runs import one_blas_thread
+from fallline.race.protocol.processes import one_blas_thread
 
 ROUNDS = 5
 ROUND_SECONDS = 0.004
