@@ -19,7 +19,7 @@ from handbook.symbols import symbol
 
 import fallline as fl
 from fallline._formula.trace import INCREMENT
-from fallline.race.surfaces import SURFACES
+from fallline.race.problems.surfaces import SURFACES
 from latex_reader import compute
 from support import NAMES, every_optimiser
 

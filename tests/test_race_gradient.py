@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fallline as fl
 from conftest import need
 from fallline.race import Problem, run
-from fallline.race.gradient import check_gradient
+from fallline.race.problems.gradient import check_gradient
 from support import drawn
 
 # Functions of u = w / unit, with their gradients.

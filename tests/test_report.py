@@ -7,9 +7,11 @@ import pytest
 
 import fallline as fl
 from conftest import need, need_chromium
-from fallline.race import report, rows, run
-from fallline.race.contender import TEN
-from fallline.race.style import STYLES, styles_for
+from fallline.race import run
+from fallline.race.contenders.contender import TEN
+from fallline.race.report import html as report
+from fallline.race.report import rows
+from fallline.race.report.style import STYLES, styles_for
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 

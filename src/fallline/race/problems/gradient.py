@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import isfinite, log2
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from fallline._arrays import trees
 from fallline._arrays.dtypes import bfloat16, computed, real, reals
 from fallline._arrays.leaves import CASTABLE, as_number, dtype_of, host, is_complex, is_number, kind_of, like
 from fallline._loops.descend import pair
-
-if TYPE_CHECKING:
-    from fallline.race.problem import Problem
+from fallline.race.problems.problem import Problem
 
 MOVES, LEAST = 12, 3  # of a single leaf, and of each of many
 RUNG = 4.0  # the factor between the lengths that are tried of a move

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fallline.race import wording
-from fallline.race.wording import number
+from fallline.race.findings import wording
+from fallline.race.findings.wording import number
 
 Document = dict[str, Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from fallline.race.grid import EXTENSIONS, WITHIN
-from fallline.race.tuned import TIMES
+from fallline.race.contenders.grid import EXTENSIONS, WITHIN
+from fallline.race.contenders.tuned import TIMES
 
 Document = dict[str, Any]
 

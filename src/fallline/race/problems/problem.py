@@ -11,9 +11,8 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name
 from fallline._loops.descend import number, pair
-from fallline.race.gradient import check_gradient
 
-__all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad", "check_gradient"]
+__all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad"]
 
 ValueAndGrad = Callable[..., tuple[float, Any]]
 Batches = Sequence[Any] | Callable[[int], Any]

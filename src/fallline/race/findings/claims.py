@@ -8,8 +8,8 @@ from enum import Enum
 
 import numpy as np
 
-from fallline.race.grid import WITHIN
-from fallline.race.statistics import LEVEL, Pair, signed_rank
+from fallline.race.contenders.grid import WITHIN
+from fallline.race.findings.statistics import LEVEL, Pair, signed_rank
 
 
 class Verdict(Enum):

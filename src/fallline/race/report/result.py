@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import fallline.race.report as report
-import fallline.race.rows as rows
+from fallline.race.report import html, rows
 
 
 class Result:
@@ -38,7 +37,7 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(self.json(), encoding="utf-8")
         page = folder / "report.html"
-        page.write_text(report.page(self.document), encoding="utf-8")
+        page.write_text(html.page(self.document), encoding="utf-8")
         return page
 
     def json(self) -> str:
@@ -49,4 +48,4 @@ class Result:
         return f"<race on {self.document['problem']['name']}: {self.answer}>"
 
     def _repr_html_(self) -> str:
-        return report.fragment(self.document)
+        return html.fragment(self.document)

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from fallline.race.problem import Problem
+from fallline.race.problems.problem import Problem
 
 Array = np.ndarray
 

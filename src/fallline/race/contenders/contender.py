@@ -13,8 +13,9 @@ from fallline._arrays import trees
 from fallline._messages.values import brief, shown
 from fallline._optimizer.named import TEN
 from fallline._optimizer.optimizer import Optimizer
-from fallline.race.load import OptimizerSource, find_optimizer, placed
-from fallline.race.tuned import Tuned, chains, tuned
+from fallline.race.contenders.named import OptimizerSource, find_optimizer
+from fallline.race.contenders.tuned import Tuned, chains, tuned
+from fallline.race.problems.places import placed
 
 DECAY = re.compile(r"(.*\.)?(\w+\.weight_decay|(l2|weight_decay)\d*\.rate)")  # a modifier may be numbered
 NAME_ROOM = 16

@@ -26,13 +26,6 @@ def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
     return Spread(float(np.median(values)), float(p10), float(p90))
 
 
-def steps_to(target: float | None, marks: Sequence[int], curve: Sequence[float]) -> int | None:
-    """The first mark at which the loss is no greater than the target; None if there is none."""
-    if target is None:
-        return None
-    return next((step for step, loss in zip(marks, curve, strict=True) if loss <= target), None)
-
-
 def median_steps(steps: Sequence[int | None]) -> float | None:
     """The median over runs, where a run that never gets there counts as later than all; None if most never do."""
     median = float(np.median([np.inf if s is None else s for s in steps])) if steps else np.inf

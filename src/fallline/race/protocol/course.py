@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,50 +10,18 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline.race.contender import Contender, contenders
-from fallline.race.gradient import check_gradient
-from fallline.race.grid import Grid, best_rate
-from fallline.race.load import OptimizerSource, ProblemSource, placed, problem_at
-from fallline.race.problem import Problem
-from fallline.race.progress import Progress
-from fallline.race.runs import Outcome, Run, SurfacePath, SurfaceRun, Task, fits_surfaces, spread
-from fallline.race.surfaces import SURFACES
-from fallline.race.timing import Timing, timing
-
-STEPS = 540
-REPEATS = 10
-TUNING_REPEATS = 3
-MARKS = 54
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for, checked; the seeds of both parts are drawn from the one given and never overlap."""
-
-    steps: int = STEPS
-    repeats: int = REPEATS
-    seed: int = 0
-    jobs: int = -1
-    surfaces: tuple[str, ...] = tuple(SURFACES)
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("repeats", 1), ("seed", 0)):
-            _check_whole(name, getattr(self, name), least)
-        if _check_whole("jobs", self.jobs, None) == 0:
-            raise ValueError("jobs must not be 0: give a number of processes, or -1 for one per processor.")
-        for name in self.surfaces:
-            if name not in SURFACES:
-                raise ValueError(f"surfaces must be among {', '.join(SURFACES)}. Got {name!r}.")
-
-    def seeds(self) -> tuple[list[int], list[int]]:
-        """Tuning seeds and fresh seeds; more repeats add fresh seeds and change none."""
-        drawn = np.random.SeedSequence(self.seed).generate_state(TUNING_REPEATS + self.repeats)
-        return [int(s) for s in drawn[:TUNING_REPEATS]], [int(s) for s in drawn[TUNING_REPEATS:]]
-
-    @property
-    def marks(self) -> tuple[int, ...]:
-        """The steps at which the full training loss is taken: the start, the end, and evenly between."""
-        return tuple(sorted({round(i * self.steps / MARKS) for i in range(MARKS + 1)}))
+from fallline.race.contenders.contender import Contender, contenders
+from fallline.race.contenders.grid import Grid, best_rate
+from fallline.race.contenders.named import OptimizerSource
+from fallline.race.problems.gradient import check_gradient
+from fallline.race.problems.named import ProblemSource, problem_at
+from fallline.race.problems.places import placed
+from fallline.race.problems.problem import Problem
+from fallline.race.protocol.processes import Task, spread
+from fallline.race.protocol.progress import Progress
+from fallline.race.protocol.runs import Outcome, Run, SurfacePath, SurfaceRun, fits_surfaces
+from fallline.race.protocol.settings import Settings
+from fallline.race.protocol.timing import Timing, timing
 
 
 @dataclass
@@ -174,13 +141,3 @@ def _check_fits(problem: Problem, contender: Contender) -> None:
             contender.optimizer(None).update(gradient, params=params)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{contender.name} cannot step the parameters of {problem.name}: {error}") from error
-
-
-def _check_whole(name: str, value: Any, least: int | None) -> int:
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number. Got {value!r}.") from None
-    if least is not None and whole < least:
-        raise ValueError(f"{name} must be at least {least}. Got {whole}.")
-    return whole

@@ -11,15 +11,16 @@ import numpy as np
 
 import fallline
 from fallline._arrays import trees
-from fallline.race import wording
-from fallline.race.claims import Evidence, judge
-from fallline.race.contender import Contender
-from fallline.race.grid import width_in_decades
-from fallline.race.protocol import Lane, Race
-from fallline.race.runs import SURFACE_STEPS, Outcome, parameter_count
-from fallline.race.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
-from fallline.race.summary import median_steps, spread_of, steps_to
-from fallline.race.surfaces import SURFACES
+from fallline._arrays.leaves import host
+from fallline.race.contenders.contender import Contender
+from fallline.race.contenders.grid import width_in_decades
+from fallline.race.findings import wording
+from fallline.race.findings.claims import Evidence, judge
+from fallline.race.findings.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
+from fallline.race.findings.summary import median_steps, spread_of
+from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.course import Lane, Race
+from fallline.race.protocol.runs import SURFACE_STEPS, Outcome, steps_to
 
 SCHEMA = "fallline.race/1"
 PATH_DIGITS = 5  # more than a picture can show
@@ -157,7 +158,7 @@ def _problem(race: Race) -> Document:
     problem = race.problem
     return {
         "name": problem.name,
-        "parameters": parameter_count(problem.params),
+        "parameters": sum(host(leaf).size for leaf in trees.flatten(problem.params)[0]),
         "target": problem.target,
         "convex": problem.convex,
         "depends_on_seed": not race.alone,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fallline.race import rows
-from fallline.race.result import Result
+from fallline.race.report import rows
+from fallline.race.report.result import Result
 
 KEPT = ("rank", "optimiser", "loss")
 SPARED = ("10–90 %", "untuned", "width", "diverged", "to target", "µs/step")  # the first to leave a narrow terminal

@@ -1,24 +1,18 @@
-"""One run of one optimiser, and many runs spread over processes with the same bits whatever their number."""
+"""One run of one optimiser, on the problem or on a surface."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fallline._arrays import trees
-from fallline._arrays.leaves import host
 from fallline._loops.descend import Point, Status, descend
-from fallline.race.contender import Contender, reported
-from fallline.race.grid import best_rate
-from fallline.race.load import ProblemSource, problem_at
-from fallline.race.summary import steps_to
-from fallline.race.surfaces import SURFACES, at_start, plane
+from fallline.race.contenders.contender import Contender, reported
+from fallline.race.contenders.grid import best_rate
+from fallline.race.problems.named import ProblemSource, problem_at
+from fallline.race.problems.surfaces import SURFACES, at_start, plane
 
 SURFACE_STEPS = 200
 
@@ -69,6 +63,13 @@ class Outcome:
     loss: float
     figures: dict[str, float] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
+
+
+def steps_to(target: float | None, marks: Sequence[int], curve: Sequence[float]) -> int | None:
+    """The first mark at which the loss is no greater than the target; None if there is none."""
+    if target is None:
+        return None
+    return next((step for step, loss in zip(marks, curve, strict=True) if loss <= target), None)
 
 
 @dataclass(frozen=True)
@@ -143,61 +144,5 @@ class SurfacePath:
     path: list[list[float]]
 
 
-Task = Run | SurfaceRun
-
-
-def spread(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Any]]:
-    """Run `tasks` over `jobs` processes; yields (index, outcome) as they end.
-
-    A task depends on nothing but itself, so the outcomes are the same bits for any number of processes; the back end
-    is joblib's, so `joblib.parallel_config` can put another in its place.
-    """
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    with _interrupts_held():
-        outcomes = parallel(delayed(_indexed)(i, task) for i, task in enumerate(tasks))
-    try:
-        yield from outcomes
-    finally:
-        outcomes.close()
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start: they inherit that, and only the race's own process is interrupted."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _indexed(i: int, task: Task) -> tuple[int, Any]:
-    # Rates that are far too high are part of the grid: that they overflow is a result, not a warning.
-    with one_blas_thread(), np.errstate(all="ignore"):
-        return i, task()
-
-
-def one_blas_thread() -> Any:
-    """A context in which BLAS computes on one thread: the order of its sums then depends on nothing else."""
-    return _blas().limit(limits=1)
-
-
-@lru_cache(maxsize=1)
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
 def _finite_loss(loss: float) -> float:
     return loss if np.isfinite(loss) else np.inf
-
-
-def parameter_count(params: Any) -> int:
-    """How many numbers a tree of parameters holds."""
-    return sum(host(leaf).size for leaf in trees.flatten(params)[0])

@@ -11,7 +11,7 @@ from fallline._formula.chain import Chain
 from fallline._formula.settings import ByPath
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.partition import Partition
-from fallline.race.grid import Grid
+from fallline.race.contenders.grid import Grid
 
 LEAST, MOST = 1e-6, 300.0  # how far the grid of rates may be extended: nothing that must be a fraction goes so far
 TIMES = " ×"  # behind the name of what is multiplied: "lr ×"

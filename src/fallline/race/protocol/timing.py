@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fallline._arrays import trees
-from fallline.race.contender import Contender
-from fallline.race.problem import Problem
-from fallline.race.runs import one_blas_thread
+from fallline.race.contenders.contender import Contender
+from fallline.race.problems.problem import Problem
+from fallline.race.protocol.processes import one_blas_thread
 
 ROUNDS = 5
 ROUND_SECONDS = 0.004

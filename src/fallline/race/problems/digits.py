@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fallline.race.problem import Problem
+from fallline.race.problems.problem import Problem
 
 BATCH = 32
 TARGET = 0.1

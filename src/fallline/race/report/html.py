@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline.race import rows, wording
-from fallline.race.style import styles_for
-from fallline.race.summary import spread_of
-from fallline.race.surfaces import SURFACES
+from fallline.race.findings import wording
+from fallline.race.findings.summary import spread_of
+from fallline.race.problems.surfaces import SURFACES
+from fallline.race.report import rows
+from fallline.race.report.style import styles_for
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -98,7 +99,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("fallline.race"),
+        loader=PackageLoader("fallline.race.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
