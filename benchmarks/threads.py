@@ -11,7 +11,7 @@ import fallline as fl
 from benchmarks.contenders import adam
 from benchmarks.measure import Timings, alternate
 from benchmarks.ours import ours
-from fallline.threads import num_threads
+from fallline._engines.threads import num_threads
 
 __all__ = ["ALONE", "SHARED", "THREADED", "scaling", "worth_sharing"]
 
