@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import warnings
-from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
-
-from fallline._engines.rows import Kernel, Row
-
-__all__ = ["ENGINES", "HostEngine", "host_engine"]
+__all__ = ["ENGINES", "host_engine", "native_missing", "without_native"]
 
 ENGINES = ("auto", "reference", "native", "eager")
 
 
-class HostEngine(NamedTuple):
-    """An engine for arrays in host memory."""
+def host_engine(wanted: str) -> tuple[bool, str]:
+    """Whether the native engine is to run on arrays in host memory, and what to say of it.
 
-    name: str
-    why: str  # it runs
-    kernel: Callable[..., Kernel]  # of (program, dtype of the parameters, columns)
-    run: Callable[[Sequence[tuple[Kernel, list[Row]]], int, np.ndarray | None], bool]
-    """of (kernels with rows, threads, count) -> whether it was one call that nothing can interrupt, and was counted"""
-    all_finite: Callable[[Sequence[np.ndarray], int], bool]  # of (arrays, threads)
-
-
-def host_engine(wanted: str) -> HostEngine:
-    """The engine for arrays in host memory.
+    LLVM is not loaded before there is something to compile, unless it is asked for by name.
 
     Raises ImportError if "native" is asked for by name and llvmlite cannot be imported.
     """
     if wanted == "reference":
-        from fallline._engines.reference import all_finite, reference_kernel, reference_run
-
-        return HostEngine("reference", "asked for", reference_kernel, reference_run, all_finite)
-    missing = _native_missing()
-    if not missing:
-        from fallline._engines.cpu.engine import native_all_finite, native_kernel, native_run
-
-        why = "asked for" if wanted == "native" else "arrays in host memory"
-        return HostEngine("native", why, native_kernel, native_run, native_all_finite)
-    if wanted == "native":
+        return False, "reference: asked for"
+    missing = native_missing() if wanted == "native" or not _is_installed() else ""
+    if missing and wanted == "native":
         raise ImportError(f'engine="native" needs llvmlite ({missing}): pip install llvmlite, or say engine="auto".')
+    if missing:
+        return False, without_native(missing)
+    return True, f"native: {'asked for' if wanted == 'native' else 'arrays in host memory'}"
+
+
+def without_native(missing: str) -> str:
+    """What to say of the engine where the native one cannot be had, with a warning the first time."""
     _warn_once(missing)
-    return host_engine("reference")._replace(why=f"llvmlite is missing: {missing}")
+    return f"reference: llvmlite is missing: {missing}"
 
 
 @lru_cache(maxsize=1)
-def _native_missing() -> str:
+def _is_installed() -> bool:
+    if "llvmlite" in sys.modules:
+        return sys.modules["llvmlite"] is not None
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+@lru_cache(maxsize=1)
+def native_missing() -> str:
     """Why the native engine cannot be had; empty if it can."""
     try:
         import fallline._engines.cpu.engine  # noqa: F401

@@ -10,10 +10,10 @@ import numpy as np
 
 from fallline._arrays.dtypes import computed
 from fallline._engines.blocks import BLOCK, block_count, block_sums
-from fallline._engines.rows import Kernel, Row
+from fallline._engines.rows import Row
 from fallline._formula.program import Program
 
-__all__ = ["all_finite", "reference_kernel", "reference_run"]
+__all__ = ["all_finite", "reference_kernel"]
 
 TILE = 16384  # coordinates; a handful of float32 buffers of this length stay in a second-level cache
 
@@ -45,7 +45,7 @@ _TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 @lru_cache(maxsize=256)
-def reference_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> Kernel:
+def reference_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> _Reference:
     """The kernel of a program for parameters stored in a dtype; `columns` are the scalars (by place) that differ by
     coordinate."""
     kind = _Reading if program.totals else _Reference
@@ -80,15 +80,14 @@ class _Reference:
             assigned.append(buffer)
         return assigned, dtypes
 
-    def __call__(self, rows: list[Row], threads: int) -> None:
-        longest = max((row.arrays[0].size for row in rows), default=0)
-        buffers = [np.empty(min(longest, self.tile), d) for d in self._buffer_dtypes]
+    def __call__(self, row: Row) -> None:
+        """Run the program over a row, in place."""
+        size = row.arrays[0].size
+        buffers = [np.empty(min(size, self.tile), d) for d in self._buffer_dtypes]
+        flat = Row(tuple(a.reshape(-1) for a in row.arrays), row.constants, tuple(c.reshape(-1) for c in row.columns))
         with np.errstate(all="ignore"):
-            for row in rows:
-                flat = Row(tuple(a.reshape(-1) for a in row.arrays), row.constants,
-                           tuple(c.reshape(-1) for c in row.columns))
-                for start in range(0, flat.arrays[0].size, self.tile):
-                    self._tile(flat, slice(start, start + self.tile), buffers)
+            for start in range(0, size, self.tile):
+                self._tile(flat, slice(start, start + self.tile), buffers)
 
     def _tile(self, row: Row, part: slice, buffers: list[np.ndarray]) -> None:
         arrays = dict(zip(self._program.arrays, (a[part] for a in row.arrays)))
@@ -128,14 +127,7 @@ class _Reading(_Reference):
             sums[:, own] = found
 
 
-def reference_run(work: Sequence[tuple[Kernel, list[Row]]], threads: int, count: np.ndarray | None) -> bool:
-    """Run kernels over rows; False, as an interrupt may come between."""
-    for kernel, rows in work:
-        kernel(rows, threads)
-    return False
-
-
-def all_finite(arrays: Sequence[np.ndarray], threads: int) -> bool:
+def all_finite(arrays: Sequence[np.ndarray]) -> bool:
     """Whether every entry of arrays in host memory, of any layout, is finite."""
     return all(map(_finite, arrays))
 

@@ -1,8 +1,8 @@
-"""What the host engines run over: rows, each one contiguous run of coordinates with its constants."""
+"""What the reference engine runs over: rows, each one contiguous run of coordinates with its constants."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,3 @@ class Row(NamedTuple):
     arrays: tuple[np.ndarray, ...]
     constants: np.ndarray
     columns: tuple[np.ndarray, ...] = ()
-
-
-class Kernel(Protocol):
-    """A program made ready to run on rows whose parameters are of one dtype."""
-
-    def __call__(self, rows: list[Row], threads: int) -> None:
-        """Run the program over the rows, in place, on at most so many threads."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from fallline._arrays.dtypes import reals
 from fallline._arrays.namespaces import namespace
-from fallline._step.binding import Bound
+from fallline._step.group import Group
 from fallline.rules import accumulate, clip_norm, clip_value, maximize
 
 __all__ = ["warn_if_damped"]
@@ -20,7 +20,7 @@ __all__ = ["warn_if_damped"]
 _NO_LARGER = {accumulate, clip_norm, clip_value, maximize}  # before a rule they leave a gradient as it is, or smaller
 
 
-def warn_if_damped(calls: Iterable[tuple[Bound, Iterable[tuple[int, Any]]]]) -> None:
+def warn_if_damped(calls: Iterable[tuple[Group, Iterable[tuple[int, Any]]]]) -> None:
     """Warn if all gradients of a first step, by the number of the leaf, are below √eps where state starts at eps.
 
     The calls are one, or those of all parts of a partition. Nothing is said of AdaDelta, which eps moves and which

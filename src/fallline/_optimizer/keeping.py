@@ -11,7 +11,8 @@ import numpy as np
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._state.state_dict import Known, Loaded, check_fits, checked, plain, record
-from fallline._step.binding import Bound
+from fallline._step.binding import Binding
+from fallline._step.group import Group
 from fallline._step.transfer import carry, known_of, put
 from fallline._step.turn import Turn
 from fallline.errors import TornOptimizer
@@ -28,7 +29,8 @@ class Keeping:
 
     _chain: Chain
     _settings: dict[str, Any]
-    _bound: Bound | None
+    _group: Group | None  # the leaves that it steps, once they are known
+    _binding: Binding | None
     _waiting: Known | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
     _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
@@ -47,7 +49,10 @@ class Keeping:
     def _refuse_started(self, qualified: str) -> None: ...
 
     @abstractmethod
-    def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound: ...
+    def _divided(self, like: Any) -> tuple[Binding, list[Any]]: ...
+
+    @abstractmethod
+    def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Group: ...
 
     def state_dict(self) -> dict[str, Any]:
         """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
@@ -94,7 +99,7 @@ class Keeping:
         return checked(d, self._chain, self._settings)
 
     def _load_copies(self, loaded: Loaded) -> None:
-        if self._bound is None and loaded.known is not None:
+        if self._group is None and loaded.known is not None:
             loaded = loaded._replace(known=loaded.known.copied())
         self._load(loaded)
 
@@ -118,10 +123,12 @@ class Keeping:
 
     def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         self._check_untorn()
-        self._bound, self._settings = self._adapted(params, self._chain.qualify(hyper))
-        self._waiting = None
+        group, settings = self._adapted(params, self._chain.qualify(hyper))
+        binding = self._divided(params)[0]
+        binding.bind({"": group})
+        self._group, self._binding, self._settings, self._waiting = group, binding, settings, None
 
-    def _adapted(self, params: Any, hyper: Mapping[str, Any]) -> tuple[Bound, dict[str, Any]]:
+    def _adapted(self, params: Any, hyper: Mapping[str, Any]) -> tuple[Group, dict[str, Any]]:
         """What `adapt` makes of the state and of the settings, the given ones by "rule.name"."""
         known, settings = self._known(), dict(self._settings)
         for qualified, value in hyper.items():
@@ -181,8 +188,8 @@ class Keeping:
 
         def written() -> None:
             state = self._record()
-            if params is not None and self._bound:
-                self._bound.leaves(params, "parameter")
+            if params is not None and self._binding:
+                self._binding.leaves(params, "parameter")
             write(path, Contents(state, self._built(), params, dict(arrays or {}), extra))
 
         self._turn.join(written)
@@ -220,7 +227,7 @@ class Keeping:
                                 "parameters.")
 
     def _known(self) -> Known | None:
-        return known_of(self._bound, self.t) if self._bound else self._waiting
+        return known_of(self._group, self.t) if self._group else self._waiting
 
     def _record(self) -> dict[str, Any]:
         self._check_untorn()
@@ -228,10 +235,11 @@ class Keeping:
 
     def _load(self, loaded: Loaded) -> None:
         """Take over what was checked; its arrays too where they have to wait."""
-        bound, known = self._bound, loaded.known
+        bound, known = self._group, loaded.known
         if bound is None or known is None:
             self._torn = True  # should an interrupt come
-            self._bound, self._waiting, self._count = None, known, np.zeros(1, np.int64)
+            self._binding = self._group = None
+            self._waiting, self._count = known, np.zeros(1, np.int64)
         else:
             check_fits(known, known_of(bound, self.t))
             bound.resolve(loaded.settings)

@@ -12,7 +12,7 @@ from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline._state.fingerprint import described
 from fallline._state.state_dict import FORMAT, Known, Loaded, check_fits, count, plain
-from fallline._step.divided import Divided
+from fallline._step.binding import Binding
 from fallline._step.transfer import known_of
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
@@ -41,7 +41,6 @@ class KeptParts(Optimizer):
     kind: ClassVar[str]
     divider: ClassVar[str]  # what the argument is called that says which leaf is whose
     _chain: Any
-    _bound: Any
     _label: Any
     _parts: dict[str, Optimizer]
     _made: dict[str, Optimizer]  # the parts as they were given, without what is around them
@@ -51,9 +50,9 @@ class KeptParts(Optimizer):
     def _checked_label(self, label: Any) -> Any: ...
 
     @abstractmethod
-    def _divided(self, like: Any, label: Any) -> tuple[Divided, list[Any]]: ...
+    def _divided(self, like: Any, label: Any = None) -> tuple[Binding, list[Any]]: ...
 
-    def _check_places(self, divided: Divided, theirs: Mapping[str, str], paths: Iterable[str]) -> None:
+    def _check_places(self, divided: Binding, theirs: Mapping[str, str], paths: Iterable[str]) -> None:
         """Raise ValueError, naming a leaf of these, unless they are divided as in a state, if there is any.
 
         Labels are not compared: two functions may have one name, and one division may be said in many ways.
@@ -105,15 +104,15 @@ class KeptParts(Optimizer):
     def _load_copies(self, loaded: _Loaded) -> None:  # type: ignore[override]
         self._load(loaded if self._takes_now(loaded) else loaded.copied())
 
-    def _divided_for(self, path: Path, params: Any) -> Divided | None:
+    def _divided_for(self, path: Path, params: Any) -> Binding | None:
         from fallline._state.file import guarding
 
-        if params is None or self._bound is not None:
+        if params is None or self._binding is not None:
             return None
         with contextlib.nullcontext() if callable(self._label) else guarding(path):  # a function's errors are its own
-            return self._divided(params, self._label)[0]
+            return self._divided(params)[0]
 
-    def _check_division(self, divided: Divided | None, loaded: _Loaded) -> None:
+    def _check_division(self, divided: Binding | None, loaded: _Loaded) -> None:
         if divided is not None:
             self._check_places(divided, _places({name: own.known for name, own in loaded.parts.items()}), divided.paths)
 
@@ -123,23 +122,21 @@ class KeptParts(Optimizer):
 
     def _takes_now(self, loaded: _Loaded) -> bool:
         """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
-        bound = self._bound is not None and all(part._bound is not None for part in self._parts.values())
+        bound = self._binding is not None and all(part._group is not None for part in self._parts.values())
         return bound and all(own.known is not None for own in loaded.parts.values())
 
     def _load(self, loaded: _Loaded) -> None:  # type: ignore[override]
         now = self._takes_now(loaded)
         if now:
-            self._check_division(self._bound, loaded)
+            self._check_division(self._binding, loaded)
         for name, own in loaded.parts.items() if now else ():
             part = self._parts[name]
             with _telling(name):
-                check_fits(own.known, known_of(part._bound, part.t))  # type: ignore[arg-type]
-                part._bound.aside().resolve(own.settings)  # type: ignore[union-attr]
+                check_fits(own.known, known_of(part._group, part.t))  # type: ignore[arg-type]
+                part._group.aside().resolve(own.settings)  # type: ignore[union-attr]
         self._torn = True  # should an interrupt come
         if not now:
-            self._bound = None
-            for part in self._parts.values():
-                part._bound = None
+            self._unbind()
         for name, own in loaded.parts.items():
             self._parts[name]._load(own)
         self._skipped, self._torn = loaded.skipped, False
@@ -153,12 +150,12 @@ class KeptParts(Optimizer):
             waiting = self._waiting_places()
             self._check_places(divided, waiting, [path for path in divided.paths if path in waiting])  # others are new
         new = {name: part._adapted(divided.tree(name, leaves), given[name]) for name, part in self._parts.items()}
-        divided.bounds = {name: bound for name, (bound, _) in new.items()}
+        divided.bind({name: group for name, (group, _) in new.items()})
         self._torn = True  # should an interrupt come
         for name, part in self._parts.items():
-            part._bound, part._settings = new[name]
+            part._group, part._settings = new[name]
             part._waiting = None
-        self._bound, self._label, self._torn = divided, label, False
+        self._binding, self._label, self._torn = divided, label, False
 
     def _built(self) -> dict[str, Any]:
         parts = {name: {**self._parts[name]._built(), "class": type(self._made[name]).__name__, "options": {}}

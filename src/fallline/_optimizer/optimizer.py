@@ -6,7 +6,6 @@ import copy
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -14,36 +13,26 @@ import numpy as np
 
 from fallline import rules
 from fallline._arrays.trees import copy as copied
-from fallline._arrays.trees import holds_none
-from fallline._engines.arithmetic import pinned
+from fallline._arrays.trees import flatten, paths
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
-from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import looks_like_parameters, owned, renewed
-from fallline._messages.suggestions import REMEDY, by_name, unknown_setting
-from fallline._optimizer.damping import warn_if_damped
+from fallline._messages.suggestions import REMEDY, unknown_setting
 from fallline._optimizer.describing import Slots, docstring_of, signature_of
 from fallline._optimizer.points import averages, keeps_none, loaded_averages, point_at
-from fallline._optimizer.settable import Settable
+from fallline._optimizer.stepping import LAST_STEP, Stepping
 from fallline._state.state_dict import Known
-from fallline._step.array_call import EagerCall
-from fallline._step.binding import Bound
-from fallline._step.host_call import HostCall
-from fallline._step.numbers import totals_of
-from fallline._step.transfer import fill
+from fallline._step.binding import Binding
 from fallline._step.turn import Turn
-from fallline._step.whole_call import WholeCall
-from fallline.errors import FormulaError, NonFiniteGradient
+from fallline.errors import FormulaError
 from fallline.rules import average
 
 __all__ = ["Optimizer", "accumulate", "chain"]
 
-LAST_STEP = 2**63 - 1
-Call = HostCall | EagerCall
 
 
-class Optimizer(Settable):
+class Optimizer(Stepping):
     """A chain of rules with hyper-parameters and state.
 
     Parameters
@@ -72,7 +61,6 @@ class Optimizer(Settable):
     # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
     __call__: Callable[..., Any]
     _within: Callable[..., Optimizer]  # of a partition, which stands below too: the same among links around it
-    _bound: Bound | None
     _waiting: Known | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
     _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
@@ -132,171 +120,12 @@ class Optimizer(Settable):
             if hasattr(Optimizer, name):
                 raise FormulaError(f"{name!r} is a name of Optimizer itself and no hyper-parameter's: choose another.")
 
-    # ---- stepping ----------------------------------------------------------------------------------------------------
+    def _holders(self) -> Mapping[str, Stepping]:
+        return {"": self}
 
-    def step(self, params: Any, grads: Any) -> Any:
-        """Step the parameters against the gradients, in place where they can be written.
-
-        Parameters
-        ----------
-        params: a tree of Python numbers or arrays (NumPy, torch, JAX, ...) of float16, bfloat16, float32, float64,
-            complex64 or complex128. What has 16 bits is computed in float32, with state of float32, and rounded once.
-            Complex numbers are stepped as pairs of reals.
-        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone. That of a
-            complex parameter is ∂L/∂Re + i·∂L/∂Im, as torch gives it (`jax.grad` gives its conjugate).
-
-        Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
-
-        Raises ValueError or TypeError for what does not fit, NonFiniteGradient for NaN and infinity; then nothing was
-        changed.
-
-        >>> import numpy as np, fallline as fl
-        >>> opt, w = fl.SGD(lr=0.1), np.ones(2)
-        >>> opt.step(w, np.array([1.0, -1.0])) is w, w
-        (True, array([0.9, 1.1]))
-        """
-        if self._hurried("step", params, grads, None):
-            return params
-        return self._turn.take(self._step, params, grads)
-
-    def _step(self, params: Any, grads: Any) -> Any:
-        fast = self._short_way("step")
-        if fast is not None and fast.take(params, grads, None):
-            return params
-        self._check_whole()
-        if params is None:
-            raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
-        bound = self._bind(params, "parameter")
-        xs = bound.leaves(params, "parameter")
-        gs = bound.leaves(grads, "gradient")
-        return self._take_long_way(bound, "x", xs, gs, xs, params)
-
-    def update(self, grads: Any, *misplaced: Any, params: Any = None, out: Any = None) -> Any:
-        """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
-
-        Parameters
-        ----------
-        grads: a tree of arrays or Python floats.
-        params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
-        out: a tree of writable arrays to hold the increment. Both are taken by name alone.
-
-        Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
-        In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
-
-        >>> import numpy as np, fallline as fl
-        >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
-        {'W': array([-0.5, -1. ]), 'b': -2.0}
-        """
-        if misplaced:
-            raise TypeError(by_name(misplaced))
-        new = self._hurried("update" if out is None else "out", params, grads, out)
-        if new is not None and new is not False:
-            return new if out is None else out
-        return self._turn.take(self._update, grads, params, out)
-
-    def _hurried(self, way: str, params: Any, grads: Any, out: Any) -> Any:
-        """Take the short way if that is one native call, which looks itself whether it is its turn; see `FastStep`."""
-        bound = self._bound
-        fast = None if bound is None or self._torn else bound.fast.get(way)
-        return fast.take(params, grads, out) if fast is not None and fast.is_atomic else None
-
-    def _update(self, grads: Any, params: Any, out: Any) -> Any:
-        fast = self._short_way("update" if out is None else "out")
-        if fast is not None and (new := fast.take(params, grads, out)) is not None and new is not False:
-            return new if out is None else out
-        self._check_whole()
-        if grads is None:
-            raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
-        if params is None and self._chain.needs_parameters:
-            raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
-        if params is None and self._bound is None and holds_none(grads):
-            raise ValueError(f"The first update of {self._chain.title} cannot know a leaf whose gradient is None: pass "
-                             "the parameters too, opt.update(grads, params=w).")
-        bound = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
-        gs = bound.leaves(grads, "gradient")
-        for k, g in enumerate(gs) if params is None else ():
-            bound.check_library(k, g, "gradient")
-        xs = None if params is None else bound.leaves(params, "parameter")
-        targets = None if out is None else bound.leaves(out, "out")
-        return self._take_long_way(bound, INCREMENT, xs, gs, targets, out)
-
-    def _short_way(self, way: str) -> Any:
-        bound = None if self._torn else self._bound
-        if bound is None or not bound.fast:
-            return None
-        fast = bound.fast.get(f"{way}, held" if bound.holds() else way)
-        return None if fast is None or fast.is_atomic else fast  # which was tried already
-
-    def _bind(self, like: Any, what: str) -> Bound:
-        if self._bound is not None:
-            return self._bound
-        bound = self._bound_to(like, what, self._settings)
-        return bound if self._waiting is None else fill(bound, self._waiting)
-
-    def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Bound:
-        return Bound(self._chain, settings, like, what, self._options, self._count, self._turn)
-
-    def _check_whole(self) -> None:
-        self._check_untorn()
-        if self.t == LAST_STEP:
-            raise OverflowError(f"{self._chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
-                                "to a smaller number.")
-
-    def _check_finite(self, bad: Sequence[tuple[str, str]]) -> bool:
-        """Whether to skip the call; raises under nonfinite="raise"."""
-        if not bad:
-            return False
-        if self._options.nonfinite == "raise":
-            said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
-            raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing changed; "
-                                    'nonfinite="skip" goes on without such steps.', tuple(path for path, _ in bad))
-        self._skipped += 1
-        return True
-
-    def _take_long_way(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
-        with pinned():
-            call = self._checked_call(bound, into, xs, gs, targets, tree)
-            if self._check_finite(call.non_finite):
-                return tree if into == "x" else call.nothing()
-            call.ask(self.t)
-            for reading in call.readings:
-                call.know(totals_of(reading.totals, call.read(reading)))
-            if self._is_first() and not call.holds:
-                warn_if_damped([(call.bound, call.gradients)])
-            call.prepare()
-            result = self._advance(call)
-            if isinstance(call, HostCall):
-                with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
-                    call.shorten()
-            return result
-
-    def _checked_call(self, bound: Bound, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Call:
-        """The call, with what was given checked and nothing changed."""
-        if bound.holds():
-            program, kind = self._chain.holding(into), EagerCall if bound.foreign else HostCall
-            return kind(bound, program, into, xs, gs, targets, tree)
-        if self._chain.gathers:
-            gs = bound.completed(gs)
-        program = self._chain.stepping if into == "x" else self._chain.updating
-        return _call(bound)(bound, program, into, xs, gs, targets, tree)
-
-    def _is_first(self) -> bool:
-        """Whether the coming step, if it is one, is the first."""
-        return self.t == 0 and self._waiting is None
-
-    def _advance(self, call: Call) -> Any:
-        if call.bound.given is not self._settings:
-            call.bound.resolve(self._settings)  # what a schedule has set meanwhile
-        known, t = self._bound, self.t
-        self._bound, self._torn = call.bound, not call.whole  # an interrupt from here on leaves it so
-        try:
-            result = call.run()
-        except BaseException:
-            if call.whole and self.t == t:
-                self._bound = known
-            raise
-        self._torn, self._waiting = False, None
-        return result
+    def _divided(self, like: Any) -> tuple[Binding, list[Any]]:
+        leaves, treedef = flatten(like)
+        return Binding(treedef, paths(treedef), {"": list(range(len(leaves)))}, []), leaves
 
     # ---- what it knows -----------------------------------------------------------------------------------------------
 
@@ -320,8 +149,8 @@ class Optimizer(Settable):
         waiting = self._waiting and self._waiting.counted(t)
         self._torn = True  # should an interrupt come
         self._count[0] = t
-        if self._bound:
-            self._bound.forget_missed()
+        if self._group:
+            self._group.forget_missed()
         self._waiting = waiting
         self._torn = False
 
@@ -347,14 +176,14 @@ class Optimizer(Settable):
         is shown by leaf path. A slot that starts at the parameter or at the gradient is NaN for a leaf that has not
         stepped yet, having had no gradient.
         """
-        trees = self._bound.state_trees() if self._bound else self._waiting.trees() if self._waiting else {}
+        trees = self._group.state_trees() if self._group else self._waiting.trees() if self._waiting else {}
         return MappingProxyType(Slots(trees, self._chain))
 
     @property
     def engine(self) -> str:
         """Which engine runs, and why."""
-        if self._bound:
-            return self._bound.engine_note
+        if self._group:
+            return self._group.engine_note
         wanted = self._options.engine
         return f"{wanted}: " + ("chosen at the first step" if wanted == "auto" else "asked for")
 
@@ -409,9 +238,9 @@ class Optimizer(Settable):
         if average not in self._chain.rules:
             raise keeps_none(self._chain.title)
         self._check_untorn()
-        if self._bound is None:
+        if self._group is None:
             return loaded_averages(self._chain.title, {"": (self._chain, self._waiting)})
-        return averages(self._bound)
+        return averages(self._group)
 
     def reset(self) -> None:
         """Forget state and step count; hyper-parameters stay.
@@ -446,19 +275,20 @@ class Optimizer(Settable):
 
     def _carried(self) -> dict[str, Any]:
         """What a copy or a pickle is made of: nothing that this optimizer writes when it steps on."""
-        return {**self.__dict__, "_count": self.t, "_bound": self._bound and self._bound.apart()}
+        return {**self.__dict__, "_count": self.t, "_group": self._group and self._group.apart()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._count = np.array([state["_count"]], np.int64)
         self._settings = {name: owned(value) for name, value in self._settings.items()}
         self._waiting = self._waiting and self._waiting.copied()
-        if self._bound:
-            self._bound.settle(self._count, self._turn, self._settings)
+        if self._group:
+            self._group.settle(self._count, self._settings)
+            self._binding.bind({"": self._group})
 
     def _forget(self) -> None:
         self._torn = True  # should an interrupt come
-        self._bound = self._waiting = None
+        self._binding = self._group = self._waiting = None
         self._count, self._skipped = np.zeros(1, np.int64), 0
         self._torn = False
 
@@ -481,11 +311,7 @@ class Optimizer(Settable):
 
     def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
         self._check_whole()
-        return point_at(self._bind(params, "parameter"), formula, params)
-
-
-def _call(bound: Bound) -> type[Call]:
-    return EagerCall if bound.foreign else WholeCall if bound.chain.rule.whole_leaf else HostCall
+        return point_at(self._bind(params, "parameter").groups[""], formula, params)
 
 
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,

@@ -16,11 +16,11 @@ from fallline._formula.rule import Link, Rule
 from fallline._formula.trace import as_written
 from fallline._messages.values import brief, shown
 from fallline._optimizer.describing import PartsByName, Slots, SlotsOfParts
+from fallline._optimizer.kept_parts import KeptParts
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.parts import Chains, Part, PartsTurn, checked_label, modifier, names_of
 from fallline._optimizer.points import keeps_none, loaded_averages, point_at
-from fallline._optimizer.stepped_parts import SteppedParts
-from fallline._step.divided import Divided
+from fallline._step.binding import Binding
 from fallline._step.turn import Turn
 from fallline.errors import BusyOptimizer, FormulaError
 from fallline.rules import average
@@ -28,7 +28,7 @@ from fallline.rules import average
 __all__ = ["Mask", "Partition", "mask", "partition"]
 
 
-class Partition(SteppedParts):
+class Partition(KeptParts):
     """Optimizers that step leaves of their own as one: see `partition`. Options are those of `Optimizer`.
 
     Each part is an optimizer by itself with a tree in which None stands for the leaves of the others, so that its paths
@@ -98,8 +98,6 @@ class Partition(SteppedParts):
     def _attach(self) -> None:
         for part in self._parts.values():
             part._turn, part._options = PartsTurn(self._turn), self._options
-            if part._bound is not None:
-                part._bound.turn_to(part._turn)
 
     def _carried(self) -> dict[str, Any]:
         return dict(self.__dict__)  # whose parts go by themselves: who has one of them has it of the copy
@@ -111,8 +109,8 @@ class Partition(SteppedParts):
             raise BusyOptimizer(f"{self._chain.title} was copied or pickled while another thread stepped it: its parts "
                                 f"have taken different numbers of steps ({steps}). Have them take turns by a lock.")
         self._attach()
-        if self._bound:
-            self._bound.bounds = {name: part._bound for name, part in self._parts.items()}
+        if self._binding:
+            self._binding.bind({name: part._group for name, part in self._parts.items() if part._group})
 
     def _inside(self, name: str) -> Optimizer:
         """A part as it would be by itself, without what is around all, and without state."""
@@ -149,29 +147,26 @@ class Partition(SteppedParts):
 
     # ---- stepping ----------------------------------------------------------------------------------------------------
 
-    def _bind(self, like: Any, what: str) -> Any:
-        if self._bound is not None:
-            self._bound.bounds = {name: part._bound for name, part in self._parts.items()}
-            return self._bound
-        divided, leaves = self._divided(like, self._label)
-        self._check_places(divided, self._waiting_places(), divided.paths)
-        divided.bounds = {name: part._bind(divided.tree(name, leaves), what) for name, part in self._parts.items()}
-        return divided
+    def _holders(self) -> Mapping[str, Optimizer]:
+        return self._parts
 
-    def _divided(self, like: Any, label: Any) -> tuple[Divided, list[Any]]:
+    def _check_binding(self, binding: Binding) -> None:
+        self._check_places(binding, self._waiting_places(), binding.paths)
+
+    def _divided(self, like: Any, label: Any = None) -> tuple[Binding, list[Any]]:
         leaves, treedef = flatten(like)
         names = paths(treedef)
         positions: dict[str, list[int]] = {name: [] for name in self._parts}
         left: list[int] = []
-        said = names_of(label, f"{self.divider} of {self.kind}", treedef, names, leaves)
+        said = names_of(self._label if label is None else label, f"{self.divider} of {self.kind}", treedef, names, leaves)
         for k, (path, name) in enumerate(zip(names, said)):
             part = self._part_of(name, path)
             (left if part is None else positions[part]).append(k)
-        return Divided(treedef, names, positions, left), leaves
+        return Binding(treedef, names, positions, left), leaves
 
     def _left_alone(self, params: Any) -> list[int]:
         """As `Optimizer._left_alone`."""
-        return self._divided(params, self._label)[0].left
+        return self._divided(params)[0].left
 
     # ---- what it knows -----------------------------------------------------------------------------------------------
 
@@ -213,7 +208,7 @@ class Partition(SteppedParts):
     def engine(self) -> str:
         """Which engine runs, and why; part by part where they differ."""
         notes = {name: part.engine for name, part in self._parts.items()
-                 if self._bound is None or self._bound.positions[name]}
+                 if self._binding is None or self._binding.positions[name]}
         if len(set(notes.values())) > 1:
             return "; ".join(f"{name}: {note}" for name, note in notes.items())
         return next(iter(notes.values()), "none: no leaf is stepped")
@@ -224,24 +219,30 @@ class Partition(SteppedParts):
 
     def _rested(self, params: Any) -> Any:
         self._check_whole()
-        bound = self._bind(params, "parameter")
-        leaves = bound.leaves(params, "parameter")
-        points = {name: point_at(bound.bounds[name], part._chain.rule.rest or copied, bound.tree(name, leaves))
+        binding = self._bind(params, "parameter")
+        leaves = binding.leaves(params, "parameter")
+        points = {name: point_at(binding.groups[name], part._chain.rule.rest or copied, binding.tree(name, leaves))
                   for name, part in self._parts.items()}
-        for k in bound.left:
+        for k in binding.left:
             leaves[k] = copied(leaves[k])
-        return bound.treedef.unflatten(bound.merged(points, leaves))
+        return self._merged(binding, points, leaves)
 
     def _averages(self) -> Any:
         averaging = {name: part for name, part in self._parts.items() if average in part._chain.rules}
         if not averaging:
             raise keeps_none(self._chain.title)
         self._check_untorn()
-        if self._bound is None:
+        if self._binding is None:
             return loaded_averages(self._chain.title, {name: (part._chain, part._waiting)
                                                        for name, part in self._parts.items()})
         found = {name: part._averages() for name, part in averaging.items()}
-        return self._bound.treedef.unflatten(self._bound.merged(found, [None] * len(self._bound.paths)))
+        return self._merged(self._binding, found, [None] * len(self._binding.paths))
+
+    @staticmethod
+    def _merged(binding: Binding, trees: Mapping[str, Any], leaves: list[Any]) -> Any:
+        """A tree of what each part has of its leaves, and these for the others."""
+        own = {name: binding.groups[name].treedef.flatten_like(tree, "", "") for name, tree in trees.items()}
+        return binding.treedef.unflatten(binding.merged(own, leaves))
 
     def fresh(self) -> Partition:
         """A copy with the same parts, hyper-parameters and options, and no state."""
@@ -257,7 +258,7 @@ class Partition(SteppedParts):
         self._torn = True  # should an interrupt come
         for part in self._parts.values():
             part._forget()
-        self._bound, self._skipped = None, 0
+        self._binding, self._skipped = None, 0
         self._torn = False
 
     def _recount(self, t: int) -> None:
@@ -286,8 +287,8 @@ class Partition(SteppedParts):
         """Assign a hyper-parameter in all parts that have it, or in none."""
         for name, own in places.items():
             part = self._parts[name]
-            if part._bound:
-                part._bound.aside().resolve({**part._settings, own: part._checked(own, value)})
+            if part._group:
+                part._group.aside().resolve({**part._settings, own: part._checked(own, value)})
         for name, own in places.items():
             self._parts[name]._assign(own, value)
 

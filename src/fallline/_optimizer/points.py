@@ -13,14 +13,14 @@ from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun
 from fallline._state.state_dict import Known
-from fallline._step.binding import Bound
+from fallline._step.group import Group
 from fallline.errors import NotStepped
 from fallline.rules import average
 
 __all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
 
 
-def point_at(bound: Bound, formula: Callable[..., Any], params: Any) -> Any:
+def point_at(bound: Group, formula: Callable[..., Any], params: Any) -> Any:
     """A formula of the parameter, state slots and hyper-parameters of the chain's rule, at every leaf: a new tree."""
     names = list(inspect.signature(formula).parameters)[1:]
     values = []
@@ -37,7 +37,7 @@ def point_at(bound: Bound, formula: Callable[..., Any], params: Any) -> Any:
     return bound.treedef.unflatten(values)
 
 
-def _known(bound: Bound, name: str, k: int, x: Any) -> Any:
+def _known(bound: Group, name: str, k: int, x: Any) -> Any:
     """What the chain's rule calls by that name at leaf k: a hyper-parameter's value, or state."""
     chain, rule = bound.chain, bound.chain.rule
     own = chain.names[chain.rules.index(rule)]
@@ -49,7 +49,7 @@ def _known(bound: Bound, name: str, k: int, x: Any) -> Any:
     return begun(every[k], x if start == "x" else 0.0) if start in ("x", "g") else every[k]
 
 
-def averages(bound: Bound) -> Any:
+def averages(bound: Group) -> Any:
     """What the last `average` of the chain keeps, as leaves like the parameters; None for a leaf without one yet."""
     kept = bound.state[_slot(bound.chain)]
     return bound.treedef.unflatten(_like_parameter(bound, k, a) if _has_begun(a) else None for k, a in enumerate(kept))
@@ -61,7 +61,7 @@ def _slot(chain: Chain) -> str:
     return chain.slots[own, "a"]
 
 
-def _like_parameter(bound: Bound, k: int, value: Any) -> Any:
+def _like_parameter(bound: Group, k: int, value: Any) -> Any:
     """State of leaf k as a new leaf of the parameter's kind and dtype."""
     model = bound.models[k]
     if is_number(model):

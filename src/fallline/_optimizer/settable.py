@@ -50,16 +50,16 @@ class Settable(Keeping):
 
     def _assign(self, qualified: str, value: Any) -> None:
         settings = {**self._settings, qualified: self._checked(qualified, value)}
-        if self._bound:
-            self._bound.resolve(settings)
+        if self._group:
+            self._group.resolve(settings)
         self._settings = settings
 
     def _refuse_started(self, qualified: str) -> None:
         gathers = self._chain.gathers
-        if (self._bound or self._waiting) and gathers is not None and qualified == gathers[1]:
+        if (self._group or self._waiting) and gathers is not None and qualified == gathers[1]:
             raise ValueError(f"n of {self._chain.owner(qualified)} says how the calls so far are counted, and cannot "
                              "change after the first: call reset() first, or make a new optimizer.")
-        if (self._bound or self._waiting) and qualified in self._chain.only_start():
+        if (self._group or self._waiting) and qualified in self._chain.only_start():
             raise ValueError(f"{self._chain.hyper[qualified].name} of {self._chain.owner(qualified)} only says where "
                              "the state starts, and that has started: call reset() first, or make a new optimizer.")
 

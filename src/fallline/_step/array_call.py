@@ -27,125 +27,130 @@ from fallline._arrays.memory import check_disjoint
 from fallline._arrays.namespaces import namespace
 from fallline._engines.array_api import reduced, run_eagerly
 from fallline._formula.program import INCREMENT, Program
-from fallline._step.binding import Bound
+from fallline._step.group import Group
 
-__all__ = ["EagerCall"]
+__all__ = ["ArrayCall"]
 
 
-class EagerCall:
+class ArrayCall:
     """One step or update, as `HostCall` has it: new arrays are computed for all leaves before any is put in place."""
 
-    whole = False  # an interrupt may come while arrays are put in place
-
-    def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None, tree: Any) -> None:
-        self.bound, self._program, self._xs, self._targets, self._tree = bound, program, xs, targets, tree
+    def __init__(self, group: Group, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
+                 targets: Sequence[Any] | None) -> None:
+        self.group, self.program, self._xs, self._targets = group, program, xs, targets
+        self._settings = group.settings
         self._given = [*gs, *(xs or ()), *(targets or ())]
         self._gs = [None if g is None else self._gradient(k, g, leaf)
                     for k, (g, leaf) in enumerate(zip(gs, gs if xs is None else xs))]
-        self._into, self.holds = into, into not in dict(program.outputs)
+        self.into, self.holds = into, into not in dict(program.outputs)
         if targets is not None:
             for k, leaf in enumerate(targets):
                 self._check_target(k, leaf)
             self._check_disjoint(targets)
-        self._live = [k for k, g in enumerate(self._gs) if g is not None]
-        bad = [(bound.paths[k], _bad(self._gs[k])) for k in self._live if bound.checks_finite]
-        self.non_finite = [(path, kinds) for path, kinds in bad if kinds]
+        self.live = [k for k, g in enumerate(self._gs) if g is not None]
+
+    def arrange(self) -> None:
+        """As `HostCall.arrange`: nothing is written before it is computed."""
+
+    def find_non_finite(self) -> list[tuple[str, str]]:
+        """As `HostCall.find_non_finite`."""
+        bad = [(self.group.paths[k], _bad(self._gs[k])) for k in self.live if self.group.checks_finite]
+        return [(path, kinds) for path, kinds in bad if kinds]
 
     def _gradient(self, k: int, g: Any, leaf: Any) -> Any:
-        with reading(g, self.bound.name(k, "gradient")):
-            return _gradient(g, leaf, self.bound.dtypes[k])
+        with reading(g, self.group.name(k, "gradient")):
+            return _gradient(g, leaf, self.group.dtypes[k])
 
     @property
     def gradients(self) -> list[tuple[int, Any]]:
         """As `HostCall.gradients`."""
-        return [*((k, self._gs[k]) for k in self._live), *self.bound.gathered()]
+        return [*((k, self._gs[k]) for k in self.live), *self.group.gathered()]
 
     def ask(self, t: int) -> None:
         """As `HostCall.ask`."""
-        self._t, self._memo = t, self.bound.ask(self._program.settings, self._live, t, self._given)
+        self.t = t
+        self.memo = self.group.ask(self.program.settings, self.live, t, self._given, self._settings)
 
     @property
     def readings(self) -> Sequence[Program]:
         """As `HostCall.readings`."""
-        return self._program.readings
+        return self.program.readings
 
     def read(self, reading: Program) -> np.ndarray:
         """As `HostCall.read`."""
         by_leaf = np.zeros((len(self._gs), len(reading.totals)))
-        for k in self._live:
+        for k in self.live:
             values = self._compute(reading, k)
             by_leaf[k] = [reduced(values[total.name], total.kind) for total in reading.totals]
         return by_leaf
 
     def know(self, totals: Mapping[str, Any]) -> None:
         """As `HostCall.know`."""
-        self._memo["known"] |= totals
+        self.memo["known"] |= totals
 
     def prepare(self) -> None:
         """Compute what `run` puts in place."""
-        self._new = {k: self._increments(k) for k in self._live}
-        self._numbers = self.bound.new_numbers(self._program, self._live, self._t, self._memo)
+        self._new = {k: self._increments(k) for k in self.live}
+        self._numbers = self.group.new_numbers(self.program, self.live, self.t, self.memo)
 
     def _check_target(self, k: int, leaf: Any) -> None:
-        if self._into == INCREMENT and not _writable(leaf):
-            raise TypeError(f"{self.bound.name(k, 'out')} cannot be written ({type(leaf).__name__}): leave out= away.")
+        if self.into == INCREMENT and not _writable(leaf):
+            raise TypeError(f"{self.group.name(k, 'out')} cannot be written ({type(leaf).__name__}): leave out= away.")
         if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
-            raise ValueError(f"{self.bound.name(k, 'parameter')} is read-only: pass a copy.")
+            raise ValueError(f"{self.group.name(k, 'parameter')} is read-only: pass a copy.")
 
     def _check_disjoint(self, targets: Sequence[Any]) -> None:
         """Refuse what shares memory, where that can be told: in host memory. (JAX arrays are not written.)"""
-        what = "parameter" if self._into == "x" else "out"
-        here = [(view(leaf), self.bound.name(k, what)) for k, leaf in enumerate(targets)
+        what = "parameter" if self.into == "x" else "out"
+        here = [(view(leaf), self.group.name(k, what)) for k, leaf in enumerate(targets)
                 if not is_number(leaf) and kind_of(leaf, what) in ("numpy", "torch")]
         check_disjoint([array for array, _ in here], [name for _, name in here])
 
-    def run(self) -> Any:
-        """Put the new arrays in place; returns the tree of parameters, or of increments."""
-        bound, new = self.bound, self._new
+    def run(self) -> list[Any] | None:
+        """Put the new arrays in place, and count that; see `HostCall.finish`."""
+        group, new = self.group, self._new
         result: list[Any] = []
         for k in range(len(self._gs)):
             old = None if self._targets is None else self._targets[k]
             if k not in new:
-                result.append(old if self._into == "x" or old is None else _put(old, filled_like(old, -0.0)))
+                result.append(old if self.into == "x" or old is None else _put(old, filled_like(old, -0.0)))
                 continue
-            for slot in new[k].keys() & bound.state.keys():
-                bound.state[slot][k] = _put(bound.state[slot][k], new[k][slot])
+            for slot in new[k].keys() & group.state.keys():
+                group.state[slot][k] = _put(group.state[slot][k], new[k][slot])
             if not self.holds:
-                result.append(new[k][self._into] if old is None else _put(old, new[k][self._into]))
-        bound.numbers.renew(self._numbers)
+                result.append(new[k][self.into] if old is None else _put(old, new[k][self.into]))
+        group.numbers.renew(self._numbers)
         if self.holds:
-            return self._tree if self._into == "x" else self.nothing()
-        bound.took(self._gs)
-        bound.count += 1
-        return bound.treedef.unflatten(result)
+            return None if self.into == "x" else self.nothing()
+        group.took(self._gs)
+        group.count += 1
+        return result
 
     def _increments(self, k: int) -> dict[str, Any]:
-        dtype = self.bound.dtypes[k]
-        new = self._compute(self._program, k)
+        dtype = self.group.dtypes[k]
+        new = self._compute(self.program, k)
         with np.errstate(all="ignore"):
-            return {name: joined(value, dtype if name == self._into else kept(dtype)) for name, value in new.items()}
+            return {name: joined(value, dtype if name == self.into else kept(dtype)) for name, value in new.items()}
 
     def _compute(self, program: Program, k: int) -> dict[str, Any]:
-        scalars = self.bound.scalars(program, k, self._t, self._memo)
+        scalars = self.group.scalars(program, k, self.t, self.memo)
         g = split(widened(self._gs[k]))
-        arrays = {"g": g, **{slot: split(values[k]) for slot, values in self.bound.state.items()}}
+        arrays = {"g": g, **{slot: split(values[k]) for slot, values in self.group.state.items()}}
         if "x" in program.inputs:
             assert self._xs is not None
             arrays["x"] = split(widened(detached(self._xs[k])))
-        dtype = self.bound.dtypes[k]
+        dtype = self.group.dtypes[k]
         both = (..., None) if dtype.kind == "c" else ...  # parts have the coordinate's setting
         values = [like(g, s[both]) if isinstance(s, np.ndarray) and s.ndim else float(s) for s in scalars]
         with np.errstate(all="ignore"):
             return run_eagerly(program, arrays, values)
 
-    def nothing(self) -> Any:
+    def nothing(self) -> list[Any]:
         """The increments of a call that was skipped."""
         zeros = [None if g is None else filled_like(g, -0.0) for g in self._gs]
         if self._targets is None:
-            return self.bound.treedef.unflatten(zeros)
-        return self.bound.treedef.unflatten(
-            _put(old, filled_like(old, -0.0) if zero is None else zero) for old, zero in zip(self._targets, zeros))
+            return zeros
+        return [_put(old, filled_like(old, -0.0) if zero is None else zero) for old, zero in zip(self._targets, zeros)]
 
 
 def _gradient(g: Any, leaf: Any, dtype: np.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""A call on leaves in host memory: checked first, then run."""
+"""A call on leaves in host memory: what is given is checked; the reference engine can run it."""
 
 from __future__ import annotations
 
@@ -8,54 +8,46 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import real, reals, whole
-from fallline._arrays.leaves import (
-    as_number,
-    is_foreign,
-    is_number,
-    is_tensor,
-    mark_changed,
-    new_like,
-    non_finite,
-    reading,
-    view,
-)
-from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
+from fallline._arrays.leaves import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, reading, view
+from fallline._arrays.memory import address, byte_range, check_disjoint
+from fallline._engines.reference import all_finite
 from fallline._engines.threads import num_threads
 from fallline._formula.program import INCREMENT, Program
-from fallline._step.binding import Bound
-from fallline._step.host_run import Leaf, detach, is_strided, read, run
+from fallline._step.group import Group
+from fallline._step.host_run import Leaf, detach, read, run
 
 __all__ = ["HostCall"]
 
 
 class HostCall:
-    """One step or update: what is given is checked at once; nothing is changed until `run`.
+    """One step or update of a group: what is given is checked at once; nothing is changed until `run`.
 
-    Before that it is to `ask` for what the step depends on, to `read` and `know` the totals of its `readings` in their
-    order, and to `prepare`. `targets` are the leaves to write: the parameters, or those of `out`, or None for new
-    arrays; `tree` is what they came in. A program that does not give what it is to go `into` ("x" or INCREMENT) only
-    holds the state of the chain.
+    Before that it is to `arrange` its arrays, to `find_non_finite`, to `ask` for what the step depends on, to `read` and
+    `know` the totals of its `readings` in their order, and to `prepare`; or a `Plan` runs it, and it only has to
+    `finish`. `targets` are the
+    leaves to write: the parameters, or those of `out`, or None for new arrays. A program that does not give what it is
+    to go `into` ("x" or INCREMENT) only holds the state of the chain.
     """
 
-    def __init__(self, bound: Bound, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None, tree: Any) -> None:
-        self.bound, self._program, self._targets, self._tree, self._gs = bound, program, targets, tree, gs
-        self._xs = xs
-        self._into, self.holds = into, into not in dict(program.outputs)
-        self._mode = f"{into} held" if self.holds else into  # what kernels of this call are kept under
-        self._settled = targets is None  # whether the arrays written lie where they lay at the last call
-        self._live = [k for k, g in enumerate(gs) if g is not None]
-        self._g = [self._gradient(k) for k in self._live]
+    def __init__(self, group: Group, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
+                 targets: Sequence[Any] | None) -> None:
+        self.group, self.program, self._targets, self._gs, self._xs = group, program, targets, gs, xs
+        self._settings = group.settings  # what a schedule sets counts from the next call on
+        self.into, self.holds = into, into not in dict(program.outputs)
+        self.settled = targets is None  # whether the arrays written lie where they lay at the last call
+        self.live = [k for k, g in enumerate(gs) if g is not None]
+        self._g = [self._gradient(k) for k in self.live]
         self._x = [] if xs is None else [reals(view(x)) for x in xs]
         if targets is not None:
             self._check_targets(targets)
-        self._threads = bound.threads or num_threads()  # asked for now: an error must not come half-way
-        self.non_finite = self._find_non_finite() if bound.checks_finite else []
+        self.threads = group.threads or num_threads()  # asked for now: an error must not come half-way
 
     def _gradient(self, k: int) -> np.ndarray:
-        g, dtype = self._gs[k], self.bound.dtypes[k]
+        g, dtype = self._gs[k], self.group.dtypes[k]
+        if type(g) is np.ndarray and g.dtype is dtype:
+            return g
         if is_foreign(g):
-            with reading(g, self.bound.name(k, "gradient")):
+            with reading(g, self.group.name(k, "gradient")):
                 array = np.asarray(g)
         else:
             array = view(g)
@@ -65,205 +57,196 @@ class HostCall:
             return array.astype(dtype)
 
     def _check_targets(self, targets: Sequence[Any]) -> None:
-        what = "parameter" if self._into == "x" else "out"
-        views = self._x if self._into == "x" else [reals(view(leaf)) for leaf in targets]
+        what = "parameter" if self.into == "x" else "out"
+        views = self._x if self.into == "x" else [reals(view(leaf)) for leaf in targets]
         written = []
         for k, (leaf, array) in enumerate(zip(targets, views)):
             if not is_number(leaf):
                 written.append((array, k, what))
                 if not array.flags.writeable:
-                    raise ValueError(f"{self.bound.name(k, what)} is read-only and cannot be written: pass a copy, or "
+                    raise ValueError(f"{self.group.name(k, what)} is read-only and cannot be written: pass a copy, or "
                                      "add the increment yourself: w = w + opt.update(g).")
             elif what == "out":
-                raise TypeError(f"{self.bound.name(k, what)} must be an array that can be written. Got {leaf!r}.")
+                raise TypeError(f"{self.group.name(k, what)} must be an array that can be written. Got {leaf!r}.")
         read = [(x, k, "parameter") for k, x in enumerate(self._x)] if what == "out" else []
         layout = [(address(array), array.strides, k, what) for array, k, what in written + read]
-        self._settled = layout == self.bound.disjoint.get(what)
-        if not self._settled:
+        self.settled = layout == self.group.disjoint.get(what)
+        if not self.settled:
             check_disjoint([a for a, _, _ in written + read],
-                           [self.bound.name(k, what) for _, k, what in written + read], len(written))
-            self.bound.disjoint[what] = layout
+                           [self.group.name(k, what) for _, k, what in written + read], len(written))
+            self.group.disjoint[what] = layout
 
-    def _find_non_finite(self) -> list[tuple[str, str]]:
-        if self.bound.host.all_finite(list(map(reals, self._g)), self._threads):
+    @property
+    def writes_out(self) -> bool:
+        """Whether outputs were given to be written."""
+        return self.into != "x" and self._targets is not None
+
+    def find_non_finite(self) -> list[tuple[str, str]]:
+        """The paths of gradients with numbers that are not finite, and what they are."""
+        if not self.group.checks_finite or all_finite(list(map(reals, self._g))):
             return []
-        return [(self.bound.paths[k], kinds) for k, g in zip(self._live, self._g) if (kinds := non_finite(g))]
+        return [(self.group.paths[k], kinds) for k, g in zip(self.live, self._g) if (kinds := non_finite(g))]
 
     def ask(self, t: int) -> None:
         """Have what the step depends on after t completed steps; schedules are asked.
 
         Raises ValueError if one of them resized an array of the call.
         """
-        self._meet(t, self.bound.ask(self._program.settings, self._live, t, self._arrays()))
+        self.t = t
+        self.memo = self.group.ask(self.program.settings, self.live, t, self._arrays(), self._settings)
 
     @property
     def gradients(self) -> list[tuple[int, np.ndarray]]:
         """Those that were given, by the number of the leaf, with what was gathered of them before."""
-        return [*zip(self._live, self._g), *self.bound.gathered()]
+        return [*zip(self.live, self._g), *self.group.gathered()]
 
     def _arrays(self) -> list[Any]:
         """All that was given."""
         return [*self._gs, *(self._xs or ()), *(self._targets or ())]
 
-    def _meet(self, t: int, memo: dict[Any, Any]) -> None:
-        """Take what was asked for (see `Bound.ask`), and the arrays to write and to read."""
-        self._t, self._memo = t, memo
+    def arrange(self) -> None:
+        """Have the arrays to write and to read: state that begins, new increments, gradients apart from both."""
         self._new: dict[int, Any] = {}
-        self._out = {} if self.holds else {k: self._destination(k) for k in self._live}
-        written = [*((*byte_range(a), a) for a in self._out.values()), *self.bound.state_ranges]
-        self._gradients = detach(list(map(reals, self._g)), written)
+        self.group.begin(self.live, self._orders())
+        self._out = {} if self.holds else {k: self._destination(k) for k in self.live}
+        written = [*((*byte_range(a), a) for a in self._out.values()), *self.group.state_ranges]
+        self._gradients = dict(zip(self.live, detach(list(map(reals, self._g)), written)))
+
+    def _orders(self) -> dict[int, tuple[int, ...]]:
+        """In which order the axes of leaves lie in memory that are not in C's, for state that lies so too."""
+        return {k: order for k in self.live if (order := self.order(k)) is not None}
+
+    def order(self, k: int) -> tuple[int, ...] | None:
+        """The order of the axes, outermost first, of a parameter that is dense but not in C's; what a chain sums, it sums
+        in that."""
+        return None if self._xs is None or self.group.sums else _order_of(view(self._xs[k]))
 
     def _destination(self, k: int) -> np.ndarray:
         """The array that leaf k's result is written to."""
-        if self._into == "x":
+        if self.into == "x":
             return self._x[k]
         if self._targets is not None:
             return reals(view(self._targets[k]))
-        self._new[k] = new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k])
+        self._new[k] = new_like(self._gs[k], self.group.shapes[k], self.group.dtypes[k])
         return reals(view(self._new[k]))
+
+    def arrays(self, k: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """The gradient, parameter and output of leaf k, as reals, checked once more: arrays were when the call began,
+        and since then code of others ran, that of a gradient's library too."""
+        g, out = self._gradients[k], self._out.get(k)
+        x = out if self.into == "x" and out is not None else self._x[k] if self._x else None
+        shape = self.group.shapes[k] + ((2,) if self.group.dtypes[k].kind == "c" else ())
+        wanted = ((g, "gradient"), (x, "parameter"), (out, "out"))
+        for array, what in wanted:
+            if array is not None and array.shape != shape:
+                raise ValueError(f"{self.group.name(k, what)} must have the shape {self.group.shapes[k]} all through "
+                                 f"the call. Got {array.shape[: array.ndim - len(shape) + len(self.group.shapes[k])]}.")
+        return g, x, out
+
+    def placed(self, k: int) -> dict[str, np.ndarray | None]:
+        """The same by name, of a leaf without a gradient too."""
+        if k in self._gradients:
+            return dict(zip(("g", "x", INCREMENT), self.arrays(k)))
+        return {"g": None, "x": self._x[k] if self._x else None, INCREMENT: None}
+
+    # ---- on the reference engine -------------------------------------------------------------------------------------
 
     @property
     def readings(self) -> Sequence[Program]:
         """The programs whose totals are to be known before it can be prepared."""
-        return self._program.readings
+        return self.program.readings
 
     def read(self, reading: Program) -> np.ndarray:
         """The totals of one of the readings, a row for each leaf."""
         with np.errstate(all="ignore"):
-            leaves = [self._leaf(reading, k, g) for k, g in zip(self._live, self._gradients)]
+            leaves = [self._leaf(reading, k) for k in self.live]
         by_leaf = np.zeros((len(self._gs), len(reading.totals)))
-        kernel = self.bound.kernel_for(f"{self._mode} {reading.totals[0].name}", reading)
-        by_leaf[self._live] = read(reading, leaves, kernel, self.bound.host, self._threads)
+        by_leaf[self.live] = read(reading, leaves)
         return by_leaf
 
     def know(self, totals: Mapping[str, Any]) -> None:
         """Take the totals of a reading by name: a number, or one for each leaf."""
-        self._memo["known"] |= totals
+        self.memo["known"] |= totals
 
     def prepare(self) -> None:
-        """Find the scalars, and compile; raises what the step could raise."""
+        """Find the scalars; raises what the step could raise."""
         with np.errstate(all="ignore"):
-            self._leaves = [self._leaf(self._program, k, g) for k, g in zip(self._live, self._gradients)]
-            self._numbers = self.bound.new_numbers(self._program, self._live, self._t, self._memo)
-        kernel = self.bound.kernel_for(self._mode, self._program)
-        for key in {(leaf.dtype, tuple(leaf.columns)) for leaf in self._leaves}:
-            kernel(*key)  # compiled now: a failure or an interrupt here has changed nothing
+            self._leaves = [self._leaf(self.program, k) for k in self.live]
+            self._numbers = self.group.new_numbers(self.program, self.live, self.t, self.memo)
 
-    def _leaf(self, program: Program, k: int, g: np.ndarray) -> Leaf:
+    def _leaf(self, program: Program, k: int) -> Leaf:
         """Leaf k's arrays, and its scalars in the computed dtype."""
-        bound, out, memo = self.bound, self._out.get(k), self._memo
-        x = out if self._into == "x" and not self.holds else self._x[k] if self._x else None
+        g, x, out = self.arrays(k)
         own: dict[str, Any] = {"g": g, "x": x, INCREMENT: out}
-        arrays = tuple(own[n] if n in own else reals(bound.state[n][k]) for n in program.arrays)
-        outside = (g, *(a for a in (out, x if x is not out else None) if a is not None))
-        self._check_sizes(k, outside)
-        scalars, dtype = bound.scalars(program, k, self._t, memo), bound.computed[k]
-        stored = self._stored(k)
+        arrays = tuple(own[n] if n in own else reals(self.group.state[n][k]) for n in program.arrays)
+        constants, columns = self.scalars(program, k, g.shape)
+        return Leaf(arrays, self._stored(k), constants, columns)
+
+    def scalars(self, program: Program, k: int, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """The program's scalars for leaf k in the dtype computed in, and those that differ by coordinate, by place."""
+        scalars, dtype = self.group.scalars(program, k, self.t, self.memo), self.group.computed[k]
         key = (id(scalars), dtype)  # leaves that share an evaluation share its constants
-        if key in memo:
-            return Leaf(arrays, outside, stored, memo[key], {})
-        both = (..., None) if bound.dtypes[k].kind == "c" else ...  # parts have the coordinate's setting
-        columns = {i: np.ascontiguousarray(np.broadcast_to(np.asarray(s, dtype)[both], g.shape))
+        if key in self.memo:
+            return self.memo[key], {}
+        both = (..., None) if self.group.dtypes[k].kind == "c" else ...  # parts have the coordinate's setting
+        columns = {i: np.ascontiguousarray(np.broadcast_to(np.asarray(s, dtype)[both], shape))
                    for i, s in enumerate(scalars) if isinstance(s, np.ndarray) and s.ndim}
         constants = np.array([0.0 if i in columns else s for i, s in enumerate(scalars)], dtype)
         if not columns:
-            memo[key] = constants
-        return Leaf(arrays, outside, stored, constants, columns)
+            self.memo[key] = constants
+        return constants, columns
 
     def _stored(self, k: int) -> np.dtype:
         """The dtype of leaf k's arrays that the program reads and writes, but for the state."""
-        return real(self.bound.dtypes[k])
+        return real(self.group.dtypes[k])
 
-    def _check_sizes(self, k: int, outside: Sequence[np.ndarray]) -> None:
-        """Arrays were checked when the call began; since then code of others ran, that of a gradient's library too."""
-        parts = (2,) if self.bound.dtypes[k].kind == "c" else ()
-        for array, what in zip(outside, ("gradient", "parameter" if self._into == "x" else "out", "parameter")):
-            if array.shape != self.bound.shapes[k] + parts:
-                raise ValueError(f"{self.bound.name(k, what)} must have the shape {self.bound.shapes[k]} all through "
-                                 f"the call. Got {array.shape[: array.ndim - len(parts)]}.")
+    def run(self) -> list[Any] | None:
+        """Run the program and count that; see `finish`."""
+        run(self.program, self._leaves)
+        self.group.numbers.renew(self._numbers)
+        if not self.holds:
+            self.group.count += 1
+            self.group.took(self._gs)
+        return self.finish()
 
-    def shorten(self, part: str = "", beside: Sequence[tuple[int, int]] = ()) -> None:
-        """Prepare the short way if the next call could take it: arrays that lay there at the last call too.
+    # ---- once it is done ---------------------------------------------------------------------------------------------
 
-        That of a `part` is kept by another name, as it cannot be taken alone: `beside` it the others write.
-        """
-        bound, way = self.bound, "step" if self._into == "x" else "update" if self._targets is None else "out"
-        if not (self._settled and bound.shortens):
-            return
-        xs = (self._xs or []) if "x" in self._program.reads else []
-        outs = (self._targets or []) if way == "out" else []
-        tensors = any(map(is_tensor, (*self._gs, *xs, *outs)))
-        if way != "step" and (self.holds or tensors or len(self._live) < len(self._gs)):
-            return
-        lie = [[_as_it_lies(leaf, dtype) for leaf, dtype in zip(tree, bound.dtypes)] for tree in (xs, outs)]
-        gs = [None if g is None else _as_it_lies(g, dtype) for g, dtype in zip(self._gs, bound.dtypes)]
-        if any(a is None for a in (*lie[0], *lie[1], *(gs[k] for k in self._live))):
-            return
-        arrays = [tree for tree in (gs, *lie) if tree]
-        strided = [not all(a is None or is_direct(a) for a in leaf) for leaf in zip(*arrays)]
-        way = f"{part}{way}, held" if self.holds else part + way
-        bound.prepare(way, self._program, lie[0], lie[1], strided, tensors, beside)
-
-    def writes(self) -> list[tuple[int, int]]:
-        """Where it writes, or another call of the same arrays may: byte ranges."""
-        arrays = self._x if self._into == "x" else self._out.values()
-        return [*(byte_range(a)[:2] for a in arrays if a.size), *(r[:2] for r in self.bound.state_ranges)]
-
-    @property
-    def whole(self) -> bool:
-        """Whether an interrupt finds the call done and counted, or not begun: one native call with every gradient."""
-        alike = len({tuple(leaf.columns) for leaf in self._leaves}) == 1
-        every = len(self._live) == len(self._gs)
-        one = every and alike and not any(map(is_strided, self._leaves))
-        return self.bound.host.name == "native" and one and not self._program.numbers
-
-    def run(self) -> Any:
-        """Run the program and count that; returns the tree of parameters, or of increments."""
-        bound = self.bound
-        count = np.zeros(1, np.int64) if self.holds else bound.count
-        run(self._program, self._leaves, bound.kernel_for(self._mode, self._program), bound.host, self._threads, count)
-        bound.numbers.renew(self._numbers)
+    def finish(self) -> list[Any] | None:
+        """The leaves that come back: new increments, or numbers in the place of those that cannot be written; None if
+        all were written where they lie."""
         if self.holds:
-            return self._tree if self._into == "x" else self.nothing()
-        bound.took(self._gs)
+            return None if self.into == "x" else self.nothing()
         if self._targets is None:
             return self._increments()
-        return self._written(self._targets)
+        mark_changed([self._targets[k] for k in self._out])
+        if self.into == INCREMENT:
+            _zero([leaf for k, leaf in enumerate(self._targets) if k not in self._out])
+        if not any(map(is_number, self._targets)):
+            return None
+        return [as_number(leaf, whole(self._out[k], self.group.dtypes[k])) if is_number(leaf) and k in self._out
+                else leaf for k, leaf in enumerate(self._targets)]
 
-    def _written(self, targets: Sequence[Any]) -> Any:
-        """The tree that was written to; a new one where numbers had to be replaced."""
-        mark_changed([targets[k] for k in self._out])
-        if self._into == INCREMENT:
-            _zero([leaf for k, leaf in enumerate(targets) if k not in self._out])
-        if not any(map(is_number, targets)):
-            return self._tree
-        return self.bound.treedef.unflatten(
-            as_number(leaf, whole(self._out[k], self.bound.dtypes[k])) if is_number(leaf) and k in self._out else leaf
-            for k, leaf in enumerate(targets))
-
-    def nothing(self) -> Any:
+    def nothing(self) -> list[Any] | None:
         """The increments of a call that was skipped."""
         if self._targets is not None:
             _zero(self._targets)
-            return self._tree
-        self._new = {k: new_like(self._gs[k], self.bound.shapes[k], self.bound.dtypes[k]) for k in self._live}
+            return None
+        self._new = {k: new_like(self._gs[k], self.group.shapes[k], self.group.dtypes[k]) for k in self.live}
         _zero(list(self._new.values()))
         return self._increments()
 
-    def _increments(self) -> Any:
-        """The tree of new increments; numbers where the gradients are."""
-        return self.bound.treedef.unflatten(
-            g if g is None else as_number(g, self._new[k]) if is_number(g) else self._new[k]
-            for k, g in enumerate(self._gs))
+    def _increments(self) -> list[Any]:
+        """New increments; numbers where the gradients are."""
+        return [g if g is None else as_number(g, self._new[k]) if is_number(g) else self._new[k]
+                for k, g in enumerate(self._gs)]
 
 
-def _as_it_lies(leaf: Any, dtype: np.dtype) -> np.ndarray | None:
-    """A leaf as an array that the short way can take, else None: of any strides if it is real."""
-    if type(leaf) is not np.ndarray and not is_tensor(leaf):
+def _order_of(array: np.ndarray) -> tuple[int, ...] | None:
+    """The order of the axes, outermost first, of an array that is dense but not in C's order; None for others."""
+    if array.flags.c_contiguous or array.dtype.kind == "c" or not array.flags.aligned:
         return None
-    array = view(leaf)
-    fits = is_direct(array) if dtype.kind == "c" else array.flags.aligned
-    return array if array.dtype == dtype and fits else None
+    order = tuple(sorted(range(array.ndim), key=lambda j: -array.strides[j]))
+    return order if array.transpose(order).flags.c_contiguous else None
 
 
 def _zero(leaves: Sequence[Any]) -> None:

@@ -1,105 +1,82 @@
-"""Run a program over leaves in host memory: contiguous ones as they lie, any other layout through buffers."""
+"""A program run by the reference engine over leaves in host memory: contiguous ones as they lie, others by copies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fallline._arrays.memory import address, byte_range, is_direct, overlapping
 from fallline._engines.blocks import BLOCK, block_count, halved
-from fallline._engines.host import HostEngine
-from fallline._engines.rows import Kernel, Row
+from fallline._engines.reference import reference_kernel
+from fallline._engines.rows import Row
 from fallline._formula.program import Program
 
-__all__ = ["Leaf", "detach", "is_strided", "run"]
+__all__ = ["Leaf", "detach", "read", "run"]
 
-BUFFER = 65536  # coordinates that a strided leaf passes through at a time
+BUFFER = 65536  # coordinates of a strided leaf that are copied at a time
 
 
 class Leaf(NamedTuple):
     """One leaf's part of a call.
 
-    `arrays` stand in the order of `Program.arrays`; those named by `outside` came from the caller and may lie in any
-    way, and are of `dtype`; the state is contiguous. `columns` are the scalars that differ by coordinate, by place.
+    `arrays` stand in the order of `Program.arrays` and may lie in any way; those from outside are of `dtype`. `columns`
+    are the scalars that differ by coordinate, by place.
     """
 
     arrays: tuple[np.ndarray, ...]
-    outside: tuple[np.ndarray, ...]
     dtype: np.dtype
     constants: np.ndarray
     columns: dict[int, np.ndarray]
 
 
-def run(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype, tuple[int, ...]], Kernel],
-        engine: HostEngine, threads: int, count: np.ndarray) -> None:
-    """Run the program over the leaves, in place, and count that; all contiguous leaves in one call, if it can be."""
-    groups: dict[tuple[np.dtype, tuple[int, ...]], list[Row]] = {}
-    strided = []
+def run(program: Program, leaves: Sequence[Leaf]) -> None:
+    """Run the program over the leaves, in place."""
+    written = {name for name, _ in program.outputs}
     for leaf in leaves:
-        if is_strided(leaf):
-            strided.append(leaf)
-        else:
-            row = Row(leaf.arrays, leaf.constants, tuple(leaf.columns.values()))
-            groups.setdefault((leaf.dtype, tuple(leaf.columns)), []).append(row)
-    for leaf in strided:
-        _run_strided(program, leaf, kernel_for(leaf.dtype, tuple(leaf.columns)), threads)
-    if not engine.run([(kernel_for(*key), rows) for key, rows in groups.items()], threads, count):
-        count += 1
+        kernel = reference_kernel(program, leaf.dtype, tuple(leaf.columns))
+        arrays = _turned((*leaf.arrays, *leaf.columns.values()))
+        for part in _parts(arrays):
+            own = _copied(arrays, part)
+            kernel(Row(own[: len(leaf.arrays)], leaf.constants, own[len(leaf.arrays) :]))
+            for name, array, new in zip(program.arrays, arrays, own):
+                if part is not None and name in written:
+                    array.flat[part] = new
 
 
-def read(program: Program, leaves: Sequence[Leaf], kernel_for: Callable[[np.dtype, tuple[int, ...]], Kernel],
-         engine: HostEngine, threads: int) -> np.ndarray:
+def read(program: Program, leaves: Sequence[Leaf]) -> np.ndarray:
     """The totals of a program that only reads: a row for each leaf."""
-    groups: dict[tuple[np.dtype, tuple[int, ...]], list[Row]] = {}
     sums = [np.zeros((block_count(leaf.arrays[0].size), len(program.totals))) for leaf in leaves]
-    for leaf, own in zip(leaves, sums):
-        kernel = kernel_for(leaf.dtype, tuple(leaf.columns))
-        if is_strided(leaf):
-            for row in _in_parts(leaf, own):
-                kernel([row], threads)
-        else:
-            row = Row((*leaf.arrays, own), leaf.constants, tuple(leaf.columns.values()))
-            groups.setdefault((leaf.dtype, tuple(leaf.columns)), []).append(row)
-    engine.run([(kernel_for(*key), rows) for key, rows in groups.items()], threads, None)
+    for leaf, into in zip(leaves, sums):
+        kernel = reference_kernel(program, leaf.dtype, tuple(leaf.columns))
+        arrays = (*leaf.arrays, *leaf.columns.values())  # which are summed in C's order
+        for part in _parts(arrays):
+            own = _copied(arrays, part)
+            behind = into if part is None else into[part.start // BLOCK :]
+            kernel(Row((*own[: len(leaf.arrays)], behind), leaf.constants, own[len(leaf.arrays) :]))
     return np.array([halved(own) for own in sums]).reshape(len(leaves), len(program.totals))
 
 
-def _in_parts(leaf: Leaf, sums: np.ndarray) -> Iterator[Row]:
-    """A leaf of any layout as rows of copies, in C order."""
-    for start in range(0, leaf.arrays[0].size, BUFFER):
-        part = slice(start, start + BUFFER)
-        arrays, columns = ([np.asarray(a.flat[part], a.dtype.newbyteorder("=")) for a in some]
-                           for some in (leaf.arrays, leaf.columns.values()))
-        yield Row((*arrays, sums[start // BLOCK :]), leaf.constants, tuple(columns))
+def _turned(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """The arrays of a leaf with their axes in the order in which those of the first one lie in memory."""
+    first = arrays[0]
+    if first.ndim < 2 or first.flags.c_contiguous:
+        return arrays
+    order = tuple(np.argsort([-abs(stride) for stride in first.strides], kind="stable"))
+    return tuple(array.transpose(order) for array in arrays)
 
 
-def is_strided(leaf: Leaf) -> bool:
-    """Whether kernels cannot run on the leaf's arrays as they lie."""
-    return leaf.arrays[0].size > 0 and not all(map(is_direct, leaf.outside))
+def _parts(arrays: tuple[np.ndarray, ...]) -> Iterable[slice | None]:
+    """Where to run: everywhere at once (None) if kernels can run over the arrays as they lie, else part by part."""
+    if all(map(is_direct, arrays)):
+        return (None,)
+    return (slice(start, start + BUFFER) for start in range(0, arrays[0].size, BUFFER))
 
 
-def _run_strided(program: Program, leaf: Leaf, kernel: Kernel, threads: int) -> None:
-    """Pass the leaf through buffers, in C order, which is how its state lies."""
-    written = {name for name, _ in program.outputs}
-    arrays = [*leaf.arrays, *leaf.columns.values()]
-    access = [["readwrite" if name in program.inputs else "writeonly"] if name in written else ["readonly"]
-              for name in program.arrays] + [["readonly"]] * len(leaf.columns)
-    parts = np.nditer(  # type: ignore[call-overload]  # the stubs do not know "contig"
-        arrays,
-        flags=["external_loop", "buffered", "delay_bufalloc"],
-        op_flags=[[*a, "contig", "aligned", "nbo"] for a in access],
-        op_dtypes=[a.dtype.newbyteorder("=") for a in arrays],
-        order="C",
-        casting="equiv",
-        buffersize=BUFFER,
-    )
-    n = len(program.arrays)
-    with parts:
-        parts.reset()
-        for buffers in parts:
-            kernel([Row(tuple(buffers[:n]), leaf.constants, tuple(buffers[n:]))], threads)
+def _copied(arrays: tuple[np.ndarray, ...], part: slice | None) -> tuple[np.ndarray, ...]:
+    """Copies of a part of arrays of any layout, in C's order."""
+    return arrays if part is None else tuple(np.asarray(a.flat[part], a.dtype.newbyteorder("=")) for a in arrays)
 
 
 Range = tuple[int, int, np.ndarray]

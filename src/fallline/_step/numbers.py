@@ -54,6 +54,10 @@ class Numbers:
         return {slot: self.values[places.start : places.stop : places.step]
                 for slot in (*self.tree, *self.leaf) for places in [self._places(slot)]}
 
+    def sources(self) -> dict[str, np.ndarray]:
+        """The same by the names that programs have for them."""
+        return {known("state", slot): own for slot, own in self.by_slot().items()}
+
     def renew(self, new: Mapping[str, Sequence[float | None]]) -> None:
         """Take new values by slot; None leaves an old one."""
         for slot, numbers in new.items():

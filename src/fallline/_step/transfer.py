@@ -8,12 +8,12 @@ import numpy as np
 
 from fallline._arrays.leaves import host, like
 from fallline._state.state_dict import TREE, Known, Leaf, check_fits, check_leaves, paths_of
-from fallline._step.binding import Bound
+from fallline._step.group import Group
 
 __all__ = ["carry", "fill", "known_of", "put"]
 
 
-def known_of(bound: Bound, t: int) -> Known:
+def known_of(bound: Group, t: int) -> Known:
     """What a bound chain knows, live."""
     leaves = {path: Leaf(bound.shapes[k], bound.dtypes[k].name, t - int(bound.missed[k]))
               for k, path in enumerate(bound.paths)}
@@ -21,7 +21,7 @@ def known_of(bound: Bound, t: int) -> Known:
                           for slot, arrays in bound.slots().items()})
 
 
-def fill(bound: Bound, known: Known) -> Bound:
+def fill(bound: Group, known: Known) -> Group:
     """The bound chain, new, with the state that waited for it.
 
     Raises ValueError or TypeError, naming what does not fit, if its leaves are not those of the state.
@@ -32,7 +32,7 @@ def fill(bound: Bound, known: Known) -> Bound:
     return bound
 
 
-def carry(bound: Bound, known: Known) -> Bound:
+def carry(bound: Group, known: Known) -> Group:
     """The bound chain, new, with the state of the leaves that it shares with what was known; the others begin.
 
     Raises ValueError if a leaf of the same path has another shape or dtype.
@@ -45,7 +45,7 @@ def carry(bound: Bound, known: Known) -> Bound:
     return bound
 
 
-def put(bound: Bound, known: Known, paths: Iterable[str], t: int) -> None:
+def put(bound: Group, known: Known, paths: Iterable[str], t: int) -> None:
     """Put the state of the leaves of these paths, which fits, into a bound chain that has completed t steps."""
     index = {path: k for k, path in enumerate(bound.paths)}
     places = [(slot, path, index[path]) for slot in bound.state for path in paths]

@@ -53,7 +53,7 @@ def _jobs() -> str:
     pause = "call void @llvm.x86.sse2.pause()" if on_x86() else ""
     declare = "declare void @llvm.x86.sse2.pause()" if on_x86() else ""
     give_way = f"call i32 inttoptr (i64 {_yield_at()} to ptr)()" if _yield_at() else ""
-    loads = fields("%job", JOB, "*kernels *checks *table *leaf_of *offset_of *packets n_packets width column")
+    loads = fields("%job", JOB, "*kernels *checks *row_of *offset_of *packets n_packets")
 
     def of_pool(name: str) -> str:
         return f"%{name}.p = getelementptr inbounds i64, ptr %pool, i64 {POOL[name]}"
@@ -87,7 +87,7 @@ take:
 check:
   %check.p = getelementptr inbounds ptr, ptr %checks, i64 %packet
   %finite = load ptr, ptr %check.p
-  %bad = call i64 %finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column)
+  %bad = call i64 %finite(ptr %row_of, ptr %offset_of, i64 %first, i64 %last)
   %is_bad = icmp ne i64 %bad, 0
   br i1 %is_bad, label %found, label %loop
 found:
@@ -97,59 +97,75 @@ found:
 step:
   %kernel.p = getelementptr inbounds ptr, ptr %kernels, i64 %packet
   %kernel = load ptr, ptr %kernel.p
-  call void %kernel(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last)
+  call void %kernel(ptr %row_of, ptr %offset_of, i64 %first, i64 %last)
   br label %loop
 end:
   ret void
 }}
 define internal void @done(ptr %job) {{
 entry:
-  {fields("%job", JOB, "count")}
-  %counted = icmp ne i64 %count, 0
-  br i1 %counted, label %increment, label %end
-increment:
-  %place = inttoptr i64 %count to ptr
-  %before = load i64, ptr %place
+  {fields("%job", JOB, "*rows *missed n *counts n_counts *copies n_copies")}
+  br label %counts_loop
+counts_loop:
+  %c = phi i64 [ 0, %entry ], [ %c1, %increase ]
+  %uncounted = icmp slt i64 %c, %n_counts
+  br i1 %uncounted, label %increase, label %leaves_any
+increase:
+  %count.p = getelementptr inbounds ptr, ptr %counts, i64 %c
+  %count = load ptr, ptr %count.p
+  %before = load i64, ptr %count
   %after = add i64 %before, 1
-  store i64 %after, ptr %place
-  br label %end
-end:
-  {fields("%job", JOB, "*table *missed n width")}
+  store i64 %after, ptr %count
+  %c1 = add i64 %c, 1
+  br label %counts_loop
+leaves_any:
   %may = icmp ne ptr %missed, null
-  br i1 %may, label %leaves, label %over
+  br i1 %may, label %leaves, label %copies_loop
 leaves:
-  %k = phi i64 [ 0, %end ], [ %next, %leaf_end ]
+  %k = phi i64 [ 0, %leaves_any ], [ %next, %leaf_end ]
   %more = icmp slt i64 %k, %n
-  br i1 %more, label %leaf, label %over
+  br i1 %more, label %leaf, label %copies_loop
 leaf:
-  %at = mul i64 %k, %width
-  %row = getelementptr inbounds i64, ptr %table, i64 %at
+  %row.p = getelementptr inbounds ptr, ptr %rows, i64 %k
+  %row = load ptr, ptr %row.p
   %length = load i64, ptr %row
   %absent = icmp eq i64 %length, {ABSENT}
   br i1 %absent, label %miss, label %leaf_end
 miss:
-  %its.p = getelementptr inbounds i64, ptr %missed, i64 %k
-  %times = load i64, ptr %its.p
+  %its.p = getelementptr inbounds ptr, ptr %missed, i64 %k
+  %its = load ptr, ptr %its.p
+  %times = load i64, ptr %its
   %times1 = add i64 %times, 1
-  store i64 %times1, ptr %its.p
+  store i64 %times1, ptr %its
   br label %leaf_end
 leaf_end:
   %next = add i64 %k, 1
   br label %leaves
-over:
-  {fields("%job", JOB, "*numbers *fresh n_numbers")}
-  br label %numbers_loop
-numbers_loop:
-  %i = phi i64 [ 0, %over ], [ %i1, %renew ]
-  %further = icmp slt i64 %i, %n_numbers
-  br i1 %further, label %renew, label %out
-renew:
-  %from = getelementptr inbounds double, ptr %fresh, i64 %i
-  %new = load double, ptr %from
-  %to = getelementptr inbounds double, ptr %numbers, i64 %i
-  store double %new, ptr %to
+copies_loop:
+  %i = phi i64 [ 0, %leaves_any ], [ 0, %leaves ], [ %i1, %words_loop ]
+  %further = icmp slt i64 %i, %n_copies
+  br i1 %further, label %copy, label %out
+copy:
+  %at = mul i64 %i, 3
+  %to.p = getelementptr inbounds ptr, ptr %copies, i64 %at
+  %from.p = getelementptr inbounds ptr, ptr %to.p, i64 1
+  %words.p = getelementptr inbounds i64, ptr %to.p, i64 2
+  %to = load ptr, ptr %to.p
+  %from = load ptr, ptr %from.p
+  %words = load i64, ptr %words.p
   %i1 = add i64 %i, 1
-  br label %numbers_loop
+  br label %words_loop
+words_loop:
+  %w = phi i64 [ 0, %copy ], [ %w1, %word ]
+  %left = icmp slt i64 %w, %words
+  br i1 %left, label %word, label %copies_loop
+word:
+  %old.p = getelementptr inbounds i64, ptr %to, i64 %w
+  %new.p = getelementptr inbounds i64, ptr %from, i64 %w
+  %new = load i64, ptr %new.p
+  store i64 %new, ptr %old.p
+  %w1 = add i64 %w, 1
+  br label %words_loop
 out:
   ret void
 }}

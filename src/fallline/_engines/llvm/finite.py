@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import cache
 
 from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.layout import ROW
 from fallline._engines.llvm.numbers import STORED, Stored
-from fallline._engines.llvm.text import chunk
+from fallline._engines.llvm.strided import strided_finite_ir
+from fallline._engines.llvm.text import chunk, fields
 
 __all__ = ["finite_check"]
 
 
 @cache
-def finite_check(name: str) -> int:
-    """The address of the check of gradients of a dtype, by its name, for a job."""
-    return compiled(_finite(STORED[name]), "finite", passes=0)[0]
+def finite_check(name: str, strided: bool) -> int:
+    """The address of the check of gradients of a dtype, by its name, that lie contiguously or in any way, for a job."""
+    kind = STORED[name]
+    return compiled(strided_finite_ir(kind) if strided else _finite(kind), "finite", passes=0)[0]
 
 
 def _finite(kind: Stored) -> str:
@@ -65,20 +68,19 @@ one:
 end:
   ret {whole} %mj
 }}
-define i64 @finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
+define i64 @finite(ptr %row_of, ptr %offset_of, i64 %first, i64 %last) {{
 entry:
   %some = icmp slt i64 %first, %last
   br i1 %some, label %loop, label %good
 loop:
   %c = phi i64 [ %first, %entry ], [ %next, %after ]
-  {chunk("%width")}
-  %pg = getelementptr inbounds i64, ptr %row, i64 %column
-  %start = load ptr, ptr %pg
-  %g = getelementptr inbounds {whole}, ptr %start, i64 %offset
+  {chunk()}
+  {fields("%row", ROW, "*g")}
+  %from = getelementptr inbounds {whole}, ptr %g, i64 %offset
   %any = icmp sgt i64 %n, 0
   br i1 %any, label %look, label %after
 look:
-  %m = call {whole} @largest(ptr %g, i64 %n)
+  %m = call {whole} @largest(ptr %from, i64 %n)
   %bad = icmp uge {whole} %m, {infinity}
   br i1 %bad, label %found, label %after
 after:

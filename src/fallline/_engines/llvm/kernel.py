@@ -1,18 +1,17 @@
 """A program as the text of a native kernel, which takes one pass through memory.
 
-The kernel is an inner loop over one contiguous run of coordinates and an outer loop over chunks of the leaves in a
-table, so one call steps any number of arrays. No fast-math: every operation is the IEEE one, in the program's order.
+The kernel is an inner loop over one contiguous run of coordinates and an outer loop over chunks of leaves, each of
+which has a row (see `layout`), so one call steps any number of arrays. No fast-math: every operation is the IEEE one, in the program's order.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fallline._arrays.dtypes import computed
-from fallline._engines.llvm.layout import EXTRA
 from fallline._engines.llvm.numbers import FLOATS, STORED, Stored, conversions, load, store
 from fallline._engines.llvm.sums import buffered, reading_part, sum_functions
 from fallline._engines.llvm.text import chunk, field, pinned
@@ -24,32 +23,19 @@ _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
-def kernel_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
-    """The program as the text of an LLVM module.
+def kernel_ir(program: Program, dtype: np.dtype, by_coordinate: tuple[int, ...], columns: Mapping[str, int]) -> str:
+    """The program as the text of an LLVM module, for parameters stored in a dtype that lie contiguously.
 
-    Its functions are `chunks(table, leaf_of, offset_of, first, last)` and `once`, which has one more argument: where
-    to count that it is done (null: nowhere).
+    `by_coordinate` are the scalars, by place, that differ by coordinate, `columns` where a row has the kernel's arrays
+    (see `layout.pass_columns`). The function is `chunks(row_of, offset_of, first, last)`.
     """
-    kinds = _kinds(program, dtype, columns)
+    kinds = _kinds(program, dtype, by_coordinate)
     if program.totals:
-        return _reading_ir(program, dtype, columns, kinds)
-    return f"""
-{inner_loop(program, dtype, columns)}
-{_part(kinds)}
-{outer_loop(len(kinds) + EXTRA)}
-{_ONCE}
-"""
-
-
-def _reading_ir(program: Program, dtype: np.dtype, columns: tuple[int, ...], kinds: Sequence[Stored]) -> str:
-    """The same for a program that only reads: behind its inputs a row has the address of the sums."""
-    read = [*kinds[: len(program.inputs)], *kinds[len(program.arrays) :]]
-    return f"""
-{reading_values(program, dtype, columns)}
-{reading_part(program, read, computed(dtype))}
-{outer_loop(len(read) + 1 + EXTRA)}
-{_ONCE}
-"""
+        read = [*kinds[: len(program.inputs)], *kinds[len(program.arrays) :]]
+        return "\n".join([reading_values(program, dtype, by_coordinate),
+                          reading_part(program, read, computed(dtype), columns, by_coordinate), outer_loop()])
+    return "\n".join([inner_loop(program, dtype, by_coordinate), _part(program, kinds, by_coordinate, columns),
+                      outer_loop()])
 
 
 def reading_values(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
@@ -134,12 +120,12 @@ def _instruction(instruction: Instruction, operands: list[str], result: str, rea
     return [f"{result} = select i1 {a}, {real} {rest[0]}, {real} {rest[1]}"], result  # where
 
 
-def _part(kinds: Sequence[Stored]) -> str:
+def _part(program: Program, kinds: Sequence[Stored], by_coordinate: Sequence[int], columns: Mapping[str, int]) -> str:
     """Run n coordinates of a row from an offset on, where they lie."""
-    n = len(kinds)
-    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(n + 1)]
+    names = [*program.arrays, *(f"scalar {k}" for k in by_coordinate)]
+    loads = [field(f"c{k}", "%row", 8 * columns[name], "ptr") for k, name in enumerate([*names, "constants"])]
     loads += [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{k}, i64 %offset" for k, kind in enumerate(kinds)]
-    arguments = ", ".join([*(f"ptr %a{k}" for k in range(n)), f"ptr %c{n}", "i64 %n"])
+    arguments = ", ".join([*(f"ptr %a{k}" for k in range(len(names))), f"ptr %c{len(names)}", "i64 %n"])
     lines = "\n  ".join(loads)
     return f"""
 define internal void @part(ptr %row, i64 %offset, i64 %n) {{
@@ -149,16 +135,16 @@ define internal void @part(ptr %row, i64 %offset, i64 %n) {{
 }}"""
 
 
-def outer_loop(width: int) -> str:
-    """A loop over chunks: of each its leaf, and so a row of the table, and a part of that to run."""
+def outer_loop() -> str:
+    """A loop over chunks: of each its leaf's row, and a part of that to run."""
     declare, pin, unpin = pinned()
     return f"""{declare}
-define void @chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last) {{
+define void @chunks(ptr %row_of, ptr %offset_of, i64 %first, i64 %last) {{
 entry:{pin}
   br label %loop
 loop:
   %c = phi i64 [ %first, %entry ], [ %next, %loop ]
-  {chunk(width)}
+  {chunk()}
   call void @part(ptr %row, i64 %offset, i64 %n)
   %next = add i64 %c, 1
   %more = icmp slt i64 %next, %last
@@ -166,18 +152,3 @@ loop:
 end:{unpin}
   ret void
 }}"""
-
-
-_ONCE = """
-define void @once(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, ptr %count) {
-  call void @chunks(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last)
-  %silent = icmp eq ptr %count, null
-  br i1 %silent, label %end, label %increase
-increase:
-  %before = load i64, ptr %count
-  %after = add i64 %before, 1
-  store i64 %after, ptr %count
-  br label %end
-end:
-  ret void
-}"""

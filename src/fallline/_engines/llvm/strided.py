@@ -1,69 +1,50 @@
-"""Kernels for arrays that do not lie contiguously: they pass through buffers, a part at a time, in C order.
-
-A row of the table then has a layout: the number of dimensions, the address of the shape, and from STRIDES on, for each
-of the kernel's arrays, the address of its strides, as NumPy has them, in bytes.
-"""
+"""Kernels for arrays that do not lie contiguously: they pass through buffers, a part at a time, in C order."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 
 from fallline._arrays.dtypes import computed
-from fallline._engines.llvm.compiler import compiled
 from fallline._engines.llvm.kernel import inner_loop, outer_loop, reading_values
-from fallline._engines.llvm.layout import EXTRA, STRIDES
+from fallline._engines.llvm.layout import ROW, STRIDED
 from fallline._engines.llvm.numbers import STORED, Stored
-from fallline._engines.llvm.sums import reading_part
-from fallline._engines.llvm.text import chunk, field, in_parts
-from fallline._formula.program import OUTSIDE, Program
+from fallline._engines.llvm.sums import reading_part, strides_of
+from fallline._engines.llvm.text import chunk, field, fields, in_parts
+from fallline._formula.program import Program
 
-__all__ = ["Strided", "strided_kernel"]
+__all__ = ["strided_finite_ir", "strided_ir"]
 
 PART = 1024  # coordinates that are in the buffers at a time
 
 
-class Strided(NamedTuple):
-    """The addresses of a kernel's functions, for a job."""
-
-    chunks: int
-    finite: int
-
-
-@cache
-def strided_kernel(program: Program, dtype: np.dtype) -> Strided:
-    """The kernel of a program whose parameters, gradients and outputs, of a dtype, are strided; the state is
-    contiguous."""
+def strided_ir(program: Program, dtype: np.dtype, by_coordinate: tuple[int, ...], columns: Mapping[str, int]) -> str:
+    """As `kernel_ir`, for parameters, gradients and outputs of any strides; the state is contiguous."""
     kind, inside = STORED[dtype.name], STORED[computed(dtype).name]
-    move = [_move("fetch", kind.type), _move("store", kind.type), _finite(kind)]
+    move = [_move("fetch", kind.type), _move("store", kind.type)]
     if program.totals:
-        names = program.inputs
-        strided = [k for k, name in enumerate(names) if name in OUTSIDE]
-        kinds = [kind if k in strided else inside for k in range(len(names))]
-        parts = [reading_values(program, dtype, ()), reading_part(program, kinds, computed(dtype), strided),
-                 outer_loop(len(names) + 1 + EXTRA), *move]
+        kinds = [kind if name in STRIDED else inside for name in program.inputs] + [inside] * len(by_coordinate)
+        parts = [reading_values(program, dtype, by_coordinate),
+                 reading_part(program, kinds, computed(dtype), columns, by_coordinate, strided=True)]
     else:
-        parts = [inner_loop(program, dtype, ()), _part(program, kind.type, inside.type),
-                 outer_loop(len(program.arrays) + EXTRA), *move]
-    return Strided(*compiled("\n".join(parts), "chunks", "finite"))
+        parts = [inner_loop(program, dtype, by_coordinate), _part(program, by_coordinate, columns, kind, inside)]
+    return "\n".join([*parts, outer_loop(), *move])
 
 
-def _part(program: Program, stored: str, real: str) -> str:
+def _part(program: Program, by_coordinate: tuple[int, ...], columns: Mapping[str, int], kind: Stored, inside: Stored
+          ) -> str:
     """Run n coordinates of a row from an offset on, those of strided arrays through buffers."""
-    names = program.arrays
-    strided = [k for k, name in enumerate(names) if name in OUTSIDE]
+    names = [*program.arrays, *(f"scalar {k}" for k in by_coordinate)]
+    strided = [k for k, name in enumerate(names) if name in STRIDED]
     written = {name for name, _ in program.outputs}
-    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(names) + 1)]
-    loads += [field("layout", "%row", 8 * (len(names) + 2), "ptr"), field("nd", "%layout", 0),
-              field("shape", "%layout", 8, "ptr")]
-    loads += [field(f"s{k}", "%layout", 8 * (STRIDES + k), "ptr") for k in strided]
-    loads += [f"%b{k} = alloca [{PART} x {stored}], align 64" for k in strided]
+    loads = [field(f"c{k}", "%row", 8 * columns[name], "ptr") for k, name in enumerate([*names, "constants"])]
+    loads += strides_of({f"s{k}": names[k] for k in strided})
+    loads += [f"%b{k} = alloca [{PART} x {kind.type}], align 64" for k in strided]
     move = {k: f"(i64 %nd, ptr %shape, ptr %s{k}, ptr %c{k}, i64 %start, i64 %m, ptr %b{k})" for k in strided}
     fetch = [f"call void @fetch{move[k]}" for k in strided if names[k] in program.inputs]
     store = [f"call void @store{move[k]}" for k in strided if names[k] in written]
-    places = [f"%a{k} = getelementptr inbounds {real}, ptr %c{k}, i64 %start"
+    places = [f"%a{k} = getelementptr inbounds {inside.type}, ptr %c{k}, i64 %start"
               for k in range(len(names)) if k not in strided]
     arguments = ", ".join([*(f"ptr %{'b' if k in strided else 'a'}{k}" for k in range(len(names))),
                            f"ptr %c{len(names)}", "i64 %m"])
@@ -136,11 +117,12 @@ end:
 }}"""
 
 
-def _finite(kind: Stored) -> str:
-    """As the checks of jobs, for strided gradients."""
+def strided_finite_ir(kind: Stored) -> str:
+    """As the check of `finite`, for strided gradients."""
     whole, infinity = kind.whole, kind.infinity
-    return f"""
-define i64 @finite(ptr %table, ptr %leaf_of, ptr %offset_of, i64 %first, i64 %last, i64 %width, i64 %column) {{
+    lines = "\n  ".join(strides_of({"strides": "g"}))
+    return _move("fetch", kind.whole) + f"""
+define i64 @finite(ptr %row_of, ptr %offset_of, i64 %first, i64 %last) {{
 entry:
   %buffer = alloca [{PART} x {whole}], align 64
   br label %chunks_loop
@@ -149,17 +131,9 @@ chunks_loop:
   %more = icmp slt i64 %c, %last
   br i1 %more, label %chunk, label %good
 chunk:
-  {chunk("%width")}
-  %g.p = getelementptr inbounds i64, ptr %row, i64 %column
-  %g = load ptr, ptr %g.p
-  %end_of_row = sub i64 %width, 1
-  %layout.p = getelementptr inbounds i64, ptr %row, i64 %end_of_row
-  %layout = load ptr, ptr %layout.p
-  {field("nd", "%layout", 0)}
-  {field("shape", "%layout", 8, "ptr")}
-  %which = add i64 %column, {STRIDES - 1}
-  %strides.p = getelementptr inbounds i64, ptr %layout, i64 %which
-  %strides = load ptr, ptr %strides.p
+  {chunk()}
+  {fields("%row", ROW, "*g")}
+  {lines}
   br label %parts
 parts:
   %done = phi i64 [ 0, %chunk ], [ %next, %next_part ]

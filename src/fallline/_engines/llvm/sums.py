@@ -14,13 +14,13 @@ import numpy as np
 
 from fallline._engines.blocks import BLOCK, LANES
 from fallline._engines.llvm.compiler import compiled
-from fallline._engines.llvm.layout import STRIDES
+from fallline._engines.llvm.layout import LAYOUT, ROW, STRIDED
 from fallline._engines.llvm.numbers import FLOATS, Stored
 from fallline._engines.llvm.text import field, in_parts, literal
 from fallline._formula.program import Program
 from fallline._formula.words import SCALES
 
-__all__ = ["buffered", "halve", "reading_part", "sum_functions", "totals"]
+__all__ = ["buffered", "halve", "reading_part", "strides_of", "sum_functions", "totals"]
 
 
 def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, str]:
@@ -29,35 +29,43 @@ def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, 
     return {v: f"buffer {v}" for v in dict.fromkeys(v for _, v in program.outputs) if v not in direct}
 
 
-def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, strided: Sequence[int] = ()) -> str:
-    """Read n coordinates of a row from an offset on, where they lie: `part`, as other kernels have it.
+def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, columns: Mapping[str, int],
+                 by_coordinate: Sequence[int] = (), strided: bool = False) -> str:
+    """Read n coordinates of a row from an offset on: `part`, as other kernels have it.
 
-    `kinds` are those of the inputs and of the scalars that differ by coordinate; behind the inputs the row has the
-    address of the sums. The inputs of these numbers are `strided`: they are fetched as the layout says (see `strided`).
+    `kinds` are those of the inputs and of the scalars that differ by coordinate. What comes from outside is read where
+    it lies, or if it is `strided` fetched as the layout says.
     """
     real, _ = FLOATS[dtype.name]
     buffers = buffered(program, kinds, real)
-    inputs = len(program.inputs)
-    loads = [field(f"c{k}", "%row", 8 * (k + 1), "ptr") for k in range(len(kinds) + 2)]
-    place = [k + (k >= inputs) for k in range(len(kinds))]  # the sums stand between
-    at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{place[k]}, i64 %start"
-          for k, kind in enumerate(kinds) if k not in strided]
+    names = [*program.inputs, *(f"scalar {k}" for k in by_coordinate)]
+    fetched = [k for k, name in enumerate(program.inputs) if name in STRIDED] if strided else []
+    loads = [field(f"c{k}", "%row", 8 * columns[name], "ptr") for k, name in enumerate(names)]
+    loads += [field(name, "%row", 8 * columns[name], "ptr") for name in ("constants", "sums")]
+    at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{k}, i64 %start"
+          for k, kind in enumerate(kinds) if k not in fetched]
     room = [f"%b{v} = alloca [{BLOCK} x {real}], align 64" for v in buffers]
-    if strided:
-        room += [f"%a{k} = alloca [{BLOCK} x {kinds[k].type}], align 64" for k in strided]
-        loads += [field("layout", "%row", 8 * (len(kinds) + 3), "ptr"), field("nd", "%layout", 0),
-                  field("shape", "%layout", 8, "ptr")]
-        loads += [field(f"s{k}", "%layout", 8 * (STRIDES + k), "ptr") for k in strided]
-        at += [f"call void @fetch(i64 %nd, ptr %shape, ptr %s{k}, ptr %c{k}, i64 %start, i64 %m, ptr %a{k})"
-               for k in strided]
-    arguments = [f"ptr %a{k}" for k in range(inputs)] + [f"ptr %b{v}" for v in buffers]
-    arguments += [f"ptr %a{k}" for k in range(inputs, len(kinds))] + [f"ptr %c{len(kinds) + 1}", "i64 %m"]
+    room += [f"%a{k} = alloca [{BLOCK} x {kinds[k].type}], align 64" for k in fetched]
+    loads += strides_of({f"s{k}": names[k] for k in fetched})
+    at += [f"call void @fetch(i64 %nd, ptr %shape, ptr %s{k}, ptr %c{k}, i64 %start, i64 %m, ptr %a{k})"
+           for k in fetched]
+    arguments = [f"ptr %a{k}" for k in range(len(program.inputs))] + [f"ptr %b{v}" for v in buffers]
+    arguments += [f"ptr %a{k}" for k in range(len(program.inputs), len(kinds))] + ["ptr %constants", "i64 %m"]
     run = [f"call void @run({', '.join(arguments)})"] if buffers else []
     width = 8 * len(program.totals)
     sums = _sums(program, {v: f"%{'b' if v in buffers else 'a'}{v}" for _, v in program.outputs}, real)
     return in_parts(BLOCK, [*room, *loads], [*at, *run, f"%block = sdiv i64 %start, {BLOCK}",
                                              f"%bytes = mul i64 %block, {width}",
-                                             f"%sums = getelementptr inbounds i8, ptr %c{inputs}, i64 %bytes", *sums])
+                                             "%into = getelementptr inbounds i8, ptr %sums, i64 %bytes", *sums])
+
+
+def strides_of(wanted: Mapping[str, str]) -> list[str]:
+    """The lines that load a row's %nd and %shape and, under these names, the strides of some of its arrays."""
+    if not wanted:
+        return []
+    return [field("layout", "%row", 8 * ROW["layout"], "ptr"), field("nd", "%layout", 8 * LAYOUT["nd"]),
+            field("shape", "%layout", 8 * LAYOUT["shape"], "ptr"),
+            *(field(name, "%layout", 8 * LAYOUT[array], "ptr") for name, array in wanted.items())]
 
 
 def _sums(program: Program, pointers: Mapping[int, str], real: str) -> list[str]:
@@ -76,7 +84,7 @@ def _sums(program: Program, pointers: Mapping[int, str], real: str) -> list[str]
             scale = literal(SCALES[total.kind])
             lines += [f"%r{k} = fmul double {result}, {scale}", f"%t{k} = fmul double %r{k}, {scale}"]
             result = f"%t{k}"
-        lines += [f"%p{k} = getelementptr inbounds double, ptr %sums, i64 {k}", f"store double {result}, ptr %p{k}"]
+        lines += [f"%p{k} = getelementptr inbounds double, ptr %into, i64 {k}", f"store double {result}, ptr %p{k}"]
     return lines
 
 

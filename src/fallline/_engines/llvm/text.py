@@ -24,14 +24,12 @@ def fields(of: str, places: Mapping[str, int], names: str, prefix: str = "") -> 
                              "ptr" if name[0] == "*" else "i64") for name in names.split())  # fmt: skip
 
 
-def chunk(width: int | str) -> str:
-    """Of chunk %c of a job: its leaf's %row of a table so wide, its %offset in the leaf, its size %n (≤ 0: nothing)."""
-    return f"""%pl = getelementptr inbounds i64, ptr %leaf_of, i64 %c
-  %leaf = load i64, ptr %pl, align 8
+def chunk() -> str:
+    """Of chunk %c of a job: its leaf's %row, its %offset in the leaf, its size %n (≤ 0: nothing)."""
+    return f"""%pr = getelementptr inbounds ptr, ptr %row_of, i64 %c
+  %row = load ptr, ptr %pr, align 8
   %po = getelementptr inbounds i64, ptr %offset_of, i64 %c
   %offset = load i64, ptr %po, align 8
-  %at = mul i64 %leaf, {width}
-  %row = getelementptr inbounds i64, ptr %table, i64 %at
   %length = load i64, ptr %row, align 8
   %rest = sub i64 %length, %offset
   %short = icmp slt i64 %rest, {CHUNK}

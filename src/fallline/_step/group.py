@@ -1,0 +1,524 @@
+"""A chain bound to the leaves that it steps: their names, shapes and dtypes, state and step counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline._arrays.dtypes import computed, kept
+from fallline._arrays.leaves import (
+    CASTABLE,
+    STEPPED,
+    detached,
+    dtype_name,
+    dtype_of,
+    filled_like,
+    is_complex,
+    kind_of,
+    library,
+    model,
+    owned,
+    widened,
+)
+from fallline._arrays.memory import arena, byte_range, places
+from fallline._arrays.trees import Treedef, flatten, paths
+from fallline._engines.host import host_engine
+from fallline._engines.options import Options
+from fallline._formula import words
+from fallline._formula.chain import Chain
+from fallline._formula.program import Program
+from fallline._formula.settings import resolve
+from fallline._messages.values import brief
+from fallline._step.numbers import Numbers
+
+__all__ = ["Group", "Plans", "leaves_of"]
+
+# of a Group, what is of this process and its memory, or another's that has it
+_HERE_ONLY = ("count", "_settings", "given", "state_ranges", "plans", "disjoint")
+
+
+class Plans:
+    """The plans of calls, by what they depend on, and the quick looks that go with them."""
+
+    def __init__(self) -> None:
+        self.made: dict[Any, Any] = {}
+        self.looks: dict[Any, Any] = {}
+
+    def clear(self) -> None:
+        """Forget all, as what they were made for holds no longer."""
+        self.made.clear()
+        self.looks.clear()
+
+    def revalue(self) -> None:
+        """Have all take settings that are numbers as they are now."""
+        for plan in self.made.values():
+            plan.revalue()
+
+
+class Group:
+    """Leaves by name, shape and dtype, the state of each, and how often each was stepped.
+
+    It is made for the first call, from the parameters or gradients (`like`; `what` messages call its leaves), and kept
+    once that call has succeeded. `count`, an array of one int64, holds the completed steps; `plans` are those that
+    step its leaves, to be forgotten when they no longer hold.
+    """
+
+    def __init__(self, chain: Chain, settings: Mapping[str, Any], like: Any, what: str, options: Options,
+                 count: np.ndarray) -> None:
+        self.chain, self.threads, self.count, self.wanted = chain, options.threads, count, options.engine
+        self.checks_finite = options.nonfinite != "propagate"
+        self._directory = options.state_dir
+        leaves, self.treedef = flatten(like)
+        self.paths = paths(self.treedef)
+        kinds = [kind_of(leaf, self.name(k, what)) for k, leaf in enumerate(leaves)]
+        self.foreign = self.wanted == "eager" or "foreign" in kinds
+        if self.wanted not in ("auto", "eager") and self.foreign:
+            raise TypeError(f'engine={self.wanted!r} runs on arrays in host memory (NumPy, torch CPU tensors). '
+                            f"Got {type(leaves[kinds.index('foreign')]).__name__}: use engine=\"auto\".")
+        if self.foreign and self._directory is not None:
+            raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
+                            f"Got {type(leaves[0]).__name__}.")
+        self.models = list(map(model, leaves, kinds))
+        self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
+        self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+        self._refuse_whole(leaves, what)
+        self.dtypes = [dtype_of(leaf) for leaf in leaves]
+        self.computed = list(map(computed, self.dtypes))
+        self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
+        self.plans = Plans()
+        self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
+        self._settings: dict[str, Any] = {}
+        self.given: Mapping[str, Any] = {}
+        self.resolve(settings)
+        self._note_engine(leaves)
+        starts = {slot: [self._started(start, k) for k in range(len(leaves))]
+                  for slot, start in chain.starts().items()}
+        scopes = chain.scopes()
+        self.numbers = Numbers(scopes, {slot: starts.pop(slot) for slot in scopes}, len(leaves))
+        with np.errstate(over="ignore"):  # what is too large for the dtype is refused
+            starts = {slot: list(map(self._start, values, self.computed)) for slot, values in starts.items()}
+        self.state_ranges: list[tuple[int, int, np.ndarray]] = []
+        if self.foreign:
+            self.state = {slot: [filled_like(widened(detached(leaf)), start) for leaf, start in zip(leaves, values)]
+                          for slot, values in starts.items()}
+        else:
+            self.state = {slot: list(map(self._unbegun, [slot] * len(leaves), range(len(leaves)), values))
+                          for slot, values in starts.items()}
+            self._begun = [False] * len(leaves)
+
+    def _refuse_whole(self, leaves: Sequence[Any], what: str) -> None:
+        """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
+        if not self.chain.rule.whole_leaf:
+            return
+        rule = self.chain.owner(self.chain.rule_name)
+        if self.foreign:
+            got = 'engine="eager"' if self.wanted == "eager" else type(leaves[0]).__name__
+            raise TypeError(f"{rule} is a function of whole leaves in host memory (NumPy, torch CPU tensors). "
+                            f"Got {got}.")
+        for k, leaf in enumerate(leaves):
+            if is_complex(leaf):
+                raise TypeError(f"{self.name(k, what)} must be real, as {rule} is a function of whole leaves. "
+                                f"Got {dtype_name(leaf)}.")
+
+    def _note_engine(self, leaves: Sequence[Any]) -> None:
+        if self.foreign:
+            root = type(leaves[0]).__module__.split(".")[0] if leaves else ""
+            library = root.removesuffix("lib")  # jaxlib is JAX
+            self.engine_note = f"eager: {'asked for' if self.wanted == 'eager' else f'arrays of {library}'}"
+        else:
+            self.native, self.engine_note = host_engine(self.wanted)
+            if self.chain.rule.whole_leaf:
+                self.native = False
+                self.engine_note = f"numpy: {self.chain.owner(self.chain.rule_name)} is a function of whole leaves"
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+
+    def _unbegun(self, slot: str, k: int, start: Any) -> np.ndarray:
+        """The state of a leaf that has had no gradient, as it starts: an array that takes no memory."""
+        dtype = kept(self.dtypes[k])
+        if isinstance(start, np.ndarray):
+            own = np.empty(start.shape, dtype)
+            _fill(own, start)
+        else:
+            own = np.empty((), dtype)
+            _fill(own, start)
+        return np.broadcast_to(own, self.chain.shape(slot, self.shapes[k]))
+
+    def begin(self, leaves: Sequence[int], order: Mapping[int, Sequence[int]] | None = None) -> None:
+        """Have the state of these leaves in memory that can be written, all of a dtype in one run of it.
+
+        `order` says of some leaves in which order their axes lie in memory, outermost first; C's if nothing is said.
+        """
+        new = [k for k in leaves if not self._begun[k]]
+        if not new or not self.state:
+            return
+        names = [(slot, k) for slot in self.state for k in new]
+        old = [self.state[slot][k] for slot, k in names]
+        axes = [(order or {}).get(k) if a.shape == self.shapes[k] else None for (_, k), a in zip(names, old)]
+        shapes = [a.shape if own is None else tuple(a.shape[j] for j in own) for a, own in zip(old, axes)]
+        arenas, placed = arena(shapes, [a.dtype for a in old], self._directory)
+        for (slot, k), start, array, own in zip(names, old, placed, axes):
+            array = array if own is None else array.transpose(np.argsort(own))
+            if any(start.strides) or (start.size and start.flat[0] != 0):  # else pages that need not be filled
+                array[...] = start
+            self.state[slot][k] = array
+        self.state_ranges += [(*byte_range(a), a) for a in arenas if a.size]
+        for k in new:
+            self._begun[k] = True
+
+    @property
+    def sums(self) -> bool:
+        """Whether the chain sums over leaf or tree."""
+        return any(program.readings for program in self.chain.programs)
+
+    def has_begun(self, k: int) -> bool:
+        """Whether the state of a leaf is in memory of its own, having had a gradient."""
+        return self._begun[k] or not self.state
+
+    def relay(self, k: int, order: Sequence[int] | None) -> None:
+        """Have the state of a leaf lie in this order of the axes, outermost first (None: C's)."""
+        for slot, arrays in self.state.items():
+            array = arrays[k]
+            if not self._begun[k]:
+                return
+            axes = tuple(range(array.ndim)) if order is None or array.shape != self.shapes[k] else tuple(order)
+            if not array.transpose(axes).flags.c_contiguous:
+                arrays[k] = np.array(array.transpose(axes), order="C").transpose(np.argsort(axes))
+                self.state_ranges.append((*byte_range(arrays[k]), arrays[k]))
+                self.plans.clear()  # which know where it lay
+
+    # ---- carried elsewhere ---
+
+    def apart(self) -> Group:
+        """The same in memory of its own, to be copied or pickled: who has it may read it when this one has stepped on.
+
+        It steps only once it is `settle`d.
+        """
+        other = self.aside()
+        other.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
+        other.missed, other.numbers = self.missed.copy(), self.numbers.copied()
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in _HERE_ONLY}
+
+    def __deepcopy__(self, memo: Any) -> Group:
+        return self  # one that is `apart`: nobody else has it
+
+    def settle(self, count: np.ndarray, settings: Mapping[str, Any]) -> None:
+        """Go on with that count and these settings, here, after `apart`.
+
+        Whatever brought it may have its arrays in memory that is not to be written, or is gone later: they are copied.
+        """
+        self.count = count
+        self.missed, self.numbers = np.array(self.missed), self.numbers.copied()
+        self.dtypes = [np.dtype(dtype.type) for dtype in self.dtypes]  # NumPy's own, known by identity
+        self.plans, self.disjoint, self.state_ranges = Plans(), {}, []
+        self._settings, self.given = {}, {}
+        self.resolve(settings)
+        if self.foreign:
+            self.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
+        else:
+            begun = [k for k, has in enumerate(self._begun) if has]
+            self._begun = [False] * len(self._begun)
+            self.begin(begun)
+            if not self.chain.rule.whole_leaf:
+                self.native = host_engine(self.wanted)[0]
+
+    def aside(self) -> Group:
+        """The same, state and counts included, whose settings the optimizer's own assignments do not reach."""
+        other = object.__new__(Group)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    # ---- calls that do not step ---
+
+    def holds(self) -> bool:
+        """Whether the coming call only gathers its gradient (see `rules.accumulate`)."""
+        gathers = self.chain.gathers
+        if gathers is None:
+            return False
+        calls, n = gathers
+        return bool(self.numbers.by_slot()[calls][0] + 1 < self._setting(n, 0))
+
+    def gathered(self) -> list[tuple[int, Any]]:
+        """The mean of what was gathered of the gradients before the coming call, by the number of the leaf."""
+        if self.chain.gathers is None:
+            return []
+        slot = self.chain.slots[self.chain.names[0], "sum"]
+        n = self._setting(self.chain.gathers[1], 0)
+        return [(k, array / n) for k, array in enumerate(self.state[slot])]
+
+    def completed(self, gradients: Sequence[Any]) -> list[Any]:
+        """Zeros for the gradients that are None in a call that steps, where others were gathered before."""
+        slot = self.chain.slots[self.chain.names[0], "sum"]
+        return [filled_like(widened(detached(self.state[slot][k])), 0.0)
+                if g is None and bool((self.state[slot][k] != 0).any()) else g for k, g in enumerate(gradients)]
+
+    # ---- settings ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, settings: Mapping[str, Any]) -> None:
+        """Take the hyper-parameters' values, leaf by leaf; raises and changes nothing if they do not fit."""
+        programs = self.chain.programs
+        powers, single, common = ({self.chain.source(q, settings) for some in kind for q in some} for kind in
+                                  zip(*((each.powers, each.single, each.common) for each in programs)))
+        single |= {self.chain.source(q, settings) for q in self.chain.of_whole_leaf}
+        found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes,
+                            "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
+                 for q, value in settings.items()}
+        before, self.given = self._settings, settings
+        self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
+        changed = [q for q, value in self._settings.items() if value is not before.get(q)]
+        if all(type(before.get(q)) is float is type(self._settings[q]) for q in changed):
+            self.plans.revalue()
+        else:
+            self.plans.clear()  # which are made for the old ones
+
+    def took(self, gradients: Sequence[Any]) -> None:
+        """Count a step that was taken: leaves without a gradient missed it."""
+        absent = [k for k, g in enumerate(gradients) if g is None]
+        if absent:
+            self.missed[absent] += 1
+            self.plans.clear()  # which count otherwise
+
+    def forget_missed(self) -> None:
+        """Let every leaf have taken all steps."""
+        self.missed[:] = 0
+        self.plans.clear()
+
+    def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
+        """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
+        return _value(self.chain, qualified, self._setting(qualified, k), t, memo)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The hyper-parameters as they are now, each one for all leaves or a list of one for each."""
+        return self._settings
+
+    def ask(self, names: Sequence[str], live: Sequence[int], t: int, arrays: Sequence[Any],
+            settings: Mapping[str, Any]) -> dict[Any, Any]:
+        """What a call needs to know after t completed steps, as its memo: here its schedules, those of the
+        hyper-parameters of these names, are asked for the leaves that take part.
+
+        Raises ValueError if one of them resized an array of the call: what was checked of it holds no longer.
+        """
+        memo: dict[Any, Any] = {"known": self.numbers.known(), "settings": settings}
+        scheduled = [q for q in names if type(settings[q]) is not float]
+        if scheduled:
+            before = places(arrays)
+            with np.errstate(all="ignore"):
+                for k in live:
+                    for q in scheduled:
+                        self._given(q, memo["settings"], k, t, memo)
+            if places(arrays) != before:
+                raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
+                                 "gradients and outputs must stay as they are in a call. Nothing was changed.")
+        return memo
+
+    def scalars(self, program: Program, k: int, t: int, memo: dict[Any, Any]) -> tuple[Any, ...]:
+        """The program's scalars for leaf k after t completed steps: floats, and arrays of float64 per coordinate.
+
+        `memo` is the call's own (see `ask`): leaves that agree in settings, dtype and step count share one evaluation.
+        Its item "known" holds the numbers that are no hyper-parameters, "settings" what a schedule cannot change for
+        this call.
+        """
+        return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
+
+    def new_numbers(self, program: Program, live: Sequence[int], t: int, memo: dict[Any, Any]) -> dict[str, list[Any]]:
+        """What the program makes of the state that is one number in the coming step, in which these leaves take part:
+        by slot a number, or one for each leaf (None for the others)."""
+        names = [name for name, _ in program.numbers]
+        new: dict[str, list[Any]] = {name: [None] * len(self.shapes) for name in names if name in self.numbers.leaf}
+        for k in live if new else ():
+            values = dict(zip(names, self._evaluated(program, k, t, t - int(self.missed[k]), memo)[1]))
+            for name in new:
+                new[name][k] = float(values[name])
+        of_tree = [name for name in names if name in self.numbers.tree]
+        if of_tree and self.shapes:
+            values = dict(zip(names, self._evaluated(program, 0, t, t, memo)[1]))
+            new.update({name: [float(values[name])] for name in of_tree})
+        return new
+
+    def _evaluated(self, program: Program, k: int, t: int, count: int,
+                   memo: dict[Any, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The program's scalars and new numbers for leaf k after t completed steps, of which it took `count`."""
+        values = [self._given(q, memo["settings"], k, t, memo) for q in program.hyper]
+        key: Any = (id(program), count, self.computed[k], *values)
+        try:
+            return memo[key]
+        except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
+            found = self.evaluate(program, values, count, self.computed[k])
+        if not any(isinstance(v, np.ndarray) for v in values):
+            memo[key] = found
+        return found
+
+    def evaluate(self, program: Program, values: Sequence[Any], count: int, dtype: np.dtype
+                 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The program's scalars and new numbers for values of its `hyper`, after so many steps of a leaf.
+
+        Raises ValueError if the dtype cannot hold a scalar.
+        """
+        limits = np.finfo(dtype)
+        every = program.evaluate(values, count + 1, float(limits.tiny))
+        scalars, numbers = every[: len(program.scalars)], every[len(program.scalars) :]
+        if any(_beyond(s, float(limits.max)) for s in scalars):
+            given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values) if not q.startswith("total "))
+            state = ", or a number of its state," * any(q.startswith("state ") for q in program.hyper)
+            raise ValueError(f"A setting of {self.chain.title}{state} is too large for {dtype}: {given}.") from None
+        return scalars, numbers
+
+    def by_coordinate(self, program: Program, k: int) -> tuple[int, ...]:
+        """The scalars of the program, by place, that differ by coordinate for leaf k."""
+        arrays = {n for n, q in enumerate(program.hyper) if q in self._settings
+                  and isinstance(self._setting(q, k), np.ndarray)}
+        if not arrays:
+            return ()
+        differ: set[int] = set()
+        for n, step in enumerate(program.steps):
+            made_of = arrays if step.op == "hyper" else () if step.op == "constant" else differ
+            if any(o in made_of for o in step.operands):
+                differ.add(n)
+        return tuple(place for place, n in enumerate(program.scalars) if n in differ)
+
+    def given_value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
+        """A hyper-parameter's value for leaf k after t completed steps, for a call that has asked."""
+        return self._given(qualified, memo["settings"], k, t, memo)
+
+    def _given(self, name: str, settings: Mapping[str, Any], k: int, t: int, memo: dict[Any, Any]) -> Any:
+        """The value of what a program depends on: a hyper-parameter, or a number known before."""
+        if " " in name:
+            return _of_leaf(memo["known"][name], k)
+        setting = settings[name]
+        return setting if type(setting) is float else _value(self.chain, name, _of_leaf(setting, k), t, memo)
+
+    def _started(self, start: float | str, k: int) -> Any:
+        return self.value(start, k, int(self.count[0]), {}) if isinstance(start, str) else start
+
+    def _start(self, value: Any, dtype: np.dtype) -> Any:
+        if self.foreign:
+            return value
+        first = words.flush(np.asarray(value, dtype))
+        if first.ndim == 0:
+            first = float(first)
+        if np.isinf(first).any() if isinstance(first, np.ndarray) else math.isinf(first):  # settings are finite
+            raise ValueError(f"State of {self.chain.title} cannot start at {brief(value)}, which is too large for "
+                             f"{dtype}.")
+        return first
+
+    def name(self, k: int, what: str) -> str:
+        """What messages call a leaf: "gradient 'layer1/W'"."""
+        return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def leaves(self, tree: Any, what: str) -> list[Any]:
+        """The leaves of a tree of parameters, gradients or "out", checked against structure, shapes and dtypes.
+
+        A gradient may be None, and of another float dtype.
+        """
+        leaves = leaves_of(self.treedef, tree, what)
+        self.check_leaves(leaves, what)
+        return leaves
+
+    def check_leaves(self, leaves: Sequence[Any], what: str) -> None:
+        """Raise ValueError or TypeError unless leaves, in order, are what `leaves` takes."""
+        for k, leaf in enumerate(leaves):
+            as_ever = type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]
+            if as_ever and not self.foreign:
+                continue  # the common case, at the cost of a small step
+            if leaf is not None or what != "gradient":
+                self._check_leaf(k, leaf, what)
+
+    def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
+        name = self.name(k, what)
+        kind = kind_of(leaf, name, CASTABLE if what == "gradient" else STEPPED)
+        shape = tuple(np.shape(leaf))
+        if shape != self.shapes[k]:
+            raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")
+        if what == "gradient":
+            if is_complex(leaf) and self.dtypes[k].kind != "c":
+                raise TypeError(f"{name} must be real, as the parameter is {self.dtypes[k]}. Got {dtype_name(leaf)}: "
+                                "pass its real part.")
+            return
+        like = "before" if what == "parameter" else "the parameters"
+        if kind == "foreign" and not self.foreign:
+            raise TypeError(f"{name} must be in host memory, as {like}. Got {type(leaf).__name__}: call reset(), or "
+                            "make a new optimizer.")
+        if what == "parameter":
+            self.check_library(k, leaf, what)
+        if dtype_of(leaf) != self.dtypes[k]:
+            raise TypeError(f"{name} must be {self.dtypes[k]}, as {like}. Got {dtype_of(leaf)}.")
+
+    def check_library(self, k: int, leaf: Any, what: str) -> None:
+        """Raise TypeError unless a leaf's state is of its own library, where that matters."""
+        if self.foreign and leaf is not None and library(leaf) != self._libraries[k]:
+            raise TypeError(f"{self.name(k, what)} must be of {self._libraries[k]}, as before. Got {library(leaf)}'s "
+                            f"{type(leaf).__name__}: call reset(), or make a new optimizer.")
+
+    def given_settings(self, names: Sequence[str], k: int) -> list[Any]:
+        """Hyper-parameters as they were given for leaf k."""
+        return [self._setting(q, k) for q in names]
+
+    def asked(self, name: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
+        """A hyper-parameter's value after t completed steps; a schedule is asked once for each memo."""
+        return _value(self.chain, name, setting, t, memo)
+
+    def _setting(self, qualified: str, k: int) -> Any:
+        return _of_leaf(self._settings[qualified], k)
+
+    def state_trees(self) -> dict[str, Any]:
+        """The state by slot, as trees of read-only views; one view of what is one number of the tree."""
+        return {slot: _read_only(leaves[0]) if slot in self.numbers.tree else
+                self.treedef.unflatten(map(_read_only, leaves)) for slot, leaves in self.slots().items()}
+
+    def slots(self) -> dict[str, list[Any]]:
+        """The live state by slot, in the order of the chain: an array for each leaf, or one for the tree."""
+        every = {**self.state, **self.numbers.arrays()}
+        return {slot: every[slot] for slot in self.chain.starts()}
+
+
+def leaves_of(treedef: Treedef, tree: Any, what: str) -> list[Any]:
+    """The leaves of a tree of parameters, gradients or "out", checked against a structure."""
+    return treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
+                                "before" if what == "parameter" else "the parameters")
+
+
+def _fill(array: np.ndarray, start: Any) -> None:
+    """Start a state array; both parts of a complex one at reals."""
+    if array.dtype.kind == "c" and np.asarray(start).dtype.kind != "c":
+        array.real[...] = start
+        array.imag[...] = start
+    else:
+        array[...] = start
+
+
+def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
+    if not callable(setting):
+        return setting
+    key = (qualified, id(setting))  # a schedule is asked once for each call
+    if key not in memo:
+        note = f" from its schedule at t={t}"
+        memo[key] = chain.hyper[qualified].check(setting(t), chain.owner(qualified), note)
+    return memo[key]
+
+
+def _of_leaf(setting: Any, k: int) -> Any:
+    return setting[k] if isinstance(setting, list) else setting
+
+
+def _beyond(scalar: Any, largest: float) -> bool:
+    """Whether a scalar, or one of the values per coordinate, is finite and larger than that."""
+    if isinstance(scalar, np.ndarray):
+        return bool(np.any((np.abs(scalar) > largest) & np.isfinite(scalar)))
+    return largest < abs(scalar) < math.inf
+
+
+def _read_only(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
+        return array
+    shown = array.view()
+    shown.flags.writeable = False
+    return shown
