@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["fallline"]):
     import fallline.statedict
     import fallline.tensorfile  # noqa: F401
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "tools"))
 from fuzz_checkpoints import outcome, seeds
 
 

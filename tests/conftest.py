@@ -5,43 +5,19 @@ same tree and with the same versions of what was installed, is left out: the two
 that peers can change asks for them by `need`; without them it is skipped, not passed.
 """
 
-import importlib
-import os
-import shutil
 import signal
 from importlib.metadata import distributions
 
 import pytest
 
-ALL = os.environ.get("FALLLINE_TEST_ALL")
+from needed import ALL
+
 REST = ALL == "rest"
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _missing(what: str) -> None:
-    if ALL:
-        pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
-    pytest.skip(f"{what} is not installed")
-
-
-def need(module: str):
-    """The peer library, or a skip by its name."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return _missing(module)
-
-
-def need_chromium() -> str:
-    """The path of a Chromium browser, or a skip by its name."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    return _missing("chromium")
 
 
 def installed() -> list[str]:
