@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
-from altered import with_array, with_leaf, without
 from bad_calls import BAD_GRADIENT_SHAPES, BAD_GRADIENTS, BAD_PARAMETERS, OTHER_PARAMETERS, read_only
+from of_state import with_array, with_leaf, without
 from support import (
     RATE_STARTS,
     WITH_RATE,

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import functools
 import pickle
 
 import numpy as np
 import pytest
 
 import fallline as fl
-from altered import with_array, with_leaf, without
-from fallline.fingerprint import described, fingerprint
+from fallline.fingerprint import fingerprint
 from fallline.trees import flatten, paths
 from needed import need
+from of_state import COPIES, arrays_of, with_array, with_leaf, without
 from support import (
-    COUPLED,
     RECIPES,
     a_tree,
     assert_refused,
@@ -27,23 +24,9 @@ from support import (
     halving,
     memory_of,
     same_bits,
-    signed_average,
     stepped,
     walk,
 )
-
-COPIES = {
-    "state_dict": lambda opt, fresh: fresh.load_state_dict(opt.state_dict()) or fresh,
-    "plain dicts": lambda opt, fresh: fresh.load_state_dict(pickle.loads(pickle.dumps(opt.state_dict()))) or fresh,
-    "deepcopy": lambda opt, fresh: copy.deepcopy(opt),
-    "copy": lambda opt, fresh: copy.copy(opt),
-    "pickle": lambda opt, fresh: pickle.loads(pickle.dumps(opt)),
-}
-
-
-def arrays_of(d):
-    states = d["parts"].values() if "parts" in d else [d]
-    return [array for state in states if state for slot in state["state"].values() for array in slot.values()]
 
 
 @every_recipe
@@ -241,243 +224,6 @@ def test_a_setting_that_does_not_fit_the_leaves_changes_nothing():
     assert everything_of(opt) == before
 
 
-# ---- a state that waits ----------------------------------------------------------------------------------------------
-
-
-def test_a_state_that_waits_shows_itself_by_path():
-    opt, _ = stepped()
-    other = fl.Adam()
-    other.load_state_dict(opt.state_dict())
-    assert other.t == 4
-    assert same_bits(dict(other.state), {slot: dict(tree) for slot, tree in opt.state.items()})
-    with pytest.raises(ValueError, match="read-only"):
-        other.state["m"]["a"][...] = 0
-    assert "chosen at the first step" in other.engine
-    single = fl.Momentum()
-    single.step(np.ones(2), np.ones(2))
-    alone = fl.Momentum()
-    alone.load_state_dict(single.state_dict())
-    assert same_bits(alone.state["velocity"], single.state["velocity"])
-
-
-@pytest.mark.parametrize("way", COPIES)
-def test_a_state_that_waits_is_copied_set_and_forgotten_like_any_other(way):
-    opt, w = stepped()
-    waiting = fl.Adam()
-    waiting.load_state_dict(opt.state_dict())
-    other = COPIES[way](waiting, fl.Adam())
-    with pytest.raises(ValueError, match="eps of Adam only says where the state starts"):
-        other.eps = 0.1
-    other.t = 9
-    twin = copy.deepcopy(opt)
-    twin.t = 9
-    assert everything_of(other) == everything_of(twin)
-    assert everything_of(waiting) == everything_of(opt)
-    assert (other.fresh().t, dict(other.fresh().state)) == (0, {})
-    other.reset()
-    assert (other.t, dict(other.state)) == (0, {})
-    other.eps = 0.1
-    walk(waiting, copy.deepcopy(w), range(4, 6))
-    assert waiting.t == 6
-
-
-def test_a_first_call_that_is_refused_or_skipped_leaves_the_state_waiting():
-    opt, w = stepped(nonfinite="skip")
-    other = fl.Adam(nonfinite="skip")
-    other.load_state_dict(opt.state_dict())
-    before = everything_of(other)
-    v = copy.deepcopy(w)
-    other.step(v, {"a": np.full(4, np.nan), "b": np.zeros((2, 3))})
-    assert (other.skipped, same_bits(v, w)) == (1, True)
-    with pytest.raises(ValueError, match="shape"):
-        other.step(v, {"a": np.zeros(3), "b": np.zeros((2, 3))})
-    other.load_state_dict(opt.state_dict())
-    assert everything_of(other) == before
-    assert same_bits(other.update(a_tree(4)), opt.update(a_tree(4)))
-    assert everything_of(other) == everything_of(opt)
-
-
-def test_the_state_of_one_that_never_stepped_sets_another_back_to_its_start():
-    first = fl.Adam(0.5)
-    opt, w = stepped()
-    opt.load_state_dict(first.state_dict())
-    assert (opt.t, dict(opt.state), opt.lr) == (0, {}, 0.5)
-    walk(opt, w, range(2))
-    assert opt.t == 2
-
-
-# ---- hyper-parameters and functions ----------------------------------------------------------------------------------
-
-
-def other_schedule(t):
-    return 0.5**t
-
-
-@dataclasses.dataclass(frozen=True)
-class Decay:
-    rate: float
-    floors: tuple[float, ...] = (0.0,)
-
-    def __call__(self, t):
-        return self.rate / (1 + t)
-
-
-def decay(t, rate):
-    return rate / (1 + t)
-
-
-@pytest.mark.parametrize("value", [0.25, {"a": 0.5, "b": 0.25}, {"a": np.full(4, 0.5), "b": 0.125}])
-def test_settings_that_are_numbers_are_restored(value):
-    opt, w = fl.Adam(lr=value), a_tree(100)
-    walk(opt, w, range(2))
-    other = fl.Adam()
-    other.load_state_dict(opt.state_dict())
-    assert same_bits(dict(other.hyper), dict(opt.hyper))
-    if isinstance(value, dict):
-        value["a"] = 7.0  # the caller's own
-    v = copy.deepcopy(w)
-    walk(opt, w, range(2, 5))
-    walk(other, v, range(2, 5))
-    assert same_bits(v, w)
-
-
-FUNCTIONS = {
-    "by name": (lambda: halving, lambda: other_schedule),
-    "dataclass": (lambda: Decay(0.1), lambda: Decay(0.2)),
-    "dataclass with a tuple": (lambda: Decay(0.1, (1.0,)), lambda: Decay(0.1, (2.0,))),
-    "partial": (lambda: functools.partial(decay, rate=0.1), lambda: functools.partial(decay, rate=0.2)),
-    "by path": (lambda: fl.by_path(len), lambda: fl.by_path(ord)),
-    "in a tree": (lambda: {"a": halving, "b": 0.1}, lambda: {"a": 0.1, "b": halving}),
-    "a number instead": (lambda: halving, lambda: 0.1),
-    "instead of a number": (lambda: 0.1, lambda: halving),
-}
-
-
-@pytest.mark.parametrize("case", FUNCTIONS)
-def test_functions_must_be_those_that_were_saved(case):
-    same, another = FUNCTIONS[case]
-    opt, w = fl.SGD(lr=same()), a_tree(100)
-    walk(opt, w, range(1))
-    d = opt.state_dict()
-    other = fl.SGD(lr=same())
-    other.load_state_dict(d)
-    assert same_bits(other.state_dict(), d)
-    stranger = fl.SGD(lr=another())
-    with pytest.raises(ValueError, match=r"lr of SGD was .* when it was saved, and is .* here. A function cannot be"):
-        stranger.load_state_dict(d)
-    assert stranger.t == 0
-
-
-def test_a_schedule_goes_on_where_it_was():
-    asked = []
-
-    def schedule(t):
-        asked.append(t)
-        return 0.1
-
-    opt = fl.SGD(lr=schedule)
-    w = opt.step(opt.step(0.0, 1.0), 1.0)
-    other = fl.SGD(lr=schedule)
-    other.load_state_dict(opt.state_dict())
-    other.step(w, 1.0)
-    assert asked == [0, 1, 2]
-
-
-def test_a_rule_is_known_by_what_it_computes():
-    known = "4cfa77af6013cb8a0db6cea825e9b9b1"
-    assert fingerprint(signed_average) == known  # for ever: files carry it
-    same = fl.rule(lambda g, m=0.0, *, lr=0.5, beta=0.1: (-lr * np.sign(mean := beta * m + (1.0 - beta) * g), mean))
-    assert fingerprint(same) == known
-    variants = {
-        "sign": lambda g, m=0, *, lr=1e-2, beta=0.9: (lr * fl.sign(beta * m + (1 - beta) * g), g),
-        "start": lambda g, m=1, *, lr=1e-2, beta=0.9: (g, m),
-        "constant": lambda g, m=0, *, lr=1e-2, beta=0.9: (2 * g, m),
-        "other constant": lambda g, m=0, *, lr=1e-2, beta=0.9: (3 * g, m),
-    }
-    prints = [fingerprint(fl.rule(formula)) for formula in variants.values()]
-    prints += [fingerprint(fl.before(lambda g, m=0, *, lr=1e-2, beta=0.9: (2 * g, m)))]
-    assert len({known, *prints}) == len(prints) + 1
-
-
-def test_the_description_of_a_function_says_what_can_be_told():
-    assert described(Decay(0.5)) == "Decay(floors=(0.0), rate=0.5)"
-    assert described(functools.partial(decay, rate=halving)) == "decay(rate=halving)"
-    assert described(fl.by_path(functools.partial(max, 1, None))) == "by_path(max(1, None))"
-
-
-# ---- leaves that come and go -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("recipe", [
-    name for name in RECIPES if name not in ("tree", "schedule", "partition", "mask", *COUPLED)])
-@every_engine
-def test_a_leaf_added_later_has_its_own_step_count_and_the_others_go_on(recipe, engine):
-    opt, w = stepped(recipe, engine=engine)
-    twin, u = copy.deepcopy(opt), copy.deepcopy(w)
-    x = np.linspace(-1, 1, 3)
-    alone, y = RECIPES[recipe](engine=engine), x.copy()
-    opt.adapt({**w, "c": x})
-    for seed in range(4, 8):
-        g = a_tree(seed)
-        opt.step({**w, "c": x}, {**g, "c": g["a"][:3]})
-        twin.step(u, g)
-        alone.step(y, g["a"][:3])
-    assert same_bits(w, u)
-    assert same_bits(x, y)
-    assert (opt.t, opt.state_dict()["leaves"]["c"]["t"]) == (8, 4)
-    other = RECIPES[recipe](engine=engine)
-    other.load_state_dict(opt.state_dict())
-    assert everything_of(other) == everything_of(opt)
-
-
-def test_settings_by_leaf_are_given_in_their_new_form():
-    opt, w = stepped("tree")
-    opt.adapt({**w, "c": 1.0}, lr={"a": 0.1, "b": 0.2, "c": halving})
-    assert opt.lr == {"a": 0.1, "b": 0.2, "c": halving}
-    after = opt.step({**w, "c": 1.0}, {"a": None, "b": None, "c": 1.0})
-    assert after["c"] == pytest.approx(1 - halving(4))  # a schedule goes by the optimizer's t
-
-
-@every_engine
-def test_a_leaf_left_out_is_forgotten_and_begins_anew_when_it_comes_back(engine):
-    opt, w = stepped(engine=engine)
-    b = opt.state_dict()["state"]["m"]["b"]
-    opt.adapt({"b": w["b"]})
-    assert list(opt.state["m"]) == ["b"]
-    assert same_bits(opt.state["m"]["b"], b)
-    opt.adapt(w)
-    assert not opt.state["m"]["a"].any()
-    assert {path: leaf["t"] for path, leaf in opt.state_dict()["leaves"].items()} == {"a": 0, "b": 3}
-
-
-def test_a_state_that_waits_adapts_too():
-    opt, w = stepped()
-    other = fl.Adam()
-    other.load_state_dict(opt.state_dict())
-    other.adapt({**w, "head": 1.0})
-    opt.adapt({**w, "head": 1.0})
-    assert everything_of(other) == everything_of(opt)
-    new = fl.Adam()
-    new.adapt(w)
-    assert new.t == 0
-
-
-@pytest.mark.parametrize(("change", "hyper", "message"), [
-    (lambda w: {**w, "a": np.ones(5)}, {}, r"of a is for float64 of shape \(4,\). The parameter is .*\(5,\)"),
-    (lambda w: {**w, "a": np.ones(4, np.float32)}, {}, "of a is for float64 .* The parameter is float32"),
-    (lambda w: {**w, "c": np.ones(4, int)}, {}, "'c' must be .* complex128. Got int64"),
-    (lambda w: w, {"rate": 0.1}, "Adam has no hyper-parameter 'rate'"),
-    (lambda w: w, {"lr": -0.1}, "lr of Adam must be ≥ 0"),
-    (lambda w: w, {"lr": {"c": 0.1}}, "lr of Adam must have the structure"),
-    (lambda w: w, {"eps": 0.1}, "eps of Adam only says where the state starts"),
-])  # fmt: skip
-def test_what_cannot_be_adapted_to_is_refused_by_name(change, hyper, message):
-    opt, w = stepped()
-    before = everything_of(opt)
-    assert_refused(lambda: opt.adapt(change(w), **hyper), message, opt, w)
-    assert everything_of(opt) == before
-
-
 # ---- other arrays ----------------------------------------------------------------------------------------------------
 
 
@@ -556,13 +302,3 @@ def test_the_last_step_that_can_be_counted_is_saved_and_set_back():
     other.t = 5
     other.step(1.0, 1.0)
     assert other.t == 6
-
-
-def test_a_tree_is_adapted_to_a_single_array_and_back():
-    opt = fl.Adam()
-    opt.step({"a": np.ones(2)}, {"a": np.ones(2)})
-    opt.adapt(np.ones(2))
-    assert opt.state["m"].tolist() == [0.0, 0.0]
-    opt.step(np.ones(2), np.ones(2))
-    opt.adapt({"a": np.ones(2)})
-    assert opt.state["m"]["a"].tolist() == [0.0, 0.0]
