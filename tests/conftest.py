@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 import pytest
 
 from needed import ALL
+from support import suits
 
 REST = ALL == "rest"
 BEFORE = "fallline/run"  # where pytest's cache has the last run
@@ -31,17 +32,6 @@ def passed_before(config) -> set[str]:
     return set(before["passed"]) if set(before["installed"]) <= set(installed()) else set()
 
 
-def is_promised(item) -> bool:
-    """Whether a generic test is one of what rules of whole leaves promise, or its rule is another."""
-    from support import COMPLEX, NOT_OF_WHOLE_LEAVES, WHOLE_LEAF
-
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    if params.get("name", getattr(params.get("cls"), "__name__", None)) not in WHOLE_LEAF:
-        return True
-    refused = params.get("dtype") in COMPLEX or params.get("engine") == "eager"
-    return not refused and item.originalname not in NOT_OF_WHOLE_LEAVES
-
-
 def pytest_configure(config):
     if REST and config.cache.get(BEFORE, None) is None:
         raise pytest.UsageError("FALLLINE_TEST_ALL=rest runs what the run before has not passed, and there was none")
@@ -51,7 +41,7 @@ def pytest_collection_modifyitems(config, items):
     passed = passed_before(config) if REST else ()
     kept, out = [], []
     for item in items:
-        (kept if is_promised(item) and item.nodeid not in passed else out).append(item)
+        (kept if suits(item) and item.nodeid not in passed else out).append(item)
     config.hook.pytest_deselected(items=out)
     items[:] = kept
 

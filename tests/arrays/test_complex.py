@@ -29,6 +29,7 @@ def long_way(*_):
     raise AssertionError("the call went the long way")
 
 
+@pytest.mark.needs("complex arrays")
 @every_optimiser
 @every_engine
 @every_complex

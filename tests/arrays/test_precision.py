@@ -107,6 +107,7 @@ def long_way(*_):
     raise AssertionError("the call went the long way")
 
 
+@pytest.mark.needs("a short way")
 @every_optimiser
 @every_half
 def test_the_short_way_the_long_way_and_the_reference_engine_give_the_same_bits(name, dtype, monkeypatch):

@@ -9,7 +9,6 @@ import pytest
 import fallline as fl
 from reference_formulas import SLOTS
 from support import (
-    NAMES,
     OF_THE_TREE,
     SUBNORMAL_MOVES,
     WITH_POWERS_OF_T,
@@ -176,7 +175,8 @@ def test_26_a_parameter_may_be_replaced_by_another_array_of_its_kind(name, engin
         assert same_bits(array, bits)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_THE_TREE])
+@pytest.mark.needs("leaves alone")
+@every_optimiser
 @every_engine
 def test_28_a_leaf_without_a_gradient_is_untouched_and_does_not_count_the_step(name, engine):
     opt, alone = build(name, engine), build(name, engine)

@@ -42,6 +42,7 @@ def taken_by(call):
 # ---- while a call runs -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("no new arrays")
 @pytest.mark.parametrize(("name", "nonfinite"), [*((name, "raise") for name in NAMES), ("Adam", "propagate")])
 @every_kind
 @pytest.mark.parametrize("way", ["step", "out"])
@@ -60,6 +61,7 @@ def test_no_call_takes_memory_that_grows_with_the_parameters_but_the_state(name,
     assert max(taken_by(call)[0] for _ in range(5)) <= SLACK
 
 
+@pytest.mark.needs("no new arrays")
 @every_optimiser
 @every_kind
 def test_update_takes_one_new_array_for_each_leaf_and_no_more(name, kind):

@@ -16,8 +16,6 @@ from support import (
     COMPLEX,
     FULL,
     HALVES,
-    OF_THE_LEAF,
-    OF_THE_TREE,
     every_dtype,
     every_precision,
     limits,
@@ -134,7 +132,8 @@ def test_a_strided_leaf_gets_the_bits_of_a_contiguous_one_and_its_neighbours_kee
         assert np.array_equal(canvas[:, [0, 2, 3]], before[:, [0, 2, 3]])
 
 
-@pytest.mark.parametrize("name", [name for name in EVERYTHING if name not in (*OF_THE_LEAF, *OF_THE_TREE)])
+@pytest.mark.needs("coordinates alone")
+@every_chain
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_one_array_or_many_get_the_same_bits(name, engine):
     rng = np.random.default_rng(2)
@@ -181,6 +180,7 @@ def test_step_is_the_increment_of_update_added_to_the_bit(name):
         assert bits(a) == bits(b)
 
 
+@pytest.mark.needs("other arrays")
 @every_chain
 @every_precision
 def test_the_eager_engine_is_close_to_the_reference(name, dtype):

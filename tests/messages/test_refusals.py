@@ -170,6 +170,7 @@ def test_a_gradient_that_overflows_when_it_is_cast_counts_as_not_finite(engine):
     assert picture(opt, w) == before
 
 
+@pytest.mark.needs("a formula of coordinates")
 @every_optimiser_or_precision
 @every_engine
 def test_propagate_lets_a_non_finite_gradient_through_at_its_own_coordinate(name, engine, dtype):

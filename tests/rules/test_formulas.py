@@ -88,6 +88,7 @@ def test_the_constructor_signature_lists_the_table_and_takes_only_lr_by_position
         cls(0.25, 0.5) if "lr" in own else cls(0.25)
 
 
+@pytest.mark.needs("slots like the leaf")
 @every_optimiser
 @every_engine
 @every_dtype
@@ -135,6 +136,7 @@ def test_update_returns_exactly_what_step_adds(name, engine, dtype):
         np.testing.assert_array_equal(w, before + increment)
 
 
+@pytest.mark.needs("a formula of coordinates")
 @pytest.mark.parametrize("name", WITH_RATE)
 @every_engine
 def test_a_rate_that_changes_acts_where_the_formula_has_it(name, engine):

@@ -163,6 +163,7 @@ def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(mo
     assert w.tolist() == [-5.0] * 3
 
 
+@pytest.mark.needs("complex arrays")
 @pytest.mark.parametrize("cls", fl.OPTIMIZERS.values(), ids=fl.OPTIMIZERS)
 def test_any_number_of_threads_gives_the_same_bits(cls):
     rng = np.random.default_rng(0)

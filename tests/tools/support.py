@@ -14,53 +14,81 @@ from hypothesis import settings
 import fallline as fl
 from reference_formulas import SLOTS
 
-NAMES = list(fl.OPTIMIZERS)
+RULES = {name: cls.rule for name, cls in fl.OPTIMIZERS.items()}
+NAMES = list(RULES)
 WITH_STATE = [name for name in NAMES if SLOTS[name]]
-RATE_STARTS = ["Rprop"]  # of which lr is only where the rates start
-WITH_RATE = [name for name in NAMES if "lr" in fl.OPTIMIZERS[name]().hyper and name not in RATE_STARTS]
-WITH_EPS = [name for name in NAMES if "eps" in fl.OPTIMIZERS[name]().hyper]
-WITH_EPS_ZERO = [name for name in WITH_EPS if name != "AdaDelta"]
-EPS_SLOTS = {name: [k for k, start in fl.OPTIMIZERS[name].rule.slots.items() if start == "eps"] for name in NAMES}
-WITHOUT_DECAY = {name: {k: 0.0 for k in fl.OPTIMIZERS[name].rule.hyper if k == "weight_decay"} for name in NAMES}
-WITH_PARAMETER = [name for name in NAMES if "x" in fl.OPTIMIZERS[name].rule.given]  # in the formula
-FADING = ["Adafactor"]  # whose steps are at most 1/√t
-BY_SIGN = ["Lion", "Rprop"]  # which step by the sign of a number alone, infinite or not
-POINTS = {"ScheduleFreeSGD": {"z"}, "ScheduleFreeAdamW": {"z"}, "Prodigy": {"x0"}}  # slots that are points like x
-FOR_EVER = {"AdaGrad": {"v"}, "AMSGrad": {"v_max"}, "Rprop": {"rate"}, "Adafactor": {"v"},
-            **POINTS}  # that zero gradients never let fade
-RATE_INSIDE = {"Prodigy": {"s", "x0"}}  # slots that hold the rate, with "velocity" and "z"
+RATE_STARTS = [name for name in NAMES if "lr" in RULES[name].slots.values()]  # of which lr is only where rates start
+WITH_RATE = [name for name in NAMES if "lr" in RULES[name].hyper and name not in RATE_STARTS]
+WITH_EPS = [name for name in NAMES if "eps" in RULES[name].hyper]
+WITH_EPS_ZERO = [name for name in WITH_EPS if RULES[name].hyper["eps"].range.holds(0.0)]
+EPS_SLOTS = {name: [k for k, start in RULES[name].slots.items() if start == "eps"] for name in NAMES}
+WITHOUT_DECAY = {name: {k: 0.0 for k in RULES[name].hyper if k == "weight_decay"} for name in NAMES}
+WITH_PARAMETER = [name for name in NAMES if "x" in RULES[name].given]  # in the formula
+WITH_POWERS_OF_T = [name for name in NAMES if "t" in RULES[name].given]
+WITH_BETAS = [name for name in WITH_POWERS_OF_T if {"beta1", "beta2"} <= set(RULES[name].hyper)]
+WHOLE_LEAF = [name for name in NAMES if RULES[name].whole_leaf]
+
+
+def sums_over(name):
+    """Over what the formula of a rule has sums: "leaf", "tree"."""
+    readings = () if name in WHOLE_LEAF else build(name)._chain.updating.readings
+    return {total.over for reading in readings for total in reading.totals}
+
+
+def build(name, engine="auto", **keywords):
+    return fl.OPTIMIZERS[name](engine=engine, **keywords)
+
+
+# A sum over a leaf or the tree has an order that the leaves fix: one array or many differ in the last bits, and two
+# sums may round to different steps where three leaves stand for one. A sum of the tree has leaves depend on each other.
+OF_THE_LEAF = [name for name in NAMES if "leaf" in sums_over(name)]
+OF_THE_TREE = [name for name in NAMES if "tree" in sums_over(name)]
+POINTS = {name: slots for name in NAMES if (slots := {k for k, start in RULES[name].slots.items() if start == "x"})}
+# A parameter that is subnormal is 0 as a point of the state, which holds no subnormal numbers. Where the parameter is
+# drawn to that point (and another is the point to report), it moves.
+SUBNORMAL_MOVES = [name for name in POINTS if RULES[name].rest]
+
+# What no attribute of a rule says, each with the reason.
+FADING = ["Adafactor"]  # its steps are at most 1/√t
+BY_SIGN = ["Lion", "Rprop"]  # they step by the sign of a number alone, infinite or not
+FOR_EVER = {  # slots that zero gradients never let fade: sums, maxima, rates, an average over all of time, points
+    "AdaGrad": {"v"}, "AMSGrad": {"v_max"}, "Rprop": {"rate"}, "Adafactor": {"v"}, **POINTS,
+}  # fmt: skip
+RATE_INSIDE = {  # slots that are made of steps, and so of the rate: velocities, points, a sum of steps
+    "Momentum": {"velocity"}, "Nesterov": {"velocity"}, "LARS": {"velocity"}, **POINTS,
+    "Prodigy": {"s", *POINTS["Prodigy"]},
+}  # fmt: skip
 # Where a formula loses digits by itself. RAdam: ρ is a difference of numbers near 2/(1 - beta2), and at step 5 good to
 # 1e-10. AdaBelief: g - m under a constant gradient is what rounding left of it.
 GOOD_TO = {"RAdam": 1e-10}
 NOT_OF_CONSTANTS = ["AdaBelief"]
-# What does not hold where a formula reduces, each with the reason. A sum over a leaf or the tree has an order that the
-# leaves fix: one array or many differ in the last bits, and two sums may round to different steps where three leaves
-# stand for one. A number of the tree has leaves depend on each other.
-OF_THE_LEAF = ["LARS", "LAMB"]
-OF_THE_TREE = ["Prodigy"]
-# A parameter that is subnormal is 0 as a point of the state, which holds no subnormal numbers, and is drawn there.
-SUBNORMAL_MOVES = ["ScheduleFreeSGD", "ScheduleFreeAdamW"]
-WITH_POWERS_OF_T = [name for name in NAMES if "t" in fl.OPTIMIZERS[name].rule.given]
 
-WHOLE_LEAF = [name for name in NAMES if fl.OPTIMIZERS[name].rule.whole_leaf]
-# Generic tests of what rules of whole leaves do not promise. Complex dtypes and engine="eager", which
-# they refuse, are left out everywhere.
-NOT_OF_WHOLE_LEAVES = {
-    "test_the_eager_engine_is_close_to_the_reference": "other arrays are refused",
-    "test_the_eager_engine_keeps_within_its_stated_tolerances": "other arrays are refused",
-    "test_the_short_way_the_long_way_and_the_reference_engine_give_the_same_bits": "they have no short way",
-    "test_a_complex_parameter_gets_the_bits_of_the_pair_of_its_parts": "complex arrays are refused",
-    "test_any_number_of_threads_gives_the_same_bits": "it has complex leaves too; see rules/test_matrix_rules.py",
-    "test_one_array_or_many_get_the_same_bits": "the coordinates of an array are coupled",
-    "test_propagate_lets_a_non_finite_gradient_through_at_its_own_coordinate": "the coordinates are coupled",
-    "test_no_call_takes_memory_that_grows_with_the_parameters_but_the_state": "they compute with new arrays",
-    "test_update_takes_one_new_array_for_each_leaf_and_no_more": "they compute with new arrays",
-    "test_hundreds_of_random_steps_follow_the_formula": "slots of other shapes; see rules/test_matrix_rules.py",
-    "test_a_rate_that_changes_acts_where_the_formula_has_it": "sums round off; see rules/test_matrix_rules.py",
-    "test_12_the_correction_is_still_exact_at_large_step_counts": "it is about Adam's settings by their names",
-    "test_the_correction_follows_an_assigned_step_count": "it is about Adam's settings by their names",
-    "test_a_constant_gradient_gives_the_steps_worked_out_by_hand": "it is about rules of single coordinates",
+# What a generic test may need of a rule (`pytest.mark.needs`), and the rules without it, of which it is no test. The
+# formula of a rule of whole leaves is a function of NumPy's arrays: it couples coordinates in any way, computes with
+# new arrays, and takes no others.
+LACKING = {
+    "complex arrays": WHOLE_LEAF,
+    "other arrays": WHOLE_LEAF,
+    "a short way": WHOLE_LEAF,
+    "no new arrays": WHOLE_LEAF,
+    "a formula of coordinates": WHOLE_LEAF,
+    "coordinates alone": [*WHOLE_LEAF, *OF_THE_LEAF, *OF_THE_TREE],
+    "leaves alone": OF_THE_TREE,
+    "slots like the leaf": [name for name in NAMES if RULES[name].shapes],
 }
+
+
+def suits(item):
+    """Whether the rule of a test, if it is about one, has what the test needs."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    name = params.get("name", getattr(params.get("cls"), "__name__", None))
+    needs = [need for mark in item.iter_markers("needs") for need in mark.args]
+    if params.get("dtype") in COMPLEX:
+        needs.append("complex arrays")
+    if params.get("engine") == "eager":
+        needs.append("other arrays")
+    return not any(name in LACKING[need] for need in needs)
+
 
 MORE = int(os.environ.get("FALLLINE_EXAMPLES", 1))  # times as many examples as in the suite, others at each run
 
@@ -109,10 +137,6 @@ def normal(rng, shape, dtype=np.float64):
     if np.dtype(dtype) in COMPLEX:
         numbers = numbers + 1j * rng.standard_normal(shape)
     return np.asarray(numbers).astype(dtype)
-
-
-def build(name, engine="auto", **keywords):
-    return fl.OPTIMIZERS[name](engine=engine, **keywords)
 
 
 def update(opt, g, params=None, **options):
