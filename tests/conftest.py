@@ -11,7 +11,7 @@ from importlib.metadata import distributions
 import pytest
 
 from needed import ALL
-from support import suits
+from support import is_one_of_many, suits
 
 REST = ALL == "rest"
 BEFORE = "fallline/run"  # where pytest's cache has the last run
@@ -37,10 +37,13 @@ def pytest_configure(config):
         raise pytest.UsageError("FALLLINE_TEST_ALL=rest runs what the run before has not passed, and there was none")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the tests that are marked are chosen
 def pytest_collection_modifyitems(config, items):
     passed = passed_before(config) if REST else ()
     kept, out = [], []
     for item in items:
+        if is_one_of_many(item):
+            item.add_marker("slow")
         (kept if suits(item) and item.nodeid not in passed else out).append(item)
     config.hook.pytest_deselected(items=out)
     items[:] = kept

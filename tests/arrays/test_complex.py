@@ -92,6 +92,7 @@ def test_a_lazily_conjugated_tensor_may_be_a_gradient_but_no_parameter():
         opt.step(w.conj(), g)
 
 
+@pytest.mark.slow
 def test_jax_arrays_come_close():
     jnp = need("jax.numpy")
     v = some(0, "complex64")

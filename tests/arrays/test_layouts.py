@@ -165,6 +165,7 @@ def views(draw, base):
     return view[::-1].T if draw(st.booleans()) else view
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_those_gradients_are_copied_that_share_an_element_with_what_is_written(data):

@@ -47,6 +47,7 @@ def as_eager(library, array):
     return torch.tensor(array.astype(np.float32)).bfloat16() if array.dtype == BFLOAT16 else torch.tensor(array)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("other arrays")
 @every_optimiser
 @every_precision

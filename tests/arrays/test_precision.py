@@ -256,6 +256,7 @@ def test_torch_tensors_of_16_bits_are_stepped_in_their_own_memory(kind):
     assert eager.state["m"].dtype is torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_jax_arrays_of_16_bits_come_close(kind):
     jnp = need("jax.numpy")

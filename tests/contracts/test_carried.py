@@ -24,6 +24,8 @@ import fallline as fl
 from needed import need
 from support import RECIPES, a_tree, everything_of, halving, same_bits, walk
 
+pytestmark = pytest.mark.slow
+
 CARRIED = {
     **RECIPES,
     "accumulate": lambda **o: fl.accumulate(3, RECIPES["clipped"](), **o),

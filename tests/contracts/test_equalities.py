@@ -20,6 +20,7 @@ FLOATS = [np.float16, np.float32, np.float64]
 DECAYS = [0.0, 1e-3, 0.25, 0.49999, 0.5, 0.75, 0.9, 0.999, 0.99999, 1 - 1e-9, 1 - 2.0**-53]
 
 
+@pytest.mark.slow
 @drawn(100)
 @given(st.data(), st.sampled_from(FLOATS), st.sampled_from(DECAYS), st.sampled_from(["native", "reference", "eager"]))
 def test_an_average_of_equal_numbers_is_that_number(data, dtype, decay, engine):
@@ -34,6 +35,7 @@ def test_an_average_of_equal_numbers_is_that_number(data, dtype, decay, engine):
     assert np.array_equal(opt.averaged, start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("decay", DECAYS)
 @every_engine

@@ -279,6 +279,7 @@ def test_18_no_state_is_ever_subnormal(name, engine, dtype):
         assert not np.any(opt.state[slot]), f"{slot} was meant to fade to 0"
 
 
+@pytest.mark.slow
 @every_optimiser
 def test_18_nor_after_5000_zero_gradients_under_the_default_settings(name):
     tiny = np.finfo(np.float32).tiny

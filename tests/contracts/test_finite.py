@@ -56,6 +56,7 @@ def test_on_a_loss_that_falls_for_ever_prodigys_estimate_of_the_way_stays_finite
     assert all(np.isfinite(array).all() for array in opt.state.values())
 
 
+@pytest.mark.slow
 def test_where_gradients_stop_ademamix_stays_within_a_bound():
     opt, w = fl.AdEMAMix(), np.zeros(1)
     for k in range(60_000):

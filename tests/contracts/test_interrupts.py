@@ -8,6 +8,8 @@ import pytest
 import fallline as fl
 from support import everything_of
 
+pytestmark = pytest.mark.slow
+
 BETWEEN = ("threads.py", "arithmetic.py")  # what they do last has no call in it, where alone CPython looks for signals
 
 

@@ -278,6 +278,7 @@ for k in range(1, 4):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is mapped again and again as Linux does it")
 def test_every_one_of_more_than_two_to_the_31_elements_is_stepped_once_and_nothing_behind_them():
     run_alone(BEYOND)

@@ -15,6 +15,8 @@ import fallline as fl
 from fallline.trees import flatten
 from support import every_dtype, every_optimiser, run_alone, update
 
+pytestmark = pytest.mark.slow
+
 LARGE, SMALL = 300_001, 30_000  # coordinates: worth several threads, and not
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is not had here")

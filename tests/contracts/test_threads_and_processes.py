@@ -8,6 +8,8 @@ import pytest
 
 from support import output_of, run_alone, start_alone
 
+pytestmark = pytest.mark.slow
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is not had here")
 
 # ---- at rest ---------------------------------------------------------------------------------------------------------

@@ -196,6 +196,7 @@ for kind in ("plain", "complex", "subclass"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", "reference", "eager"])
 def test_a_schedule_that_resizes_an_array_of_the_call_leads_no_step_out_of_it(engine):
     run_alone(RESIZED, engine)
@@ -232,6 +233,7 @@ assert (w == 0).all()
 """
 
 
+@pytest.mark.slow
 @every_engine
 @pytest.mark.parametrize("gradient", ["resizes", "is another"])
 def test_a_gradient_whose_library_gives_another_shape_or_resizes_parameters_is_refused(engine, gradient):

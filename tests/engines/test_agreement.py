@@ -116,6 +116,7 @@ def test_engines_agree_to_the_bit_through_long_runs_that_underflow(name, dtype):
     assert_same_bits(name, w, start + [np.zeros(101, dtype)] * 60)
 
 
+@pytest.mark.slow
 @every_chain
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_a_strided_leaf_gets_the_bits_of_a_contiguous_one_and_its_neighbours_keep_theirs(name, engine):

@@ -10,6 +10,8 @@ import pytest
 import fallline as fl
 from support import output_of, start_alone
 
+pytestmark = pytest.mark.slow
+
 DIGEST = """
 import hashlib, sys
 import llvmlite.binding as llvm

@@ -344,6 +344,7 @@ def test_a_name_that_optimizer_itself_has_cannot_be_a_hyper_parameter():
         fl.Optimizer(fl.rule(lambda g, *, step=0.1: -step * g))
 
 
+@pytest.mark.slow
 def test_a_long_formula_does_not_exhaust_the_stack():
     def long(g, lr):
         total = g

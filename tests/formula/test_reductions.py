@@ -52,6 +52,7 @@ def walked(chain, dtype, mode="step", steps=7, seed=1, **options):
     return frozen([w, out, dict(opt.state)])
 
 
+@pytest.mark.slow
 @every_chain
 @every_precision
 @pytest.mark.parametrize("mode", ["step", "update", "out"])

@@ -15,6 +15,8 @@ from needed import need
 from places import ROOT
 from support import end_of, every_engine, every_optimiser, frozen, memory_of, run_alone, start_alone
 
+pytestmark = pytest.mark.slow
+
 
 class Cut(Exception):  # noqa: N818
     """What ends a run of the test."""

@@ -39,6 +39,7 @@ def expected_end(values, points, counts, climbs, target, patience, scheduled):
     return len(values), "STEPS"
 
 
+@pytest.mark.slow
 @drawn(150)
 @given(
     method=methods(),

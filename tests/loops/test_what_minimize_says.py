@@ -27,6 +27,7 @@ def free_norm(x, grad, bounds, climbs):
     return np.abs(down if bounds is None else x - clipped(x - down, bounds)).max()
 
 
+@pytest.mark.slow
 @drawn(300)
 @given(
     method=methods(),
@@ -77,6 +78,7 @@ def measured(name, path, points):
     return [np.abs(b - a).max() / max(np.abs(a).max(), np.abs(b).max(), 1) for a, b in pairwise(points)]
 
 
+@pytest.mark.slow
 @drawn(40)
 @given(method=methods(), start=st.tuples(st.floats(-2, 2), st.floats(-2, 2)), bounds=st.sampled_from(list(BOUNDS)))
 def test_scipys_minimize_says_the_same(method, start, bounds):

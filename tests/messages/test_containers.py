@@ -22,6 +22,8 @@ import fallline as fl
 from needed import need
 from support import frozen
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Record:

@@ -78,6 +78,7 @@ raise SystemExit(hung)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="fork is not had here")
 def test_a_forked_child_works_even_if_other_threads_were_compiling():
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING], check=True, timeout=550)

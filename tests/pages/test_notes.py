@@ -14,7 +14,10 @@ from needed import need
 from peers import walk_keras
 
 # Keras' torch back end hands tensors to NumPy in a way that NumPy 2 deprecates; that is between the two of them.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 
 DEFAULTS = {
     "torch": {

@@ -12,6 +12,8 @@ import pytest
 
 from fallline.cli import main
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from fallline.cli import main; main()"]
 QUICK = ["--steps", "20", "--repeats", "2", "--jobs", "1"]
 

@@ -49,6 +49,7 @@ except ImportError as error:
     assert without_the_extra(script) == f'The race needs {needed}: pip install "fallline[race]"\n'
 
 
+@pytest.mark.slow
 def test_the_command_tells_its_version_and_what_to_install():
     script = """
 from fallline.cli import main

@@ -55,6 +55,7 @@ def start(parts, unit, dtype):
     return (unit * np.array([1.0, -1.5, 2.5]) * np.array(parts)).astype(dtype)
 
 
+@pytest.mark.slow
 @drawn(200)
 @given(st.sampled_from(list(FUNCTIONS)), decades, st.tuples(ratios, ratios, ratios), kinds, st.booleans())
 def test_a_right_gradient_passes_in_any_units_and_dtype_from_zeros_too(name, unit, parts, dtype, from_zeros):
@@ -66,6 +67,7 @@ def test_a_right_gradient_passes_in_any_units_and_dtype_from_zeros_too(name, uni
     check_gradient(Problem(w, scaled(name, unit, np.float64 if dtype is np.float64 else np.float32)))
 
 
+@pytest.mark.slow
 @drawn(150)
 @given(st.sampled_from(list(FUNCTIONS)), decades, st.tuples(ratios, ratios, ratios), st.sampled_from(list(MISTAKES)),
        st.sampled_from([np.float64, np.float32]))  # fmt: skip
@@ -192,6 +194,7 @@ def raced(params, value_and_grad):
     return result
 
 
+@pytest.mark.slow
 def test_torch_tensors_race_as_such():
     torch = need("torch")
 
@@ -211,6 +214,7 @@ def test_torch_tensors_race_as_such():
     check_gradient(Problem(z, lambda w: ((w.abs() ** 4).sum(), 4 * w * w.abs() ** 2)))
 
 
+@pytest.mark.slow
 def test_jax_arrays_race_as_such():
     jax = need("jax")
 

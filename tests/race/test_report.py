@@ -11,6 +11,8 @@ from fallline.race.contender import TEN
 from fallline.race.style import STYLES, styles_for
 from needed import need, need_chromium
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 

@@ -9,6 +9,8 @@ import fallline as fl
 from fallline.race import run
 from fallline.race.surfaces import SURFACES
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"steps": 30, "repeats": 6, "surfaces": ()}
 
 

@@ -116,6 +116,7 @@ def start_late(state):
     return state._replace(inner_states={**state.inner_states, "muon": late})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
 def test_the_definitions_coincide(case, monkeypatch):
     ours, peer, theirs, keys = CASES[case]

@@ -180,6 +180,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
 def test_the_definitions_coincide(case):
     ours, peer, theirs, *start = CASES[case]

@@ -15,7 +15,10 @@ from peers import BETA1, BETA2, BETAS, EPS, LATE, LR, MOMENTUM, RHO, WALKS, fill
 STEPS = 80
 
 # Keras' torch back end hands tensors to NumPy in a way that NumPy 2 deprecates; that is between the two of them.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 
 
 def start_adadelta_in_keras(optimizer):

@@ -61,6 +61,7 @@ def assert_close(found, wanted, origin):
             assert np.abs(leaf - wanted[key]).max() <= 1e-10 * far, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PEERS)
 def test_each_step_is_that_of_optax_and_so_is_the_point_to_report(case):
     jax, optax = need("jax"), need("optax")

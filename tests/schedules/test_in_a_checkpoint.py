@@ -214,6 +214,7 @@ def mutated(data, place, value):
     return walk(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(list(EXAMPLES.values())), mutations)
 def test_any_record_is_a_schedule_that_can_be_called_or_is_refused(schedule, changes):

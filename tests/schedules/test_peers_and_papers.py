@@ -140,6 +140,7 @@ OPTAX = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OPTAX)
 def test_values_are_those_of_optax(case):
     schedule, make = OPTAX[case]

@@ -164,6 +164,7 @@ def test_content_that_makes_no_sense_is_refused_though_the_digest_fits(case, pat
     assert_refused(path, with_info(lambda info: info.update(change)), message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", [None, 7, "x", [], {}, {"a": 1}, "left out"], ids=repr)
 def test_junk_at_any_place_of_a_partitions_file_leads_to_no_other_error(junk, path):
     info, arrays = read_file(DATA / "partition-1.safetensors")

@@ -29,6 +29,7 @@ from support import (
 )
 
 
+@pytest.mark.slow
 @every_recipe
 @every_engine
 def test_a_run_cut_at_any_step_goes_on_to_the_bit(recipe, engine):

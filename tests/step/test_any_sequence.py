@@ -12,6 +12,8 @@ from needed import need
 from short_way import long_way, spread
 from support import COMPLEX, HALVES, frozen, gauged, normal
 
+pytestmark = pytest.mark.slow
+
 
 @fl.rule
 def cooled(g, t, m=0, *, lr=0.1, beta=0.9):

@@ -24,6 +24,7 @@ LAYOUTS = {
 SPANS = [(5,), (1024,), (1025,), (3, 1), (1, 7), (7, 300), (3, 2, 5), (2, 1, 3, 4, 5), (200, 181), (40_001,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_gradients", LAYOUTS)
 @pytest.mark.parametrize("of_parameters", LAYOUTS)
 def test_arrays_of_any_layout_take_the_short_way_and_get_the_bits_of_contiguous_ones(of_parameters, of_gradients,
