@@ -64,6 +64,7 @@ def apart(view):
     return np.array(view, None if view.dtype.isnative else view.dtype.newbyteorder("="), order="C")
 
 
+@pytest.mark.slow
 @every_alias
 @pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 def test_whatever_the_gradient_shares_with_what_is_written_the_result_is_right(name, dtype, engine):

@@ -66,6 +66,7 @@ def memory(kind, dtype, tmp_path):
     return base
 
 
+@pytest.mark.slow
 @every_engine
 @pytest.mark.parametrize(("name", "dtype", "kind"), [(name, np.dtype(float), "C") for name in NAMES] + [
     ("Adam", dtype, kind) for dtype in FULL + HALVES + COMPLEX for kind in MEMORIES], ids=str)  # fmt: skip

@@ -14,6 +14,7 @@ from fallline.engines.compiler import Compiler
 from fallline.engines.stored import conversions
 from fallline.memory import address
 from needed import need
+from short_way import long_way
 from support import (
     HALVES,
     build,
@@ -101,10 +102,6 @@ def test_float32_is_rounded_as_numpy_rounds_it(compiler, dtype):
 
 
 # =================================================================================================== steps
-
-
-def long_way(*_):
-    raise AssertionError("the call went the long way")
 
 
 @pytest.mark.needs("a short way")

@@ -379,6 +379,7 @@ def test_after_any_sequence_of_good_and_bad_calls_only_the_good_have_happened(na
     check()
 
 
+@pytest.mark.slow
 @every_optimiser
 @pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 def test_every_kind_of_bad_call_is_refused_before_the_first_step_and_after_some(name, engine, tmp_path):

@@ -91,6 +91,7 @@ TWINS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", TWINS)
 def test_what_says_the_same_steps_the_same(pair):
     make, twin = TWINS[pair]

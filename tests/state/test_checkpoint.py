@@ -147,9 +147,9 @@ def test_a_process_of_its_own_goes_on(path):
     opt, w = stepped("chain")
     opt.save(path, w)
     walk(opt, w, [4])
-    script = ("import sys, fallline as fl; sys.path.insert(0, sys.argv[2]); from support import walk; "
+    script = ("import sys, fallline as fl; sys.path[:0] = sys.argv[2:]; from support import walk; "
               "opt, w = fl.load(sys.argv[1]); walk(opt, w, [4]); opt.save(sys.argv[1], w)")
-    run_alone(script, path, TOOLS)
+    run_alone(script, path, *TOOLS)
     _, v = fl.load(path)
     assert same_bits(v, w)
 

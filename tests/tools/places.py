@@ -3,7 +3,7 @@
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
-TOOLS = TESTS / "tools"
+TOOLS = [TESTS / "tools", TESTS / "reference"]  # what tests import lies there
 DATA = TESTS / "data"
 """Files of checkpoints as they were once written, and what was known of them then."""
 ROOT = TESTS.parent
