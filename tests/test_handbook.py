@@ -273,13 +273,16 @@ def test_the_examples_of_a_page_run(name):
     assert results.failed == 0
 
 
-def test_an_optimiser_without_notes_or_picture_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"Newest has no notes. Write \[Newest\] with use and avoid into handbook"):
+def test_an_optimiser_without_notes_or_picture_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"Newest has no notes on use and avoid. Write \[Newest\] .* into handbook"):
         notes("Newest")
     with pytest.raises(FileNotFoundError, match="Draw it: python -m handbook Newest"):
         drawn(tmp_path, "Newest")
     with pytest.raises(ValueError, match=r"nobody2020 is no source. Write it into \[sources\]"):
         cited("as {nobody2020} shows")
+    monkeypatch.setattr("handbook.notes._read", lambda: {"Newest": {"use": "Always."}})
+    with pytest.raises(ValueError, match=r"Newest has no notes on avoid. Write \[Newest\]"):
+        notes("Newest")
 
 
 def test_every_source_is_cited_and_every_optimiser_has_notes():
