@@ -10,7 +10,7 @@ from benchmarks.contenders import LIMIT, OURS
 from benchmarks.measure import Measured
 from benchmarks.process import FIRST_STEP, IMPORT
 from benchmarks.rules import STEP
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
 
 __all__ = ["BARS", "Bar"]
 

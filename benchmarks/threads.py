@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import fallline as fl
-from benchmarks.contenders import adam, ours
+from benchmarks.contenders import adam
 from benchmarks.measure import Timings, alternate
-from fallline.threads import num_threads
+from benchmarks.ours import ours
+from fallline._engines.threads import num_threads
 
 __all__ = ["ALONE", "SHARED", "THREADED", "scaling", "worth_sharing"]
 
@@ -21,7 +22,7 @@ _THRESHOLD = "WORTH_SHARING"
 
 def worth_sharing() -> int:
     """From how many coordinates on a step is shared among threads."""
-    from fallline.engines.pool import WORTH_SHARING
+    from fallline._engines.cpu.pool import WORTH_SHARING
 
     return WORTH_SHARING
 

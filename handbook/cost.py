@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fallline.schema import Rule
-from fallline.trace import Traced, trace
+from fallline._formula.rule import Rule
+from fallline._formula.trace import Traced, trace
 
 __all__ = ["Cost", "cost"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fallline as fl
-from fallline.schema import Rule
+from fallline._formula.rule import Rule
 from handbook.cost import cost
 from handbook.page import MADE, source, table
 from handbook.state import defaults, memory, rule_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fallline as fl
-from fallline.race.wording import number
-from fallline.schema import Rule
+from fallline._formula.rule import Rule
+from fallline.race.findings.wording import number
 from handbook.cost import FLOAT32
 
 __all__ = ["defaults", "exact", "held", "memory", "rule_of", "start"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from fallline.program import INCREMENT
+from fallline._formula.program import INCREMENT
 
 __all__ = ["symbol"]
 

@@ -29,7 +29,7 @@ LIBRARIES = ("Muon", "cosine", "inverse_sqrt", "partition", "around a partition"
 @fl.rule
 def mixed(g, x, t, m=0, start="x", last="g", n=fl.scalar(0.5), k=fl.scalar("lr", over="leaf"), *,
           lr: fl.NonNegative = 1e-2, beta: fl.Fraction = 0.9):
-    """All that a formula may be made of: sums over leaf and tree, numbers as state, state from parameter or gradient."""
+    """All that a formula may be made of: sums over leaf and tree, numbers as state, state from parameter or g."""
     m = beta * m + (1 - beta) * g
     u = m / (1 + fl.norm(m, "leaf")) + (g - last) * fl.total(g * (x - start)) / (1 + fl.total(g * g))
     k = k + fl.norm(x, "leaf") * lr
@@ -123,7 +123,8 @@ class _Hash:
 
 def _state(opt: Any) -> Any:
     given = opt.state_dict()
-    return given["state"] if "state" in given else {name: part["state"] for name, part in given["parts"].items() if part}
+    parts = given.get("parts") or {}
+    return given["state"] if not parts else {name: part["state"] for name, part in parts.items() if part}
 
 
 def _walk(opt: Any, dtype: Any, lay: Callable[[np.ndarray], np.ndarray], steps: int) -> str:

@@ -12,8 +12,19 @@ True
 from typing import TYPE_CHECKING, Any
 
 from fallline import ops, rules
-from fallline.checkpoint import load
-from fallline.descend import descend
+from fallline._engines.threads import set_num_threads
+from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
+from fallline._formula.settings import by_path
+from fallline._formula.words import abs as abs
+from fallline._formula.words import exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
+from fallline._loops.descend import descend
+from fallline._loops.minimize import minimize
+from fallline._messages.suggestions import meant_name
+from fallline._optimizer.load import load
+from fallline._optimizer.named import *  # noqa: F403
+from fallline._optimizer.named import OPTIMIZERS
+from fallline._optimizer.optimizer import Optimizer, accumulate, chain
+from fallline._optimizer.partition import mask, partition
 from fallline.errors import (
     BusyOptimizer,
     CheckpointError,
@@ -22,119 +33,16 @@ from fallline.errors import (
     NonFiniteGradient,
     TornOptimizer,
 )
-from fallline.meant import meant_name
-from fallline.minimize import minimize
-from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
-from fallline.optimizer import Optimizer, accumulate, chain
-from fallline.optimizers import (
-    LAMB,
-    LARS,
-    OPTIMIZERS,
-    SGD,
-    AdaBelief,
-    AdaDelta,
-    Adafactor,
-    AdaGrad,
-    Adam,
-    AdaMax,
-    AdamW,
-    Adan,
-    AdEMAMix,
-    AMSGrad,
-    Lion,
-    Momentum,
-    Muon,
-    Nadam,
-    NadaMax,
-    NadamW,
-    Nesterov,
-    Prodigy,
-    RAdam,
-    RMSProp,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-)
-from fallline.partition import mask, partition
 from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_decay
-from fallline.schema import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
-from fallline.settings import by_path
-from fallline.threads import set_num_threads
 
 __all__ = [
-    "LAMB",
-    "LARS",
-    "OPTIMIZERS",
-    "SGD",
-    "AMSGrad",
-    "AdEMAMix",
-    "AdaBelief",
-    "AdaDelta",
-    "AdaGrad",
-    "AdaMax",
-    "Adafactor",
-    "Adam",
-    "AdamW",
-    "Adan",
-    "BusyOptimizer",
-    "CheckpointError",
-    "FalllineError",
-    "FormulaError",
-    "Fraction",
-    "Lion",
-    "Momentum",
-    "Muon",
-    "NadaMax",
-    "Nadam",
-    "NadamW",
-    "Nesterov",
-    "NonFiniteGradient",
-    "NonNegative",
-    "Optimizer",
-    "Positive",
-    "Prodigy",
-    "RAdam",
-    "RMSProp",
-    "Rprop",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
-    "TornOptimizer",
-    "abs",
-    "accumulate",
-    "after",
-    "average",
-    "before",
-    "by_path",
-    "chain",
-    "clip_norm",
-    "clip_value",
-    "descend",
-    "exp",
-    "l2",
-    "load",
-    "log",
-    "mask",
-    "maximize",
-    "maximum",
-    "minimize",
-    "minimum",
-    "norm",
-    "ops",
-    "partition",
-    "race",
-    "root",
-    "rule",
-    "rules",
-    "scalar",
-    "schedules",
-    "set_num_threads",
-    "shaped",
-    "sign",
-    "sqrt",
-    "total",
-    "weight_decay",
-    "where",
-]  # fmt: skip
+    "OPTIMIZERS", "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "Fraction",
+    "NonFiniteGradient", "NonNegative", "Optimizer", "Positive", "TornOptimizer", "accumulate", "after",
+    "average", "before", "by_path", "chain", "clip_norm", "clip_value", "descend", "exp", "l2", "load", "log",
+    "mask", "maximize", "maximum", "minimize", "minimum", "norm", "ops", "partition", "race", "root", "rule",
+    "rules", "scalar", "schedules", "set_num_threads", "shaped", "sign", "sqrt", "total", "weight_decay", "where",
+    *OPTIMIZERS,
+]  # fmt: skip  (but abs: a star would replace that of Python)
 __version__ = "0.1.0"
 _ON_FIRST_USE = ("race", "schedules")  # both take a while
 
@@ -154,4 +62,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})  # and not how it is made
+    special = (name for name in globals() if name.startswith("__"))
+    return sorted({*special, "abs", *__all__})  # and not how it is made

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
-from fallline.hoststep import detach
-from fallline.memory import byte_range
+from fallline._arrays.memory import byte_range
+from fallline._step.host_run import detach
 from support import (
     COMPLEX,
     FULL,

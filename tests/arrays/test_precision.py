@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.engines.compiler import Compiler
-from fallline.engines.stored import conversions
-from fallline.memory import address
+from fallline._arrays.memory import address
+from fallline._engines.llvm.compiler import Compiler
+from fallline._engines.llvm.numbers import conversions
 from needed import need
 from short_way import long_way
 from support import (
@@ -116,9 +116,9 @@ def test_the_short_way_the_long_way_and_the_reference_engine_give_the_same_bits(
             g = {"a": some(10 + k, dtype), "b": some(30 + k, dtype, 7)}
             with monkeypatch.context() as patched:
                 if way == "long":
-                    patched.setattr("fallline.engines.call.readable", lambda: False)
+                    patched.setattr("fallline._engines.cpu.guard.readable", lambda: False)
                 elif way == "short" and k >= 3:
-                    patched.setattr("fallline.optimizer.HostCall", long_way)
+                    patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
                 opt.step(w, g)
                 d = update(updating, g, w)
             pictures[way].append([memory_of(opt), *(a.tobytes() for a in (*w.values(), *d.values()))])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 from reference_formulas import SLOTS, TRANSCRIPTIONS
 from reference_ten import TINY
 from support import (

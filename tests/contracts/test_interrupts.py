@@ -10,7 +10,7 @@ from support import everything_of
 
 pytestmark = pytest.mark.slow
 
-BETWEEN = ("threads.py", "arithmetic.py")  # what they do last has no call in it, where alone CPython looks for signals
+BETWEEN = ("turn.py", "arithmetic.py")  # what they do last has no call in it, where alone CPython looks for signals
 
 
 def interrupted(call, n, since):

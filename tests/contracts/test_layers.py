@@ -1,53 +1,39 @@
-"""The layer order: every module imports only from those above it."""
+"""The rooms of the house: each imports from the floors below alone, and files of a room form no circle.
 
-import ast
+The order of the floors stands in pyproject.toml ([tool.importlinter]); `lint-imports` shows the same.
+"""
+
+import subprocess
+import sys
 from pathlib import Path
 
 import fallline
 
-ORDER = [
-    "errors", "words", "meant", "instead", "differences", "sealed",
-    "showing", "functions", "ieee", "ops", "precision", "trees", "arrays", "ranges",
-    "settings", "schema", "rules.formulas", "rules.modifiers", "rules.further",
-    "rules.matrices", "rules", "program", "trace", "memory", "threads", "arithmetic", "engines.rows",
-    "engines.blocks", "engines.reference", "engines.compiler", "engines.ir", "engines.stored", "engines.jobs",
-    "engines.pool", "engines.work", "engines.scalars", "engines.call", "engines.reading", "engines.native",
-    "engines.strided", "engines.eager", "engines", "schedules.base", "schedules.shapes", "schedules.data",
-    "schedules.picture", "schedules", "options", "chain", "numbers", "fastpass",
-    "faststep", "bound", "damping",
-    "hoststep", "hostcall", "wholecall", "eagercall", "fingerprint", "statedict", "tensorfile",
-    "saved", "keeping", "settable", "describing", "points", "optimizer", "optimizers", "parts", "divided", "keptparts",
-    "fastparts", "stepparts", "partof", "partition", "checkpoint", "_judge", "resume", "_progress", "descend", "_scipy",
-    "_objective", "minimize", "race", "cli",
-]  # fmt: skip
 ROOT = Path(fallline.__file__).parent
+CONFIG = Path(__file__).parents[2] / "pyproject.toml"
+LINT = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"]
+MOST = 12  # files of a folder, not counting what opens it
 
 
-def _layer(module: str) -> int:
-    name = module.removeprefix("fallline").removeprefix(".")
-    return ORDER.index("race" if name.split(".")[0] == "race" else name) if name else -1
+def linted(config):
+    return subprocess.run([*LINT, "--config", str(config)], capture_output=True, text=True, check=False)
 
 
-def _imports(path: Path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            paths = [ROOT.parent / name.replace(".", "/") for name in whole]
-            modules = [n for n, p in zip(whole, paths) if p.is_dir() or p.with_suffix(".py").exists()]
-            yield from modules or [node.module]
+def test_every_room_imports_only_from_the_floors_below():
+    found = linted(CONFIG)
+    assert found.returncode == 0, found.stdout
 
 
-def test_every_module_imports_only_from_the_layers_above_it():
-    wrong = []
-    for path in sorted(ROOT.rglob("*.py")):
-        module = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
-        if module in ("fallline", "fallline.__main__"):
-            continue
-        for imported in _imports(path):
-            inside = imported.split(".")[0] == "fallline" and imported != "fallline"
-            same = imported.startswith("fallline.race") and module.startswith("fallline.race")
-            if inside and not same and _layer(imported) >= _layer(module):
-                wrong.append(f"{module} imports {imported}")
-    assert not wrong
+def test_an_import_of_a_room_above_is_found(tmp_path):
+    config = tmp_path / "pyproject.toml"
+    swapped = CONFIG.read_text().replace('"_step"', '"x"').replace('"_formula"', '"_step"').replace('"x"', '"_formula"')
+    config.write_text(swapped)
+    found = linted(config)
+    assert found.returncode == 1
+    assert "fallline._step.binding -> fallline._formula" in found.stdout
+
+
+def test_folders_are_no_deeper_than_three_and_hold_no_more_than_can_be_overlooked():
+    for folder in {path.parent for path in ROOT.rglob("*.py")}:
+        assert len(folder.relative_to(ROOT.parent).parts) <= 3, folder
+        assert len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) <= MOST, folder

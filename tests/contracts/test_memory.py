@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 from reference_formulas import SLOTS
 from support import NAMES, every_engine, every_optimiser, run_alone, update
 

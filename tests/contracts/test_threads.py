@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 from support import every_dtype, every_optimiser, run_alone, update
 
 pytestmark = pytest.mark.slow

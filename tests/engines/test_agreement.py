@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.engines.reference import TILE
-from fallline.engines.scalars import LAST, native_scalars
-from fallline.hoststep import BUFFER
-from fallline.memory import address
+from fallline._arrays.memory import address
+from fallline._engines.llvm.scalars import LAST, native_scalars
+from fallline._engines.reference import TILE
+from fallline._step.host_run import BUFFER
 from needed import need
 from reference_formulas import NUMBERS
 from support import (
@@ -158,7 +158,7 @@ def test_tiles_of_any_size_give_the_same_bits(name, size, monkeypatch):
     start, gradients = rng.standard_normal(200), rng.standard_normal((4, 200))
     for tile in (None, size):
         if tile:
-            monkeypatch.setattr("fallline.engines.reference._Reference.tile", tile)
+            monkeypatch.setattr("fallline._engines.reference._Reference.tile", tile)
         opt, w = EVERYTHING[name](engine="reference"), start.copy()
         for g in gradients:
             opt.step(w, g)

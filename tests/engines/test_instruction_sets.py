@@ -25,7 +25,7 @@ if cpu:
             return features
     llvm.get_host_cpu_name, llvm.get_host_cpu_features = lambda: cpu, Features
 import fallline as fl
-from fallline.trees import flatten
+from fallline._arrays.trees import flatten
 
 def numbers(rng, dtype, strided):
     # scaled by powers of two, exactly: NumPy's own powers depend on the instructions that it chooses

@@ -378,6 +378,6 @@ def test_a_class_says_which_state_is_a_number_and_what_of():
 
 
 def test_the_library_shows_its_public_names_and_not_how_it_is_made():
-    for module in (fl, fl.schedules):
-        assert set(module.__all__) == {name for name in dir(module) if not name.startswith("__")}
+    for module, more in ((fl, {"abs"}), (fl.schedules, set())):  # a star leaves Python's abs alone
+        assert {*module.__all__, *more} == {name for name in dir(module) if not name.startswith("__")}
     assert {"__version__", "__doc__"} <= set(dir(fl))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.descend import Status
+from fallline._loops.descend import Status
 from needed import need
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.showing import brief, shown
+from fallline._messages.values import brief, shown
 from needed import need
 from support import halving
 

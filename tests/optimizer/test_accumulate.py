@@ -87,7 +87,7 @@ def test_a_leaf_that_missed_a_round_takes_part_in_the_next_with_what_it_has(engi
 
 
 def test_calls_that_only_gather_take_the_short_way_and_look_at_the_parameters_there_too(monkeypatch):
-    from fallline.faststep import FastStep
+    from fallline._step.fast_step import FastStep
 
     taken, take = [], FastStep.take
 

@@ -229,7 +229,7 @@ def test_what_descend_says_names_the_rate_of_the_parts():
 
 def test_the_race_tunes_the_rate_of_a_mask_and_the_rates_of_a_partition_together():
     need("sklearn")
-    from fallline.race.contender import contenders
+    from fallline.race.contenders.contender import contenders
 
     keys = [c.tuned.keys for c in contenders([RECIPES["mask"](), "SGD", RECIPES["partition"]()])]
     assert keys == [("stepped.nadam.lr",), ("sgd.lr",), ("weights.nadam.lr", "rest.momentum.lr")]

@@ -17,8 +17,8 @@ from handbook.picture import placed
 from handbook.symbols import symbol
 
 import fallline as fl
-from fallline.race.surfaces import SURFACES
-from fallline.trace import INCREMENT
+from fallline._formula.trace import INCREMENT
+from fallline.race.problems.surfaces import SURFACES
 from latex_reader import compute
 from places import DOCS
 from support import NAMES, every_optimiser
@@ -93,7 +93,7 @@ def test_the_formulas_of_the_ten_look_like_those_of_their_papers():
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_the_formula_on_the_page_read_as_latex_takes_the_steps_of_the_optimiser(name):
-    latex = re.search(r"```math\n(.*?)\n```", page_of(name), re.DOTALL)[1]
+    latex, *point = re.findall(r"```math\n(.*?)\n```", page_of(name), re.DOTALL)
     rule = fl.OPTIMIZERS[name].rule
     settings = {h: SETTINGS.get(h, hyper.default) for h, hyper in rule.hyper.items()}
     opt, rng = fl.OPTIMIZERS[name](**settings), np.random.default_rng(3)
@@ -112,12 +112,16 @@ def test_the_formula_on_the_page_read_as_latex_takes_the_steps_of_the_optimiser(
         np.testing.assert_allclose(before + values[r"\Delta\theta"], w, rtol=1e-11, atol=1e-13)
         for slot in rule.slots:
             np.testing.assert_allclose(values[symbol(slot)], opt.state[slot], rtol=1e-11, atol=1e-300, err_msg=slot)
+        for rest in point:
+            reported = compute(f"rest &= {rest}", values | {symbol("x"): w})["rest"]
+            np.testing.assert_allclose(reported, opt.rest(w), rtol=1e-11)
+    assert bool(point) == (rule.rest is not None)
 
 
 @every_optimiser
 def test_no_two_things_of_a_page_have_one_symbol(name):
     rule = fl.OPTIMIZERS[name].rule
-    shorthands = [] if rule.whole_leaf else [line.name for line in lines(rule)]
+    shorthands = [] if rule.whole_leaf else list(lines(rule))
     names = {"g", "x", "t", INCREMENT, *rule.slots, *rule.hyper, *shorthands}
     assert len({symbol(n) for n in names}) == len(names)
 
@@ -159,12 +163,31 @@ def hard_to_typeset(g, x, a=0, b=1, c=fl.scalar(0.0, over="leaf"), *, lr=0.5, k=
     return -(a - old)*(a - old)*k**(1 + lr)/-fl.exp(-k)/k*(g/x)*(g/x) - (c - 2*x)/3, a, b, c
 
 
-def test_what_is_hard_to_typeset_is_read_back_as_it_was_meant():
+FOUR = 4
+
+
+def halves(a, *, share=FOUR - 2):
+    c = a/share
+    return a - c, c
+
+
+@fl.rule
+def hard_to_read(g, a=0, b=1, c=2, *, lr=0.5):
+    """Locals that change names with slots, are assigned again, or are called as others are; calls within calls."""
+    old, a = a, 2*c
+    a = a + g
+    b, rest = halves(b - a)
+    step, kept = halves(-lr*rest*FOUR)
+    return kept*fl.abs(step) + old, b, a, step
+
+
+@pytest.mark.parametrize("rule", [hard_to_typeset, hard_to_read])
+def test_what_is_hard_to_typeset_is_read_back_as_it_was_meant(rule):
     rng = np.random.default_rng(5)
-    latex = typeset(hard_to_typeset)
+    latex = typeset(rule)
     assert r"a^{\mathrm{old}}" in latex
-    opt, w = fl.Optimizer(hard_to_typeset), rng.standard_normal(4)
-    values = {"a": 0.0, "b": 1.0, "c": 0.0, r"\eta": 0.5, "k": 3.0}
+    opt, w = fl.Optimizer(rule), rng.standard_normal(4)
+    values = {symbol(name): value for name, value in {**opt.hyper, **rule.slots}.items()}
     for _ in range(3):
         g, before = rng.standard_normal(4), w.copy()
         values = compute(latex, values | {"g": g, r"\theta": before})
@@ -172,6 +195,20 @@ def test_what_is_hard_to_typeset_is_read_back_as_it_was_meant():
         np.testing.assert_allclose(before + values[r"\Delta\theta"], w, rtol=1e-11)
         for slot in "abc":
             np.testing.assert_allclose(values[slot], opt.state[slot], rtol=1e-11)
+
+
+def squared(g):
+    return np.square(g)
+
+
+def branching(g):
+    return g if SETTINGS else -g
+
+
+@pytest.mark.parametrize(("formula", "place"), [(squared, "np.square(g)"), (branching, "g if SETTINGS else -g")])
+def test_a_formula_that_has_no_lines_is_an_error_that_names_the_place(formula, place):
+    with pytest.raises(ValueError, match=re.escape(f"No page can print `{place}`: ")):
+        lines(fl.rule(formula))
 
 
 @every_optimiser
@@ -235,13 +272,16 @@ def test_the_examples_of_a_page_run(name):
     assert results.failed == 0
 
 
-def test_an_optimiser_without_notes_or_picture_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"Newest has no notes. Write \[Newest\] with use and avoid into handbook"):
+def test_an_optimiser_without_notes_or_picture_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"Newest has no notes on use and avoid. Write \[Newest\] .* into handbook"):
         notes("Newest")
     with pytest.raises(FileNotFoundError, match="Draw it: python -m handbook Newest"):
         drawn(tmp_path, "Newest")
     with pytest.raises(ValueError, match=r"nobody2020 is no source. Write it into \[sources\]"):
         cited("as {nobody2020} shows")
+    monkeypatch.setattr("handbook.notes._read", lambda: {"Newest": {"use": "Always."}})
+    with pytest.raises(ValueError, match=r"Newest has no notes on avoid. Write \[Newest\]"):
+        notes("Newest")
 
 
 def test_every_source_is_cited_and_every_optimiser_has_notes():

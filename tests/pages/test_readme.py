@@ -5,7 +5,7 @@ import re
 import pytest
 
 import fallline as fl
-from fallline.optimizers import TEN
+from fallline._optimizer.named import TEN
 from needed import need
 from pages import blocks, said
 from places import ROOT

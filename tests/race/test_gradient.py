@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from fallline.race import Problem, run
-from fallline.race.gradient import check_gradient
+from fallline.race.problems.gradient import check_gradient
 from needed import need
 from support import drawn
 

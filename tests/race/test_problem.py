@@ -5,10 +5,10 @@ import pytest
 
 import fallline as fl
 from fallline.race import Problem
-from fallline.race.contender import contenders, reported
-from fallline.race.gradient import check_gradient
-from fallline.race.load import PROBLEMS, problem_at
-from fallline.race.surfaces import SURFACES
+from fallline.race.contenders.contender import contenders, reported
+from fallline.race.problems.gradient import check_gradient
+from fallline.race.problems.named import PROBLEMS, problem_at
+from fallline.race.problems.surfaces import SURFACES
 
 
 def square(x):
@@ -88,7 +88,7 @@ def test_an_epoch_of_the_digits_shows_every_training_image_once():
     shown = np.concatenate([problem.batches(step)[0] for step in range(45)])
     assert shown.shape == (1437, 64)
     assert len(problem.batches(0)[0]) == 32
-    from fallline.race.digits import data
+    from fallline.race.problems.digits import data
 
     assert np.array_equal(np.sort(shown.sum(axis=1)), np.sort(data()[0].sum(axis=1)))
 

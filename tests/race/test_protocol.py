@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from fallline.race.claims import Evidence, Verdict, judge
-from fallline.race.grid import Grid, best_rate, half_decades, width_in_decades
-from fallline.race.protocol import Settings
-from fallline.race.statistics import (
+from fallline.race.contenders.grid import Grid, best_rate, half_decades, width_in_decades
+from fallline.race.findings.claims import Evidence, Verdict, judge
+from fallline.race.findings.statistics import (
     LEVEL,
     Pair,
     adjust,
@@ -17,7 +16,9 @@ from fallline.race.statistics import (
     signed_rank,
     tied_with,
 )
-from fallline.race.summary import median_steps, spread_of, steps_to
+from fallline.race.findings.summary import median_steps, spread_of
+from fallline.race.protocol.runs import steps_to
+from fallline.race.protocol.settings import Settings
 
 INF = np.inf
 

@@ -6,9 +6,10 @@ import re
 import pytest
 
 import fallline as fl
-from fallline.race import report, rows, run
-from fallline.race.contender import TEN
-from fallline.race.style import STYLES, styles_for
+from fallline.race import report, run
+from fallline.race.contenders.contender import TEN
+from fallline.race.report import rows
+from fallline.race.report.style import STYLES, styles_for
 from needed import need, need_chromium
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 import fallline as fl
 from fallline.race import run
-from fallline.race.surfaces import SURFACES
+from fallline.race.problems.surfaces import SURFACES
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_the_document_holds_everything_and_survives_json(bowl):
 
 
 def test_a_tuned_run_can_be_repeated_by_hand(bowl):
-    from fallline.race.load import problem_at
+    from fallline.race.problems.named import problem_at
 
     entry = next(e for e in bowl.document["optimizers"] if e["name"] == "Adam")
     problem = problem_at("bowl", bowl.document["settings"]["fresh_seeds"][4])
@@ -159,7 +159,7 @@ def test_a_partition_with_modifiers_around_it_is_raced_by_one_factor_of_its_rate
     assert np.array_equal(end.params["frozen"], start["frozen"])
     (surface,) = result.document["surfaces"]
     assert {path["name"] for path in surface["paths"]} == set(by_name) - {"Adam"}
-    assert "Not drawn: Adam, whose settings or parts are of leaves" in fl.race.report.page(result.document)
+    assert "Not drawn: Adam, whose settings or parts are of leaves" in fl.race.report.html.page(result.document)
 
 
 def test_losses_are_those_of_the_point_to_report():

@@ -7,7 +7,7 @@ import pytest
 
 import fallline as fl
 from fallline.race import Problem, run, show
-from fallline.race.rows import columns
+from fallline.race.report.rows import columns
 
 NUMBER = re.compile(r"[-\d.e∞]*\d[-\d.e]*")
 

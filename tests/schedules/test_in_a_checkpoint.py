@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
+from fallline._state.file import read as read_file
+from fallline._state.file import write as write_file
 from fallline.schedules.data import from_data, from_text, to_data
-from fallline.tensorfile import read as read_file
-from fallline.tensorfile import write as write_file
 from of_schedules import EXAMPLES, every_schedule
 from places import DATA
 from support import (

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
-from fallline.tensorfile import read as read_file
-from fallline.tensorfile import write as write_file
+from fallline._state.file import read as read_file
+from fallline._state.file import write as write_file
 from needed import need
 from places import DATA
 from support import halving, signed_average_1

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.saved import load as read_contents
-from fallline.tensorfile import DTYPES
+from fallline._state.checkpoint import load as read_contents
+from fallline._state.file import DTYPES
 from needed import need
 from places import TOOLS
 from support import (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.fingerprint import described, fingerprint
+from fallline._state.fingerprint import described, fingerprint
 from support import (
     a_tree,
     halving,

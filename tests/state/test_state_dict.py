@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.fingerprint import fingerprint
-from fallline.trees import flatten, paths
+from fallline._arrays.trees import flatten, paths
+from fallline._state.fingerprint import fingerprint
 from needed import need
 from of_state import COPIES, arrays_of, with_array, with_leaf, without
 from support import (

@@ -201,7 +201,7 @@ def test_a_dropped_optimizer_is_gone_at_once_and_its_schedule_with_it(nested):
 
 def at_the_last_moment(monkeypatch, act):
     """Have something done once, when a step is about to run: by a finaliser, a handler of signals, another thread."""
-    from fallline import fastpass
+    from fallline._step import fast_pass as fastpass
 
     real, acts = fastpass.perform, [act]
 

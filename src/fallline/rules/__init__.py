@@ -1,50 +1,18 @@
-"""Every rule and modifier: formulas over coordinates, and functions of whole leaves."""
+"""Every rule and modifier: formulas over coordinates, and functions of whole leaves.
 
-from fallline.rules.formulas import (
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    at_rest,
-    looked_ahead,
-    momentum,
-    nadam,
-    nadamax,
-    nesterov,
-    rmsprop,
-    sgd,
-)
-from fallline.rules.further import (
-    adabelief,
-    adamw,
-    adan,
-    ademamix,
-    amsgrad,
-    lamb,
-    lars,
-    lion,
-    nadamw,
-    prodigy,
-    radam,
-    rprop,
-    schedule_free_adamw,
-    schedule_free_sgd,
-)
-from fallline.rules.matrices import adafactor, muon
-from fallline.rules.modifiers import (
-    accumulate,
-    average,
-    clip_norm,
-    clip_value,
-    gathered,
-    l2,
-    maximize,
-    weight_decay,
-)
+What a file of this room defines is a name here: nothing has to be listed.
+"""
 
-__all__ = [
-    "accumulate", "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "adan", "ademamix",
-    "amsgrad", "at_rest", "average", "clip_norm", "clip_value", "gathered", "l2", "lamb", "lars", "lion",
-    "looked_ahead", "maximize", "momentum", "muon", "nadam", "nadamax", "nadamw", "nesterov", "prodigy", "radam",
-    "rmsprop", "rprop", "schedule_free_adamw", "schedule_free_sgd", "sgd", "weight_decay",
-]  # fmt: skip
+from fallline._formula.rule import Rule
+from fallline.rules.formulas import *  # noqa: F403
+from fallline.rules.formulas import at_rest, looked_ahead  # noqa: F401  (points of Nesterov's method, no rules)
+from fallline.rules.further import *  # noqa: F403
+from fallline.rules.matrices import *  # noqa: F403
+from fallline.rules.modifiers import *  # noqa: F403
+from fallline.rules.modifiers import gathered  # noqa: F401  (what `accumulate` holds, no rule)
+
+__all__ = sorted(["at_rest", "gathered", "looked_ahead", *(n for n, v in globals().items() if isinstance(v, Rule))])
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fallline.ops import abs, kept, maximum, root, sqrt
-from fallline.schema import Fraction, NonNegative, Positive, rule
+from fallline._formula.rule import Fraction, NonNegative, Positive, rule
+from fallline._formula.words import abs, kept, maximum, root, sqrt
 
 # ---- points other than the one that is stepped -----------------------------------------------------------------------
 

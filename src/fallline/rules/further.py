@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fallline.ops import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
+from fallline._formula.rule import Fraction, NonNegative, Positive, Range, rule, scalar
+from fallline._formula.words import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
 from fallline.rules.formulas import adam, mean_point, nadam
 from fallline.rules.modifiers import decayed
-from fallline.schema import Fraction, NonNegative, Positive, Range, rule, scalar
 
 AtLeastOne = Annotated[float, Range("≥ 1", lambda v: v >= 1)]
 Between = Annotated[float, Range("in (0, 1)", lambda v: 0 < v < 1)]

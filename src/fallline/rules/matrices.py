@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fallline.ops import maximum, minimum, root, sqrt, tiny
+from fallline._formula.rule import Fraction, NonNegative, Positive, rule, shaped
+from fallline._formula.words import maximum, minimum, root, sqrt, tiny
 from fallline.rules.further import adamw
 from fallline.rules.modifiers import decayed
-from fallline.schema import Fraction, NonNegative, Positive, rule, shaped
 
 # ---- state of other shapes than the leaf's ---------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fallline.ops import maximum, minimum, norm, norm_in, where
-from fallline.schema import Count, Fraction, NonNegative, Positive, after, before, scalar
+from fallline._formula.rule import Count, Fraction, NonNegative, Positive, after, before, scalar
+from fallline._formula.words import maximum, minimum, norm, norm_in, where
 
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
 

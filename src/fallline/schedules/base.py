@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
-from fallline.functions import is_function, itself
-from fallline.schema import unknown_setting
-from fallline.showing import brief, shown
+from fallline._messages.callables import is_function, itself
+from fallline._messages.suggestions import unknown_setting
+from fallline._messages.values import brief, shown
 
 __all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Span", "Value", "made", "whole"]
 

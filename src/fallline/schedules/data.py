@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from fallline._messages.values import brief
 from fallline.schedules import shapes
 from fallline.schedules.base import Schedule
-from fallline.showing import brief
 
 __all__ = ["from_data", "from_text", "is_built_in", "to_data"]
 

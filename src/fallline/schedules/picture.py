@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fallline.functions import check_arity, is_function, itself
+from fallline._messages.callables import check_arity, is_function, itself
+from fallline._messages.values import brief, shown
 from fallline.schedules.base import Schedule, whole
 from fallline.schedules.shapes import constant, cosine  # noqa: F401  (the doctest)
-from fallline.showing import brief, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import field
 
-from fallline.functions import check_schedule
+from fallline._messages.callables import check_schedule
 from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Span, Value, made
 
 __all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "join", "linear", "one_cycle",

@@ -1,0 +1,1 @@
+"""Trees and their leaves, of any library: structure and paths, dtypes, memory."""

@@ -1,0 +1,21 @@
+"""The array namespace of whatever library an array is of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["namespace"]
+
+
+def namespace(*values: Any) -> Any:
+    """The array namespace of the first value that is an array; None if all are numbers."""
+    for a in values:
+        if isinstance(a, (np.ndarray, np.generic)):
+            return np
+        if not isinstance(a, (int, float, complex)):
+            from array_api_compat import array_namespace
+
+            return array_namespace(a)
+    return None

@@ -1,0 +1,215 @@
+"""Values of hyper-parameters: a number, a schedule, or a tree of these by leaf, by path or by coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fallline._arrays.leaves import host
+from fallline._arrays.namespaces import namespace
+from fallline._arrays.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
+from fallline._formula.ranges import WHOLE, Hyper
+from fallline._messages.callables import check_arity, check_schedule, is_function, itself
+from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_converted, is_masked
+from fallline._messages.suggestions import REMEDY
+from fallline._messages.values import brief, shown
+
+__all__ = ["ByPath", "Setting", "by_path", "check", "holds_function", "owned", "renewed", "resolve"]
+
+Setting = Any  # float | Callable[[int], float] | np.ndarray (per coordinate)
+
+
+@dataclass(frozen=True)
+class ByPath:
+    """A setting that differs by leaf: a function of the leaf's path, such as "layer1/W"."""
+
+    function: Callable[[str], Any]
+
+    def __repr__(self) -> str:
+        return f"by_path({shown(self.function)})"
+
+
+def by_path(function: Callable[[str], Any]) -> ByPath:
+    """A hyper-parameter's value by the path of the leaf.
+
+    `function` gets the path ("layer1/W"; "" for a single array; "/" within a key is written "%2F", see
+    `fallline._arrays.trees.paths`) and returns a number, a schedule or an array shaped like the leaf.
+
+    Raises TypeError for what is no function of one argument; what it returns is checked when the parameters are known.
+
+    >>> import fallline as fl
+    >>> fl.Adam(lr=by_path(lambda path: 0.0 if path.endswith("b") else 0.01)).lr
+    by_path(<lambda>)
+    """
+    if not is_function(function):
+        raise TypeError(f"by_path needs a function of the leaf's path. Got {brief(function)}.")
+    check_arity(function, "by_path needs a function of one argument, the leaf's path")
+    return ByPath(function)
+
+
+def check(hyper: Hyper, value: Any, owner: str) -> Any:
+    """`value` if every number in it is in range (numbers as floats); schedules are checked when they are called."""
+    if hyper.range is WHOLE:
+        return hyper.check(value, owner)
+    if isinstance(value, (dict, list, tuple)):
+        leaves, treedef = flatten(value)
+        return treedef.unflatten([_check_within(hyper, leaf, owner, path)
+                                  for leaf, path in zip(leaves, paths(treedef))])
+    return _check_leaf(hyper, value, owner)
+
+
+def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
+    try:
+        return _check_leaf(hyper, value, owner)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} It stands at {path!r}." if path else str(error)) from None
+
+
+def renewed(value: Any) -> Any:
+    """A setting in containers of its own: a tree that someone else can reach must not be changed past the checks."""
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    leaves, treedef = flatten(value)
+    return treedef.unflatten(leaves)
+
+
+def holds_function(setting: Any) -> bool:
+    """Whether a setting is a schedule, or one anywhere in a tree; by path there may be."""
+    return any(callable(leaf) or isinstance(leaf, ByPath) for leaf in flatten(setting)[0])
+
+
+def owned(value: Any) -> Any:
+    """A setting whose arrays, too, are its own, wherever they lay."""
+    if isinstance(value, (dict, list, tuple)):
+        leaves, treedef = flatten(value)
+        return treedef.unflatten(map(owned, leaves))
+    if not isinstance(value, np.ndarray):
+        return value
+    array = np.array(value)
+    array.flags.writeable = False
+    return array
+
+
+def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
+    if isinstance(value, ByPath):
+        return value
+    given = _as_array(value)
+    if given is not None:
+        return _check_array(hyper, given, owner, "" if given is value else f" (parameters? {REMEDY})")
+    if looks_like_parameters(value):
+        raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
+                        f"Got {type(value).__name__}{as_array(value) or f': {REMEDY}'}.")
+    if isinstance(value, type):
+        raise TypeError(f"{hyper.name} of {owner} must be a number, a schedule or a tree of these. "
+                        f"Got {brief(value)}{itself(value)}.")
+    if is_function(value):
+        check_schedule(value, f"{hyper.name} of {owner}")
+        return value
+    return hyper.check(value, owner)
+
+
+def _as_array(value: Any) -> np.ndarray | None:
+    """An array of any library as NumPy's, in host memory; None for what is no array, a number, or to be trained."""
+    if isinstance(value, np.ndarray):
+        return value if value.ndim else None
+    if not getattr(value, "ndim", 0) or getattr(value, "requires_grad", False):
+        return None
+    try:
+        return None if namespace(value) is None or is_converted(value) else host(value)
+    except Exception:  # of another library, for what cannot be read: a tracer of JAX, a meta tensor of torch
+        return None
+
+
+def looks_like_parameters(value: Any) -> bool:
+    """Whether someone passed parameters where settings go: a torch module, its parameters, arrays or a tree of them."""
+    if isinstance(value, (dict, list, tuple)):
+        return any(map(looks_like_parameters, value.values() if isinstance(value, dict) else value))
+    return bool(hasattr(value, "__next__") or hasattr(value, "parameters") or getattr(value, "ndim", 0)
+                or holds_arrays_of_jax(value))
+
+
+def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
+    if is_masked(value) or (value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16"):
+        got = value.dtype if type(value) is np.ndarray else type(value).__name__
+        raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of real numbers. "
+                        f"Got {got}{hint}{as_array(value)}.")
+    # A copy: later changes of the caller's array do not reach the optimizer. The product of matrices is another one.
+    array = np.array(value, np.float64, subok=not isinstance(value, np.matrix))
+    array.flags.writeable = False
+    if array.size:
+        for extreme in (array.min(), array.max()):
+            hyper.check(extreme, owner, f" among the values per coordinate{hint}")
+    return array
+
+
+def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequence[tuple[int, ...]],
+            enters: str) -> Setting | list[Setting]:
+    """The setting of every leaf: one for all, or a list in the order of the leaves.
+
+    `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential)
+    or a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
+    """
+    if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
+        return value
+    names = paths(treedef)
+    settings = _by_leaf(hyper, value, owner, treedef, names)
+    for k, setting in enumerate(settings):
+        if isinstance(setting, np.ndarray):
+            if setting.shape != shapes[k]:
+                raise ValueError(f"{hyper.name} of {owner}, one per coordinate, must have the shape {shapes[k]} of "
+                                 f"{names[k] or 'the parameter'}. Got {setting.shape}.")
+            if enters:
+                how = "stands in a power, log or exp of the formula" if enters == "power" else \
+                    f"enters a number of the {enters}"
+                raise TypeError(f"{hyper.name} of {owner} {how} and cannot differ by coordinate: give one number"
+                                f"{' for each leaf' * (enters != 'tree')}.")
+    if enters == "tree" and any(setting is not settings[0] and setting != settings[0] for setting in settings):
+        raise TypeError(f"{hyper.name} of {owner} enters a number of the tree and cannot differ by leaf: give one.")
+    return settings
+
+
+def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list[str]) -> list[Setting]:
+    if isinstance(value, ByPath):
+        return [_at_path(hyper, value, owner, name) for name in names]
+    if isinstance(value, np.ndarray) and len(names) == 1:
+        return [value]
+    tree = treedef.unflatten(range(len(names)))
+    if not isinstance(value, np.ndarray):
+        spread = treedef.spread(value) or treedef.spread(_completed(value, tree))
+        if spread is not None:
+            return [_at_path(hyper, v, owner, name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
+    several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
+    where = several if treedef.spec is not None else "a single array"
+    if holds_none(tree):
+        where += "; leaves of other parts may have anything"
+    got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
+    raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
+                     f"({where}). Got {got}{unlike_upper_levels(treedef, _completed(value, tree))}.")
+
+
+def _completed(value: Any, tree: Any) -> Any:
+    """A tree of settings with something at all that holds no leaf of another tree.
+
+    That is where a partition has the leaves of other parts: a tree of settings for one part may have anything there,
+    and its dicts nothing.
+    """
+    if not flatten(tree)[0]:
+        return 0.0
+    if isinstance(value, dict) and isinstance(tree, dict) and value.keys() <= tree.keys():
+        return {key: _completed(value.get(key, value), own) for key, own in tree.items()
+                if key in value or not flatten(own)[0]}
+    if type(value) is type(tree) in (list, tuple) and len(value) == len(tree):
+        return type(value)(map(_completed, value, tree))
+    return value
+
+
+def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:
+    """What a setting by path is for the leaf of that path."""
+    found = setting.function(name)
+    if isinstance(found, (dict, list, tuple, ByPath)):
+        raise TypeError(f"{hyper.name} of {owner} at {name!r}, one leaf, must be a number, a schedule or an array of "
+                        f"its shape. Got {brief(found)}.")
+    return check(hyper, found, f"{owner} at {name!r}")

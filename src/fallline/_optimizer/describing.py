@@ -1,0 +1,72 @@
+"""What the class of a named optimizer says of itself, from its rule, and what the state of any says of its names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from fallline._arrays.sealed import ReadOnly
+from fallline._engines.options import Options
+from fallline._formula.chain import Chain
+from fallline._formula.rule import Rule
+
+__all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "signature_of"]
+
+
+class Slots(ReadOnly):
+    """State by the names of its slots; asked for another, it says which there are."""
+
+    def __init__(self, trees: Mapping[str, Any], chain: Chain) -> None:
+        super().__init__(trees)
+        self._chain = chain
+
+    def __missing__(self, name: object) -> NoReturn:
+        known = self._chain.starts()
+        if name in known:
+            raise KeyError(f"{self._chain.title} has no state yet: {name} starts with the first step.")
+        raise KeyError(f"{self._chain.title} has no state {name!r}. Known: {', '.join(known) or 'none'}.")
+
+
+class SlotsOfParts(ReadOnly):
+    """State by the names of the parts of a partition; asked for another, it says which there are."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        first = next(iter(self))
+        raise KeyError(f"There is no part {name!r}; a partition has its state part by part, opt.state[{first!r}]. "
+                       f"Known: {', '.join(self)}.")
+
+
+class PartsByName(ReadOnly):
+    """The parts of a partition by name; asked for another, it says which there are."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(f"There is no part {name!r} that steps leaves. Known: {', '.join(self)}.")
+
+
+def signature_of(rule: Rule) -> inspect.Signature:
+    """A named optimizer's signature, from its rule: lr by position or name, everything else by name."""
+    kind = inspect.Parameter
+    own = [kind(h.name, kind.POSITIONAL_OR_KEYWORD if h.name == "lr" else kind.KEYWORD_ONLY,
+                default=kind.empty if h.default is None else h.default)
+           for h in sorted(rule.hyper.values(), key=lambda h: h.name != "lr")]
+    options = [kind(name, kind.KEYWORD_ONLY, default=default) for name, default in Options._field_defaults.items()]
+    return inspect.Signature([*own, *options])
+
+
+def docstring_of(cls: type, rule: Rule) -> str:
+    hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
+                      for h in rule.hyper.values())
+    slots = "\n".join(f"{slot}: starts at {start}{_extent(rule, slot)}" for slot, start in rule.slots.items())
+    example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
+    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
+            f"State, per coordinate where nothing else is said\n{'-' * 48}\n{slots or 'none'}\n\n"
+            f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
+
+
+def _extent(rule: Rule, slot: str) -> str:
+    """Of a state slot that has no number for each coordinate, what it has one for."""
+    if slot in rule.shapes:
+        return ", has a shape of its own"
+    extents = {"leaf": ", one number for each leaf", "tree": ", one number for the tree"}
+    return extents[rule.scopes[slot]] if slot in rule.scopes else ""

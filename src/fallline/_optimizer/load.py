@@ -1,0 +1,191 @@
+"""`load`: an optimizer, and the parameters, made again from the file that `Optimizer.save` wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fallline import rules as built_in
+from fallline._engines.options import Options
+from fallline._formula.chain import Chain
+from fallline._formula.rule import Link, Rule
+from fallline._messages.values import brief
+from fallline._optimizer.named import OPTIMIZERS
+from fallline._optimizer.optimizer import Optimizer
+from fallline._optimizer.partition import Mask, Partition
+from fallline._optimizer.parts import Chains
+from fallline._state.fingerprint import BUILT_IN, fingerprint
+from fallline._state.state_dict import checked, names_function, shown
+from fallline.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from fallline._state.checkpoint import Contents
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: Any) -> Any:
+    """The optimizer of a checkpoint, ready to go on; with its parameters, if the file holds them.
+
+    Parameters
+    ----------
+    path: a file that `opt.save(path)` or `opt.save(path, params)` wrote.
+    rules: the rules, or classes of optimizers, in the file that are not fallline's own. Each must compute what it did.
+    **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved. So is the
+        `label` of a partition, or the `by` of a mask; it may also take the place of one that was saved, and must give
+        each leaf to the part that it was of (if the file holds no parameters, the first step looks at that).
+
+    Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
+
+    Returns the optimizer, or (optimizer, params): dicts, lists and tuples as they were; arrays of any library as NumPy
+    arrays of the same shape and dtype, Python floats as floats. How an array goes into a tensor, README has.
+
+    Raises FileNotFoundError, and CheckpointError for anything that is wrong with the file or missing for it.
+
+    >>> import os, tempfile, numpy as np, fallline as fl
+    >>> opt, w = fl.SGD(0.1), {"W": np.ones(2)}
+    >>> w = opt.step(w, {"W": np.ones(2)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     opt.save(os.path.join(folder, "run.safetensors"), w)
+    ...     again, v = fl.load(os.path.join(folder, "run.safetensors"))
+    >>> again, again.t, v
+    (SGD(lr=0.1), 1, {'W': array([0.9, 0.9])})
+    """
+    from fallline._state.checkpoint import load as read
+    from fallline._state.file import guarding
+
+    given, contents = _given(rules), read(path)
+    with guarding(path):
+        make = _partition if "parts" in contents.built else _optimizer
+    optimizer = make(path, contents, given, hyper)
+    optimizer._take(path, contents)
+    return optimizer if contents.params is None else (optimizer, contents.params)
+
+
+class _Given(NamedTuple):
+    """The rules, by name, and the classes that a file may need."""
+
+    rules: dict[str, list[Rule]]
+    classes: dict[str, type[Optimizer]]
+
+
+def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Optimizer:
+    from fallline._state.file import guarding
+
+    with guarding(path):
+        chain = _chain(path, contents.built, contents.state, given)
+    settings = chain.qualify(hyper)
+    with guarding(path):
+        links = _links(path, contents.state, chain, settings, lambda qualified: chain.hyper[qualified].name)
+        return _made(path, contents.built, links, given.classes)
+
+
+def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Partition:
+    from fallline._state.file import guarding
+
+    with guarding(path):
+        built, state = contents.built["parts"], contents.state["parts"]
+        if {name: own is None for name, own in built.items()} != {name: own is None for name, own in state.items()}:
+            raise ValueError(f"its parts are {', '.join(built)}, and those of its state {', '.join(state)}")
+        around = _around(contents.built)
+        chains = {name: _chain(path, own, state[name], given, around) for name, own in built.items() if own is not None}
+        kind = {"Partition": Partition, "Mask": Mask}[contents.built["class"]]
+        options = Options(**_options(contents.built))
+        label = _label(path, kind.divider, contents.state["label"], hyper)
+    whole = Chains(kind.kind, chains)
+    settings = whole.qualify({key: v for key, v in hyper.items() if key != kind.divider})
+    with guarding(path):
+        links = {name: _links(path, state[name], chain, settings[name], partial(whole.name_of, name))
+                 for name, chain in chains.items()}
+        before, after = around
+        parts = {name: own and _made(path, own, links[name][before : len(links[name]) - after], given.classes)
+                 for name, own in built.items()}
+        first = next(iter(links.values()))
+        return kind(parts, label, options, (first[:before], first[len(first) - after :]))
+
+
+def _around(built: Mapping[str, Any]) -> tuple[int, int]:
+    """How many rules of each part stand around all, before and behind."""
+    before, after = built.get("around", (0, 0))
+    if type(before) is not int or type(after) is not int or min(before, after) < 0:
+        raise ValueError(f"its parts cannot have {before!r} and {after!r} rules around them")
+    return before, after
+
+
+def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
+    """What says which leaf is whose: what is given, or else that of the file."""
+    if isinstance(saved, str) and name not in hyper:
+        raise CheckpointError(f"{path}: {name} was {brief(saved)} when it was saved. Functions cannot be saved: give "
+                              f"it again, fl.load(path, {name}=...).")
+    return hyper.get(name, saved)
+
+
+def _links(path: Any, state: Mapping[str, Any], chain: Chain, settings: Mapping[str, Any],
+           name_of: Callable[[str], str]) -> list[Link]:
+    """The links of a chain with the settings of its state, and these, which are functions."""
+    _check_functions(path, state["hyper"], settings, chain, name_of)
+    return chain.links(checked(state, chain, settings).settings)
+
+
+def _given(items: Sequence[Any]) -> _Given:
+    found: dict[str, list[Rule]] = {}
+    classes = dict(OPTIMIZERS)
+    for item in items if isinstance(items, Iterable) else [items]:
+        rule = item.rule if isinstance(item, type) and issubclass(item, Optimizer) else item
+        if not isinstance(rule, Rule):
+            raise TypeError("rules must be a list of rules (fallline.rule) or classes of optimizers. "
+                            f"Got {brief(item)}.")
+        found.setdefault(rule.name, []).append(rule)
+        if rule is not item:
+            classes[item.__name__] = item
+    return _Given(found, classes)
+
+
+def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given: _Given,
+           around: tuple[int, int] = (0, 0)) -> Chain:
+    links = []
+    for (name, title), origin in zip(built["links"], state["rules"].values(), strict=True):
+        if type(name) is not str or type(title) is not str:
+            raise ValueError("the names of its rules are no text")
+        if origin == BUILT_IN:
+            rule = getattr(built_in, name, None)
+        else:  # rules may share a name, as those made of lambdas do
+            candidates = given.rules.get(name, [])
+            rule = next((r for r in candidates if fingerprint(r) == origin), next(iter(candidates), None))
+        if not isinstance(rule, Rule):
+            raise CheckpointError(f"{path} needs the rule {name!r}, which is not fallline's own: give it, "
+                                  f"fl.load(path, rules=[{name}]).")
+        links.append(Link(rule, {}, title))
+    return Chain(links, around)
+
+
+def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain,
+                     name_of: Callable[[str], str]) -> None:
+    """Refuse functions that are missing, and what is given where there was none; `name_of` says how they are given."""
+    for qualified, value in saved.items():
+        if names_function(value) != (qualified in given):
+            hyper, owner, name = chain.hyper[qualified].name, chain.owner(qualified), name_of(qualified)
+            remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
+                      "Functions cannot be saved: give it again, "
+                      f"fl.load(path, {f'{name}=...' if name.isidentifier() else f'**{{{name!r}: ...}}'})")
+            raise CheckpointError(f"{path}: {hyper} of {owner} was {shown(value)} when it was saved. {remedy}.")
+
+
+def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]
+          ) -> Optimizer:
+    name, options = built["class"], _options(built)
+    if name == Optimizer.__name__:
+        return Optimizer(*links, **options)
+    if name not in classes or classes[name].rule is not links[0].rule or len(links) > 1:
+        raise CheckpointError(f"{path} needs the class {name}, which is not fallline's own: give it, "
+                              f"fl.load(path, rules=[{name}]).")
+    return classes[name](**links[0].settings, **options)
+
+
+def _options(built: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(built["options"])
+    if not options.keys() <= {"engine", "nonfinite", "threads"}:
+        raise ValueError(f"it holds unknown options: {', '.join(options)}")
+    return options

@@ -1,0 +1,210 @@
+"""The parts of a partition: optimizers that step together, their chains, the label that says whose a leaf is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fallline._arrays.trees import Treedef, flatten, unlike_upper_levels
+from fallline._arrays.trees import paths as paths_of
+from fallline._formula.chain import Chain, as_link, distinct, titled
+from fallline._formula.rule import Hyper, Link
+from fallline._formula.settings import renewed
+from fallline._messages.remedies import instead
+from fallline._messages.suggestions import unknown_setting
+from fallline._messages.values import brief
+from fallline._optimizer.optimizer import Optimizer
+from fallline._state.fingerprint import described
+from fallline._step.turn import Turn
+from fallline.errors import BusyOptimizer, FormulaError
+
+__all__ = ["Chains", "Part", "PartsTurn", "checked_label", "modifier", "names_of"]
+
+
+class Chains:
+    """The chains of a partition, and the names that all they hold have together.
+
+    A hyper-parameter is called "part.rule.name", or "rule.name" if the rule is one of the chain around the partition
+    (`Chain.around`), which is part of the chain of each; `short` maps what means that too: what its chain calls it,
+    with the part's name before it, and without where no other part has that name.
+
+    Raises FormulaError if a part has the name of a rule around.
+    """
+
+    def __init__(self, kind: str, chains: Mapping[str, Chain]) -> None:
+        self._kind, self._chains = kind, chains
+        first = next(iter(chains.values()))
+        titles = [list(chain.titles.values()) for chain in chains.values()]
+        before, after = first.around
+        inner = [titled(own[before : len(own) - after], chain.rules[before].hold is not None)
+                 for own, chain in zip(titles, chains.values())]
+        around = [*titles[0][:before], f"{kind}({', '.join(inner)})", *titles[0][len(titles[0]) - after :]]
+        self.title = titled(around, before > 0 and first.rules[0].hold is not None)
+        self._outer = distinct([first.rules[k].name for k in first.outer])
+        if taken := [part for part in chains if part in self._outer]:
+            raise FormulaError(f"A part cannot have the name of {taken[0]}, which stands around it: call it otherwise.")
+        self._places: dict[str, dict[str, str]] = {}  # of each hyper-parameter its name in the parts
+        self._aliases: dict[str, dict[str, str]] = {"": {}, **{part: {} for part in chains}}  # "": of the rules around
+        self._taken: dict[str, set[str]] = {holder: set() for holder in self._aliases}  # names that are no others'
+        for part in chains:
+            self._place(part)
+        self.hyper: dict[str, Hyper] = {q: chains[part].hyper[own] for q, places in self._places.items()
+                                        for part, own in [next(iter(places.items()))]}
+        self.short = self._short_names()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Chains, (self._kind, self._chains)
+
+    def __deepcopy__(self, memo: Any) -> Chains:
+        return self
+
+    def _place(self, part: str) -> None:
+        """Give the hyper-parameters of a part their names here."""
+        chain = self._chains[part]
+        around = dict(zip([chain.names[k] for k in chain.outer], self._outer))
+        several = len(chain.rules) - len(around) > 1
+        for own, hyper in chain.hyper.items():
+            rule, is_short = own.split(".")[0], chain.short.get(hyper.name) == own
+            if rule in around and not is_short and hyper.name in chain.short:
+                continue  # it has the value of one of the part's: weight_decay's lr
+            holder, here = ("", f"{around[rule]}.{hyper.name}") if rule in around else (part, f"{part}.{own}")
+            self._places.setdefault(here, {})[part] = own
+            self._taken[holder].add(hyper.name)
+            if is_short:
+                self._aliases[holder][hyper.name] = here
+            if several and holder:
+                self._aliases[holder][own] = here
+
+    def _short_names(self) -> dict[str, str]:
+        """Names with the part's before them, and without where no other holder has that name."""
+        alone, full = {}, {}
+        for holder, own in self._aliases.items():
+            for name, here in own.items():
+                others = [o for o in self._aliases if o != holder]
+                if name not in self._places and not any(name in self._aliases[o] or name in self._taken[o]
+                                                        for o in others):
+                    alone[name] = here
+                if holder and f"{holder}.{name}" != here:
+                    full[f"{holder}.{name}"] = here
+        dotted = {name: q for name, q in alone.items() if "." in name}
+        return {**dotted, **full, **{name: q for name, q in alone.items() if "." not in name}}
+
+    def qualify(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Hyper-parameters by any of their names, those of each part by "rule.name"; TypeError for unknown names."""
+        unknown_setting(self.title, {n: v for n, v in given.items() if n not in self.hyper}, self.short)
+        found: dict[str, dict[str, Any]] = {part: {} for part in self._chains}
+        for name, value in given.items():
+            for part, own in self.places(self.short.get(name, name)).items():
+                found[part][own] = value
+        return found
+
+    def places(self, qualified: str) -> Mapping[str, str]:
+        """The parts that have a hyper-parameter, with what it is called there."""
+        return self._places[qualified]
+
+    def name_of(self, part: str, own: str) -> str:
+        """The shortest name here of what a part calls so."""
+        q = next(q for q, places in self._places.items() if places.get(part) == own)
+        return min((name for name, other in self.short.items() if other == q), key=len, default=q)
+
+    def links(self, settings: Any) -> Any:
+        """No rule can have them among its own."""
+        raise FormulaError(f"A {self._kind} has chains in it and is given to fallline.chain, among modifiers, or to "
+                           "fallline.accumulate.")
+
+    @property
+    def uphill(self) -> set[bool]:
+        """As `Chain.uphill`, of all parts."""
+        return {climbs for chain in self._chains.values() for climbs in chain.uphill}
+
+    @property
+    def needs_parameters(self) -> bool:
+        """Whether the increment of a part depends on the parameters themselves."""
+        return any(chain.needs_parameters for chain in self._chains.values())
+
+
+def names_of(label: Any, what: str, treedef: Treedef, paths: Sequence[str], leaves: Sequence[Any]) -> list[Any]:
+    """What a function of the path, or a tree of names (`what` messages call it), says of each leaf."""
+    if callable(label):
+        if not _takes_shape(label):
+            return [label(path) for path in paths]
+        return [label(path, shape=tuple(getattr(leaf, "shape", ()))) for path, leaf in zip(paths, leaves)]
+    said = treedef.spread(label)
+    if said is not None:
+        return said
+    where = ", ".join(map(repr, paths[:5])) + " ..." * (len(paths) > 5) if paths != [""] else "a single array"
+    raise ValueError(f"{what} must have the structure of the parameters or of their upper levels ({where}), or be a "
+                     f"function of the path. Got {brief(label)}{unlike_upper_levels(treedef, label)}.")
+
+
+def checked_label(label: Any, what: str, part_of: Callable[[Any, str], Any]) -> Any:
+    """A label (`what` messages call it) if it is a function, or a tree of what `part_of` knows."""
+    if isinstance(label, (dict, list, tuple)):
+        leaves, treedef = flatten(label)
+        for path, said in zip(paths_of(treedef), leaves):
+            part_of(said, path)
+        return renewed(label)
+    if not callable(label) or hasattr(label, "hyper"):  # rules and optimizers are callable, but no labels
+        raise TypeError(f"{what} must be a function of the leaf's path, or a tree shaped like the parameters. "
+                        f"Got {brief(label)}{instead(label)}.")
+    try:
+        signature = inspect.signature(label)
+    except (TypeError, ValueError):  # of some that are built in nothing is known
+        return label
+    try:
+        signature.bind("", **{"shape": ()} if "shape" in signature.parameters else {})
+    except TypeError:
+        raise TypeError(f"{what} must be a function of the leaf's path, or of path and shape, under that name. "
+                        f"Got {described(label)}{signature}.") from None
+    return label
+
+
+def _takes_shape(label: Callable[..., Any]) -> bool:
+    """Whether a function of a leaf's path asks for the shape of the leaf too."""
+    try:
+        return "shape" in inspect.signature(label).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+class PartsTurn(Turn):
+    """The turn of a part, which can be looked at and set, but steps with the others only."""
+
+    def __init__(self, whole: Turn) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def take(self, act: Callable[..., Any], *given: object) -> Any:
+        raise BusyOptimizer("This optimizer is part of a partition: it steps, loads and starts anew with the others. "
+                            "Call the partition, or take one of the same settings, .fresh(). Nothing was changed.")
+
+    def join(self, act: Callable[..., Any], *given: object) -> Any:
+        return self._whole.join(act, *given)
+
+
+class Part(Optimizer):
+    """An optimizer among links that are those of a chain around all parts."""
+
+    def __init__(self, inside: Optimizer, around: tuple[Sequence[Link], Sequence[Link]]) -> None:
+        self._lengths = len(around[0]), len(around[1])
+        super().__init__(*around[0], inside, *around[1])
+
+    def _chained(self, links: Sequence[Link]) -> Chain:
+        return Chain(links, self._lengths)
+
+    def _set(self, name: str, value: Any) -> None:
+        qualified = self._qualified(name)
+        if qualified.split(".")[0] in [self._chain.names[k] for k in self._chain.outer]:
+            raise ValueError(f"{name} of {self._chain.owner(qualified)} is one for all parts: set it for the whole.")
+        super()._set(name, value)
+
+
+def modifier(item: Any) -> Link:
+    """A link beside a partition."""
+    is_one = isinstance(item, Optimizer) or (isinstance(item, type) and issubclass(item, Optimizer))
+    link = None if is_one else as_link(item)
+    if link is None or link.rule.kind == "rule":
+        raise FormulaError(f"A chain has exactly one rule or partition. Got {brief(item)} beside one: step them as two "
+                           "optimizers, or let it be one of the parts.")
+    return link

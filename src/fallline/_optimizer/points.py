@@ -1,0 +1,100 @@
+"""Points other than the one that is stepped: where a rule rests or looks ahead to, what an average has come to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fallline._arrays.leaves import as_number, cast, detached, dtype_named, host, is_number, new_like, view, widened
+from fallline._arrays.trees import copy
+from fallline._formula.chain import Chain
+from fallline._formula.words import begun
+from fallline._state.state_dict import Known
+from fallline._step.binding import Bound
+from fallline.errors import NotStepped
+from fallline.rules import average
+
+__all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
+
+
+def point_at(bound: Bound, formula: Callable[..., Any], params: Any) -> Any:
+    """A formula of the parameter, state slots and hyper-parameters of the chain's rule, at every leaf: a new tree."""
+    names = list(inspect.signature(formula).parameters)[1:]
+    values = []
+    for k, leaf in enumerate(bound.leaves(params, "parameter")):
+        x = widened(detached(leaf) if bound.foreign else view(leaf))
+        given = {name: _known(bound, name, k, x) for name in names}
+        if bound.foreign:
+            values.append(cast(formula(x, **given), bound.dtypes[k]))
+        else:
+            new = new_like(leaf, bound.shapes[k], bound.dtypes[k])
+            with np.errstate(all="ignore"):
+                view(new)[...] = formula(x, **given)
+            values.append(as_number(leaf, new) if is_number(leaf) else new)
+    return bound.treedef.unflatten(values)
+
+
+def _known(bound: Bound, name: str, k: int, x: Any) -> Any:
+    """What the chain's rule calls by that name at leaf k: a hyper-parameter's value, or state."""
+    chain, rule = bound.chain, bound.chain.rule
+    own = chain.names[chain.rules.index(rule)]
+    if name in rule.hyper:
+        return bound.value(f"{own}.{name}", k, int(bound.count[0]), {})
+    every, start = bound.slots()[chain.slots[own, name]], rule.slots[name]
+    if name in rule.scopes:
+        return float(every[k if rule.scopes[name] == "leaf" else 0])
+    return begun(every[k], x if start == "x" else 0.0) if start in ("x", "g") else every[k]
+
+
+def averages(bound: Bound) -> Any:
+    """What the last `average` of the chain keeps, as leaves like the parameters; None for a leaf without one yet."""
+    kept = bound.state[_slot(bound.chain)]
+    return bound.treedef.unflatten(_like_parameter(bound, k, a) if _has_begun(a) else None for k, a in enumerate(kept))
+
+
+def _slot(chain: Chain) -> str:
+    """Where the last `average` of a chain keeps it."""
+    own = [name for name, rule in zip(chain.names, chain.rules) if rule is average][-1]
+    return chain.slots[own, "a"]
+
+
+def _like_parameter(bound: Bound, k: int, value: Any) -> Any:
+    """State of leaf k as a new leaf of the parameter's kind and dtype."""
+    model = bound.models[k]
+    if is_number(model):
+        return as_number(model, host(value))
+    if bound.foreign:
+        return copy(cast(value, bound.dtypes[k]))
+    new = new_like(model, bound.shapes[k], bound.dtypes[k])
+    with np.errstate(all="ignore"):
+        view(new)[...] = value
+    return new
+
+
+def loaded_averages(title: str, parts: Mapping[str, tuple[Chain, Known | None]]) -> Any:
+    """The averages of chains whose state waits for the first step, as arrays by leaf path; a single leaf by itself.
+
+    None stands for leaves without one. Raises NotStepped if there is no state.
+    """
+    if not any(known for _, known in parts.values()):
+        raise NotStepped(f"{title} has averaged nothing before its first step.")
+    found: dict[str, Any] = {}
+    for chain, known in parts.values():
+        arrays = known.state[_slot(chain)] if known and average in chain.rules else {}
+        for path, leaf in known.leaves.items() if known else ():
+            begun = path in arrays and _has_begun(arrays[path])
+            found[path] = np.array(cast(arrays[path], dtype_named(leaf.dtype))) if begun else None
+    return found[""] if list(found) == [""] else found
+
+
+def keeps_none(title: str) -> AttributeError:
+    """The error of an optimizer that keeps no average."""
+    return AttributeError(f"{title} keeps no average: end its chain with fallline.average(decay).")
+
+
+def _has_begun(state: Any) -> bool:
+    """Whether a state that starts at the parameter has done so; until then it is NaN."""
+    return bool(0 in state.shape or (state == state).any())

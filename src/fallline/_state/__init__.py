@@ -1,0 +1,1 @@
+"""An optimizer's state as plain data, and as one file."""

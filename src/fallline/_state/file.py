@@ -1,0 +1,304 @@
+"""One file of named arrays in the safetensors format, replaced whole or not at all, with a digest over all of it.
+
+The format (github.com/huggingface/safetensors) is a length of 8 bytes, a header of JSON, the arrays end to end. It is
+written here and not by its library, which needs the whole file in memory to write it, knows no complex128 and cannot
+read bfloat16 into NumPy; complex numbers are stored as pairs of reals. The last array, "digest", is the SHA-256 of
+every byte before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from io import BufferedReader, BufferedWriter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fallline._arrays.leaves import dtype_name, host
+from fallline.errors import CheckpointError
+
+__all__ = ["DTYPES", "VERSION", "guarding", "read", "sweep", "write"]
+
+VERSION = 1
+DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "F32",
+          "complex128": "F64", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
+SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
+DIGEST = 32
+PIECE = 1 << 20
+
+Path = str | os.PathLike[str]
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
+    """Write arrays of any library, and `info`, which JSON must take; the old file stays until the new one is on disk.
+
+    A link is followed, and the old file's permission bits are kept. Arrays go to the file one by one.
+
+    Raises CheckpointError if it cannot be written, from the OSError that says why; the old file is then untouched.
+    """
+    dtypes = {name: dtype_name(array) for name, array in arrays.items()}
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            raise TypeError(f"A checkpoint holds arrays of {', '.join(DTYPES)}. {name!r} is of {dtype}.")
+    names = sorted(arrays, key=lambda name: -SIZES[DTYPES[dtypes[name]]])  # so that none lies unaligned
+    header = _header(info, {name: (dtypes[name], np.shape(arrays[name])) for name in names})
+    target = os.path.realpath(path)
+    try:
+        with _replacing(target) as file:
+            digest = hashlib.sha256(header)
+            file.write(header)
+            for name in names:
+                data = _bytes(arrays[name])
+                digest.update(data)
+                file.write(data)
+            file.write(digest.digest())
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written ({error.strerror or error}); nothing there was "
+                              "changed.") from error
+
+
+def _header(info: Any, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """The length and the header, which ends at a multiple of 8; `arrays` are dtypes and shapes in order."""
+    pairs = {name: dtype for name, (dtype, _) in arrays.items() if dtype.startswith("complex")}
+    entries: dict[str, Any] = {"__metadata__": {"fallline": str(VERSION), "complex": json.dumps(pairs),
+                                                "info": json.dumps(info, allow_nan=False)}}
+    start = 0
+    for name, (dtype, shape) in arrays.items():
+        code, stored = DTYPES[dtype], [*shape, 2] if name in pairs else list(shape)
+        stop = start + math.prod(stored) * SIZES[code]
+        entries[name] = {"dtype": code, "shape": stored, "data_offsets": [start, stop]}
+        start = stop
+    entries["digest"] = {"dtype": "U8", "shape": [DIGEST], "data_offsets": [start, start + DIGEST]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(f"A checkpoint's header may have {LARGEST_HEADER:,} bytes. So many leaves need {len(text):,}.")
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes(array: Any) -> Any:
+    """The array's bytes in C order, least significant first."""
+    plain = host(array)
+    if plain.dtype.isnative != (sys.byteorder == "little"):
+        plain = plain.byteswap()
+    return np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
+
+
+@contextlib.contextmanager
+def _replacing(target: str) -> Iterator[BufferedWriter]:
+    """A new file that takes the place of `target` once it is written and on disk; removed if anything goes wrong."""
+    folder, temporary = os.path.dirname(target), f"{_unfinished(target)}{os.urandom(8).hex()}{_UNFINISHED}"
+    mode = _permissions(target)
+    with _opened(folder) as place:
+        handle, nameless = _new_file(folder, temporary)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                if mode is not None:
+                    os.chmod(handle if nameless else temporary, mode)
+                yield file
+                file.flush()
+                os.fsync(handle)
+                if nameless:
+                    _give_name(handle, place, temporary)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if place is not None:
+            os.fsync(place)
+
+
+def _new_file(folder: str, name: str) -> tuple[int, bool]:
+    """A new file to write, and whether it is nameless: one that leaves nothing behind should the process be killed."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # not every file system has them
+            return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o666), True
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), False
+
+
+def _give_name(handle: int, place: int | None, name: str) -> None:
+    """Give a nameless file a name, or copy it to one where the system does not allow that."""
+    try:  # (Python follows the link only where a folder's handle is given)
+        os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=place, follow_symlinks=True)
+    except OSError:
+        with open(name, "xb") as copy:
+            os.chmod(copy.fileno(), stat.S_IMODE(os.fstat(handle).st_mode))
+            at = 0
+            while piece := os.pread(handle, PIECE, at):
+                at += copy.write(piece)
+            copy.flush()
+            os.fsync(copy.fileno())
+
+
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[int | None]:
+    """The folder's handle, to write its entries to disk; opened first, so that this cannot fail in the end."""
+    if os.name == "nt":  # where folders cannot be opened
+        yield None
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+_UNFINISHED = ".unfinished"
+
+
+def _unfinished(target: str) -> str:
+    """How the names of a target's unfinished files begin."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name}.")
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of this file left unfinished that were killed; for its only writer."""
+    start = _unfinished(os.path.realpath(path))
+    for left in glob.glob(f"{glob.escape(start)}*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            os.unlink(left)
+
+
+def _permissions(target: str) -> int | None:
+    """The permission bits of the file that is there."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+    _check_regular(target, mode)
+    return stat.S_IMODE(mode)
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'} and no checkpoint.")
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Entry(NamedTuple):
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """The info and the arrays of a file that `write` wrote; nothing of it is used before its digest is found to fit.
+
+    Raises FileNotFoundError if there is none, CheckpointError for anything else that is wrong with it. Memory is
+    bounded by the size of the file.
+    """
+    try:
+        _check_regular(path, os.stat(path).st_mode)
+        with open(path, "rb") as file:
+            return _read(path, file, os.fstat(file.fileno()).st_size)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be read ({error.strerror or error}).") from error
+
+
+def _read(path: Path, file: BufferedReader, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 + DIGEST or length > min(size - 8 - DIGEST, LARGEST_HEADER):
+        raise CheckpointError(f"{path} is no checkpoint, or a truncated one: in {size:,} bytes there is no room for "
+                              "its header.")
+    header = file.read(length)
+    _check_version(path, header)
+    _check_digest(path, file, size)
+    with guarding(path):
+        entries = json.loads(header)
+        metadata = entries.pop("__metadata__")
+        table = _table(entries, json.loads(metadata["complex"]), size - 8 - length)
+        file.seek(8 + length)
+        arrays = {entry.name: _array(file, entry) for entry in table}
+        del arrays["digest"]
+        info = json.loads(metadata["info"])
+    return info, arrays
+
+
+def _check_version(path: Path, header: bytes) -> None:
+    found = re.match(rb'\{"__metadata__":\{"fallline":"([0-9]{1,9})",', header)
+    if not found:
+        what = "a safetensors file of another program" if header[:1] == b"{" else "no checkpoint"
+        raise CheckpointError(f"{path} is {what}: its header does not begin as fallline's do.")
+    if int(found[1]) != VERSION:
+        raise CheckpointError(f"{path} has the format {int(found[1])}; this version of fallline reads {VERSION}.")
+
+
+def _check_digest(path: Path, file: BufferedReader, size: int) -> None:
+    digest, left = hashlib.sha256(), size - DIGEST
+    file.seek(0)
+    while left and (piece := file.read(min(left, PIECE))):
+        digest.update(piece)
+        left -= len(piece)
+    if left or file.read() != digest.digest():
+        raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an older "
+                              "one.")
+
+
+def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> list[_Entry]:
+    """Where the arrays lie, in order, end to end."""
+    table = []
+    for name, entry in entries.items():
+        start, stop = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        if not all(type(n) is int and n >= 0 for n in (start, stop, *shape)):
+            raise ValueError(f"{name!r} has no proper shape or place")
+        if stop - start != math.prod(shape) * SIZES[entry["dtype"]]:
+            raise ValueError(f"the size of {name!r} does not fit its shape")
+        dtype = _dtype(pairs.get(name) or next(n for n, code in DTYPES.items() if code == entry["dtype"]))
+        if name in pairs and shape[-1:] != (2,):
+            raise ValueError(f"{name!r} holds no pairs")
+        table.append(_Entry(name, dtype, shape[:-1] if name in pairs else shape, start, stop))
+    table.sort(key=lambda e: (e.start, e.stop))
+    if [e.start for e in table] + [size] != [0, *(e.stop for e in table)]:
+        raise ValueError("the arrays do not lie end to end")
+    return table
+
+
+def _dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def _array(file: BufferedReader, entry: _Entry) -> np.ndarray:
+    array = np.empty(entry.shape, entry.dtype)
+    raw: Any = array.reshape(-1).view(np.uint8)
+    if raw.size != entry.stop - entry.start or file.readinto(raw) != raw.size:
+        raise ValueError(f"{entry.name!r} does not have the size of its dtype")
+    return array if sys.byteorder == "little" else array.byteswap()
+
+
+@contextlib.contextmanager
+def guarding(path: Path) -> Iterator[None]:
+    """Turn whatever comes of content that makes no sense into a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, StopIteration) as error:
+        raise CheckpointError(f"{path} is not as fallline writes it ({type(error).__name__}: {error}).") from error

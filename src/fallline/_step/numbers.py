@@ -1,0 +1,70 @@
+"""State that is one number per leaf or for the tree, and the totals of a call: what scalars are made of besides
+hyper-parameters and t."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline._engines.blocks import halved
+from fallline._formula.program import Total, known
+
+__all__ = ["Numbers", "totals_of"]
+
+
+class Numbers:
+    """The state slots that are one number, in float64: those of the tree, then those of each leaf in turn.
+
+    `scopes` says for each slot what it is for; `starts` where it starts, leaf by leaf (or once).
+    """
+
+    def __init__(self, scopes: Mapping[str, str], starts: Mapping[str, Sequence[float]], leaves: int) -> None:
+        self.tree = [slot for slot, over in scopes.items() if over == "tree"]
+        self.leaf = [slot for slot, over in scopes.items() if over == "leaf"]
+        self.values = np.zeros(len(self.tree) + leaves * len(self.leaf))
+        for slot in (*self.tree, *self.leaf):
+            for place, start in zip(self._places(slot), starts[slot]):
+                self.values[place] = start
+
+    def copied(self) -> Numbers:
+        """The same in memory of its own."""
+        other = object.__new__(Numbers)
+        other.__dict__.update(self.__dict__, values=np.array(self.values))
+        return other
+
+    def _places(self, slot: str) -> range:
+        if slot in self.tree:
+            place = self.tree.index(slot)
+            return range(place, place + 1)
+        return range(len(self.tree) + self.leaf.index(slot), len(self.values), len(self.leaf))
+
+    def known(self) -> dict[str, Any]:
+        """All by the names that programs have for them: a number, or one for each leaf."""
+        return {known("state", slot): own.item() if slot in self.tree else own.tolist()
+                for slot, own in self.by_slot().items()}
+
+    def arrays(self) -> dict[str, list[np.ndarray]]:
+        """Live 0-d arrays, by slot: one, or one for each leaf."""
+        return {slot: [own[k : k + 1].reshape(()) for k in range(len(own))] for slot, own in self.by_slot().items()}
+
+    def by_slot(self) -> dict[str, np.ndarray]:
+        """Live arrays, by slot, of one number, or one for each leaf."""
+        return {slot: self.values[places.start : places.stop : places.step]
+                for slot in (*self.tree, *self.leaf) for places in [self._places(slot)]}
+
+    def renew(self, new: Mapping[str, Sequence[float | None]]) -> None:
+        """Take new values by slot; None leaves an old one."""
+        for slot, numbers in new.items():
+            for place, number in zip(self._places(slot), numbers):
+                if number is not None:
+                    self.values[place] = number
+
+
+def totals_of(totals: Sequence[Total], by_leaf: np.ndarray, across: Sequence[float] = ()) -> dict[str, Any]:
+    """The totals of a reading by name, from those of its leaves (in rows; 0 for leaves without a gradient) and, in
+    order, from those ACROSS the trees of several; of an optimizer by itself there is one tree."""
+    tree, given = halved(by_leaf), iter(across)
+    return {total.name: by_leaf[:, k].tolist() if total.over == "leaf" else float(tree[k]) if total.over == "tree" else
+            next(given, float(tree[k])) for k, total in enumerate(totals)}

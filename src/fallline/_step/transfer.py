@@ -1,0 +1,65 @@
+"""What a bound chain knows, given out and put back by leaf path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from fallline._arrays.leaves import host, like
+from fallline._state.state_dict import TREE, Known, Leaf, check_fits, check_leaves, paths_of
+from fallline._step.binding import Bound
+
+__all__ = ["carry", "fill", "known_of", "put"]
+
+
+def known_of(bound: Bound, t: int) -> Known:
+    """What a bound chain knows, live."""
+    leaves = {path: Leaf(bound.shapes[k], bound.dtypes[k].name, t - int(bound.missed[k]))
+              for k, path in enumerate(bound.paths)}
+    return Known(leaves, {slot: dict(zip(paths_of(slot, bound.chain, bound.paths), arrays))
+                          for slot, arrays in bound.slots().items()})
+
+
+def fill(bound: Bound, known: Known) -> Bound:
+    """The bound chain, new, with the state that waited for it.
+
+    Raises ValueError or TypeError, naming what does not fit, if its leaves are not those of the state.
+    """
+    t = int(bound.count[0])
+    check_fits(known, known_of(bound, t))
+    put(bound, known, bound.paths, t)
+    return bound
+
+
+def carry(bound: Bound, known: Known) -> Bound:
+    """The bound chain, new, with the state of the leaves that it shares with what was known; the others begin.
+
+    Raises ValueError if a leaf of the same path has another shape or dtype.
+    """
+    t = int(bound.count[0])
+    shared = [path for path in bound.paths if path in known.leaves]
+    check_leaves(known, known_of(bound, t), shared)
+    put(bound, known, shared, t)
+    bound.missed[[k for k, path in enumerate(bound.paths) if path not in known.leaves]] = t
+    return bound
+
+
+def put(bound: Bound, known: Known, paths: Iterable[str], t: int) -> None:
+    """Put the state of the leaves of these paths, which fits, into a bound chain that has completed t steps."""
+    index = {path: k for k, path in enumerate(bound.paths)}
+    places = [(slot, path, index[path]) for slot in bound.state for path in paths]
+    if bound.foreign:  # all are made before any is put in place: a device's memory may not suffice
+        new = [like(bound.state[slot][k], np.array(host(known.state[slot][path]))) for slot, path, k in places]
+        for (slot, _, k), array in zip(places, new):
+            bound.state[slot][k] = array
+    else:
+        for slot, path, k in places:
+            bound.state[slot][k][...] = known.state[slot][path]
+    for slot, numbers in bound.numbers.arrays().items():
+        of = dict(zip(paths_of(slot, bound.chain, bound.paths), numbers))
+        for path in (TREE,) if slot in bound.numbers.tree else paths:
+            of[path][...] = known.state[slot][path]
+    bound.forget_missed()
+    for path in paths:
+        bound.missed[index[path]] = t - known.leaves[path].t

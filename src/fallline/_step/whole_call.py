@@ -1,0 +1,157 @@
+"""A call of a chain whose rule is a function of whole leaves: the modifiers before it, the function, those behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline._arrays.leaves import view
+from fallline._formula import words
+from fallline._formula.program import INCREMENT, Program
+from fallline._formula.rule import Rule
+from fallline._step.binding import Bound
+from fallline._step.host_call import HostCall
+from fallline._step.host_run import run
+from fallline._step.numbers import totals_of
+from fallline.errors import FormulaError
+
+__all__ = ["WholeCall"]
+
+
+class WholeCall(HostCall):
+    """As every call: all is checked, and here computed too, before `run` changes anything.
+
+    Its program is that of the modifiers behind the rule, whose gradient is the rule's increment.
+    """
+
+    whole = False  # an interrupt may come between the step and the state
+
+    def ask(self, t: int) -> None:
+        """As `HostCall.ask`."""
+        bound = self.bound
+        self._t, self._memo = t, bound.ask([*bound.chain.hyper], self._live, t, self._arrays())
+        ahead = bound.chain.ahead
+        self._ahead = None if ahead is None else _Ahead(bound, ahead, self._xs, self._gs, t, self._memo)
+
+    @property
+    def readings(self) -> Sequence[Program]:
+        """Those of the modifiers before the rule; for those behind it the rule has to be computed."""
+        return self._ahead.readings if self._ahead else ()
+
+    def read(self, reading: Program) -> np.ndarray:
+        """As `HostCall.read`."""
+        assert self._ahead is not None
+        return self._ahead.read(reading)
+
+    def prepare(self) -> None:
+        """Compute the increments and the new state."""
+        given = self._ahead.increments() if self._ahead else dict(zip(self._live, self._g))
+        self._fresh: dict[int, dict[str, np.ndarray]] = {}
+        with np.errstate(all="ignore"):
+            self._g = [self._increment(k, given[k]) for k in self._live]
+        self._wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._meet(self._t, self._memo)
+        for reading in self._program.readings:
+            self.know(totals_of(reading.totals, super().read(reading)))
+        super().prepare()
+
+    def _destination(self, k: int) -> np.ndarray:
+        """That of leaf k, or in its place an array of the dtype computed in, so that low precision is rounded once."""
+        place, dtype = super()._destination(k), self._stored(k)
+        if place.dtype == dtype.newbyteorder(place.dtype.byteorder):
+            return place
+        self._wide[k] = place, place.astype(dtype)
+        if self._into != "x" and self._x:
+            self._x[k] = self._x[k].astype(dtype)
+        return self._wide[k][1]
+
+    def _stored(self, k: int) -> np.dtype:
+        return self.bound.computed[k]
+
+    def _increment(self, k: int, g: np.ndarray) -> np.ndarray:
+        """The rule's increment of leaf k; the new state goes into `_fresh`."""
+        bound, rule, name = self.bound, self.bound.chain.rule, self.bound.chain.rule_name
+        given: dict[str, Any] = {"g": _shown(g, bound.computed[k]), "t": self._t - int(bound.missed[k]) + 1}
+        if "x" in rule.given:
+            given["x"] = _shown(self._x[k], bound.computed[k])
+        slots = {slot: bound.chain.slots[name, slot] for slot in rule.slots}
+        state = [_shown(bound.state[slot][k], bound.computed[k]) for slot in slots.values()]
+        hyper = {h: bound.given_value(f"{name}.{h}", k, self._t, self._memo) for h in rule.hyper}
+        result, new = _called(rule, [*(given[n] for n in rule.given), *state], hyper)
+        old = {slot: bound.state[own][k] for slot, own in slots.items()}
+        # state is never left subnormal
+        self._fresh[k] = {slots[slot]: words.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
+                          for slot, value in zip(slots, new)}
+        return _checked(rule, "the increment", result, bound.shapes[k], bound.computed[k])
+
+    def run(self) -> Any:
+        """Run the program, put the state in place, and count that."""
+        result = super().run()
+        for place, wide in self._wide.values():
+            with np.errstate(all="ignore"):
+                place[...] = wide
+        for k, new in self._fresh.items():
+            for slot, array in new.items():
+                self.bound.state[slot][k][...] = array
+        if self._ahead:
+            self._ahead.keep(self.bound)
+        return result
+
+    def shorten(self, part: str = "", beside: Sequence[tuple[int, int]] = ()) -> None:
+        """There is no short way."""
+
+
+class _Ahead(HostCall):
+    """The modifiers before the rule, on a copy of what state they have; counted, checked and said is all elsewhere."""
+
+    def __init__(self, bound: Bound, program: Program, xs: Sequence[Any] | None, gs: Sequence[Any], t: int,
+                 memo: dict[Any, Any]) -> None:
+        beside, written = bound.aside(), {name for name, _ in program.outputs} & bound.state.keys()
+        beside.state = {slot: [a.copy() if slot in written else a for a in own] for slot, own in bound.state.items()}
+        beside.checks_finite = False
+        super().__init__(beside, program, INCREMENT, xs, gs, None, None)
+        self._mode, self._kept = "ahead", written
+        self._meet(t, memo)
+
+    def increments(self) -> dict[int, np.ndarray]:
+        """What they make of the gradients, by leaf; their totals must be known."""
+        self.prepare()
+        run(self._program, self._leaves, self.bound.kernel_for(self._mode, self._program), self.bound.host,
+            self._threads, np.zeros(1, np.int64))
+        return {k: view(new) for k, new in self._new.items()}
+
+    def keep(self, bound: Bound) -> None:
+        """Have the state that they made be that of the optimizer."""
+        for slot in self._kept:
+            for k in self._live:
+                bound.state[slot][k][...] = self.bound.state[slot][k]
+        bound.numbers.renew(self._numbers)
+
+
+def _shown(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """An array for a function that must not write to it."""
+    shown = np.ascontiguousarray(array, dtype).reshape(array.shape).view()
+    shown.flags.writeable = False
+    return shown
+
+
+def _called(rule: Rule, given: Sequence[Any], hyper: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    try:
+        with words.at_work(words.WHOLE_LEAF):
+            return rule.split(rule.__wrapped__(*given, **hyper))
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise FormulaError(f"{rule.name} must leave its arguments as they are: write m = beta*m, "
+                           "not m *= beta.") from error
+
+
+def _checked(rule: Rule, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """What a function returned, in the dtype that it is kept in."""
+    array = np.asarray(value)
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise FormulaError(f"{what} that {rule.name} returned must be an array of reals of the shape {shape}. "
+                           f"Got {array.dtype} of shape {array.shape}.")
+    return array.astype(dtype)
