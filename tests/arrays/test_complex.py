@@ -38,7 +38,7 @@ def test_a_complex_parameter_gets_the_bits_of_the_pair_of_its_parts(name, engine
         g = {"a": some(10 + k, dtype), "b": some(30 + k, dtype, ())}
         with monkeypatch.context() as patched:
             if engine == "native" and k >= 3:
-                patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
             assert opt.step(w, g) is w
             increments = update(updating, g, w)
         parts = {key: pairs(leaf) for key, leaf in g.items()}
@@ -70,7 +70,7 @@ def test_tensors_follow_the_gradients_of_torch_as_its_own_optimisers_do(name, dt
             ((p - (2 + 1j)).abs() ** 2).sum().backward()
         with monkeypatch.context() as patched:
             if k >= 3:
-                patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
             assert opt.step(w, w.grad) is w
         theirs.step()
         torch.testing.assert_close(w, v, rtol=1e-5, atol=1e-6)

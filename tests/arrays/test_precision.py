@@ -118,7 +118,7 @@ def test_the_short_way_the_long_way_and_the_reference_engine_give_the_same_bits(
                 if way == "long":
                     patched.setattr("fallline._engines.cpu.guard.readable", lambda: False)
                 elif way == "short" and k >= 3:
-                    patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                    patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
                 opt.step(w, g)
                 d = update(updating, g, w)
             pictures[way].append([memory_of(opt), *(a.tobytes() for a in (*w.values(), *d.values()))])

@@ -87,15 +87,15 @@ def test_a_leaf_that_missed_a_round_takes_part_in_the_next_with_what_it_has(engi
 
 
 def test_calls_that_only_gather_take_the_short_way_and_look_at_the_parameters_there_too(monkeypatch):
-    from fallline._step.fast_step import FastStep
+    from fallline._step.look import Look
 
-    taken, take = [], FastStep.take
+    taken, take = [], Look.take
 
     def counted(self, *trees):
         taken.append(take(self, *trees))
         return taken[-1]
 
-    monkeypatch.setattr(FastStep, "take", counted)
+    monkeypatch.setattr(Look, "take", counted)
     opt, w = fl.accumulate(3, fl.Adam(0.1), engine="native"), a_tree(100)
     for g in gradients(12):
         opt.step(w, g)

@@ -155,34 +155,28 @@ def test_a_state_that_does_not_fit_one_part_changes_nothing_in_any():
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_an_interrupt_between_two_parts_leaves_a_torn_partition_that_says_so(steps, monkeypatch):
-    from fallline._step.fast_step import FastStep
+    from fallline._step.host_call import HostCall
 
-    opt, w = RECIPES["partition"](), a_tree(0)
+    opt, w = RECIPES["partition"](engine="reference"), a_tree(0)
     for _ in range(max(steps, 1)):
         opt.step(w, a_tree(1))
     saved, at_hand = opt.state_dict(), copy.deepcopy(w)
     if not steps:
         opt.reset()
     last = opt.parts["rest"]
-    advance, perform, performed = type(last)._advance, FastStep.perform, []
+    run, begun = HostCall.run, []
 
-    def interrupted(self, call):
-        if self is last:
+    def interrupted(self):
+        if self.group.chain is last._chain:
             raise KeyboardInterrupt
-        return advance(self, call)
-
-    def interrupted_shortly(self, *arrays):
-        if performed:
-            raise KeyboardInterrupt
-        performed.append(self)
-        return perform(self, *arrays)
+        begun.append(self)
+        return run(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fl.Optimizer, "_advance", interrupted)
-        patch.setattr(FastStep, "perform", interrupted_shortly)
+        patch.setattr(HostCall, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opt.step(w, a_tree(2))
-    assert len(performed) == (steps == 4)
+    assert len(begun) == 1
     for refused in (lambda: opt.step(w, a_tree(2)), opt.state_dict, lambda: opt.rest(w), lambda: opt.averaged,
                     lambda: opt.adapt(w), lambda: setattr(opt, "t", 3)):
         with pytest.raises(TornOptimizer):

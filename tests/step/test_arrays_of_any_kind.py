@@ -39,7 +39,7 @@ def test_arrays_of_any_layout_take_the_short_way_and_get_the_bits_of_contiguous_
         gs = [rng.standard_normal(shape).astype(d) for shape, d in zip(SPANS, dtypes)]
         with monkeypatch.context() as patched:
             if k >= 3:
-                patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
             opts[0].step(w, [LAYOUTS[of_gradients](g) for g in gs])
             opts[0].update([LAYOUTS[of_gradients](g) for g in gs], out=targets[0])
             increments = opts[0].update([LAYOUTS[of_gradients](g) for g in gs])
@@ -77,7 +77,7 @@ def test_leaves_without_a_gradient_take_the_short_way_and_count_for_themselves(m
             g = [a if is_there else None for a, is_there in zip(gs, there)]
             with monkeypatch.context() as patched:
                 if k >= 4 and engine == "native":
-                    patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                    patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
                 opt.step(w, {"W": g[:4], "b": g[4]})
         results.append([a.tobytes() for a in (*w["W"], w["b"], opt.state["v"]["b"])])
     assert results[0] == results[1]
@@ -95,7 +95,7 @@ def test_tensors_take_the_short_way_and_autograd_hears_of_it(dtype, monkeypatch)
         versions = [p._version for p in w.values()]
         with monkeypatch.context() as patched:
             if k >= 3:
-                patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
             assert tensors.step(w, g) is w
         arrays.step(v, {name: a.float().numpy().astype(dtype) for name, a in g.items()})
         assert all(p._version > old for p, old in zip(w.values(), versions))
@@ -148,7 +148,7 @@ def test_arrays_that_were_pickled_take_the_short_way(pickled, call, dtype, monke
         g = normal(np.random.default_rng(k), (3, 4), dtype)
         with monkeypatch.context() as patched:
             if k >= 3:
-                patched.setattr("fallline._optimizer.optimizer.HostCall", long_way)
+                patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
             found = increment(opt, w, g if pickled == "parameters" else of_its_own_dtype(g))
         assert found.tobytes() == increment(twin, v, g).tobytes()
     swapped = np.ones((3, 4), dtype).astype(dtype.newbyteorder())  # of an equal type too, but not of an equal dtype
@@ -160,7 +160,7 @@ def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(mo
     opt, w = fl.SGD(1.0), np.zeros(3)
     for _ in range(5):
         opt.step(w, np.ones(3))
-    assert not opt._bound.fast
+    assert not opt._binding.plans.looks
     assert w.tolist() == [-5.0] * 3
 
 

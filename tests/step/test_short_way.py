@@ -201,16 +201,16 @@ def test_a_dropped_optimizer_is_gone_at_once_and_its_schedule_with_it(nested):
 
 def at_the_last_moment(monkeypatch, act):
     """Have something done once, when a step is about to run: by a finaliser, a handler of signals, another thread."""
-    from fallline._step import fast_pass as fastpass
+    from fallline._step import plan
 
-    real, acts = fastpass.perform, [act]
+    real, acts = plan.perform, [act]
 
     def perform(*given):
         if acts:
             acts.pop()()
         return real(*given)
 
-    monkeypatch.setattr(fastpass, "perform", perform)
+    monkeypatch.setattr(plan, "perform", perform)
 
 
 def test_a_step_from_within_a_step_is_refused_and_that_one_goes_on(monkeypatch):

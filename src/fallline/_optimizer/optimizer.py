@@ -284,6 +284,7 @@ class Optimizer(Stepping):
         self._waiting = self._waiting and self._waiting.copied()
         if self._group:
             self._group.settle(self._count, self._settings)
+        if self._binding and self._group:
             self._binding.bind({"": self._group})
 
     def _forget(self) -> None:

@@ -273,7 +273,7 @@ class Stepping(Settable):
         def run() -> Mapping[str, Any]:
             return {name: call.run() for name, call in calls.items()}
 
-        brief = binding.is_small() and all(type(call) is HostCall for call in calls.values())
+        brief = binding.is_small() and all(call.group.native for call in calls.values() if isinstance(call, HostCall))
         commit = partial(self._commit, binding, run, False)
         return held(commit) if brief else commit()
 
@@ -291,12 +291,12 @@ class Stepping(Settable):
         self._binding, self._torn = binding, not whole
         for name, holder in holders.items():
             holder._group = binding.groups[name]
+        result = False
         try:
             result = act()
-        except BaseException:
-            if whole and known is None and before == [holder.t for holder in holders.values()]:
+        finally:
+            if whole and result is False and known is None and before == [holder.t for holder in holders.values()]:
                 self._unbind()
-            raise
         self._torn = False
         for holder in holders.values():
             holder._waiting = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Binding:
         """Have these groups, each with the leaves at its positions."""
         self.groups = dict(groups)
         for group in groups.values():
-            group.plans = self.plans
+            group.follow(self.plans)
 
     def tree(self, part: str, leaves: Sequence[Any]) -> Any:
         """The tree that a group sees."""
@@ -112,12 +113,14 @@ class Binding:
     def plan(self, calls: Mapping[str, Any]) -> Plan | None:
         """The plan of checked calls, with all leaves in place; None if the reference engine is to run them: because it
         was asked for, for what native code cannot do, or because they are cold."""
-        host = [call for call in calls.values() if type(call) is HostCall and call.group.native]
+        host = [call for call in calls.values() if isinstance(call, HostCall) and call.group.native]
         if len(host) < len(calls) or not any(call.group.shapes for call in host):
             return None
         apart = any(len(call.live) < len(call.group.shapes) or call.group.missed.any() for call in host)
         if apart and any(call.group.numbers.leaf for call in host):
             return None  # numbers of a leaf that is absent stay as they are
+        if apart:
+            self.plans.keep_apart()  # others take it that all leaves have taken all steps
         if self._is_cold(host) or not self._has_native():
             return None
         from fallline._step.plan import Member, Plan, Way
@@ -125,6 +128,8 @@ class Binding:
         groups = list(calls)
         members = tuple(Member(groups.index(part), n, k, self._lies(calls[part], n))
                         for k, (part, n) in sorted(self._place.items()))
+        if any(not m.lies for m in members):
+            return None
         way = Way(host[0].into, tuple(call.holds for call in host), members, apart)
         plan = self.plans.made.get(way)
         if plan is None:
@@ -157,8 +162,11 @@ class Binding:
 
     @staticmethod
     def _lies(call: HostCall, n: int) -> str:
-        """How the arrays of a leaf lie, with its state."""
+        """How the arrays of a leaf lie, with its state; nothing if native code cannot read them."""
         arrays = [array for array in call.placed(n).values() if array is not None]
+        if not all(array.flags.aligned and array.dtype.isnative for array in arrays):
+            call.group.relay(n, None)
+            return ""
         order = call.order(n)
         if order is None or any(not a.transpose(order).flags.c_contiguous for a in arrays):
             call.group.relay(n, None)
@@ -177,7 +185,10 @@ class Binding:
             return
         xs, gs, outs = trees
         reads = "x" in {name for program in plan.programs for name in program.reads} or plan.way.into == "x"
-        if (xs is not None) != reads or not readable() or (plan.way.into != "x" and (self.left or plan.way.apart)):
+        gathers = any(group.chain.gathers for group in plan.groups)  # what is absent may have gathered something before
+        only_all = plan.way.into != "x" or gathers
+        if (xs is not None) != reads or not readable() or (only_all and plan.way.apart) or (
+                plan.way.into != "x" and self.left):
             return
         dtypes = {m.place: plan.groups[m.group].dtypes[m.own] for m in plan.way.members}
         given = [(leaf, dtype) for tree in trees if tree is not None for place, dtype in dtypes.items()
@@ -186,7 +197,8 @@ class Binding:
             return
         if plan.way.into != "x" and any(type(leaf) is not np.ndarray for leaf, _ in given):
             return  # new increments are arrays
-        left = self.lies_still if self.left else None
+        this = weakref.ref(self)  # and not itself: a cycle would keep a dropped optimizer's state for a while
+        left = (lambda xs: this().lies_still(xs)) if self.left else None  # type: ignore[union-attr]
         self.plans.looks[key] = Look(plan, self.treedef, xs, gs, outs, taken, left)
 
     def lies_still(self, xs: Sequence[Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ from fallline._step.numbers import Numbers
 __all__ = ["Group", "Plans", "leaves_of"]
 
 # of a Group, what is of this process and its memory, or another's that has it
-_HERE_ONLY = ("count", "_settings", "given", "state_ranges", "plans", "disjoint")
+_HERE_ONLY = ("count", "_settings", "given", "state_ranges", "_plans", "disjoint")
 
 
 class Plans:
@@ -51,6 +52,11 @@ class Plans:
         """Forget all, as what they were made for holds no longer."""
         self.made.clear()
         self.looks.clear()
+
+    def keep_apart(self) -> None:
+        """Forget those in which leaves share what depends on the steps that they took."""
+        self.made = {way: plan for way, plan in self.made.items() if way.apart}
+        self.looks = {key: look for key, look in self.looks.items() if look.plan.way.apart}
 
     def revalue(self) -> None:
         """Have all take settings that are numbers as they are now."""
@@ -88,7 +94,7 @@ class Group:
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.computed = list(map(computed, self.dtypes))
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
-        self.plans = Plans()
+        self.follow(Plans())
         self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
         self._settings: dict[str, Any] = {}
         self.given: Mapping[str, Any] = {}
@@ -134,6 +140,16 @@ class Group:
                 self.native = False
                 self.engine_note = f"numpy: {self.chain.owner(self.chain.rule_name)} is a function of whole leaves"
 
+    def follow(self, plans: Plans) -> None:
+        """Have plans forget or take over what changes here; they are another's, lest a dropped optimizer's state be kept
+        for a while by a cycle."""
+        self._plans = weakref.ref(plans)
+
+    @property
+    def plans(self) -> Plans:
+        """Those that step its leaves."""
+        return self._plans() or Plans()
+
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def _unbegun(self, slot: str, k: int, start: Any) -> np.ndarray:
@@ -166,6 +182,7 @@ class Group:
                 array[...] = start
             self.state[slot][k] = array
         self.state_ranges += [(*byte_range(a), a) for a in arenas if a.size]
+        self.plans.looks.clear()  # which know where state lies
         for k in new:
             self._begun[k] = True
 
@@ -216,7 +233,8 @@ class Group:
         self.count = count
         self.missed, self.numbers = np.array(self.missed), self.numbers.copied()
         self.dtypes = [np.dtype(dtype.type) for dtype in self.dtypes]  # NumPy's own, known by identity
-        self.plans, self.disjoint, self.state_ranges = Plans(), {}, []
+        self.follow(Plans())
+        self.disjoint, self.state_ranges = {}, []
         self._settings, self.given = {}, {}
         self.resolve(settings)
         if self.foreign:

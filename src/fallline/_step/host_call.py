@@ -51,7 +51,7 @@ class HostCall:
                 array = np.asarray(g)
         else:
             array = view(g)
-        if array.dtype is dtype or array.dtype.newbyteorder("=") == dtype:
+        if array.dtype == dtype and array.flags.aligned:  # and so in this machine's byte order
             return array
         with np.errstate(all="ignore"):  # what overflows is judged as a gradient that is not finite
             return array.astype(dtype)

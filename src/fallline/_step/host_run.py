@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +38,16 @@ def run(program: Program, leaves: Sequence[Leaf]) -> None:
         kernel = reference_kernel(program, leaf.dtype, tuple(leaf.columns))
         arrays = _turned((*leaf.arrays, *leaf.columns.values()))
         for part in _parts(arrays):
-            own = _copied(arrays, part)
-            kernel(Row(own[: len(leaf.arrays)], leaf.constants, own[len(leaf.arrays) :]))
-            for name, array, new in zip(program.arrays, arrays, own):
-                if part is not None and name in written:
-                    array.flat[part] = new
+            _run_part(kernel, leaf, arrays, part, [k for k, name in enumerate(program.arrays) if name in written])
+
+
+def _run_part(kernel: Callable[[Row], None], leaf: Leaf, arrays: tuple[np.ndarray, ...], part: slice | None,
+              written: Sequence[int]) -> None:
+    """Run a kernel over a part of a leaf; copies are gone before those of the next are made."""
+    own = _copied(arrays, part)
+    kernel(Row(own[: len(leaf.arrays)], leaf.constants, own[len(leaf.arrays) :]))
+    for k in written if part is not None else ():
+        arrays[k].flat[part] = own[k]
 
 
 def read(program: Program, leaves: Sequence[Leaf]) -> np.ndarray:

@@ -54,17 +54,17 @@ class Look:
     # ---- made once ---------------------------------------------------------------------------------------------------
 
     def _prepare(self, xs: Sequence[Any] | None, outs: Sequence[Any] | None, taken: np.ndarray) -> None:
-        plan = self.plan
-        written = [view(leaf) for leaf in (xs if self._into_x else outs) or ()]
+        plan, into = self.plan, (xs if self._into_x else outs) or ()
+        written = [view(into[m.place]) for m in plan.way.members if into]
         self._expected = self._expect(outs)
-        ranges = [byte_range(written[m.place]) for m in plan.way.members if written and written[m.place].size]
+        ranges = [byte_range(array) for array in written if array.size]
         ranges += [r[:2] for group in plan.groups for r in group.state_ranges]
         ranges.sort()
         self._starts = np.array([low for low, _ in ranges], np.int64)
         self._furthest = np.maximum.accumulate(np.array([high for _, high in ranges], np.int64))
         step, at_once = plan.step.job, sum(plan.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
-        self.is_atomic = not (plan.readings or plan.asks or not plan.step.is_native or self._has_numbers
-                              or self._lies_still)
+        self._in_one = not (plan.readings or plan.asks or not plan.step.is_native)
+        self.is_atomic = self._in_one and at_once and not (self._has_numbers or self._lies_still)
         self._known = {
             "n": len(self._expected), "single": self._single, "type": id(np.ndarray),
             "expected": address(self._expected), "x": xs is not None, "x_flags": ALIGNED | WRITEABLE * self._into_x,
@@ -72,13 +72,13 @@ class Look:
             "may_miss": plan.way.apart, "starts": address(self._starts), "furthest": address(self._furthest),
             "ranges": len(self._starts)}  # fmt: skip
         self._kept: list[np.ndarray] = []
-        if self.is_atomic:
+        if self._in_one:
             fields = step.fields.copy()
             if plan.checks is not None:
                 fields[JOB["checks"]] = plan.checks.fields[JOB["checks"]]
-            self._call = self._looking(plan.step.records, fields, at_once, taken)
+            self._call = self._looking(plan.step.records, fields, at_once, taken if self.is_atomic else None)
             self._job = None if at_once else fields
-            if self._single and at_once and not (self._is_new or self._has_tensors):
+            if self.is_atomic and self._single and not (self._is_new or self._has_tensors):
                 vars(self)["take"] = self._call  # with no Python around it
         else:
             self._call = self._looking(None, None, False, None)
@@ -161,7 +161,7 @@ class Look:
         if not self._call(xs, gs, outs):
             return False
         plan = self.plan
-        if self.is_atomic:
+        if self._in_one:
             return self._job is None or plan.perform(self._job)
         if not plan.is_finite():
             return False

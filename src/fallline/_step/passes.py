@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from fallline._engines.blocks import block_count
 from fallline._engines.cpu.engine import native_kernel
 from fallline._engines.cpu.guard import evaluate
 from fallline._engines.cpu.work import Cut, Job
+from fallline._engines.llvm.finite import finite_check
 from fallline._engines.llvm.layout import CLASS
 from fallline._engines.llvm.scalars import native_scalars
 from fallline._engines.llvm.sums import halve, totals
@@ -34,7 +36,7 @@ class Pass:
     """
 
     def __init__(self, plan: Plan, level: int) -> None:
-        self._plan, self._level = plan, level
+        self._plan, self._level = weakref.proxy(plan), level  # of which it is a piece
         self.programs = [plan.program(g, level) for g in range(len(plan.groups))]
         self._members = [k for k, m in enumerate(plan.way.members) if self.programs[m.group] is not None]
         self._classes = [c for c, own in enumerate(plan.classes) if self.programs[own.group] is not None]
@@ -56,7 +58,7 @@ class Pass:
         return plan.classes[c].by_coordinate[-1 if self._level == plan.levels else self._level]
 
     def _make_job(self) -> Job:
-        plan, kernel_of = self._plan, {}
+        plan, kernel_of, self._check_of = self._plan, {}, {}
         for c in self._classes:
             own, program = plan.classes[c], self._program(plan.classes[c].group)
             for k in own.members:
@@ -64,10 +66,15 @@ class Pass:
                 stored = real(plan.groups[m.group].dtypes[m.own])
                 kernel_of[k] = native_kernel(program, stored, self._by_coordinate(c), plan.columns(k, self._level),
                                              m.lies == "strided")
-        every = list(dict.fromkeys(kernel_of[k] for k in self._members))
-        cut = Cut([plan.sizes[k] for k in self._members], plan.row_at[self._members],
-                  [every.index(kernel_of[k]) for k in self._members])
-        return Job(cut, every)
+                self._check_of[kernel_of[k]] = stored.name, m.lies == "strided"
+        self._kernels = list(dict.fromkeys(kernel_of[k] for k in self._members))
+        self._cut = Cut([plan.sizes[k] for k in self._members], plan.row_at[self._members],
+                        [self._kernels.index(kernel_of[k]) for k in self._members])
+        return Job(self._cut, self._kernels)
+
+    def check(self) -> Job:
+        """The check whether the gradients of its rows are finite, cut as the pass is."""
+        return Job(self._cut, checks=[finite_check(*self._check_of[kernel]) for kernel in self._kernels])
 
     # ---- scalars -----------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.dtypes import real
 from fallline._arrays.memory import address
 from fallline._engines.cpu.pool import perform
-from fallline._engines.cpu.work import Cut, Job
-from fallline._engines.llvm.finite import finite_check
+from fallline._engines.cpu.work import Job
 from fallline._engines.llvm.layout import ABSENT, LAYOUT, ROW, STRIDED, pass_columns, row_width
 from fallline._formula.program import Program
 from fallline._step.group import Group
@@ -74,7 +72,8 @@ class Plan:
         self.readings = [Pass(self, level) for level in range(self.levels)]
         self.step = StepPass(self, self.levels)
         self._link()
-        self.checks = self._check_job()
+        self._proven = groups[0].checks_finite and bool(self.readings) and self.readings[0].proves()
+        self.checks = self.step.check() if groups[0].checks_finite and not self._proven else None
         self.asks = any(map(callable, (s for own in self.classes for s in self.settings_of(own))))
         self.revalue()
 
@@ -152,17 +151,6 @@ class Plan:
             for g, found in each.sources().items():
                 sources[g] = sources[g] | found
 
-    def _check_job(self) -> Job | None:
-        """The check of gradients, unless a sum of their squares tells, in the first reading of every group."""
-        if not self.groups[0].checks_finite or not self.way.members:
-            return None
-        if self.readings and self.readings[0].proves():
-            return None
-        kinds = [(real(self.groups[m.group].dtypes[m.own]).name, m.lies == "strided") for m in self.way.members]
-        every = list(dict.fromkeys(kinds))
-        return Job(Cut(self.sizes, self.row_at, [every.index(kind) for kind in kinds]),
-                   checks=[finite_check(*kind) for kind in every])
-
     # ---- for a call --------------------------------------------------------------------------------------------------
 
     def revalue(self) -> None:
@@ -221,7 +209,7 @@ class Plan:
             each.evaluate()
             each.read(self.threads)
             put_together(self, each)
-            if each is self.readings[0] and self.checks is None and not each.says_finite():
+            if each is self.readings[0] and self._proven and not each.says_finite():
                 return False
         self.step.evaluate()
         self.step.job.perform(self.threads)

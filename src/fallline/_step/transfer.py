@@ -54,6 +54,7 @@ def put(bound: Group, known: Known, paths: Iterable[str], t: int) -> None:
         for (slot, _, k), array in zip(places, new):
             bound.state[slot][k] = array
     else:
+        bound.begin([index[path] for path in paths])
         for slot, path, k in places:
             bound.state[slot][k][...] = known.state[slot][path]
     for slot, numbers in bound.numbers.arrays().items():
