@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import json
 import operator
 import os
@@ -20,6 +19,7 @@ import fallline as fl
 from conftest import need
 from fallline._state.file import read as read_file
 from fallline._state.file import write as write_file
+from fuzz_checkpoints import digest_of
 from support import halving
 from test_checkpoint import DATA, signed_average_1
 
@@ -81,7 +81,7 @@ def rebuilt(header, data):
     """A file with this header and data, and a digest that fits."""
     text = json.dumps(header, separators=(",", ":")).encode()
     body = len(text).to_bytes(8, "little") + text + data
-    return body + hashlib.sha256(body).digest()
+    return body + digest_of(body)
 
 
 def with_info(change):
@@ -216,8 +216,8 @@ def test_foreign_files_are_refused_by_what_they_are(path):
         "no checkpoint, or a truncated one": b"",
         "no checkpoint": b"Dear reader, " * 100,
         "no checkpoint:": bytes(200),
-        "format 2; this version of fallline reads 1": with_header(
-            lambda h: h["__metadata__"].update(fallline="2")),
+        "format 3; this version of fallline reads 1 and 2.": with_header(
+            lambda h: h["__metadata__"].update(fallline="3")),
         "format 123456": with_header(lambda h: h["__metadata__"].update(fallline="123456")),
     }
     for message, content in cases.items():

@@ -1,9 +1,12 @@
 """One file of named arrays in the safetensors format, replaced whole or not at all, with a digest over all of it.
 
 The format (github.com/huggingface/safetensors) is a length of 8 bytes, a header of JSON, the arrays end to end. It is
-written here and not by its library, which needs the whole file in memory to write it, knows no complex128 and cannot
-read bfloat16 into NumPy; complex numbers are stored as pairs of reals. The last array, "digest", is the SHA-256 of
-every byte before it.
+written here and not by its library, which needs all arrays in host memory at once, knows no complex128, cannot read
+bfloat16 into NumPy and writes arrays that are not in C order wrongly; complex numbers are stored as pairs of reals.
+
+The header begins with the number of the format. The last array, "digest", is of every byte before it: in format 1 the
+SHA-256, in format 2 the SHA-256 of the SHA-256s, end to end, of pieces of 4 MiB, the last of which may be shorter. So
+several threads can compute it, and ranks that each know a part of the file.
 """
 
 from __future__ import annotations
@@ -11,13 +14,17 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from io import BufferedReader, BufferedWriter
 from typing import Any, NamedTuple
 
@@ -26,15 +33,16 @@ import numpy as np
 from fallline._arrays.leaves import dtype_name, host
 from fallline.errors import CheckpointError
 
-__all__ = ["DTYPES", "VERSION", "guarding", "read", "sweep", "write"]
+__all__ = ["DTYPES", "PIECE", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
 
-VERSION = 1
+VERSION = 2  # of the format that is written
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "F32",
           "complex128": "F64", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
 SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 DIGEST = 32
-PIECE = 1 << 20
+PIECE = 1 << 22  # bytes: part of format 2
+THREADS = min(4, os.cpu_count() or 1)  # that hash: as many as keep up with a disk
 
 Path = str | os.PathLike[str]
 
@@ -58,13 +66,8 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
     target = os.path.realpath(path)
     try:
         with _replacing(target) as file:
-            digest = hashlib.sha256(header)
-            file.write(header)
-            for name in names:
-                data = _bytes(arrays[name])
-                digest.update(data)
-                file.write(data)
-            file.write(digest.digest())
+            pieces = _pieces(itertools.chain([header], (_bytes(arrays[name]) for name in names)))
+            file.write(_digest_2(_written(file, pieces)))
     except OSError as error:
         raise CheckpointError(f"{path} could not be written ({error.strerror or error}); nothing there was "
                               "changed.") from error
@@ -95,6 +98,29 @@ def _bytes(array: Any) -> Any:
     if plain.dtype.isnative != (sys.byteorder == "little"):
         plain = plain.byteswap()
     return np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
+
+
+def _pieces(blocks: Iterable[Any]) -> Iterator[bytearray]:
+    """The same bytes in pieces; copies, so that what is hashed is what is written, whoever writes to the arrays."""
+    piece = bytearray()
+    for block in blocks:
+        rest = memoryview(block)
+        while len(rest):
+            room = PIECE - len(piece)
+            piece += rest[:room]
+            rest = rest[room:]
+            if len(piece) == PIECE:
+                yield piece
+                piece = bytearray()
+    if piece:
+        yield piece
+
+
+def _written(file: BufferedWriter, pieces: Iterable[bytearray]) -> Iterator[bytearray]:
+    """The pieces, each once it is in the file."""
+    for piece in pieces:
+        file.write(piece)
+        yield piece
 
 
 @contextlib.contextmanager
@@ -189,6 +215,47 @@ def _check_regular(path: Path, mode: int) -> None:
         raise CheckpointError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'} and no checkpoint.")
 
 
+# ---- digests ---------------------------------------------------------------------------------------------------------
+
+
+def _digest_1(pieces: Iterable[bytes | bytearray]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _digest_2(pieces: Iterable[bytes | bytearray]) -> bytes:
+    """Of pieces of PIECE bytes, the last of which may be shorter; no more than a few are held at a time."""
+    digest, hashing = hashlib.sha256(), deque[_Hashing]()
+    for piece in pieces:
+        hashing.append(_Hashing(piece))
+        if len(hashing) > THREADS:
+            digest.update(hashing.popleft().digest())
+    for last in hashing:
+        digest.update(last.digest())
+    return digest.digest()
+
+
+class _Hashing(threading.Thread):
+    """The digest of one piece, by a thread that ends with it: none is left at rest, at exit or to a forked child."""
+
+    def __init__(self, piece: bytes | bytearray) -> None:
+        super().__init__()
+        self._piece, self._found = piece, b""
+        if len(piece) == PIECE:  # a small file needs no threads
+            with contextlib.suppress(RuntimeError):  # there are none at the interpreter's end, or too many already
+                self.start()
+
+    def run(self) -> None:
+        self._found = hashlib.sha256(self._piece).digest()
+
+    def digest(self) -> bytes:
+        with contextlib.suppress(RuntimeError):  # it was not started
+            self.join()
+        return self._found or hashlib.sha256(self._piece).digest()
+
+
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -222,37 +289,48 @@ def _read(path: Path, file: BufferedReader, size: int) -> tuple[Any, dict[str, n
         raise CheckpointError(f"{path} is no checkpoint, or a truncated one: in {size:,} bytes there is no room for "
                               "its header.")
     header = file.read(length)
-    _check_version(path, header)
-    _check_digest(path, file, size)
+    return _reader(path, header)(path, file, header, size)
+
+
+def _reader(path: Path, header: bytes) -> Callable[..., tuple[Any, dict[str, np.ndarray]]]:
+    """What reads files of the format that the header tells; were that altered, no digest would fit."""
+    found = re.match(rb'\{"__metadata__":\{"fallline":"([0-9]{1,9})",', header)
+    if not found:
+        what = "a safetensors file of another program" if header[:1] == b"{" else "no checkpoint"
+        raise CheckpointError(f"{path} is {what}: its header does not begin as fallline's do.")
+    if int(found[1]) not in READERS:
+        raise CheckpointError(f"{path} has the format {int(found[1])}; this version of fallline reads "
+                              f"{' and '.join(map(str, READERS))}.")
+    return READERS[int(found[1])]
+
+
+def _read_checked(path: Path, file: BufferedReader, header: bytes, size: int, *,
+                  digest: Callable[[Iterable[bytes]], bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+    """The content, of which the header tells where it lies, if the digest fits."""
+    if digest(_pieces_of(file, size - DIGEST)) != file.read():
+        raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an older "
+                              "one.")
     with guarding(path):
         entries = json.loads(header)
         metadata = entries.pop("__metadata__")
-        table = _table(entries, json.loads(metadata["complex"]), size - 8 - length)
-        file.seek(8 + length)
+        table = _table(entries, json.loads(metadata["complex"]), size - 8 - len(header))
+        file.seek(8 + len(header))
         arrays = {entry.name: _array(file, entry) for entry in table}
         del arrays["digest"]
         info = json.loads(metadata["info"])
     return info, arrays
 
 
-def _check_version(path: Path, header: bytes) -> None:
-    found = re.match(rb'\{"__metadata__":\{"fallline":"([0-9]{1,9})",', header)
-    if not found:
-        what = "a safetensors file of another program" if header[:1] == b"{" else "no checkpoint"
-        raise CheckpointError(f"{path} is {what}: its header does not begin as fallline's do.")
-    if int(found[1]) != VERSION:
-        raise CheckpointError(f"{path} has the format {int(found[1])}; this version of fallline reads {VERSION}.")
+# By the number of the format. One that was ever written stays here: there may be such files.
+READERS = {1: partial(_read_checked, digest=_digest_1), 2: partial(_read_checked, digest=_digest_2)}
 
 
-def _check_digest(path: Path, file: BufferedReader, size: int) -> None:
-    digest, left = hashlib.sha256(), size - DIGEST
+def _pieces_of(file: BufferedReader, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of a file."""
     file.seek(0)
-    while left and (piece := file.read(min(left, PIECE))):
-        digest.update(piece)
-        left -= len(piece)
-    if left or file.read() != digest.digest():
-        raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an older "
-                              "one.")
+    while size and (piece := file.read(min(size, PIECE))):
+        yield piece
+        size -= len(piece)
 
 
 def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> list[_Entry]:
