@@ -13,6 +13,7 @@ import pytest
 import fallline as fl
 from conftest import need
 from fallline._arrays.trees import flatten, paths
+from fallline._state import fields
 from fallline._state.fingerprint import described, fingerprint
 from support import (
     COUPLED,
@@ -177,7 +178,7 @@ BAD = {
     "no dict": (lambda d: [1], "A state is a dict as state_dict.*Got a list"),
     "a missing key": (lambda d: without(d, "t"), "with the keys format.*Got the keys"),
     "an unknown key": (lambda d: {**d, "step": 1}, "A state is a dict"),
-    "a later format": (lambda d: {**d, "format": 2}, "format 2; this version of fallline reads 1"),
+    "a later format": (lambda d: {**d, "format": 2}, r"format 2; this version of fallline reads 1\."),
     "another rule": (lambda d: fl.SGD().state_dict(), "its rules are sgd; those of Adam are adam"),
     "a rule that is none": (lambda d: {**d, "rules": 3}, "another optimizer"),
     "a rule of that name": (lambda d: {**d, "rules": {"adam": "0" * 32}}, "fingerprint 000.*'s own adam"),
@@ -255,6 +256,32 @@ def test_a_setting_that_does_not_fit_the_leaves_changes_nothing():
     before = everything_of(opt)
     assert_refused(lambda: opt.load_state_dict(d), "lr of Adam must have the structure of the parameters", opt, w)
     assert everything_of(opt) == before
+
+
+@pytest.mark.parametrize("recipe", ["Adam", "partition"])
+def test_a_field_that_came_later_starts_anew_from_an_older_state(recipe, path, monkeypatch):
+    old, _ = stepped(recipe)
+    data = old.state_dict()
+    old.save(path)
+    monkeypatch.setitem(fields.FIELDS, "flops", fields.Field(fields.count, 7, since=2))
+    monkeypatch.setattr(fields, "FORMAT", 2)
+    new, again = RECIPES[recipe](), RECIPES[recipe]()
+    new.load_state_dict(data)
+    again.load(path)
+    assert new._flops == again._flops == 7
+    new._flops = 8
+    d = new.state_dict()
+    assert (d["format"], d["flops"]) == (2, 8)
+    again.load_state_dict(d)
+    again.save(path)
+    assert again.fresh().load(path) is None
+    new.reset()
+    new.load(path)
+    assert new._flops == 8
+    for wrong, message in ((without(d, "flops"), "with the keys .*flops"), ({**d, "flops": -1}, "flops of the state"),
+                           ({**d, "format": 3}, r"format 3; this version of fallline reads 1 and 2\.")):
+        with pytest.raises(ValueError, match=message):
+            new.load_state_dict(wrong)
 
 
 # ---- a state that waits ----------------------------------------------------------------------------------------------

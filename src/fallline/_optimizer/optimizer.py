@@ -26,6 +26,7 @@ from fallline._optimizer.damping import warn_if_damped
 from fallline._optimizer.describing import Slots, docstring_of, signature_of
 from fallline._optimizer.points import averages, keeps_none, loaded_averages, point_at
 from fallline._optimizer.settable import Settable
+from fallline._state import fields
 from fallline._state.state_dict import Known
 from fallline._step.array_call import EagerCall
 from fallline._step.binding import Bound
@@ -459,7 +460,8 @@ class Optimizer(Settable):
     def _forget(self) -> None:
         self._torn = True  # should an interrupt come
         self._bound = self._waiting = None
-        self._count, self._skipped = np.zeros(1, np.int64), 0
+        self._count = np.zeros(1, np.int64)
+        fields.put(self)
         self._torn = False
 
     def __repr__(self) -> str:

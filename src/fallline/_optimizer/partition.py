@@ -20,6 +20,7 @@ from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.parts import Chains, Part, PartsTurn, checked_label, modifier, names_of
 from fallline._optimizer.points import keeps_none, loaded_averages, point_at
 from fallline._optimizer.stepped_parts import SteppedParts
+from fallline._state import fields
 from fallline._step.divided import Divided
 from fallline._step.turn import Turn
 from fallline.errors import BusyOptimizer, FormulaError
@@ -257,7 +258,8 @@ class Partition(SteppedParts):
         self._torn = True  # should an interrupt come
         for part in self._parts.values():
             part._forget()
-        self._bound, self._skipped = None, 0
+        self._bound = None
+        fields.put(self)
         self._torn = False
 
     def _recount(self, t: int) -> None:
