@@ -137,7 +137,7 @@ def test_a_header_that_makes_no_sense_is_refused_though_the_digest_fits(case, pa
 WRONG_INFO = {
     "t": ({"t": -1}, "t of the state must be"),
     "counts": ({"skipped": "1"}, "skipped of the state must be"),
-    "format": ({"format": 2}, "format 2"),
+    "format": ({"format": 999}, "format 999"),
     "rules": ({"rules": {"adam": "built in"}}, None),
     "a setting": ({"hyper": {"momentum.lr": -1.0, "momentum.momentum": 0.9}}, "lr of Momentum must be ≥ 0"),
     "settings": ({"hyper": {}}, "lacks momentum.lr"),
@@ -216,8 +216,8 @@ def test_foreign_files_are_refused_by_what_they_are(path):
         "no checkpoint, or a truncated one": b"",
         "no checkpoint": b"Dear reader, " * 100,
         "no checkpoint:": bytes(200),
-        "format 3; this version of fallline reads 1 and 2.": with_header(
-            lambda h: h["__metadata__"].update(fallline="3")),
+        "format 99; this version of fallline reads 1 and 2": with_header(
+            lambda h: h["__metadata__"].update(fallline="99")),
         "format 123456": with_header(lambda h: h["__metadata__"].update(fallline="123456")),
     }
     for message, content in cases.items():
