@@ -23,7 +23,8 @@ import pytest
 import fallline as fl
 from conftest import need
 from fallline._state.checkpoint import load as read_contents
-from fallline._state.file import DTYPES, PIECE, READERS, VERSION
+from fallline._state.digests import PIECE
+from fallline._state.file import DTYPES, READERS, VERSION
 from fuzz_checkpoints import digest_of
 from support import (
     RECIPES,
@@ -437,7 +438,7 @@ def test_saving_and_loading_take_no_memory_that_grows_with_the_file(path):
         return most
 
     assert taken_by(lambda: fl.SGD().save(path, w)) < 7 * PIECE
-    assert taken_by(lambda: fl.load(path)) < w.nbytes + PIECE  # the pieces are gone when the arrays come
+    assert taken_by(lambda: fl.load(path)) < w.nbytes + PIECE
 
 
 @pytest.mark.usefixtures("way")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import itertools
 import json
 import math
@@ -21,8 +20,6 @@ import os
 import re
 import stat
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from io import BufferedReader, BufferedWriter
@@ -31,18 +28,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fallline._arrays.leaves import dtype_name, host
+from fallline._state.digests import DIGEST, PIECE, in_pieces, of_all, of_pieces
 from fallline.errors import CheckpointError
 
-__all__ = ["DTYPES", "PIECE", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
+__all__ = ["DTYPES", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
 
 VERSION = 2  # of the format that is written
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "F32",
           "complex128": "F64", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
 SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
-DIGEST = 32
-PIECE = 1 << 22  # bytes: part of format 2
-THREADS = min(4, os.cpu_count() or 1)  # that hash: as many as keep up with a disk
 
 Path = str | os.PathLike[str]
 
@@ -66,8 +61,8 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
     target = os.path.realpath(path)
     try:
         with _replacing(target) as file:
-            pieces = _pieces(itertools.chain([header], (_bytes(arrays[name]) for name in names)))
-            file.write(_digest_2(_written(file, pieces)))
+            blocks = itertools.chain([header], (_bytes(arrays[name]) for name in names))
+            file.write(of_pieces(in_pieces(blocks, partial(_written, file))))
     except OSError as error:
         raise CheckpointError(f"{path} could not be written ({error.strerror or error}); nothing there was "
                               "changed.") from error
@@ -100,27 +95,11 @@ def _bytes(array: Any) -> Any:
     return np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
 
 
-def _pieces(blocks: Iterable[Any]) -> Iterator[bytearray]:
-    """The same bytes in pieces; copies, so that what is hashed is what is written, whoever writes to the arrays."""
-    piece = bytearray()
-    for block in blocks:
-        rest = memoryview(block)
-        while len(rest):
-            room = PIECE - len(piece)
-            piece += rest[:room]
-            rest = rest[room:]
-            if len(piece) == PIECE:
-                yield piece
-                piece = bytearray()
-    if piece:
-        yield piece
-
-
-def _written(file: BufferedWriter, pieces: Iterable[bytearray]) -> Iterator[bytearray]:
-    """The pieces, each once it is in the file."""
-    for piece in pieces:
-        file.write(piece)
-        yield piece
+def _written(file: BufferedWriter, part: memoryview) -> bytes:
+    """A copy of what was written to the file, so that it is hashed whoever writes to the arrays meanwhile."""
+    copy = bytes(part)
+    file.write(copy)
+    return copy
 
 
 @contextlib.contextmanager
@@ -215,47 +194,6 @@ def _check_regular(path: Path, mode: int) -> None:
         raise CheckpointError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'} and no checkpoint.")
 
 
-# ---- digests ---------------------------------------------------------------------------------------------------------
-
-
-def _digest_1(pieces: Iterable[bytes | bytearray]) -> bytes:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.digest()
-
-
-def _digest_2(pieces: Iterable[bytes | bytearray]) -> bytes:
-    """Of pieces of PIECE bytes, the last of which may be shorter; no more than a few are held at a time."""
-    digest, hashing = hashlib.sha256(), deque[_Hashing]()
-    for piece in pieces:
-        hashing.append(_Hashing(piece))
-        if len(hashing) > THREADS:
-            digest.update(hashing.popleft().digest())
-    for last in hashing:
-        digest.update(last.digest())
-    return digest.digest()
-
-
-class _Hashing(threading.Thread):
-    """The digest of one piece, by a thread that ends with it: none is left at rest, at exit or to a forked child."""
-
-    def __init__(self, piece: bytes | bytearray) -> None:
-        super().__init__()
-        self._piece, self._found = piece, b""
-        if len(piece) == PIECE:  # a small file needs no threads
-            with contextlib.suppress(RuntimeError):  # there are none at the interpreter's end, or too many already
-                self.start()
-
-    def run(self) -> None:
-        self._found = hashlib.sha256(self._piece).digest()
-
-    def digest(self) -> bytes:
-        with contextlib.suppress(RuntimeError):  # it was not started
-            self.join()
-        return self._found or hashlib.sha256(self._piece).digest()
-
-
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +206,7 @@ class _Entry(NamedTuple):
 
 
 def read(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """The info and the arrays of a file that `write` wrote; nothing of it is used before its digest is found to fit.
+    """The info and the arrays of a file that `write` wrote; nothing of it is given out unless its digest fits.
 
     Raises FileNotFoundError if there is none, CheckpointError for anything else that is wrong with it. Memory is
     bounded by the size of the file.
@@ -284,12 +222,13 @@ def read(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _read(path: Path, file: BufferedReader, size: int) -> tuple[Any, dict[str, np.ndarray]]:
-    length = int.from_bytes(file.read(8), "little")
+    prefix = file.read(8)
+    length = int.from_bytes(prefix, "little")
     if size < 8 + DIGEST or length > min(size - 8 - DIGEST, LARGEST_HEADER):
         raise CheckpointError(f"{path} is no checkpoint, or a truncated one: in {size:,} bytes there is no room for "
                               "its header.")
     header = file.read(length)
-    return _reader(path, header)(path, file, header, size)
+    return _reader(path, header)(path, file, prefix + header, size)
 
 
 def _reader(path: Path, header: bytes) -> Callable[..., tuple[Any, dict[str, np.ndarray]]]:
@@ -305,32 +244,49 @@ def _reader(path: Path, header: bytes) -> Callable[..., tuple[Any, dict[str, np.
 
 
 def _read_checked(path: Path, file: BufferedReader, header: bytes, size: int, *,
-                  digest: Callable[[Iterable[bytes]], bytes]) -> tuple[Any, dict[str, np.ndarray]]:
-    """The content, of which the header tells where it lies, if the digest fits."""
-    if digest(_pieces_of(file, size - DIGEST)) != file.read():
-        raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an older "
-                              "one.")
+                  digest: Callable[[Iterable[list[Any]]], bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+    """The content behind a header, which was read, if the digest fits; read once: what is returned was hashed."""
     with guarding(path):
-        entries = json.loads(header)
-        metadata = entries.pop("__metadata__")
-        table = _table(entries, json.loads(metadata["complex"]), size - 8 - len(header))
-        file.seek(8 + len(header))
-        arrays = {entry.name: _array(file, entry) for entry in table}
-        del arrays["digest"]
-        info = json.loads(metadata["info"])
-    return info, arrays
+        wrong = None
+        try:
+            info, arrays = _laid_out(header, size)
+            blocks: Iterable[Any] = (array.reshape(-1).view(np.uint8) for array in arrays.values())
+        except Exception as error:  # which is only told of a file that is as it was written
+            wrong, blocks = error, _scratch(size - len(header) - DIGEST)
+        if digest(in_pieces(itertools.chain([header], blocks), partial(_filled, file))) != file.read():
+            raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an "
+                                  "older one.")
+        if wrong is not None:
+            raise wrong
+    return info, arrays if sys.byteorder == "little" else {name: array.byteswap() for name, array in arrays.items()}
+
+
+def _laid_out(header: bytes, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """The info, and arrays for what lies behind the header, in that order, but the digest."""
+    entries = json.loads(header[8:])
+    metadata = entries.pop("__metadata__")
+    table = _table(entries, json.loads(metadata["complex"]), size - len(header))
+    last = table.pop()
+    if (last.name, last.stop - last.start) != ("digest", DIGEST):
+        raise ValueError("its digest does not lie at its end")
+    return json.loads(metadata["info"]), {entry.name: _array(entry) for entry in table}
+
+
+def _scratch(size: int) -> Iterator[bytearray]:
+    """So much memory, piece by piece."""
+    for start in range(0, size, PIECE):
+        yield bytearray(min(PIECE, size - start))
+
+
+def _filled(file: BufferedReader, part: memoryview) -> memoryview:
+    """Memory with what comes next in the file, unless it is the header."""
+    if not part.readonly:
+        file.readinto(part)
+    return part
 
 
 # By the number of the format. One that was ever written stays here: there may be such files.
-READERS = {1: partial(_read_checked, digest=_digest_1), 2: partial(_read_checked, digest=_digest_2)}
-
-
-def _pieces_of(file: BufferedReader, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of a file."""
-    file.seek(0)
-    while size and (piece := file.read(min(size, PIECE))):
-        yield piece
-        size -= len(piece)
+READERS = {1: partial(_read_checked, digest=of_all), 2: partial(_read_checked, digest=of_pieces)}
 
 
 def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> list[_Entry]:
@@ -361,12 +317,11 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
-def _array(file: BufferedReader, entry: _Entry) -> np.ndarray:
+def _array(entry: _Entry) -> np.ndarray:
     array = np.empty(entry.shape, entry.dtype)
-    raw: Any = array.reshape(-1).view(np.uint8)
-    if raw.size != entry.stop - entry.start or file.readinto(raw) != raw.size:
+    if array.nbytes != entry.stop - entry.start:
         raise ValueError(f"{entry.name!r} does not have the size of its dtype")
-    return array if sys.byteorder == "little" else array.byteswap()
+    return array
 
 
 @contextlib.contextmanager
