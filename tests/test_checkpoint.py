@@ -529,7 +529,7 @@ def test_an_interrupt_while_saving_leaves_the_old_file(path):
 
 SAVING = """
 import sys, numpy as np, fallline as fl
-opt, w = fl.Adam(), np.ones(100_000)
+opt, w = fl.Adam(), np.ones(400_000)  # of several pieces
 for t in range(10_000):
     w = opt.step(w, w)
     opt.save(sys.argv[1], w)
