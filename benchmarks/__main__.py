@@ -1,4 +1,8 @@
-"""python -m benchmarks [--seconds 4] [--largest 1e8] [--out docs/benchmarks.md]"""
+"""python -m benchmarks [--seconds 4] [--largest 1e8] [--out docs/benchmarks.md]
+python -m benchmarks --beside PATH [--cases GLOB] [--seconds 4] [--largest 1e8] [--out FILE.md]
+
+The second compares this checkout with another one in the same run, and writes nothing without --out.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +12,48 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fallline as fl
-from benchmarks import chains, contenders, plot, process, rules, threads
+from benchmarks import beside, chains, contenders, plot, process, rules, threads
 from benchmarks.measure import Measured, Timings, alternate
 from benchmarks.page import page
 from benchmarks.sizes import ONE, SIZES, count
 from fallline._engines.threads import num_threads
 from fallline._optimizer.named import TEN
 
+PAGE = Path("docs/benchmarks.md")
 SMALLEST = count(next(iter(ONE.values())))
 CROWDED = 5 * 10**7  # coordinates from which not all contenders are held in memory at once
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4, help="for each table's column")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4, help="for each table's column, or each case")
     parser.add_argument("--largest", type=float, default=1e8, help="leave out larger sizes")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"), help="the plot: images/ beside it")
+    parser.add_argument("--out", type=Path, help=f"if not {PAGE}; the plot: images/ beside it")
+    parser.add_argument("--beside", type=Path, metavar="PATH", help="the root of another checkout to compare with")
+    parser.add_argument("--cases", metavar="GLOB", help="those to compare, by name; all if not given")
     asked = parser.parse_args()
     if asked.largest < SMALLEST:
         parser.error(f"--largest must be at least {SMALLEST}, the smallest size. Got {asked.largest:g}.")
-    asked.out.parent.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
-    measured = measure(asked.seconds, asked.largest)
-    picture = plot.write(measured, asked.out.parent / "images" / f"{asked.out.stem}.png")
-    asked.out.write_text(page(measured, picture))
-    print(f"written: {asked.out}{_own_peak()}")
+    if asked.cases is not None and asked.beside is None:
+        parser.error("--cases picks what --beside compares, which must be given too.")
+    out = PAGE if asked.out is None and asked.beside is None else asked.out
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
+    if asked.beside is None:
+        write(asked.seconds, asked.largest, out)
+        return
+    try:
+        beside.compare(asked.beside, asked.cases or "*", asked.largest, asked.seconds, out)
+    except beside.CheckoutError as why:
+        parser.error(str(why))
+
+
+def write(seconds: float, largest: float, out: Path) -> None:
+    """Measure everything, and write the page and its plot."""
+    measured = measure(seconds, largest)
+    picture = plot.write(measured, out.parent / "images" / f"{out.stem}.png")
+    out.write_text(page(measured, picture))
+    print(f"written: {out}{_own_peak()}")
 
 
 def measure(seconds: float, largest: float) -> Measured:

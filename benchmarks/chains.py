@@ -6,8 +6,9 @@ import gc
 from collections.abc import Callable
 
 import fallline as fl
-from benchmarks.contenders import LIMIT, limit, ours
+from benchmarks.contenders import LIMIT, limit
 from benchmarks.measure import Timings, alternate
+from benchmarks.ours import ours
 from benchmarks.rules import CHECKED, STEP
 from benchmarks.sizes import Shapes
 

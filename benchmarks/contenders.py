@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import fallline as fl
+from benchmarks.ours import Step, arrays, ours, ours_new_gradients, ours_update, ours_update_out
 from benchmarks.sizes import Shapes
 from fallline._arrays.memory import address
 from fallline._engines.cpu.engine import native_kernel
@@ -25,18 +26,9 @@ from fallline._engines.llvm.layout import CONSTANTS, EXTRA
 from fallline._engines.threads import num_threads
 from fallline._formula.program import Instruction, Program
 
-__all__ = ["CONTENDERS", "LIMIT", "NEEDS", "OURS", "adam", "built", "limit", "missing", "ours", "peer"]
+__all__ = ["CONTENDERS", "LIMIT", "NEEDS", "OURS", "adam", "built", "limit", "missing", "peer"]
 
-Step = Callable[[], Any]
 LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
-
-
-def arrays(shapes: Shapes, seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    drawn = [rng.standard_normal(shape, np.float32) for shape in shapes]
-    for array in drawn:
-        array *= 1e-3  # in place: at 1e8 coordinates memory is short
-    return drawn
 
 
 def limit(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
@@ -80,38 +72,6 @@ def _idle(program: Program) -> Program:
         code.append(Instruction("neg", (source,)))
         outputs.append((name, first + len(code) - 1))
     return Program(program.inputs, (), tuple(code), tuple(outputs), "", (), frozenset())
-
-
-def ours(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
-    w, g = _tree(shapes, 0), _tree(shapes, 1)
-    return lambda: optimizer.step(w, g)
-
-
-def ours_new_gradients(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
-    """Gradient arrays that are others than those of the last step."""
-    w, turns = _tree(shapes, 0), [_tree(shapes, 1), _tree(shapes, 2)]
-
-    def step() -> None:
-        turns.reverse()
-        optimizer.step(w, turns[0])
-
-    return step
-
-
-def ours_update(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
-    g = _tree(shapes, 1)
-    return lambda: optimizer.update(g)
-
-
-def ours_update_out(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
-    g, out = _tree(shapes, 1), _tree(shapes, 2)
-    return lambda: optimizer.update(g, out=out)
-
-
-def _tree(shapes: Shapes, seed: int) -> Any:
-    """A single array as it is, several as a list."""
-    leaves = arrays(shapes, seed)
-    return leaves[0] if len(leaves) == 1 else leaves
 
 
 def numpy_listing(shapes: Shapes) -> Step:

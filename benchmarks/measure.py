@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Measured", "Timing", "Timings", "alternate", "spread"]
+__all__ = ["Measured", "Timing", "Timings", "alternate", "repeats", "rounds", "spread", "timed"]
 
 FEWEST_ROUNDS = 9  # however long they take: a median of less says little
 
@@ -45,31 +45,35 @@ def spread(seconds: Iterable[float]) -> Timing:
 
 
 def alternate(contenders: Mapping[str, Callable[[], Any] | None], seconds: float) -> Timings:
-    """Time the contenders that are there, for about so many seconds in all.
+    """Time the contenders that are there, for about so many seconds in all."""
+    turns = {name: partial(timed, step, repeats(step)) for name, step in contenders.items() if step is not None}
+    return {name: spread(times) for name, times in rounds(turns, seconds).items()}
+
+
+def rounds(turns: Mapping[str, Callable[[], float]], seconds: float) -> dict[str, list[float]]:
+    """What each turn says, round after round, for about so many seconds in all.
 
     Each round has an order of its own, so that none always follows the same neighbour (whose threads may still spin).
     """
-    there = {name: step for name, step in contenders.items() if step is not None}
-    repeats = {name: _repeats(step) for name, step in there.items()}
-    found: dict[str, list[float]] = {name: [] for name in there}
-    names, rng = list(there), np.random.default_rng(0)
-    end, rounds = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end or rounds < FEWEST_ROUNDS:
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    names, rng = list(turns), np.random.default_rng(0)
+    end, done = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or done < FEWEST_ROUNDS:
         for k in rng.permutation(len(names)):
-            step, n = there[names[k]], repeats[names[k]]
-            start = time.perf_counter()
-            for _ in range(n):
-                step()
-            found[names[k]].append((time.perf_counter() - start) / n)
-        rounds += 1
-    return {name: spread(times) for name, times in found.items()}
+            found[names[k]].append(turns[names[k]]())
+        done += 1
+    return found
 
 
-def _repeats(step: Callable[[], Any]) -> int:
-    """Steps in one round: for ten milliseconds, so that each finds its own arrays in the caches, as in a loop."""
-    fastest = math.inf
-    for _ in range(4):  # the first ones are slower
-        start = time.perf_counter()
+def timed(step: Callable[[], Any], n: int) -> float:
+    """Seconds of each of n steps."""
+    start = time.perf_counter()
+    for _ in range(n):
         step()
-        fastest = min(fastest, time.perf_counter() - start)
+    return (time.perf_counter() - start) / n
+
+
+def repeats(step: Callable[[], Any]) -> int:
+    """Steps in one round: for ten milliseconds, so that each finds its own arrays in the caches, as in a loop."""
+    fastest = min(timed(step, 1) for _ in range(4))  # the first ones are slower
     return max(1, int(1e-2 / max(fastest, 1e-7)))

@@ -18,7 +18,7 @@ from benchmarks.sizes import SIZES, count
 from benchmarks.threads import ALONE, SHARED, worth_sharing
 from fallline._engines.threads import num_threads
 
-__all__ = ["page"]
+__all__ = ["machine", "micro", "page", "table"]
 
 
 def page(m: Measured, picture: str) -> str:
@@ -36,13 +36,18 @@ def _head(picture: str) -> list[str]:
         "new order; medians, and in brackets 10 to 90 %. Adam on float32, unless said otherwise; `limit` is a native",
         "kernel that only reads and writes the same arrays. Ours does not check gradients unless it says so, as torch",
         "does not. At 1e8 coordinates the peers have a table of their own, so that all fits into memory.", "",
-        f"Machine: {_machine()}, {num_threads()} of {os.cpu_count()} processors, {platform.system()}, "
-        f"Python {platform.python_version()}, {', '.join(_versions())}.",
+        machine(),
         *(["", f"Left out, as not installed: {'; '.join(absent)}."] if absent else []), "", picture,
     ]  # fmt: skip
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What all this was measured on, as a sentence."""
+    return (f"Machine: {_processor()}, {num_threads()} of {os.cpu_count()} processors, {platform.system()}, "
+            f"Python {platform.python_version()}, {', '.join(_versions())}.")  # fmt: skip
+
+
+def _processor() -> str:
     """The processor's name; /proc/cpuinfo knows it best."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -63,7 +68,7 @@ def _versions() -> Iterable[str]:
 
 def _bars(m: Measured) -> list[str]:
     rows = [[bar.text, *_verdict(bar, m)] for bar in BARS]
-    return ["## What is to be reached", "", *_table(["what", "bar", "measured", ""], rows)]
+    return ["## What is to be reached", "", *table(["what", "bar", "measured", ""], rows)]
 
 
 def _verdict(bar: Bar, m: Measured) -> list[str]:
@@ -77,12 +82,12 @@ def _verdict(bar: Bar, m: Measured) -> list[str]:
 
 def _steps(m: Measured) -> list[str]:
     rows = [[name, *(_cell(timings.get(name)) for timings in m.steps.values())] for name in CONTENDERS]
-    return ["## Microseconds per step", "", *_table(["", *m.steps], rows)]
+    return ["## Microseconds per step", "", *table(["", *m.steps], rows)]
 
 
 def _multiples(m: Measured) -> list[str]:
     rows = [[name, *(_times(timings, name) for timings in m.steps.values())] for name in CONTENDERS]
-    return ["## The same as multiples of ours", "", *_table(["", *m.steps], rows)]
+    return ["## The same as multiples of ours", "", *table(["", *m.steps], rows)]
 
 
 def _times(timings: Timings, name: str) -> str:
@@ -107,7 +112,7 @@ def _limits(what: str, timings: Mapping[tuple[str, str], Timings]) -> list[str]:
     rows = [[name, *(f"{found[k].median * 1e3:.3g}" for k in (LIMIT, STEP, CHECKED)),
              *(f"{found[k].median / found[LIMIT].median:.2f}" for k in (STEP, CHECKED))]
             for (name, _), found in timings.items()]  # fmt: skip
-    return _table([what, "limit, ms", "step, ms", "checked, ms", "step / limit", "checked / limit"], rows)
+    return table([what, "limit, ms", "step, ms", "checked, ms", "step / limit", "checked / limit"], rows)
 
 
 def _threads(m: Measured) -> list[str]:
@@ -121,7 +126,7 @@ def _threads(m: Measured) -> list[str]:
         f"Fallline shares steps of {worth_sharing():,} coordinates or more (`fallline._engines.cpu.pool`):",
         "that threshold comes from this table, for which it was switched off. Steps follow each other, so the other",
         "threads are still awake.", "",
-        *_table(["coordinates", ALONE, SHARED, "times as fast"], rows),
+        *table(["coordinates", ALONE, SHARED, "times as fast"], rows),
     ]  # fmt: skip
 
 
@@ -131,32 +136,32 @@ def _starting(m: Measured) -> list[str]:
     return [
         "## Starting and compiling", "",
         "Milliseconds in a new process, byte code cached:", "",
-        *_table(["what", "ms"], started), "",
+        *table(["what", "ms"], started), "",
         "And of each rule, once the compiler has started: the first step of 100 coordinates (which traces the formula",
         "and compiles it by LLVM), and that of a second optimizer with the same rule:", "",
-        *_table(["rule", f"{COMPILED}, ms", f"{AGAIN}, ms"], compiled),
+        *table(["rule", f"{COMPILED}, ms", f"{AGAIN}, ms"], compiled),
     ]  # fmt: skip
 
 
 def _memory(m: Measured) -> list[str]:
     rows = [[f"{count(SIZES[size]):,}", f"{extra:.1f}"] for size, extra in m.peak.items()]
     return ["## Memory", "", "The peak of four steps of Adam beyond parameters, gradient and state:", "",
-            *_table(["coordinates", "MiB"], rows)] if rows else []  # fmt: skip
+            *table(["coordinates", "MiB"], rows)] if rows else []  # fmt: skip
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows that say something, under their header."""
     told = [row for row in rows if any(row[1:])]
     return [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in told)]
 
 
 def _cell(timing: Timing | None) -> str:
-    return "" if timing is None else f"{_micro(timing.median)} [{_micro(timing.low)}, {_micro(timing.high)}]"
+    return "" if timing is None else f"{micro(timing.median)} [{micro(timing.low)}, {micro(timing.high)}]"
 
 
-def _micro(seconds: float) -> str:
+def micro(seconds: float) -> str:
     us = seconds * 1e6
-    return f"{us:,.1f}" if us < 100 else f"{us:,.0f}"
+    return f"{us:,.{2 if us < 10 else 1 if us < 100 else 0}f}"
 
 
 def _milli(timing: Timing) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.measure import Timings, spread
 from fallline._optimizer.named import TEN
 
-__all__ = ["AGAIN", "COMPILED", "FIRST_STEP", "IMPORT", "compiling", "peak_memory", "starting"]
+__all__ = ["AGAIN", "COMPILED", "FIRST_STEP", "IMPORT", "NEW", "compiling", "peak_memory", "starting"]
 
 IMPORT = "import fallline, after NumPy"
 FIRST_STEP = "import fallline and compile a first step of Adam, after NumPy"
@@ -28,6 +29,17 @@ w = np.ones(100, np.float32)
 fl.Adam().step(w, w.copy())
 d = time.perf_counter()
 print(b - a, c - b, d - b)
+"""
+
+_TEN_STEPS = """
+import time
+import numpy as np, fallline as fl
+w, g = ([np.full(100, 1e-3, np.float32) for _ in range(150)] for _ in range(2))
+start = time.perf_counter()
+opt = fl.Adam()
+for _ in range(10):
+    opt.step(w, g)
+print(time.perf_counter() - start)
 """
 
 _COMPILE = """
@@ -68,6 +80,14 @@ print(mebibytes("VmHWM:") - before - 2 * w.nbytes / 2**20)
 """
 
 
+NEW: dict[str, Callable[[Mapping[str, str]], float]] = {
+    "new process: import": lambda environment: _numbers(_START, environment=environment)[1],
+    "new process: import, a first step": lambda environment: _numbers(_START, environment=environment)[2],
+    "new process: ten steps of 150 x 100": lambda environment: _numbers(_TEN_STEPS, environment=environment)[0],
+}
+"""Seconds in a new process that has this environment."""
+
+
 def starting() -> Timings:
     """What a new process pays before its first step is done, byte code cached."""
     runs = [_numbers(_START) for _ in range(_RUNS + 1)][1:]
@@ -86,9 +106,9 @@ def peak_memory(n: int) -> float | None:
     return _numbers(_PEAK, str(n))[0] if Path("/proc/self/clear_refs").exists() else None
 
 
-def _numbers(code: str, *arguments: str) -> list[float]:
-    """What a new process prints that runs this code."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+def _numbers(code: str, *arguments: str, environment: Mapping[str, str] = os.environ) -> list[float]:
+    """What a new process prints last that runs this code."""
+    caching = {key: value for key, value in environment.items() if key != "PYTHONDONTWRITEBYTECODE"}
     run = subprocess.run([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, check=True,
-                         env=environment)  # fmt: skip
-    return [float(number) for number in run.stdout.split()]
+                         env=caching)  # fmt: skip
+    return [float(number) for number in run.stdout.splitlines()[-1].split()]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from benchmarks.contenders import LIMIT, limit, ours
+from benchmarks.contenders import LIMIT, limit
 from benchmarks.measure import Timings, alternate
+from benchmarks.ours import ours
 from benchmarks.sizes import Shapes
 
 __all__ = ["CHECKED", "STEP", "against_limit"]

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import fallline as fl
-from benchmarks.contenders import adam, ours
+from benchmarks.contenders import adam
 from benchmarks.measure import Timings, alternate
+from benchmarks.ours import ours
 from fallline._engines.threads import num_threads
 
 __all__ = ["ALONE", "SHARED", "THREADED", "scaling", "worth_sharing"]

@@ -11,6 +11,7 @@ from typing import Any
 from fallline._formula.rule import Rule
 from fallline._formula.trace import as_written
 from handbook.latex import typeset, typeset_rest
+from handbook.lines import tree_of
 
 __all__ = ["formula"]
 
@@ -24,10 +25,10 @@ NOTATION = {
 }  # fmt: skip
 
 LISTED = (
-    "This is its code, not a formula. Formulas on these pages are typeset from the trace of what is run, so that they "
+    "This is its code, not a formula. Formulas on these pages are typeset from the code that is run, so that they "
     "cannot differ from it; a function of one whole leaf, with products of matrices or sums over rows and columns, is "
-    "no formula over coordinates and has no trace, and one typeset by hand could come to differ. It is run as it "
-    "stands, in NumPy: it promises neither the same bits on every machine nor one pass through memory."
+    "no formula over coordinates, and one typeset by hand could come to differ. It is run as it stands, in NumPy: it "
+    "promises neither the same bits on every machine nor one pass through memory."
 )
 
 
@@ -59,9 +60,7 @@ def _code(formula: Callable[..., Any]) -> str:
 
 
 def _write(function: Callable[..., Any], written: dict[str, str]) -> None:
-    code = textwrap.dedent(inspect.getsource(function))
-    lines, tree = code.splitlines(), ast.parse(code).body[0]
-    assert isinstance(tree, ast.FunctionDef)
+    lines, tree = textwrap.dedent(inspect.getsource(function)).splitlines(), tree_of(function)
     called = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     for name in called:
         helper = inspect.getmodule(function).__dict__.get(name)

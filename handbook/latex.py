@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from itertools import groupby
 from typing import NamedTuple
 
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Rule
-from fallline._formula.symbols import Symbol
 from handbook.breadth import ROOM, breadth
-from handbook.lines import Line, lines, rest
+from handbook.lines import lines, rest
 from handbook.symbols import symbol
-from handbook.words import said, same
 
 __all__ = ["typeset", "typeset_rest"]
 
 SUM, PRODUCT, FACTOR, NAME = range(4)  # how strongly a text holds together: what stands beside it may need parentheses
 BEFORE_CASES = 8  # letters, as in "ratio = {"
-RELATIONS = {"lt": "<", "le": r"\le", "gt": ">", "ge": r"\ge", "eq": "=", "ne": r"\ne"}
+RELATIONS = {ast.Lt: "<", ast.LtE: r"\le", ast.Gt: ">", ast.GtE: r"\ge", ast.Eq: "=", ast.NotEq: r"\ne"}
+FUNCTIONS = {"exp": r"\exp", "log": r"\ln", "maximum": r"\max", "minimum": r"\min", "sign": r"\mathrm{sign}"}
 
 
 class Text(NamedTuple):
     latex: str
     holds: int
 
+    def held(self, least: int) -> str:
+        """In parentheses if it would not hold together."""
+        return self.latex if self.holds >= least else _in_parentheses(self.latex)
+
 
 def typeset(rule: Rule) -> str:
     """The lines of a rule's formula: shorthands and the increment with =, new state with an arrow."""
-    rows = [row for line in lines(rule) for row in _rows(line)]
+    rows: list[str] = []
+    for name, value in lines(rule).items():
+        rows += _rows(f"{symbol(name)} &" + (r"\leftarrow" if name in rule.slots else "="), value)
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
-
-
-def _rows(line: Line) -> list[str]:
-    """A line, with a sum that is too broad for a phone broken before those of its terms that find no room."""
-    takes = {True: r"\leftarrow", False: "="}[line.state]
-    rows = [f"{symbol(line.name)} &{takes}"]
-    terms = _sum(line.value) if said(line.value)[0] in ("add", "sub") else [_text(line.value).latex]
-    for term in terms:
-        if term != terms[0] and breadth(f"{rows[-1]} {term}") > ROOM:
-            rows.append(r"&\quad")
-        rows[-1] += f" {term}"
-    return rows
 
 
 def typeset_rest(rule: Rule) -> str | None:
@@ -49,88 +43,109 @@ def typeset_rest(rule: Rule) -> str | None:
     return None if point is None else _text(point).latex
 
 
-def _text(value: Symbol) -> Text:
-    word, args = said(value)
-    if word in ("add", "sub"):
-        return Text(" ".join(_sum(value)), SUM)
-    if word in ("mul", "div", "neg") or (word == "constant" and args[0] < 0):
-        return _product(value)
-    if word.startswith(("norm", "total")):
-        return _reduced(word, args[0])
-    if word in WRITTEN:
-        return WRITTEN[word](*args)
-    return Text(symbol(args[0]), FACTOR if args[0] == INCREMENT else NAME)  # Δθ is two letters
+def _rows(takes: str, value: ast.expr) -> list[str]:
+    """A line, with a sum that is too broad for a phone broken before those of its terms that find no room."""
+    first, *others = _terms(value)
+    rows = [f"{takes} {first}"]
+    for term in others:
+        if breadth(f"{rows[-1]} {term}") > ROOM:
+            rows.append(r"&\quad")
+        rows[-1] += f" {term}"
+    return rows
 
 
-def _sum(value: Symbol) -> list[str]:
-    """The terms with their signs."""
-    terms: list[str] = []
-    for sign, term in _terms(value):
-        turned, one = _signed(term)
-        minus = (sign < 0) != turned
-        before = ("- " if minus else "+ ") if terms else ("-" if minus else "")
-        terms.append(before + _held(one, PRODUCT if minus else SUM))
-    return terms
+def _text(node: ast.expr) -> Text:
+    match node:
+        case ast.BinOp(_, ast.Add() | ast.Sub()):
+            return Text(" ".join(_terms(node)), SUM)
+        case ast.BinOp(a, ast.Pow(), b):
+            return _power(_text(a), _text(b).latex)
+        case ast.BinOp() | ast.UnaryOp():
+            minus, text = _product(node)
+            return Text(f"-{text.held(PRODUCT)}", PRODUCT) if minus else text
+        case ast.Compare(a, [relation], [b]):
+            return Text(f"{_text(a).latex} {RELATIONS[type(relation)]} {_text(b).latex}", SUM)
+        case ast.Call(ast.Name(word), args):
+            return _word(word, *args)
+        case ast.Constant(value):
+            return _number(value)
+    holds = FACTOR if node.old or node.name == INCREMENT else NAME  # Δθ is two letters
+    return Text(symbol(node.name) + r"^{\mathrm{old}}" * node.old, holds)
 
 
-def _terms(value: Symbol) -> list[tuple[int, Symbol]]:
-    word, args = said(value)
-    if word == "add":
-        return [term for arg in args for term in _terms(arg)]
-    if word == "sub":
-        return [*_terms(args[0]), (-1, args[1])]
-    return [(1, value)]
+def _word(word: str, a: ast.expr, *others: ast.expr) -> Text:
+    match word, *others:
+        case "where", *_:
+            return Text(_cases(a, *others), SUM)
+        case ("kept", _) | ("maximum", ast.Call(ast.Name("tiny"))):
+            return _power(_text(a), "+")
+        case "root", *_:
+            return Text(rf"\sqrt{{{_power(_text(a), '+').latex}}}", FACTOR)
+        case "sqrt", *_:
+            return Text(rf"\sqrt{{{_text(a).latex}}}", FACTOR)
+        case "abs", *_:
+            return Text(rf"\lvert {_text(a).latex} \rvert", FACTOR)
+        case "norm", ast.Constant(over):
+            return Text(rf"\lVert {_text(a).latex} \rVert_{{\mathrm{{{over}}}}}", FACTOR)
+        case "total", ast.Constant(over):
+            return Text(rf"\sum_{{\mathrm{{{over}}}}} {_text(a).held(PRODUCT)}", SUM)
+        case "tiny", *_:
+            return Text(r"\mathrm{tiny}", NAME)
+    return Text(FUNCTIONS[word] + _in_parentheses(", ".join(_text(arg).latex for arg in (a, *others))), FACTOR)
 
 
-def _signed(term: Symbol) -> tuple[bool, Text]:
-    """Whether a term begins with a minus, and the term without it."""
-    text = _text(term)
-    if text.holds == PRODUCT and text.latex.startswith("-"):
-        return True, Text(text.latex[1:], PRODUCT)
-    return False, text
+def _terms(node: ast.expr) -> list[str]:
+    """The terms of a sum with their signs; what is no sum is the one term."""
+    (minus, first), *others = ((minus, text.held(PRODUCT if minus else SUM)) for minus, text in _signed(node))
+    return ["-" * minus + first, *(f"{'-' if minus else '+'} {text}" for minus, text in others)]
 
 
-def _product(value: Symbol) -> Text:
-    """Factors beside each other, a fraction for each division, with all factors since the last one above its line."""
-    sign, factors = _factors(value)
+def _signed(node: ast.expr) -> list[tuple[bool, Text]]:
+    """The terms of a sum, and whether they have a minus."""
+    match node:
+        case ast.BinOp(left, ast.Add(), right):
+            return _signed(left) + _signed(right)
+        case ast.BinOp(left, ast.Sub(), right):
+            negative, text = _product(right)
+            return [*_signed(left), (not negative, text)]
+    return [_product(node)]
+
+
+def _product(node: ast.expr) -> tuple[bool, Text]:
+    """Whether a product is negative, and its factors beside each other, a fraction for each division, with all factors
+    since the last one above its line; what is no product is the one factor."""
+    negative, factors = _factors(node)
     done: list[Text] = []
-    above: list[Symbol] = []
+    above: list[ast.expr] = []
     for divides, factor in factors:
         if divides:
             done.append(Text(rf"\frac{{{_beside(_powers(above)).latex}}}{{{_text(factor).latex}}}", FACTOR))
             above = []
         else:
             above.append(factor)
-    text = _beside([*done, *_powers(above)])
-    return Text(f"-{_held(text, PRODUCT)}", PRODUCT) if sign < 0 else text
+    return negative, _beside(done + _powers(above))
 
 
-def _factors(value: Symbol) -> tuple[int, list[tuple[bool, Symbol]]]:
-    """The sign of a product, and its factors and divisors in order."""
-    word, args = said(value)
-    if word == "neg":
-        sign, factors = _factors(args[0])
-        return -sign, factors
-    if word in ("mul", "div"):
-        sign, factors = _factors(args[0])
-        if word == "div":
-            return sign, [*factors, (True, args[1])]
-        other, more = _factors(args[1])
-        return sign * other, factors + more
-    if word == "constant":
-        sign = -1 if args[0] < 0 else 1
-        return sign, [] if abs(args[0]) == 1 else [(False, Symbol("constant", (abs(args[0]),), array=False))]
-    return 1, [(False, value)]
+def _factors(node: ast.expr) -> tuple[bool, list[tuple[bool, ast.expr]]]:
+    """Whether a product is negative; its factors, and whether they divide."""
+    match node:
+        case ast.UnaryOp(ast.USub(), operand):
+            negative, factors = _factors(operand)
+            return not negative, factors
+        case ast.BinOp(left, ast.Mult(), right):
+            (negative, factors), (other, more) = _factors(left), _factors(right)
+            return negative != other, factors + more
+        case ast.BinOp(left, ast.Div(), right):
+            negative, factors = _factors(left)
+            return negative, [*factors, (True, right)]
+        case ast.Constant(1):
+            return False, []
+    return False, [(False, node)]
 
 
-def _powers(factors: list[Symbol]) -> list[Text]:
+def _powers(factors: list[ast.expr]) -> list[Text]:
     """Factors, equal neighbours as a power."""
-    runs: list[list[Symbol]] = []
-    for factor in factors:
-        if runs and same(runs[-1][0], factor):
-            runs[-1].append(factor)
-        else:
-            runs.append([factor])
+    runs = [list(run) for _, run in groupby(factors, ast.dump)]
     return [_power(_text(run[0]), str(len(run))) if len(run) > 1 else _text(run[0]) for run in runs]
 
 
@@ -138,94 +153,41 @@ def _beside(texts: list[Text]) -> Text:
     """The product of these."""
     if len(texts) < 2:
         return texts[0] if texts else Text("1", NAME)
-    written = ""
-    for text in texts:
-        factor = _held(text, FACTOR)
-        written += (r" \cdot " if factor[0].isdigit() else r"\,") * bool(written) + factor
-    return Text(written, PRODUCT)
+    first, *others = (text.held(FACTOR) for text in texts)
+    return Text(first + "".join((r" \cdot " if other[0].isdigit() else r"\,") + other for other in others), PRODUCT)
 
 
 def _power(base: Text, exponent: str) -> Text:
     raised = exponent if len(exponent) == 1 else f"{{{exponent}}}"
-    return Text(f"{_held(base, NAME)}^{raised}", FACTOR)
+    return Text(f"{base.held(NAME)}^{raised}", FACTOR)
 
 
-def _held(text: Text, least: int) -> str:
-    return text.latex if text.holds >= least else _parenthesised(text.latex)
-
-
-def _parenthesised(latex: str) -> str:
+def _in_parentheses(latex: str) -> str:
     tall = any(word in latex for word in (r"\frac", r"\begin", r"\sum"))
     return rf"\left({latex}\right)" if tall else f"({latex})"
 
 
-def _called(name: str) -> Callable[..., Text]:
-    return lambda *args: Text(name + _parenthesised(", ".join(_text(a).latex for a in args)), FACTOR)
-
-
-def _cases(condition: Symbol, a: Symbol, b: Symbol) -> Text:
-    rows = [(_tall(a), rf"\text{{if }} {_text(condition).latex}")]
-    word, args = said(b)
-    while word == "where":
-        rows.append((_tall(args[1]), rf"\text{{if }} {_text(args[0]).latex}"))
-        b = args[2]
-        word, args = said(b)
-    rows.append((_tall(b), r"\text{otherwise}"))
-    between = [" & "] * len(rows)
-    if any(breadth("".join(row)) > ROOM - BEFORE_CASES for row in rows):  # conditions stand below what they are of
-        between = [r" \\ \quad " if breadth("".join(row)) > ROOM - BEFORE_CASES else r" \quad " for row in rows]
-    body = r" \\ ".join(value + sign + when for (value, when), sign in zip(rows, between))
-    return Text(rf"\begin{{cases}} {body} \end{{cases}}", SUM)
-
-
-def _tall(case: Symbol) -> str:
-    """A case, whose fractions would else be small."""
-    latex = _text(case).latex
-    return rf"\displaystyle {latex}" if r"\frac" in latex else latex
-
-
-def _reduced(word: str, value: Symbol) -> Text:
-    what, over = word.split()
-    if what == "norm":
-        return Text(rf"\lVert {_text(value).latex} \rVert_{{\mathrm{{{over}}}}}", FACTOR)
-    return Text(rf"\sum_{{\mathrm{{{over}}}}} {_held(_text(value), PRODUCT)}", SUM)
-
-
-def _constant(value: float) -> Text:
-    if value == int(value) and abs(value) < 1e6:
-        return Text(str(int(value)), NAME)
-    mantissa, _, exponent = repr(value).partition("e")
+def _number(value: float) -> Text:
+    mantissa, _, exponent = f"{value:.15g}".partition("e")
     if not exponent:
         return Text(mantissa, NAME)
     scale = f"10^{{{int(exponent)}}}"
     return Text(scale, FACTOR) if mantissa == "1" else Text(rf"{mantissa} \cdot {scale}", PRODUCT)
 
 
-def _relation(sign: str) -> Callable[..., Text]:
-    return lambda a, b: Text(f"{_text(a).latex} {sign} {_text(b).latex}", SUM)
+def _cases(condition: ast.expr, a: ast.expr, b: ast.expr) -> str:
+    rows = [(_tall(a), rf"\text{{if }} {_text(condition).latex}")]
+    while isinstance(b, ast.Call) and b.func.id == "where":
+        condition, a, b = b.args
+        rows.append((_tall(a), rf"\text{{if }} {_text(condition).latex}"))
+    rows.append((_tall(b), r"\text{otherwise}"))
+    broad = [breadth("".join(row)) > ROOM - BEFORE_CASES for row in rows]  # conditions stand below what they are of
+    between = [r" \\ \quad " if below else r" \quad " if any(broad) else " & " for below in broad]
+    body = r" \\ ".join(value + sign + when for (value, when), sign in zip(rows, between))
+    return rf"\begin{{cases}} {body} \end{{cases}}"
 
 
-def _bounded(value: Symbol) -> Text:
-    return _power(_text(value), "+")
-
-
-WRITTEN: dict[str, Callable[..., Text]] = {
-    "t": lambda: Text("t", NAME),
-    "tiny": lambda: Text(r"\mathrm{tiny}", NAME),
-    "constant": _constant,
-    "old": lambda name: Text(rf"{symbol(name)}^{{\mathrm{{old}}}}", FACTOR),
-    "fill": _text,
-    "power": lambda a, b: _power(_text(a), _text(b).latex),
-    "sqrt": lambda a: Text(rf"\sqrt{{{_text(a).latex}}}", FACTOR),
-    "abs": lambda a: Text(rf"\lvert {_text(a).latex} \rvert", FACTOR),
-    "exp": _called(r"\exp"),
-    "log": _called(r"\ln"),
-    "sign": _called(r"\mathrm{sign}"),
-    "maximum": _called(r"\max"),
-    "minimum": _called(r"\min"),
-    "bounded": _bounded,
-    "kept": lambda a, b: _bounded(a),
-    "root": lambda a, b: Text(rf"\sqrt{{{_bounded(a).latex}}}", FACTOR),
-    "where": _cases,
-    **{word: _relation(sign) for word, sign in RELATIONS.items()},
-}
+def _tall(case: ast.expr) -> str:
+    """A case, whose fractions would else be small."""
+    latex = _text(case).latex
+    return rf"\displaystyle {latex}" if r"\frac" in latex else latex

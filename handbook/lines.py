@@ -1,179 +1,164 @@
-"""A rule's formula as the lines that a paper would print.
+"""A rule's formula as the lines that a paper would print, read from its source.
 
-The formula is called once with symbols, as when it is traced, but not cut into single operations. Each new state is a
-line, so is the increment, and so is every local name that the formula's author gave to a value on the way.
+In the order of the source, each new state is a line, so is the increment, and so is every local name that the formula's
+author gave to a value on the way. Words of the vocabulary stay as they are; any other function that is called is read
+in its turn, with its arguments put in.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
-from typing import Any, NamedTuple
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from itertools import chain
+from typing import Any, NoReturn
 
-from fallline._formula import words as ops
+from fallline._formula import words
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Rule
-from fallline._formula.symbols import Symbol, one_number, per_coordinate
 
-__all__ = ["ATOMS", "Line", "lines", "rest"]
+__all__ = ["Named", "lines", "rest", "tree_of"]
 
-ATOMS = ("input", "hyper", "t", "tiny", "constant", "old", "named")
+WORDS = {**{getattr(words, name): name for name in words.__all__}, builtins.abs: "abs"}
+PRINTED = (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Constant, ast.operator, ast.unaryop, ast.cmpop)
 
 
-class Line(NamedTuple):
-    """`name` takes `value`: a state slot, INCREMENT, or a shorthand of the lines below it.
+class Named(ast.expr):
+    """What has a symbol; `new` if its value is a line's, `old` if it is state that a line above has changed since."""
 
-    In the value, what has a line above is the symbol "named"; a state slot that has a new value already is "old".
+    _fields = ("name", "new")
+    old = False
+
+
+def lines(rule: Rule) -> dict[str, ast.expr]:
+    """What state slots, INCREMENT and shorthands of the lines below them take, in the order in which it is computed.
+
+    Raises ValueError for what cannot stand in a line.
     """
-
-    name: str
-    value: Symbol
-    state: bool
-
-
-def lines(rule: Rule) -> list[Line]:
-    """The lines in an order in which they can be computed, state in the order of the signature as far as may be."""
-    increment, state, local = _call(rule)
-    numbers = _Numbers()
-    own = {slot: new for slot, new in state.items() if not _is_input(new, slot)} | {INCREMENT: increment}
-    values = {**own, **{name: value for name, value in local.items() if name not in own}}
-    names: dict[int, str] = {}  # what has a line: its number, its name
-    for name, value in values.items():
-        if value.op not in ATOMS:
-            names.setdefault(numbers[value], name)
-    values = {name: value for name, value in values.items() if name in own or names.get(numbers[value]) == name}
-    made_of = {name: _made_of(name, value, names, numbers) for name, value in values.items()}
-    done: set[str] = set()
-    found = []
-    for name in _ordered(own, made_of, set(rule.slots)):
-        found.append(Line(name, _with_names(name, values[name], names, numbers, done), name in rule.slots))
-        done |= {name} & set(rule.slots)
-    return found
+    names, targets = [*rule.given, *rule.slots, *rule.hyper], [INCREMENT, *rule.slots]
+    page = _Page({*names, INCREMENT})
+    for name, value in zip(targets, page.read(rule.formula, _named(names), targets)):
+        if not (isinstance(value, Named) and value.name == name):
+            page.write(name, value)
+    return page.lines
 
 
-def rest(rule: Rule) -> Symbol | None:
+def rest(rule: Rule) -> ast.expr | None:
     """The point to report, where that is not the parameter."""
-    return None if rule.rest is None else _with_symbols(rule.rest, rule.scopes)
+    if rule.rest is None:
+        return None
+    names = inspect.signature(rule.rest).parameters
+    return _Page({*names}).read(rule.rest, _named(names), [None])[0]
 
 
-def _call(rule: Rule) -> tuple[Symbol, dict[str, Symbol], dict[str, Symbol]]:
-    """The increment, the new state, and the values that have a name within the formula, or within one it calls."""
-    local: dict[str, Symbol] = {}
-
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and frame.f_globals is not ops.__dict__:
-            arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
-            local.update({name: value for name, value in frame.f_locals.items()
-                          if isinstance(value, Symbol) and name not in arguments})
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        result = _with_symbols(rule.formula, rule.scopes)
-    finally:
-        sys.setprofile(before)
-    increment, new = rule.split(result)
-    state = {slot: one_number(value, slot) if slot in rule.scopes else per_coordinate(value)
-             for slot, value in zip(rule.slots, new)}
-    arguments = {*rule.given, *rule.slots, *rule.hyper}
-    return per_coordinate(increment), state, {name: value for name, value in local.items() if name not in arguments}
+def tree_of(function: Callable[..., Any]) -> ast.FunctionDef | ast.Lambda:
+    """A function's syntax tree, whose lines are numbered from the first of its source."""
+    kind = ast.Lambda if function.__name__ == "<lambda>" else ast.FunctionDef
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return next(node for node in ast.walk(tree) if isinstance(node, kind))
 
 
-def _with_symbols(formula: Callable[..., Any], scopes: Mapping[str, str]) -> Any:
-    """What a formula returns for symbols that have the names of its arguments."""
-    given, hyper = [], {}
-    for p in inspect.signature(formula).parameters.values():
-        if p.kind is p.KEYWORD_ONLY:
-            hyper[p.name] = Symbol("hyper", (p.name,), array=False)
-        elif p.name == "t":
-            given.append(Symbol("t", (), array=False))
-        else:
-            given.append(Symbol("input", (p.name,), array=p.name not in scopes))
-    return formula(*given, **hyper)
+class _Page:
+    """The lines so far, and the names that are `taken`: by arguments, by these lines and by those to come."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.taken, self.lines = taken, dict[str, ast.expr]()
+
+    def write(self, name: str, value: ast.expr) -> None:
+        value = deepcopy(value)
+        for node in ast.walk(value):
+            if isinstance(node, Named):
+                node.old = not node.new and node.name in self.lines
+        self.lines[name] = value
+
+    def read(self, function: Callable[..., Any], given: Mapping[str, ast.expr],
+             targets: Sequence[str | None]) -> list[ast.expr]:
+        """The values that a function returns, one for each target; a local that it returns has its target's name.
+
+        A local is no line, but put in where it is used, if it is assigned again or has a name that is taken.
+        """
+        tree, reading = tree_of(function), _Reading(self, function, given)
+        if isinstance(tree, ast.Lambda):
+            return reading.values(tree.body, targets)
+        *body, last = tree.body[1:] if ast.get_docstring(tree) else tree.body
+        for statement in (*body, last):
+            if not isinstance(statement, ast.Return if statement is last else ast.Assign):
+                _refuse(statement)
+        shown = _shown(last.value, targets)
+        assigned = [[part.id for part in _parts(statement.targets[0])] for statement in body]
+        for k, statement in enumerate(body):
+            later = {*chain(*assigned[k + 1 :])}
+            names = [None if local in later else shown.get(local, None if local in self.taken else local)
+                     for local in assigned[k]]  # fmt: skip
+            self.taken.update(filter(None, names))
+            for local, name, value in zip(assigned[k], names, reading.values(statement.value, names)):
+                if name is None or isinstance(value, (Named, ast.Constant)):
+                    reading.known[local] = value
+                else:
+                    self.write(name, value)
+                    reading.known[local] = Named(name, True)
+        return reading.values(last.value, targets)
 
 
-def _is_input(value: Symbol, name: str) -> bool:
-    return value.op == "input" and value.args == (name,)
+class _Reading(ast.NodeTransformer):
+    """The expressions of a function in one call of it, with what is known of names put in their place."""
+
+    def __init__(self, page: _Page, function: Callable[..., Any], given: Mapping[str, ast.expr]) -> None:
+        function = inspect.unwrap(function)
+        self.page, self.known = page, dict(given)
+        self.around = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+
+    def values(self, node: ast.expr, targets: Sequence[str | None]) -> list[ast.expr]:
+        """Those of a tuple or of a call, or the one."""
+        return self.call(node, targets) if isinstance(node, ast.Call) else [self.visit(part) for part in _parts(node)]
+
+    def call(self, node: ast.Call, targets: Sequence[str | None]) -> list[ast.expr]:
+        function = eval(ast.unparse(node.func), self.around)
+        if not inspect.isfunction(inspect.unwrap(function)) and function not in WORDS:
+            _refuse(node)
+        named = {word.arg: self.visit(word.value) for word in node.keywords}
+        bound = inspect.signature(function).bind(*map(self.visit, node.args), **named)
+        bound.apply_defaults()
+        given = {name: _tree(value) for name, value in bound.arguments.items()}
+        if function in WORDS:
+            return [ast.Call(ast.Name(WORDS[function]), list(given.values()), [])]
+        return self.page.read(function, given, targets)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        return self.call(node, [None])[0]
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.known[node.id] if node.id in self.known else self.visit_Attribute(node)
+
+    def visit_Attribute(self, node: ast.expr) -> ast.expr:
+        value = eval(ast.unparse(node), self.around)
+        return _tree(value) if isinstance(value, (int, float)) else _refuse(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        return super().generic_visit(node) if isinstance(node, PRINTED) else _refuse(node)
 
 
-class _Numbers:
-    """Symbols numbered by what they compute, so that equal ones are known."""
-
-    def __init__(self) -> None:
-        self._of: dict[tuple[Any, ...], int] = {}
-        self._seen: dict[int, tuple[Symbol, int]] = {}  # the symbol is kept, lest its id be given away
-
-    def __getitem__(self, symbol: Symbol) -> int:
-        if id(symbol) not in self._seen:
-            key = (symbol.op, *(self[a] if isinstance(a, Symbol) else str(a) for a in symbol.args))
-            self._seen[id(symbol)] = symbol, self._of.setdefault(key, len(self._of))
-        return self._seen[id(symbol)][1]
+def _shown(returned: ast.expr, targets: Sequence[str | None]) -> dict[str, str]:
+    """The names that locals have on the page: of several targets the one that is called alike, else the last."""
+    pairs = [(part.id, name) for part, name in zip(_parts(returned), targets) if isinstance(part, ast.Name) and name]
+    return dict(sorted(pairs, key=lambda pair: pair[0] == pair[1]))
 
 
-class _Parts(NamedTuple):
-    """What a line is made of: the names of other lines, and the state slots as they were before the step."""
-
-    names: set[str]
-    slots: set[str]
+def _parts(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else [node]
 
 
-def _made_of(own: str, value: Symbol, names: Mapping[int, str], numbers: _Numbers) -> _Parts:
-    parts = _Parts(set(), set())
-    for symbol in _walk(own, value, names, numbers):
-        name = names.get(numbers[symbol])
-        if name not in (None, own):
-            parts.names.add(name)
-        elif symbol.op == "input":
-            parts.slots.add(symbol.args[0])
-    return parts
+def _named(names: Iterable[str]) -> dict[str, ast.expr]:
+    return {name: Named(name, False) for name in names}
 
 
-def _walk(own: str, value: Symbol, names: Mapping[int, str], numbers: _Numbers) -> Iterator[Symbol]:
-    """A line's symbols, not going into those that have a line of their own."""
-    yield value
-    if names.get(numbers[value]) in (None, own):
-        for part in value.args:
-            if isinstance(part, Symbol):
-                yield from _walk(own, part, names, numbers)
+def _tree(value: Any) -> ast.expr:
+    return value if isinstance(value, ast.AST) else ast.parse(repr(value), mode="eval").body
 
 
-def _ordered(own: Mapping[str, Any], made_of: Mapping[str, _Parts], slots: set[str]) -> list[str]:
-    """The lines that state and increment need, each behind those it is made of, and before what it reads changes."""
-    needed: dict[str, set[str]] = {}  # of each line, all lines that must come before it
-    for name in own:
-        _reach(name, made_of, needed)
-    order: list[str] = []
-    begun: set[str] = set()
-
-    def put(name: str) -> None:
-        begun.add(name)
-        readers = [o for o in needed if name in slots and name in made_of[o].slots]
-        for other in [*(o for o in needed if o in made_of[name].names), *readers]:
-            if other not in begun and needed[other].isdisjoint(begun.difference(order)):
-                put(other)
-        order.append(name)
-
-    for name in own:
-        if name not in begun:
-            put(name)
-    return order
-
-
-def _reach(name: str, made_of: Mapping[str, _Parts], needed: dict[str, set[str]]) -> set[str]:
-    if name not in needed:
-        parts = [_reach(other, made_of, needed) | {other} for other in sorted(made_of[name].names)]
-        needed[name] = set().union(*parts)
-    return needed[name]
-
-
-def _with_names(own: str, value: Symbol, names: Mapping[int, str], numbers: _Numbers, done: set[str]) -> Symbol:
-    """A line's value with names in the place of what has a line."""
-    name = names.get(numbers[value])
-    if name not in (None, own):
-        return Symbol("named", (name,), array=value.array)
-    if value.op == "input" and value.args[0] in done:
-        return Symbol("old", value.args, array=value.array)
-    args = tuple(_with_names(own, a, names, numbers, done) if isinstance(a, Symbol) else a for a in value.args)
-    return Symbol(value.op, args, array=value.array, truth=value.truth)
+def _refuse(node: ast.AST) -> NoReturn:
+    raise ValueError(f"No page can print `{ast.unparse(node)}`: a formula on a page is assignments and a return of "
+                     "arithmetic, words of fallline.ops, and functions made of these.")

@@ -45,10 +45,11 @@ def noted() -> list[str]:
 
 
 def notes(name: str) -> Notes:
-    """The notes on an optimiser; raises ValueError if there are none."""
-    if name not in noted():
-        raise ValueError(f"{name} has no notes. Write [{name}] with use and avoid into handbook/{FILE.name}.")
-    text = _read()[name]
+    """The notes on an optimiser; raises ValueError if there are none, or one is missing."""
+    text = _read().get(name, {})
+    if missing := [key for key in ("use", "avoid") if key not in text]:
+        raise ValueError(f"{name} has no notes on {' and '.join(missing)}. Write [{name}] with use and avoid into "
+                         f"handbook/{FILE.name}.")
     return Notes(text["use"].strip(), text["avoid"].strip(), text.get("path", "").strip())
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import fallline as fl
 from fallline._formula.rule import Rule, summary
-from fallline.race.surfaces import SURFACES
-from fallline.race.wording import number
+from fallline.race.findings.wording import number
+from fallline.race.problems.surfaces import SURFACES
 from handbook.cost import cost
 from handbook.drawn import Drawn
 from handbook.formula import formula

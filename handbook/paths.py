@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fallline.race.contender import Contender, contenders
-from fallline.race.runs import SURFACE_STEPS, SurfacePath, SurfaceRun, spread
-from fallline.race.surfaces import SURFACES
+from fallline.race.contenders.contender import Contender, contenders
+from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.processes import spread
+from fallline.race.protocol.runs import SURFACE_STEPS, SurfacePath, SurfaceRun
 
 __all__ = ["SURFACE_STEPS", "Contender", "SurfacePath", "contender", "found"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline.race.surfaces import SURFACES, Surface
-from fallline.race.wording import number
+from fallline.race.findings.wording import number
+from fallline.race.problems.surfaces import SURFACES, Surface
 from handbook.paths import SURFACE_STEPS, Contender, SurfacePath
 
 __all__ = ["draw", "placed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fallline as fl
 from fallline._formula.rule import Rule
-from fallline.race.wording import number
+from fallline.race.findings.wording import number
 from handbook.cost import FLOAT32
 
 __all__ = ["defaults", "exact", "held", "memory", "rule_of", "start"]

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["fallline"]):
     import fallline._optimizer.load
     import fallline._state.checkpoint  # noqa: F401  (which reads the file, and is imported late)
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "tools"))
 from fuzz_checkpoints import digest_of, outcome, seeds
 
 

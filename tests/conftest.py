@@ -5,43 +5,20 @@ same tree and with the same versions of what was installed, is left out: the two
 that peers can change asks for them by `need`; without them it is skipped, not passed.
 """
 
-import importlib
-import os
-import shutil
 import signal
 from importlib.metadata import distributions
 
 import pytest
 
-ALL = os.environ.get("FALLLINE_TEST_ALL")
+from needed import ALL
+from support import is_one_of_many, suits
+
 REST = ALL == "rest"
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _missing(what: str) -> None:
-    if ALL:
-        pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
-    pytest.skip(f"{what} is not installed")
-
-
-def need(module: str):
-    """The peer library, or a skip by its name."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return _missing(module)
-
-
-def need_chromium() -> str:
-    """The path of a Chromium browser, or a skip by its name."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    return _missing("chromium")
 
 
 def installed() -> list[str]:
@@ -55,27 +32,19 @@ def passed_before(config) -> set[str]:
     return set(before["passed"]) if set(before["installed"]) <= set(installed()) else set()
 
 
-def is_promised(item) -> bool:
-    """Whether a generic test is one of what rules of whole leaves promise, or its rule is another."""
-    from support import COMPLEX, NOT_OF_WHOLE_LEAVES, WHOLE_LEAF
-
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    if params.get("name", getattr(params.get("cls"), "__name__", None)) not in WHOLE_LEAF:
-        return True
-    refused = params.get("dtype") in COMPLEX or params.get("engine") == "eager"
-    return not refused and item.originalname not in NOT_OF_WHOLE_LEAVES
-
-
 def pytest_configure(config):
     if REST and config.cache.get(BEFORE, None) is None:
         raise pytest.UsageError("FALLLINE_TEST_ALL=rest runs what the run before has not passed, and there was none")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the tests that are marked are chosen
 def pytest_collection_modifyitems(config, items):
     passed = passed_before(config) if REST else ()
     kept, out = [], []
     for item in items:
-        (kept if is_promised(item) and item.nodeid not in passed else out).append(item)
+        if is_one_of_many(item):
+            item.add_marker("slow")
+        (kept if suits(item) and item.nodeid not in passed else out).append(item)
     config.hook.pytest_deselected(items=out)
     items[:] = kept
 

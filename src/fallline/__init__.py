@@ -15,7 +15,8 @@ from fallline import ops, rules
 from fallline._engines.threads import set_num_threads
 from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline._formula.settings import by_path
-from fallline._formula.words import abs, exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
+from fallline._formula.words import abs as abs
+from fallline._formula.words import exp, log, maximum, minimum, norm, root, sign, sqrt, total, where
 from fallline._loops.descend import descend
 from fallline._loops.minimize import minimize
 from fallline._messages.suggestions import meant_name

@@ -13,14 +13,16 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 
-from fallline.race.document import document
-from fallline.race.load import OptimizerSource, ProblemSource
-from fallline.race.problem import Problem
-from fallline.race.progress import Progress
-from fallline.race.protocol import REPEATS, STEPS, Race, Settings
-from fallline.race.result import Result
-from fallline.race.surfaces import SURFACES
-from fallline.race.terminal import show
+from fallline.race.contenders.named import OptimizerSource
+from fallline.race.findings.document import document
+from fallline.race.problems.named import ProblemSource
+from fallline.race.problems.problem import Problem
+from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.course import Race
+from fallline.race.protocol.progress import Progress
+from fallline.race.protocol.settings import REPEATS, STEPS, Settings
+from fallline.race.report.result import Result
+from fallline.race.report.terminal import show
 
 __all__ = ["Interrupted", "Problem", "Result", "run", "show"]
 

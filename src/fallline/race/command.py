@@ -13,8 +13,9 @@ import typer
 
 import fallline
 from fallline import race as races
-from fallline.race.load import PROBLEMS
-from fallline.race.protocol import REPEATS, STEPS, Race, Settings
+from fallline.race.problems.named import PROBLEMS
+from fallline.race.protocol.course import Race
+from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 UsageError: Any = typer.BadParameter.__base__  # the class of all usage errors stands in no public module of typer

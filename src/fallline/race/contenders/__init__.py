@@ -1,0 +1,1 @@
+"""Who races: an optimiser by its name, what is tuned of it, and over which rates."""

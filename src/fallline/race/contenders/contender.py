@@ -1,0 +1,160 @@
+"""An optimiser as it enters the race: its name, what is tuned, and the point by which it is judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fallline
+from fallline import rules
+from fallline._arrays import trees
+from fallline._messages.values import brief, shown
+from fallline._optimizer.named import TEN
+from fallline._optimizer.optimizer import Optimizer
+from fallline.race.contenders.named import OptimizerSource, find_optimizer
+from fallline.race.contenders.tuned import Tuned, chains, tuned
+from fallline.race.problems.places import placed
+
+DECAY = re.compile(r"(.*\.)?(\w+\.weight_decay|(l2|weight_decay)\d*\.rate)")  # a modifier may be numbered
+NAME_ROOM = 16
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What the race needs of one optimiser; `source` stays as given, so that worker processes can resolve it anew.
+
+    `judged_at`: "params", "rest" or "averaged", see `reported`. `usual`: whether it is a named optimiser, under its own
+    name, with the settings of its class, its tuned rate aside. `of_matrices`: whether a rule is a function of whole
+    leaves, which may do something else for a matrix than for a vector.
+    """
+
+    name: str
+    source: OptimizerSource
+    settings: str
+    tuned: Tuned
+    judged_at: str
+    usual: bool
+    of_matrices: bool
+
+    def optimizer(self, rate: float | None) -> Optimizer:
+        """Fresh, at one rate of the grid; None leaves it as it was given."""
+        optimizer = find_optimizer(self.source)
+        if rate is not None:
+            self.tuned.put(optimizer, rate)
+        return optimizer
+
+    def without_decay(self, rate: float) -> Optimizer:
+        """As `optimizer`, with a weight decay of 0: on a surface it would only pull to the origin."""
+        optimizer = self.optimizer(rate)
+        for key in _decays(optimizer):
+            if key not in self.tuned.keys:
+                optimizer.hyper[key] = 0.0
+        return optimizer
+
+
+def reported(optimizer: Optimizer, params: Any) -> Any:
+    """The point to report for parameters that are stepped: the average where one is kept, else where the rule rests.
+
+    Where neither is apart from them it is the parameters themselves, not a copy.
+    """
+    own = chains(optimizer).values()
+    point = optimizer.rest(params) if any(chain.rule.rest for chain in own) else params
+    if not optimizer.t or not any(rules.average in chain.rules for chain in own):
+        return point
+    leaves, treedef = trees.flatten(point)
+    kept = treedef.flatten_like(optimizer.averaged, "averaged", "params")
+    return treedef.unflatten([leaf if average is None else average for leaf, average in zip(leaves, kept, strict=True)])
+
+
+def contenders(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None) -> list[Contender]:
+    """The contenders for what the user named; None stands for the ten. Those of a dict have its keys as names.
+
+    Raises
+    ------
+    ValueError, TypeError
+        No optimiser was named, one was named twice, one has nothing to tune, or this is no list or dict of them.
+    """
+    own = _own_names(sources)
+    listed = list(TEN) if sources is None else list(sources.values() if isinstance(sources, Mapping) else sources)
+    if not listed:
+        raise ValueError("optimizers must name at least one. Got none.")
+    listed = [placed(source) for source in listed]
+    given = [find_optimizer(source) for source in listed]
+    settled = [tuned(optimizer._chain.title, optimizer) for optimizer in given]
+    names = own or _names(given, settled)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"optimizers must differ from each other. Got {twice[0]} twice.")
+    return [_contender(*entry) for entry in zip(names, listed, given, settled, strict=True)]
+
+
+def _own_names(sources: Any) -> list[str]:
+    """The names that the user gave; none if that is a list."""
+    if isinstance(sources, str) or not isinstance(sources, Iterable | None):
+        raise TypeError("optimizers must be a list of optimizers, or a dict of them by name. "
+                        f"Got {brief(sources)}: put it in a list.")
+    if not isinstance(sources, Mapping):
+        return []
+    for name in sources:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"optimizers, a dict, must have names as its keys. Got {brief(name)}.")
+    return list(sources)
+
+
+def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled: Tuned) -> Contender:
+    own = chains(optimizer).values()
+    averaging, resting = (any(found) for found in ((rules.average in c.rules for c in own), (c.rule.rest for c in own)))
+    judged_at = "averaged" if averaging else "rest" if resting else "params"
+    of_matrices = any(chain.rule.whole_leaf for chain in own)
+    usual = name == optimizer._chain.title and _is_usual(optimizer, settled)
+    return Contender(name, source, repr(optimizer), settled, judged_at, usual, of_matrices)
+
+
+def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
+    """Titles, and behind those that several have what tells them apart: in short, in full, or else all settings."""
+    titles = [optimizer._chain.title for optimizer in given]
+    said = [_said(optimizer, own) for optimizer, own in zip(given, settled, strict=True)]
+    names = titles
+    for written in (_beginning, str):
+        named = [_named(k, titles, said, written) for k in range(len(given))]
+        names = [name if titles.count(name) == 1 else new for name, new in zip(names, named, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return [n if names.count(n) == 1 else repr(optimizer) for n, optimizer in zip(names, given, strict=True)]
+
+
+def _named(k: int, titles: Sequence[str], said: Sequence[dict[str, str]], written: Callable[[str], str]) -> str:
+    others = [other for title, other in zip(titles, said, strict=True) if title == titles[k]]
+    apart = {key: text for key, text in said[k].items() if any(other.get(key) != text for other in others)}
+    return f"{titles[k]}({', '.join(f'{key}={written(text)}' for key, text in apart.items())})" if apart else titles[k]
+
+
+def _beginning(text: str) -> str:
+    """As much of a setting as a name has room for: of a schedule what it is called.
+
+    >>> _beginning("cosine(peak=0.1, steps=20)"), _beginning("{'W': 0.1, 'b': 0.01}"), _beginning("0.05")
+    ('cosine', "{'W': 0.1, 'b':…", '0.05')
+    """
+    if len(text) <= NAME_ROOM:
+        return text
+    called = re.match(r"\w+(?=\()", text)
+    return called[0] if called else text[: NAME_ROOM - 1] + "…"
+
+
+def _said(optimizer: Optimizer, settled: Tuned) -> dict[str, str]:
+    """The settings as text, but for a number that is replaced."""
+    full = optimizer._chain.short
+    replaced = () if settled.is_factor else settled.keys
+    return {name: shown(value) for name, value in optimizer.hyper.items() if full.get(name, name) not in replaced}
+
+
+def _is_usual(optimizer: Optimizer, settled: Tuned) -> bool:
+    named = fallline.OPTIMIZERS.get(optimizer._chain.title)
+    return named is not None and not settled.is_factor and _said(optimizer, settled) == _said(named(), settled)
+
+
+def _decays(optimizer: Optimizer) -> list[str]:
+    """The names of all rates of weight decay that may be 0, a rule's own and those of modifiers."""
+    known = optimizer._chain.hyper.items()
+    return [key for key, hyper in known if DECAY.fullmatch(key) and hyper.range.holds(0.0)]

@@ -1,0 +1,44 @@
+"""From what a user names or gives to the optimizer itself, anew for every run."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import fallline
+from fallline._formula.rule import Rule
+from fallline._messages.suggestions import meant_name
+from fallline._optimizer.optimizer import Optimizer
+from fallline.race.problems.places import Place, placed, thing_at
+
+OptimizerSource = Any  # a name, "module:rule", a class, an Optimizer, a rule
+
+
+def find_optimizer(source: OptimizerSource) -> Optimizer:
+    """A fresh optimizer for a name, "module:rule", a class, an Optimizer or a rule."""
+    source = placed(source)
+    if isinstance(source, Place):
+        source = thing_at(source, "optimizers", "Optimizers and rules", _is_optimizer)
+    elif isinstance(source, str):
+        source = _by_name(source)
+    if isinstance(source, Optimizer):
+        return source.fresh()
+    if isinstance(source, type) and issubclass(source, Optimizer):
+        return source()
+    if isinstance(source, Rule):
+        return Optimizer(source)
+    raise TypeError(f"optimizers must be names, Optimizer classes, Optimizers or rules. Got {source!r}.")
+
+
+def _by_name(name: str) -> Any:
+    known = {class_name.lower(): cls for class_name, cls in fallline.OPTIMIZERS.items()}
+    if name.lower() in known:
+        return known[name.lower()]
+    raise ValueError(f"optimizers must be among {', '.join(fallline.OPTIMIZERS)}, or module:rule. Got {name!r}."
+                     f"{meant_name(name, fallline.OPTIMIZERS)}")
+
+
+def _is_optimizer(thing: Any, module: ModuleType) -> bool:
+    if isinstance(thing, type):
+        return issubclass(thing, Optimizer) and thing.__module__ == module.__name__
+    return isinstance(thing, Optimizer | Rule)

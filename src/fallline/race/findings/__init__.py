@@ -1,0 +1,1 @@
+"""What the runs say: which differences are clear, in one document with its sentences."""

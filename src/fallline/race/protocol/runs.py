@@ -1,0 +1,148 @@
+"""One run of one optimiser, on the problem or on a surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fallline._loops.descend import Point, Status, descend
+from fallline.race.contenders.contender import Contender, reported
+from fallline.race.contenders.grid import best_rate
+from fallline.race.problems.named import ProblemSource, problem_at
+from fallline.race.problems.surfaces import SURFACES, at_start, plane
+
+SURFACE_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """One descent: `rate` of the grid (None: as the optimiser was given), from one seed, its loss noted at `marks`.
+
+    Losses are those of the point to report, see `contender.reported`.
+    """
+
+    problem: ProblemSource
+    contender: Contender
+    rate: float | None
+    seed: int
+    steps: int
+    marks: tuple[int, ...] = ()
+
+    def __call__(self) -> Outcome:
+        problem = problem_at(self.problem, self.seed)
+        optimizer = self.contender.optimizer(self.rate)
+        curve: list[float] = []
+
+        def note(point: Point) -> None:
+            if len(curve) < len(self.marks) and point.t == self.marks[len(curve)]:
+                curve.append(_finite_loss(problem.loss(reported(optimizer, point.params))))
+
+        end = descend(
+            problem.value_and_grad,
+            problem.params,
+            optimizer,
+            batches=problem.batch_order(self.seed),
+            steps=self.steps,
+            callback=note if self.marks else None,
+            progress=False,
+        )
+        if end.status is Status.DIVERGED:
+            return Outcome(np.inf, {}, curve + [np.inf] * (len(self.marks) - len(curve)))
+        figures = problem.measure(reported(optimizer, end.params))
+        loss = _finite_loss(figures.pop("train_loss"))
+        return Outcome(loss, figures, curve + [loss] * (len(self.marks) - len(curve)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its final full training loss, infinite if it diverged, other figures, the loss at the marks."""
+
+    loss: float
+    figures: dict[str, float] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
+
+
+def steps_to(target: float | None, marks: Sequence[int], curve: Sequence[float]) -> int | None:
+    """The first mark at which the loss is no greater than the target; None if there is none."""
+    if target is None:
+        return None
+    return next((step for step, loss in zip(marks, curve, strict=True) if loss <= target), None)
+
+
+@dataclass(frozen=True)
+class SurfaceRun:
+    """One optimiser on one surface, tuned on the same grid, with its path at the best rate.
+
+    What counts here is the way: the mean of the value's logarithm along the path, down to the target. Where nothing is
+    noisy, the value at the end alone would prefer rates that leap about and happen to land well. Weight decay is 0, and
+    what is a function of whole leaves gets the point as the diagonal of a matrix, which it is made for.
+    """
+
+    surface: str
+    contender: Contender
+
+    def __call__(self) -> SurfacePath:
+        grid = self.contender.tuned.grid()
+        means: dict[float, float] = {}
+        rates = grid.rates
+        while rates:
+            means |= {rate: self._descend(rate)[0] for rate in rates}
+            rates = grid.extend(means)
+        best = best_rate(means)
+        if best is None:
+            return SurfacePath(None, np.inf, False, None, [list(SURFACES[self.surface].start)])
+        _, heights, path = self._descend(best)
+        steps = steps_to(SURFACES[self.surface].target, range(len(path)), heights)
+        return SurfacePath(best, _finite_loss(heights[-1]), grid.edge(means) != 0, steps, path)
+
+    def _descend(self, rate: float) -> tuple[float, list[float], list[list[float]]]:
+        """The mean logarithm of the value along the path, the values, and the path."""
+        problem = at_start(self.surface, self.contender.of_matrices)
+        optimizer = self.contender.without_decay(rate)
+        path: list[list[float]] = []
+
+        def note(params: Any) -> None:
+            path.append(plane(reported(optimizer, params)).tolist())
+
+        end = descend(
+            problem.value_and_grad,
+            problem.params,
+            optimizer,
+            steps=SURFACE_STEPS,
+            callback=lambda point: note(point.params),
+            progress=False,
+        )
+        if end.status is Status.DIVERGED:
+            return np.inf, [np.inf], path
+        note(end.params)
+        heights = [SURFACES[self.surface].value_and_grad(np.array(point))[0] for point in path]
+        down = SURFACES[self.surface].target
+        return float(np.log10(np.maximum(heights[:-1], down)).mean()), heights, path
+
+
+def fits_surfaces(contender: Contender) -> bool:
+    """Whether an optimiser can step a surface's one leaf: settings by leaf, and labels, may be of other leaves."""
+    problem = at_start(next(iter(SURFACES)), contender.of_matrices)
+    try:
+        contender.optimizer(None).update(problem.value_and_grad(problem.params)[1], params=problem.params)
+    except Exception:  # a label is the user's function, and may do anything for a path that it does not know
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class SurfacePath:
+    """The tuned rate on a surface, the value at the end, whether the rate stood at the grid's edge, steps, points."""
+
+    rate: float | None
+    loss: float
+    at_edge: bool
+    steps_to_target: int | None
+    path: list[list[float]]
+
+
+def _finite_loss(loss: float) -> float:
+    return loss if np.isfinite(loss) else np.inf

@@ -1,0 +1,248 @@
+"""The report: what it is made of, and what a real browser makes of it."""
+
+import json
+import re
+
+import pytest
+
+import fallline as fl
+from fallline.race import report, run
+from fallline.race.contenders.contender import TEN
+from fallline.race.report import rows
+from fallline.race.report.style import STYLES, styles_for
+from needed import need, need_chromium
+
+pytestmark = pytest.mark.slow
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run("himmelblau", jobs=2, steps=30, repeats=6, surfaces=("saddle", "bowl"))
+
+
+@pytest.fixture(scope="module")
+def saved(result, tmp_path_factory):
+    return result.save(tmp_path_factory.mktemp("race"))
+
+
+def test_the_saved_document_makes_the_same_page_again(result, saved):
+    document = json.loads((saved.parent / "results.json").read_text())
+    assert report.page(document) == saved.read_text()
+
+
+def test_the_page_asks_nothing_of_any_other_host(saved):
+    page = saved.read_text()
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", outside)
+    assert not re.findall(r"url\((?!#)", outside)
+    assert "default-src 'none'" in page
+
+
+def test_names_and_text_are_escaped_wherever_they_stand():
+    evil = "</script><script>alert(1)</script>"
+    problem = fl.race.Problem(1.0, lambda x: (x * x, 2 * x), name=evil)
+    page = report.page(run(problem, ["SGD"], steps=5, jobs=1, surfaces=()).document)
+    assert evil not in page
+    assert "alert(1)" in page
+
+
+def test_the_ten_are_told_apart_by_colour_and_by_marker():
+    for part in ("light", "dark", "marker", "outline"):
+        assert len({getattr(style, part) for style in STYLES}) == 10, part
+
+
+def test_the_ten_look_the_same_in_every_report_and_others_take_what_is_left():
+    ten = styles_for(TEN)
+    some = styles_for(["mine", "Adam", "SGD", "yours"])
+    assert (some["Adam"], some["SGD"]) == (ten["Adam"], ten["SGD"])
+    assert len(set(some.values())) == 4
+    assert len(set(styles_for([*TEN, "mine"]).values())) == 10
+
+
+def test_the_table_has_every_column_that_the_protocol_promises(result):
+    headings = {column.heading for column in rows.columns(result.document)}
+    assert headings == {
+        "rank", "optimiser", "tuned", "loss", "10–90 %", "untuned", "width", "to target", "diverged", "µs/step",
+    }  # fmt: skip
+    document = result.document | {"problem": result.document["problem"] | {"target": None}}
+    assert "to target" not in {column.heading for column in rows.columns(document)}
+
+
+class Visit:
+    """The report in a browser, with every request and every console error it gives rise to."""
+
+    def __init__(self, browser, path, width):
+        self.width = width
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+        self.outside, self.errors = [], []
+        self.page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else self.outside.append(r.url))
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.goto(path.as_uri())
+
+    @property
+    def step(self):
+        return int(self.page.locator("#surfaces").get_attribute("data-step"))
+
+    def trails(self):
+        return self.page.eval_on_selector_all("path.trail", "paths => paths.map(path => path.getAttribute('d'))")
+
+    def fits(self):
+        """Whether the charts have been drawn for the page's width."""
+        drawn = "document.querySelector('#curves-chart .main-svg').clientWidth"
+        room = "document.querySelector('#curves-chart').clientWidth"
+        return abs(self.page.evaluate(drawn) - self.page.evaluate(room)) <= 1
+
+    def until(self, condition):
+        """Wait in Python: the page's own policy forbids the evaluation that a wait inside it would need."""
+        for _ in range(500):
+            if condition():
+                return
+            self.page.wait_for_timeout(20)
+        pytest.fail("waited in vain")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = need_chromium()
+    with need("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def visits(browser, saved):
+    return [Visit(browser, saved, width) for width in (1200, 390)]
+
+
+def test_in_a_browser_nothing_is_requested_from_outside_and_no_console_error_appears(visits):
+    for visit in visits:
+        for scheme in ("dark", "light"):
+            visit.page.emulate_media(color_scheme=scheme)
+            assert visit.page.locator("#curves-chart .scatterlayer .trace").count() >= 10
+            assert visit.page.locator("#rates-chart .scatterlayer .trace").count() >= 10
+            assert visit.page.locator("path.trail").count() == 20
+        assert (visit.outside, visit.errors) == ([], []), visit.width
+
+
+def test_in_a_browser_the_charts_take_the_colours_of_a_dark_page_and_of_a_light_one(visits):
+    page = visits[0].page
+    fills = "all => all.map(head => head.getAttribute('fill'))"
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        wanted = {getattr(style, scheme) for style in STYLES}
+        visits[0].until(lambda wanted=wanted: set(page.eval_on_selector_all("path.head", fills)) == wanted)
+
+
+def test_in_a_browser_the_page_never_overflows_and_buttons_are_large_enough_to_touch(visits):
+    for visit in visits:
+        for width in (768, 320, visit.width):
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+            visit.until(visit.fits)
+        heights = visit.page.eval_on_selector_all("button", "all => all.map(b => b.getBoundingClientRect().height)")
+        assert min(heights) >= 44
+
+
+def test_in_a_browser_end_labels_stay_within_their_charts_and_name_each_optimiser_once(visits):
+    names = sorted(TEN)
+    for visit in visits:
+        for chart in ("#curves-chart", "#rates-chart"):
+            labels = visit.page.locator(f"{chart} .annotation-text").all_text_contents()
+            assert sorted(label for label in labels if "target" not in label) == names
+        beyond = visit.page.evaluate(
+            "[...document.querySelectorAll('.chart .annotation-text, .surface > svg text')].filter(t => "
+            "t.getBoundingClientRect().right > t.closest('.chart, .surface').getBoundingClientRect().right)"
+            ".map(t => t.textContent)"
+        )
+        assert beyond == []
+
+
+def test_in_a_browser_play_moves_the_paths_pause_holds_them_and_the_slider_sets_them(visits):
+    visit = visits[0]
+    page = visit.page
+    last = int(page.locator("#step").get_attribute("max"))
+    whole = visit.trails()
+    assert visit.step == last
+
+    page.locator("#play").click()
+    visit.until(lambda: 0 < visit.step < last)
+    early, at = visit.trails(), visit.step
+    assert page.locator("#play").text_content() == "Pause"
+    assert all(len(now) < len(then) for now, then in zip(early, whole))
+    visit.until(lambda: visit.step > at + 5)
+    assert all(len(later) > len(now) for later, now in zip(visit.trails(), early))
+
+    page.locator("#play").click()
+    held, at = visit.trails(), visit.step
+    page.wait_for_timeout(300)
+    assert (visit.trails(), visit.step, page.locator("#play").text_content()) == (held, at, "Play")
+
+    page.locator("#step").fill("40")
+    assert visit.step == 40
+    assert page.locator("#shown").text_content() == f"step 40 of {last}"
+    assert all(path.count("L") == 40 for path in visit.trails())
+
+
+# What of a page lies beyond an A4 page with its margins, and what of its tables is not to be seen.
+BEYOND = """[...document.querySelectorAll('body, table, th, td, .chart, .surface, svg, text')].filter(e =>
+    e.getBoundingClientRect().right > 182 * 96 / 25.4 + 1 || e.scrollWidth > Math.max(e.clientWidth, 1) + 1 &&
+    e.matches('table, th, td')).map(e => e.outerHTML.slice(0, 80))"""
+UNSEEN = "[...document.querySelectorAll('table :is(th, td)')].filter(e => !e.getClientRects().length).length"
+A4 = {"width": 688, "height": 1017}
+
+
+def test_in_a_browser_a_printed_page_has_every_column_and_whole_figures_whatever_the_screen(browser, saved, tmp_path):
+    figures = {f"a_long_name_of_figure_{k}": 1e-30 for k in range(9)}
+    given = [fl.Adam(lambda t: 0.1), fl.Adam(beta1=0.5, beta2=0.5), fl.chain(fl.clip_norm(1.0), fl.AdamW)]
+    square = fl.race.Problem([1.0], lambda x: (x[0] ** 2, [2 * x[0]]), target=1e-3,
+                             evaluate=lambda x: figures | {"train_loss": x[0] ** 2})  # fmt: skip
+    wide = run(square, given, steps=5, repeats=1, jobs=1, surfaces=("bowl",)).save(tmp_path)
+    for path, width in ((saved, 1200), (saved, 390), (wide, 1200)):
+        visit = Visit(browser, path, width)
+        page = visit.page
+        page.emulate_media(color_scheme="dark")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")  # as a browser does while the page is still a screen's
+        for _ in ("a printer", "a preview"):
+            assert page.evaluate(BEYOND) == []
+            assert page.evaluate(UNSEEN) == 0
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            assert not page.locator("#key, .controls").first.is_visible()
+            page.emulate_media(media="print", color_scheme="dark")
+            page.set_viewport_size(A4)
+        fills = set(page.eval_on_selector_all("path.head", "all => all.map(head => head.getAttribute('fill'))"))
+        assert fills <= {style.light for style in STYLES}
+        page.emulate_media(media="screen", color_scheme="light")
+        page.set_viewport_size({"width": width, "height": 900})
+        visit.until(lambda page=page: page.locator("#key").is_visible())
+        visit.until(visit.fits)
+        assert page.locator("details[open]").count() == 0
+        assert visit.errors == []
+        page.close()
+
+
+def test_in_a_browser_the_key_picks_one_optimiser_out_and_lets_it_go(visits):
+    page = visits[1].page
+    button = page.locator("#key button").first
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    assert page.locator("path.trail.faded").count() == 18
+    button.click()
+    assert page.locator("path.trail.faded").count() == 0
+
+
+def test_in_a_browser_long_names_leave_room_for_the_charts_and_stand_whole_in_the_key(browser, tmp_path):
+    given = [fl.Adam(lambda t: 0.1), fl.Adam(beta1=0.5, beta2=0.5), fl.chain(fl.clip_norm(1.0), fl.AdamW)]
+    result = run("bowl", given, steps=5, repeats=1, jobs=1, surfaces=("bowl",))
+    names = [entry["name"] for entry in result.document["optimizers"]]
+    assert any("<lambda>" in name for name in names)
+    page = Visit(browser, result.save(tmp_path), 390).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert sorted(page.locator("#key button").all_text_contents()) == sorted(names)
+    shown = {name if len(name) <= 17 else f"{name[:16]}…" for name in names}
+    for chart in ("#curves-chart", "#rates-chart"):
+        assert page.locator(f"{chart} .nsewdrag").first.bounding_box()["width"] > 130
+        assert shown >= set(page.locator(f"{chart} .annotation-text").all_text_contents()) > set()

@@ -1,0 +1,31 @@
+"""What may be missing: peers and a browser, asked for by name. A test without what it needs is skipped, or fails."""
+
+import importlib
+import os
+import shutil
+
+import pytest
+
+ALL = os.environ.get("FALLLINE_TEST_ALL")
+
+
+def _missing(what: str) -> None:
+    if ALL:
+        pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
+    pytest.skip(f"{what} is not installed")
+
+
+def need(module: str):
+    """The peer library, or a skip by its name."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return _missing(module)
+
+
+def need_chromium() -> str:
+    """The path of a Chromium browser, or a skip by its name."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    return _missing("chromium")

@@ -1,0 +1,32 @@
+"""A schedule of every kind, and the values of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fallline as fl
+
+S = fl.schedules
+N = 240  # steps of the comparisons
+SHAPES = [getattr(S, name) for name in S.__all__ if name not in ("Schedule", "plot")]
+
+EXAMPLES = {
+    "constant": S.constant(0.1, warmup=7),
+    "piecewise": S.piecewise([0.3, 0.1, 0.2], [60, 180], warmup=20),
+    "linear": S.linear(0.1, steps=200, warmup=20, end=0.01),
+    "polynomial": S.polynomial(0.1, steps=200, warmup=20, end=0.01, power=1.7),
+    "cosine": S.cosine(0.1, steps=200, warmup=20, end=0.01),
+    "cosine_restarts": S.cosine_restarts(0.1, period=30, growth=2, warmup=11, end=0.01),
+    "exponential": S.exponential(0.1, factor=0.9, every=4, warmup=9, end=0.001),
+    "step": S.step(0.1, every=40, factor=0.3, warmup=13, end=0.002),
+    "inverse_sqrt": S.inverse_sqrt(0.1, warmup=25),
+    "one_cycle": S.one_cycle(0.1, steps=200, warmup=15),
+    "warmup_stable_decay": S.warmup_stable_decay(0.1, steps=200, warmup=20, decay=60, end=0.01),
+    "join": S.join([S.linear(0.01, steps=30, end=0.1), S.constant(0.1), S.cosine(0.1, steps=90)], [30, 120]),
+}
+every_schedule = pytest.mark.parametrize("schedule", EXAMPLES.values(), ids=EXAMPLES)
+
+
+def values(schedule, n=N):
+    return np.array([schedule(t) for t in range(n + 1)])
