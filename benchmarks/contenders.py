@@ -19,10 +19,9 @@ from benchmarks.ours import Step, arrays, ours, ours_new_gradients, ours_update,
 from benchmarks.sizes import Shapes
 from fallline._arrays.memory import address
 from fallline._engines.cpu.engine import native_kernel
-from fallline._engines.cpu.pool import WORTH_SHARING, perform
-from fallline._engines.cpu.work import Job
+from fallline._engines.cpu.work import Cut, Job
 from fallline._engines.llvm.finite import finite_check
-from fallline._engines.llvm.layout import CONSTANTS, EXTRA
+from fallline._engines.llvm.layout import ROW, pass_columns, row_width
 from fallline._engines.threads import num_threads
 from fallline._formula.program import Instruction, Program
 
@@ -34,24 +33,22 @@ LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
 def limit(optimizer: fl.Optimizer, shapes: Shapes) -> Step:
     """Kernels that read and write the same arrays as the optimizer and do next to nothing with them: one for a step,
     and one that reads the gradient before it for a chain that needs its norm."""
-    stepping = optimizer._chain.stepping
-    kernel: Any = native_kernel(_idle(stepping), np.dtype(np.float32))
-    owned = {name: arrays(shapes, seed) for seed, name in enumerate(stepping.arrays)}
-    constants = np.zeros(1, np.float32)
-    sizes = [a.size for a in owned["g"]]
-    job = Job(sizes, len(owned) + EXTRA)
-    job.table[:, 1:CONSTANTS] = np.array([[address(a) for a in leaves] for leaves in owned.values()]).T
-    job.table[:, CONSTANTS] = address(constants)
-    job.run(kernel.chunks)
-    if stepping.readings:
-        job.check(1 + stepping.arrays.index("g"), finite_check("float32"))
-    elif job.size < WORTH_SHARING:
-        alone = partial(kernel.once, *job.chunks, None)
-        alone.kept = owned, constants, job  # type: ignore[attr-defined]
-        return alone
+    stepping, single = optimizer._chain.stepping, np.dtype(np.float32)
+    idle = _idle(stepping)
+    slots = [name for name in idle.arrays if name not in ROW]
+    (columns,) = pass_columns([idle], slots, [()])
+    owned = {name: arrays(shapes, seed) for seed, name in enumerate(idle.arrays)}
+    constants, sizes = np.zeros(1, np.float32), [a.size for a in owned["g"]]
+    table = np.zeros((len(sizes), row_width([columns], slots)), np.int64)
+    table[:, ROW["length"]], table[:, columns["constants"]] = sizes, address(constants)
+    for name, leaves in owned.items():
+        table[:, columns[name]] = [address(a) for a in leaves]
+    cut = Cut(sizes, address(table) + table.strides[0] * np.arange(len(sizes)), [0] * len(sizes))
+    job = Job(cut, [native_kernel(idle, single, (), columns, False)],
+              [finite_check(single.name, False)] if stepping.readings else [])
 
-    def run(_kept: Any = (owned, constants)) -> None:
-        perform(job.where, job.size, num_threads())
+    def run(_kept: Any = (owned, constants, table)) -> None:
+        job.perform(num_threads())
 
     return run
 

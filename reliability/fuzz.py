@@ -9,7 +9,6 @@ with the input.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import tempfile
@@ -22,7 +21,7 @@ with atheris.instrument_imports(include=["fallline"]):
     import fallline._state.checkpoint  # noqa: F401  (which reads the file, and is imported late)
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "tools"))
-from fuzz_checkpoints import outcome, seeds
+from fuzz_checkpoints import digest_of, outcome, seeds
 
 
 def fitted(content: bytes) -> bytes:
@@ -30,7 +29,7 @@ def fitted(content: bytes) -> bytes:
     body = content[:-32]
     end = max(8, body.rfind(b"}") + 1)
     body = (end - 8).to_bytes(8, "little") + body[8:]
-    return body + hashlib.sha256(body).digest()
+    return body + digest_of(body)
 
 
 def fuzz(folder: Path, minutes: float, seed: int) -> None:

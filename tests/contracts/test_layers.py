@@ -30,7 +30,7 @@ def test_an_import_of_a_room_above_is_found(tmp_path):
     config.write_text(swapped)
     found = linted(config)
     assert found.returncode == 1
-    assert "fallline._step.binding -> fallline._formula" in found.stdout
+    assert "fallline._step.group -> fallline._formula" in found.stdout
 
 
 def test_folders_are_no_deeper_than_three_and_hold_no_more_than_can_be_overlooked():

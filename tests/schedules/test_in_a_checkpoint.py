@@ -230,9 +230,10 @@ def test_any_record_is_a_schedule_that_can_be_called_or_is_refused(schedule, cha
         assert math.isfinite(found(t))
 
 
-def test_files_of_the_first_form_are_read_for_ever():
-    opt, w = fl.load(DATA / "schedules-1.safetensors")
-    known = json.loads((DATA / "schedules-1.json").read_text())
+@pytest.mark.parametrize("file", sorted(DATA.glob("schedules-*.safetensors")), ids=lambda file: file.stem)
+def test_files_of_every_format_are_read_for_ever(file):
+    opt, w = fl.load(file)
+    known = json.loads(file.with_suffix(".json").read_text())
     assert (opt.t, repr(opt)) == (3, known["repr"])
     w = opt.step(w, dict.fromkeys(w, 1.0))
     assert {name: x.hex() for name, x in w.items()} == known["next step"]

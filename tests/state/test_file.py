@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import resource
@@ -12,16 +11,21 @@ import stat
 import tempfile
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fallline as fl
+from fallline._state.digests import PIECE
+from fallline._state.file import READERS, VERSION
+from fuzz_checkpoints import digest_of
 from needed import need
 from places import DATA
 from support import (
     halving,
+    run_alone,
     same_bits,
     signed_average_1,
     start_alone,
@@ -49,21 +53,98 @@ def test_the_safetensors_library_reads_it(path):
     found = library.load_file(path)
     assert same_bits(found["params/b"], w["b"])
     assert same_bits(found["state/m/a"], opt.state["m"]["a"])
-    assert found["digest"].tobytes() == hashlib.sha256(path.read_bytes()[:-32]).digest()
+    assert found["digest"].tobytes() == digest_of(path.read_bytes()[:-32])
 
 
-def test_the_first_format_is_read_for_ever():
+@pytest.mark.parametrize("version", READERS)
+def test_files_of_every_format_are_read_for_ever(version):
     own = {"rules": [signed_average_1]}
-    for name, arguments in (("all-1", {**own, "lr": halving}), ("fresh-1", {}),
-                            ("partition-1", {**own, "x.lr": halving})):
-        loaded = fl.load(DATA / f"{name}.safetensors", **arguments)
+    for name, arguments in (("all", {**own, "lr": halving}), ("fresh", {}), ("partition", {**own, "x.lr": halving})):
+        file = DATA / f"{name}-{version}.safetensors"
+        assert b'"fallline":"%d"' % version in file.read_bytes()[:40]
+        loaded = fl.load(file, **arguments)
         opt, *rest = loaded if isinstance(loaded, tuple) else (loaded,)
-        known = json.loads((DATA / f"{name}.json").read_text())
+        known = json.loads(file.with_suffix(".json").read_text())
         assert repr(opt) == known["repr"]
         assert [opt.t, opt.skipped] == known["counts"]
         if rest:
             params = opt.step(rest[0], {"net": [np.ones(2), np.ones(3, np.float32)], "0": 1.0})
             assert [np.asarray(x).tobytes().hex() for x in (*params["net"], params["0"])] == known["next step"]
+
+
+def test_a_reader_of_a_format_is_never_taken_away():
+    found = {int(file.stem.rpartition("-")[2]) for file in DATA.glob("*.safetensors")}
+    assert found == set(READERS) == set(range(1, VERSION + 1))
+
+
+SOME_PIECES = (np.arange(1_600_000.0), np.ones(3), np.arange(5, dtype=np.float32))  # three whole ones, and a bit
+
+
+def test_a_file_of_several_pieces_is_whole_or_refused(path):
+    fl.SGD().save(path, SOME_PIECES)
+    content = path.read_bytes()
+    assert content[-32:] == digest_of(content[:-32])
+    assert same_bits(fl.load(path)[1], SOME_PIECES)
+    with open(path, "r+b", buffering=0) as file:
+        for place in (99, PIECE - 1, PIECE, 2 * PIECE + 7, 3 * PIECE, len(content) - 33, len(content) - 32):
+            os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
+            with pytest.raises(fl.CheckpointError, match="altered or cut short"):
+                fl.load(path)
+            os.pwrite(file.fileno(), content[place : place + 1], place)
+        assert same_bits(fl.load(path)[1], SOME_PIECES)
+        os.pwrite(file.fileno(), content[2 * PIECE : 3 * PIECE] + content[PIECE : 2 * PIECE], PIECE)  # swapped
+        with pytest.raises(fl.CheckpointError, match="altered or cut short"):
+            fl.load(path)
+    for length in (3 * PIECE + 32, 3 * PIECE, 2 * PIECE + 32, PIECE + 32):
+        os.truncate(path, length)
+        with pytest.raises(fl.CheckpointError, match="altered or cut short"):
+            fl.load(path)
+
+
+@pytest.mark.parametrize("beyond", [-8, 0, 8])
+def test_a_file_may_end_with_a_piece(beyond, path):
+    fl.SGD().save(path, np.zeros(PIECE // 8))
+    more = path.stat().st_size - 32 - PIECE
+    w = np.arange((PIECE - more + beyond) // 8, dtype=np.float64)
+    fl.SGD().save(path, w)
+    content = path.read_bytes()
+    assert len(content) == PIECE + beyond + 32
+    assert content[-32:] == digest_of(content[:-32])
+    assert same_bits(fl.load(path)[1], w)
+
+
+def test_a_file_is_written_and_read_where_no_thread_can_be_started(path, monkeypatch):
+    fl.SGD().save(path, SOME_PIECES)
+    before = path.read_bytes()
+
+    def refused(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    fl.SGD().save(path, SOME_PIECES)
+    assert path.read_bytes() == before
+    assert same_bits(fl.load(path)[1], SOME_PIECES)
+
+
+def test_a_file_is_written_and_read_at_the_very_end_of_a_process(path):
+    script = ("import atexit, sys, numpy as np, fallline as fl; w = np.arange(1_600_000.0); opt = fl.SGD(); "
+              "atexit.register(lambda: print(opt.load(sys.argv[1]).sum() == w.sum())); "
+              "atexit.register(opt.save, sys.argv[1], w)")
+    assert run_alone(script, path) == "True\n"
+
+
+def test_saving_and_loading_take_no_memory_that_grows_with_the_file(path):
+    w = np.ones(12_000_000)
+
+    def taken_by(call):
+        tracemalloc.start()
+        call()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert taken_by(lambda: fl.SGD().save(path, w)) < 7 * PIECE
+    assert taken_by(lambda: fl.load(path)) < w.nbytes + PIECE
 
 
 @pytest.mark.usefixtures("way")
@@ -154,7 +235,7 @@ def test_an_interrupt_while_saving_leaves_the_old_file(path):
 
 SAVING = """
 import sys, numpy as np, fallline as fl
-opt, w = fl.Adam(), np.ones(100_000)
+opt, w = fl.Adam(), np.ones(400_000)  # of several pieces
 for t in range(10_000):
     w = opt.step(w, w)
     opt.save(sys.argv[1], w)

@@ -10,6 +10,7 @@ import pytest
 
 import fallline as fl
 from fallline._arrays.trees import flatten, paths
+from fallline._state import fields
 from fallline._state.fingerprint import fingerprint
 from needed import need
 from of_state import COPIES, arrays_of, with_array, with_leaf, without
@@ -145,7 +146,7 @@ BAD = {
     "no dict": (lambda d: [1], "A state is a dict as state_dict.*Got a list"),
     "a missing key": (lambda d: without(d, "t"), "with the keys format.*Got the keys"),
     "an unknown key": (lambda d: {**d, "step": 1}, "A state is a dict"),
-    "a later format": (lambda d: {**d, "format": 2}, "format 2; this version of fallline reads 1"),
+    "a later format": (lambda d: {**d, "format": 999}, "format 999; this version of fallline reads 1"),
     "another rule": (lambda d: fl.SGD().state_dict(), "its rules are sgd; those of Adam are adam"),
     "a rule that is none": (lambda d: {**d, "rules": 3}, "another optimizer"),
     "a rule of that name": (lambda d: {**d, "rules": {"adam": "0" * 32}}, "fingerprint 000.*'s own adam"),
@@ -225,6 +226,30 @@ def test_a_setting_that_does_not_fit_the_leaves_changes_nothing():
     assert everything_of(opt) == before
 
 
+@pytest.mark.parametrize("recipe", ["Adam", "partition"])
+def test_a_field_that_came_later_starts_anew_from_an_older_state(recipe, path, monkeypatch):
+    old, _ = stepped(recipe)
+    data = old.state_dict()
+    old.save(path)
+    monkeypatch.setitem(fields.FIELDS, "flops", fields.Field(fields.count, 7, since=(now := fields.FORMAT + 1)))
+    monkeypatch.setattr(fields, "FORMAT", now)
+    new, again = RECIPES[recipe](), RECIPES[recipe]()
+    new.load_state_dict(data)
+    again.load(path)
+    assert new._flops == again._flops == 7
+    new._flops = 8
+    d = new.state_dict()
+    assert (d["format"], d["flops"]) == (now, 8)
+    again.load_state_dict(d)
+    again.save(path)
+    assert again.fresh().load(path) is None
+    new.reset()
+    new.load(path)
+    assert new._flops == 8
+    for wrong, message in ((without(d, "flops"), "with the keys .*flops"), ({**d, "flops": -1}, "flops of the state"),
+                           ({**d, "format": now + 1}, f"format {now + 1}; this version of fallline reads 1 ")):
+        with pytest.raises(ValueError, match=message):
+            new.load_state_dict(wrong)
 # ---- other arrays ----------------------------------------------------------------------------------------------------
 
 

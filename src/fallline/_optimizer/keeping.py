@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
+from fallline._state import fields
 from fallline._state.state_dict import Known, Loaded, check_fits, checked, plain, record
 from fallline._step.binding import Binding
 from fallline._step.group import Group
@@ -231,7 +232,7 @@ class Keeping:
 
     def _record(self) -> dict[str, Any]:
         self._check_untorn()
-        return record(self._chain, self._settings, self.t, self._skipped, self._known())
+        return record(self._chain, self._settings, self.t, fields.of(self), self._known())
 
     def _load(self, loaded: Loaded) -> None:
         """Take over what was checked; its arrays too where they have to wait."""
@@ -245,5 +246,6 @@ class Keeping:
             bound.resolve(loaded.settings)
             self._torn = True
             put(bound, known, bound.paths, loaded.t)
-        self._count[0], self._skipped, self._settings = loaded.t, loaded.skipped, loaded.settings
+        self._count[0], self._settings = loaded.t, loaded.settings
+        fields.put(self, loaded.fields)
         self._torn = False

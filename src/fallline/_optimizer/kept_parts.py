@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from fallline._formula.settings import renewed
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
+from fallline._state import fields
 from fallline._state.fingerprint import described
-from fallline._state.state_dict import FORMAT, Known, Loaded, check_fits, count, plain
+from fallline._state.state_dict import Known, Loaded, check_fits, plain
 from fallline._step.binding import Binding
 from fallline._step.transfer import known_of
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:  # files take modules that an import of fallline need not wait
 
 __all__ = ["KeptParts"]
 
-KEYS = ("format", "label", "skipped", "parts")
+KEYS = ("format", "label", "parts")
 
 
 class _Loaded(NamedTuple):
     """A state that was checked, part by part."""
 
-    skipped: int
+    fields: dict[str, Any]
     parts: dict[str, Loaded]
 
     def copied(self) -> _Loaded:
@@ -69,7 +70,7 @@ class KeptParts(Optimizer):
         self._check_untorn()
         parts = {name: self._parts[name]._record() if name in self._parts else None for name in self._names}
         label = described(self._label) if callable(self._label) else self._label
-        return {"format": FORMAT, "label": label, "skipped": self._skipped, "parts": parts}
+        return {"format": fields.FORMAT, "label": label, **fields.of(self), "parts": parts}
 
     def _plain(self) -> dict[str, Any]:
         live = self._record()
@@ -81,12 +82,7 @@ class KeptParts(Optimizer):
             raise ValueError(f"The state is that of no {self.kind} but of an optimizer by itself, of the rules "
                              f"{', '.join(map(str, d['rules']))}: load it into such a one, or make one of its file, "
                              "fallline.load.")
-        if not isinstance(d, Mapping) or set(d) != set(KEYS):
-            got = f"the keys {', '.join(map(str, d)) or 'none'}" if isinstance(d, Mapping) else f"a {type(d).__name__}"
-            raise ValueError(f"A state of a {self.kind} is a dict as its state_dict() gives it, with the keys "
-                             f"{', '.join(KEYS)}. Got {got}.")
-        if d["format"] != FORMAT:
-            raise ValueError(f"The state has the format {d['format']!r}; this version of fallline reads {FORMAT}.")
+        own = fields.checked(d, KEYS, f"A state of a {self.kind}")
         saved = d["parts"]
         if not isinstance(saved, Mapping) or {n: own is None for n, own in saved.items()} != {
                 n: n not in self._parts for n in self._names}:
@@ -96,10 +92,10 @@ class KeptParts(Optimizer):
         for name, part in self._parts.items():
             with _telling(name):
                 parts[name] = part._checked_state(saved[name])
-        steps = {own.t for name, own in parts.items() if self._parts[name]._chain.gathers is None}
+        steps = {part.t for name, part in parts.items() if self._parts[name]._chain.gathers is None}
         if len(steps) > 1:
             raise ValueError(f"The parts of the state have taken different numbers of steps: {sorted(steps)}.")
-        return _Loaded(count(d["skipped"], "skipped"), parts)
+        return _Loaded(own, parts)
 
     def _load_copies(self, loaded: _Loaded) -> None:  # type: ignore[override]
         self._load(loaded if self._takes_now(loaded) else loaded.copied())
@@ -139,7 +135,8 @@ class KeptParts(Optimizer):
             self._unbind()
         for name, own in loaded.parts.items():
             self._parts[name]._load(own)
-        self._skipped, self._torn = loaded.skipped, False
+        fields.put(self, loaded.fields)
+        self._torn = False
 
     def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         self._check_untorn()

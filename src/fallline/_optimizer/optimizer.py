@@ -22,6 +22,7 @@ from fallline._messages.suggestions import REMEDY, unknown_setting
 from fallline._optimizer.describing import Slots, docstring_of, signature_of
 from fallline._optimizer.points import averages, keeps_none, loaded_averages, point_at
 from fallline._optimizer.stepping import LAST_STEP, Stepping
+from fallline._state import fields
 from fallline._state.state_dict import Known
 from fallline._step.binding import Binding
 from fallline._step.turn import Turn
@@ -290,7 +291,8 @@ class Optimizer(Stepping):
     def _forget(self) -> None:
         self._torn = True  # should an interrupt come
         self._binding = self._group = self._waiting = None
-        self._count, self._skipped = np.zeros(1, np.int64), 0
+        self._count = np.zeros(1, np.int64)
+        fields.put(self)
         self._torn = False
 
     def __repr__(self) -> str:

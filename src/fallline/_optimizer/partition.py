@@ -20,6 +20,7 @@ from fallline._optimizer.kept_parts import KeptParts
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.parts import Chains, Part, PartsTurn, checked_label, modifier, names_of
 from fallline._optimizer.points import keeps_none, loaded_averages, point_at
+from fallline._state import fields
 from fallline._step.binding import Binding
 from fallline._step.turn import Turn
 from fallline.errors import BusyOptimizer, FormulaError
@@ -158,7 +159,8 @@ class Partition(KeptParts):
         names = paths(treedef)
         positions: dict[str, list[int]] = {name: [] for name in self._parts}
         left: list[int] = []
-        said = names_of(self._label if label is None else label, f"{self.divider} of {self.kind}", treedef, names, leaves)
+        label = self._label if label is None else label
+        said = names_of(label, f"{self.divider} of {self.kind}", treedef, names, leaves)
         for k, (path, name) in enumerate(zip(names, said)):
             part = self._part_of(name, path)
             (left if part is None else positions[part]).append(k)
@@ -258,7 +260,8 @@ class Partition(KeptParts):
         self._torn = True  # should an interrupt come
         for part in self._parts.values():
             part._forget()
-        self._binding, self._skipped = None, 0
+        self._binding = None
+        fields.put(self)
         self._torn = False
 
     def _recount(self, t: int) -> None:

@@ -22,9 +22,9 @@ from fallline._step.array_call import ArrayCall
 from fallline._step.binding import Binding
 from fallline._step.group import Group
 from fallline._step.host_call import HostCall
-from fallline._step.interrupts import held
 from fallline._step.numbers import totals_of
 from fallline._step.transfer import fill
+from fallline._step.turn import held
 from fallline._step.whole_call import WholeCall
 from fallline.errors import NonFiniteGradient
 
@@ -189,9 +189,8 @@ class Stepping(Settable):
             for call in calls.values():
                 call.arrange()
             plan = binding.plan(calls)
-            if plan is None or not plan.is_finite():
-                if self._skips(binding, calls):
-                    return self._skipped_call(binding, calls, still, into, targets, tree)
+            if (plan is None or not plan.is_finite()) and self._skips(binding, calls):
+                return self._nothing(binding, calls, still, into, targets, tree)
             for name, call in calls.items():
                 call.ask(int(binding.groups[name].count[0]))
             if places(arrays) != before:
@@ -201,19 +200,20 @@ class Stepping(Settable):
             results = self._run(binding, calls, plan)
             if results is None:  # the sums of a reading were not finite
                 self._skips(binding, calls)
-                return self._skipped_call(binding, calls, still, into, targets, tree)
+                return self._nothing(binding, calls, still, into, targets, tree)
             if plan is not None:
                 self._look_ahead(binding, calls, plan, (xs, gs, None if into == "x" else targets))
             return self._whole(binding, results, still, into, targets, tree)
 
-    def _skipped_call(self, binding: Binding, calls: Calls, still: list[Any], into: str, targets: Any, tree: Any) -> Any:
+    def _nothing(self, binding: Binding, calls: Calls, still: list[Any], into: str, targets: Any, tree: Any) -> Any:
         """What comes of a call that was skipped."""
         if into == "x":
             return tree
         return self._whole(binding, {name: call.nothing() for name, call in calls.items()}, still, into, targets, tree)
 
     @staticmethod
-    def _whole(binding: Binding, results: Mapping[str, Any], still: list[Any], into: str, targets: Any, tree: Any) -> Any:
+    def _whole(binding: Binding, results: Mapping[str, Any], still: list[Any], into: str, targets: Any,
+               tree: Any) -> Any:
         """The tree that comes back: the one that was written to, or a new one."""
         if into != "x" and targets is not None:
             binding.put_still(targets)
@@ -278,14 +278,14 @@ class Stepping(Settable):
         return held(commit) if brief else commit()
 
     def _keep_settings(self, binding: Binding) -> None:
-        """Have groups that are new know what a schedule has set meanwhile; refused, if at all, before any has stepped."""
+        """Have groups that are new know what a schedule has set meanwhile; refused, if at all, before any steps."""
         for name, holder in self._holders().items():
             if binding.groups[name].given is not holder._settings:
                 binding.groups[name].resolve(holder._settings)
 
     def _commit(self, binding: Binding, act: Callable[[], Any], whole: bool) -> Any:
-        """Act, and have the binding; an interrupt leaves it done or not begun if that is one native call (`whole`), else
-        a torn optimizer."""
+        """Act, and have the binding; an interrupt leaves it done or not begun if that is one native call (`whole`),
+        else a torn optimizer."""
         holders, known = self._holders(), self._binding
         before = [holder.t for holder in holders.values()]
         self._binding, self._torn = binding, not whole

@@ -1,40 +1,43 @@
 """One file of named arrays in the safetensors format, replaced whole or not at all, with a digest over all of it.
 
 The format (github.com/huggingface/safetensors) is a length of 8 bytes, a header of JSON, the arrays end to end. It is
-written here and not by its library, which needs the whole file in memory to write it, knows no complex128 and cannot
-read bfloat16 into NumPy; complex numbers are stored as pairs of reals. The last array, "digest", is the SHA-256 of
-every byte before it.
+written here and not by its library, which needs all arrays in host memory at once, knows no complex128, cannot read
+bfloat16 into NumPy and writes arrays that are not in C order wrongly; complex numbers are stored as pairs of reals.
+
+The header begins with the number of the format. The last array, "digest", is of every byte before it: in format 1 the
+SHA-256, in format 2 the SHA-256 of the SHA-256s, end to end, of pieces of 4 MiB, the last of which may be shorter. So
+several threads can compute it, and ranks that each know a part of the file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from io import BufferedReader, BufferedWriter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fallline._arrays.leaves import dtype_name, host
+from fallline._state.digests import DIGEST, PIECE, in_pieces, of_all, of_pieces
 from fallline.errors import CheckpointError
 
-__all__ = ["DTYPES", "VERSION", "guarding", "read", "sweep", "write"]
+__all__ = ["DTYPES", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
 
-VERSION = 1
+VERSION = 2  # of the format that is written
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "F32",
           "complex128": "F64", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
 SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
-DIGEST = 32
-PIECE = 1 << 20
 
 Path = str | os.PathLike[str]
 
@@ -58,13 +61,8 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
     target = os.path.realpath(path)
     try:
         with _replacing(target) as file:
-            digest = hashlib.sha256(header)
-            file.write(header)
-            for name in names:
-                data = _bytes(arrays[name])
-                digest.update(data)
-                file.write(data)
-            file.write(digest.digest())
+            blocks = itertools.chain([header], (_bytes(arrays[name]) for name in names))
+            file.write(of_pieces(in_pieces(blocks, partial(_written, file))))
     except OSError as error:
         raise CheckpointError(f"{path} could not be written ({error.strerror or error}); nothing there was "
                               "changed.") from error
@@ -95,6 +93,13 @@ def _bytes(array: Any) -> Any:
     if plain.dtype.isnative != (sys.byteorder == "little"):
         plain = plain.byteswap()
     return np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
+
+
+def _written(file: BufferedWriter, part: memoryview) -> bytes:
+    """A copy of what was written to the file, so that it is hashed whoever writes to the arrays meanwhile."""
+    copy = bytes(part)
+    file.write(copy)
+    return copy
 
 
 @contextlib.contextmanager
@@ -201,7 +206,7 @@ class _Entry(NamedTuple):
 
 
 def read(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """The info and the arrays of a file that `write` wrote; nothing of it is used before its digest is found to fit.
+    """The info and the arrays of a file that `write` wrote; nothing of it is given out unless its digest fits.
 
     Raises FileNotFoundError if there is none, CheckpointError for anything else that is wrong with it. Memory is
     bounded by the size of the file.
@@ -217,42 +222,71 @@ def read(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _read(path: Path, file: BufferedReader, size: int) -> tuple[Any, dict[str, np.ndarray]]:
-    length = int.from_bytes(file.read(8), "little")
+    prefix = file.read(8)
+    length = int.from_bytes(prefix, "little")
     if size < 8 + DIGEST or length > min(size - 8 - DIGEST, LARGEST_HEADER):
         raise CheckpointError(f"{path} is no checkpoint, or a truncated one: in {size:,} bytes there is no room for "
                               "its header.")
     header = file.read(length)
-    _check_version(path, header)
-    _check_digest(path, file, size)
-    with guarding(path):
-        entries = json.loads(header)
-        metadata = entries.pop("__metadata__")
-        table = _table(entries, json.loads(metadata["complex"]), size - 8 - length)
-        file.seek(8 + length)
-        arrays = {entry.name: _array(file, entry) for entry in table}
-        del arrays["digest"]
-        info = json.loads(metadata["info"])
-    return info, arrays
+    return _reader(path, header)(path, file, prefix + header, size)
 
 
-def _check_version(path: Path, header: bytes) -> None:
+def _reader(path: Path, header: bytes) -> Callable[..., tuple[Any, dict[str, np.ndarray]]]:
+    """What reads files of the format that the header tells; were that altered, no digest would fit."""
     found = re.match(rb'\{"__metadata__":\{"fallline":"([0-9]{1,9})",', header)
     if not found:
         what = "a safetensors file of another program" if header[:1] == b"{" else "no checkpoint"
         raise CheckpointError(f"{path} is {what}: its header does not begin as fallline's do.")
-    if int(found[1]) != VERSION:
-        raise CheckpointError(f"{path} has the format {int(found[1])}; this version of fallline reads {VERSION}.")
+    if int(found[1]) not in READERS:
+        raise CheckpointError(f"{path} has the format {int(found[1])}; this version of fallline reads "
+                              f"{' and '.join(map(str, READERS))}.")
+    return READERS[int(found[1])]
 
 
-def _check_digest(path: Path, file: BufferedReader, size: int) -> None:
-    digest, left = hashlib.sha256(), size - DIGEST
-    file.seek(0)
-    while left and (piece := file.read(min(left, PIECE))):
-        digest.update(piece)
-        left -= len(piece)
-    if left or file.read() != digest.digest():
-        raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an older "
-                              "one.")
+def _read_checked(path: Path, file: BufferedReader, header: bytes, size: int, *,
+                  digest: Callable[[Iterable[list[Any]]], bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+    """The content behind a header, which was read, if the digest fits; read once: what is returned was hashed."""
+    with guarding(path):
+        wrong = None
+        try:
+            info, arrays = _laid_out(header, size)
+            blocks: Iterable[Any] = (array.reshape(-1).view(np.uint8) for array in arrays.values())
+        except Exception as error:  # which is only told of a file that is as it was written
+            wrong, blocks = error, _scratch(size - len(header) - DIGEST)
+        if digest(in_pieces(itertools.chain([header], blocks), partial(_filled, file))) != file.read():
+            raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an "
+                                  "older one.")
+        if wrong is not None:
+            raise wrong
+    return info, arrays if sys.byteorder == "little" else {name: array.byteswap() for name, array in arrays.items()}
+
+
+def _laid_out(header: bytes, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """The info, and arrays for what lies behind the header, in that order, but the digest."""
+    entries = json.loads(header[8:])
+    metadata = entries.pop("__metadata__")
+    table = _table(entries, json.loads(metadata["complex"]), size - len(header))
+    last = table.pop()
+    if (last.name, last.stop - last.start) != ("digest", DIGEST):
+        raise ValueError("its digest does not lie at its end")
+    return json.loads(metadata["info"]), {entry.name: _array(entry) for entry in table}
+
+
+def _scratch(size: int) -> Iterator[bytearray]:
+    """So much memory, piece by piece."""
+    for start in range(0, size, PIECE):
+        yield bytearray(min(PIECE, size - start))
+
+
+def _filled(file: BufferedReader, part: memoryview) -> memoryview:
+    """Memory with what comes next in the file, unless it is the header."""
+    if not part.readonly:
+        file.readinto(part)
+    return part
+
+
+# By the number of the format. One that was ever written stays here: there may be such files.
+READERS = {1: partial(_read_checked, digest=of_all), 2: partial(_read_checked, digest=of_pieces)}
 
 
 def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> list[_Entry]:
@@ -283,12 +317,11 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
-def _array(file: BufferedReader, entry: _Entry) -> np.ndarray:
+def _array(entry: _Entry) -> np.ndarray:
     array = np.empty(entry.shape, entry.dtype)
-    raw: Any = array.reshape(-1).view(np.uint8)
-    if raw.size != entry.stop - entry.start or file.readinto(raw) != raw.size:
+    if array.nbytes != entry.stop - entry.start:
         raise ValueError(f"{entry.name!r} does not have the size of its dtype")
-    return array if sys.byteorder == "little" else array.byteswap()
+    return array
 
 
 @contextlib.contextmanager

@@ -12,15 +12,15 @@ from fallline._arrays.trees import flatten, paths
 from fallline._formula.chain import Chain
 from fallline._formula.settings import ByPath, check
 from fallline._messages.values import brief
+from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["FLOATS", "FORMAT", "TREE", "Known", "Leaf", "Loaded", "check_fits", "check_leaves", "checked", "count",
-           "named", "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
+__all__ = ["FLOATS", "TREE", "Known", "Leaf", "Loaded", "check_fits", "check_leaves", "checked", "named",
+           "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
-FORMAT = 1
 FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
-KEYS = ("format", "rules", "t", "skipped", "hyper", "leaves", "state")
+KEYS = ("format", "rules", "t", "hyper", "leaves", "state")
 
 
 class Leaf(NamedTuple):
@@ -59,7 +59,7 @@ class Loaded(NamedTuple):
     """A state that was checked against a chain; `known` is None for that of an optimizer that never stepped."""
 
     t: int
-    skipped: int
+    fields: dict[str, Any]
     settings: dict[str, Any]
     known: Known | None
 
@@ -72,10 +72,11 @@ def paths_of(slot: str, chain: Chain, paths: Iterable[str]) -> Iterable[str]:
     return [TREE] if chain.scopes().get(slot) == "tree" else paths
 
 
-def record(chain: Chain, settings: Mapping[str, Any], t: int, skipped: int, known: Known | None) -> dict[str, Any]:
-    """The state dictionary, with the live arrays and the functions in it."""
+def record(chain: Chain, settings: Mapping[str, Any], t: int, own: Mapping[str, Any], known: Known | None
+           ) -> dict[str, Any]:
+    """The state dictionary, with these fields, with the live arrays and the functions in it."""
     leaves = None if known is None else {path: leaf._asdict() for path, leaf in known.leaves.items()}
-    return {"format": FORMAT, "rules": origins(chain), "t": t, "skipped": skipped, "hyper": dict(settings),
+    return {"format": fields.FORMAT, "rules": origins(chain), "t": t, **own, "hyper": dict(settings),
             "leaves": leaves, "state": {} if known is None else known.state}
 
 
@@ -133,14 +134,10 @@ def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
     if isinstance(d, Mapping) and isinstance(d.get("parts"), Mapping):
         raise ValueError(f"The state is that of a partition or mask with the parts {', '.join(map(str, d['parts']))}, "
                          f"and {chain.title} is none: load it into such a one, or make one of its file, fallline.load.")
-    if not isinstance(d, Mapping) or sorted(map(str, d)) != sorted(KEYS):
-        got = f"a {type(d).__name__}" if not isinstance(d, Mapping) else f"the keys {', '.join(map(str, d)) or 'none'}"
-        raise ValueError(f"A state is a dict as state_dict() gives it, with the keys {', '.join(KEYS)}. Got {got}.")
-    if d["format"] != FORMAT:
-        raise ValueError(f"The state has the format {d['format']!r}; this version of fallline reads {FORMAT}.")
+    own = fields.checked(d, KEYS, "A state")
     _check_rules(d["rules"], chain)
-    t, skipped = count(d["t"], "t"), count(d["skipped"], "skipped")
-    return Loaded(t, skipped, _settings(d["hyper"], chain, settings), _known(d["leaves"], d["state"], chain, t))
+    t = fields.count(d["t"], "t")
+    return Loaded(t, own, _settings(d["hyper"], chain, settings), _known(d["leaves"], d["state"], chain, t))
 
 
 def _check_rules(saved: Any, chain: Chain) -> None:
@@ -154,13 +151,6 @@ def _check_rules(saved: Any, chain: Chain) -> None:
             theirs, ours = (f"fallline's own {name}" if o == BUILT_IN else f"a formula {name} of fingerprint {o}"
                             for o in (saved[name], origin))
             raise ValueError(f"The state is that of another rule: it was made by {theirs}; here is {ours}.")
-
-
-def count(value: Any, what: str) -> int:
-    """A number of steps or calls of a state; raises ValueError for what is none."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{what} of the state must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
-    return value
 
 
 def _settings(saved: Any, chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any]:

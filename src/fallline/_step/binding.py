@@ -148,7 +148,7 @@ class Binding:
         return not missing
 
     def _is_cold(self, calls: Sequence[HostCall]) -> bool:
-        """Whether these calls are small and the first ones like them: NumPy is then done before a kernel is compiled."""
+        """Whether these calls are small and the first like them: NumPy is then done before a kernel is compiled."""
         way = (calls[0].into, tuple(call.holds for call in calls))
         if way in self._met or any(call.group.wanted != "auto" for call in calls):
             return False

@@ -141,8 +141,8 @@ class Group:
                 self.engine_note = f"numpy: {self.chain.owner(self.chain.rule_name)} is a function of whole leaves"
 
     def follow(self, plans: Plans) -> None:
-        """Have plans forget or take over what changes here; they are another's, lest a dropped optimizer's state be kept
-        for a while by a cycle."""
+        """Have plans forget or take over what changes here. They are another's, lest a cycle keep the state of an
+        optimizer for a while that is dropped."""
         self._plans = weakref.ref(plans)
 
     @property
@@ -197,10 +197,8 @@ class Group:
 
     def relay(self, k: int, order: Sequence[int] | None) -> None:
         """Have the state of a leaf lie in this order of the axes, outermost first (None: C's)."""
-        for slot, arrays in self.state.items():
+        for arrays in self.state.values() if self._begun[k] else ():
             array = arrays[k]
-            if not self._begun[k]:
-                return
             axes = tuple(range(array.ndim)) if order is None or array.shape != self.shapes[k] else tuple(order)
             if not array.transpose(axes).flags.c_contiguous:
                 arrays[k] = np.array(array.transpose(axes), order="C").transpose(np.argsort(axes))

@@ -22,11 +22,10 @@ __all__ = ["HostCall"]
 class HostCall:
     """One step or update of a group: what is given is checked at once; nothing is changed until `run`.
 
-    Before that it is to `arrange` its arrays, to `find_non_finite`, to `ask` for what the step depends on, to `read` and
-    `know` the totals of its `readings` in their order, and to `prepare`; or a `Plan` runs it, and it only has to
-    `finish`. `targets` are the
-    leaves to write: the parameters, or those of `out`, or None for new arrays. A program that does not give what it is
-    to go `into` ("x" or INCREMENT) only holds the state of the chain.
+    Before that it is to `arrange` its arrays, to `find_non_finite`, to `ask` for what the step depends on, to `read`
+    and `know` the totals of its `readings` in their order, and to `prepare`; or a `Plan` runs it, and it only has to
+    `finish`. `targets` are the leaves to write: the parameters, or those of `out`, or None for new arrays. A program
+    that does not give what it is to go `into` ("x" or INCREMENT) only holds the state of the chain.
     """
 
     def __init__(self, group: Group, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
@@ -117,8 +116,8 @@ class HostCall:
         return {k: order for k in self.live if (order := self.order(k)) is not None}
 
     def order(self, k: int) -> tuple[int, ...] | None:
-        """The order of the axes, outermost first, of a parameter that is dense but not in C's; what a chain sums, it sums
-        in that."""
+        """The order of the axes, outermost first, of a parameter that is dense but not in C's; None where a chain sums,
+        which it does in that."""
         return None if self._xs is None or self.group.sums else _order_of(view(self._xs[k]))
 
     def _destination(self, k: int) -> np.ndarray:

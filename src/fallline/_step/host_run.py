@@ -46,8 +46,9 @@ def _run_part(kernel: Callable[[Row], None], leaf: Leaf, arrays: tuple[np.ndarra
     """Run a kernel over a part of a leaf; copies are gone before those of the next are made."""
     own = _copied(arrays, part)
     kernel(Row(own[: len(leaf.arrays)], leaf.constants, own[len(leaf.arrays) :]))
-    for k in written if part is not None else ():
-        arrays[k].flat[part] = own[k]
+    for k in written:
+        if part is not None:
+            arrays[k].flat[part] = own[k]
 
 
 def read(program: Program, leaves: Sequence[Leaf]) -> np.ndarray:

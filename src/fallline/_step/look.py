@@ -48,7 +48,7 @@ class Look:
         self._single = treedef.spec is None and not self._has_numbers
         if self._has_numbers:
             self._prepare_numbers(len(gs))
-            xs, gs, outs = (tree and self._with_numbers(tree, n) for n, tree in enumerate((xs, gs, outs)))
+            xs = xs and self._with_numbers(xs, 0)
         self._prepare(xs, outs, taken)
 
     # ---- made once ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import numpy as np
 
 from fallline._arrays.memory import address
 from fallline._engines.cpu.pool import perform
-from fallline._engines.cpu.work import Job
 from fallline._engines.llvm.layout import ABSENT, LAYOUT, ROW, STRIDED, pass_columns, row_width
 from fallline._formula.program import Program
 from fallline._step.group import Group

@@ -1,7 +1,8 @@
 """A program as the text of a native kernel, which takes one pass through memory.
 
 The kernel is an inner loop over one contiguous run of coordinates and an outer loop over chunks of leaves, each of
-which has a row (see `layout`), so one call steps any number of arrays. No fast-math: every operation is the IEEE one, in the program's order.
+which has a row (see `layout`), so one call steps any number of arrays. No fast-math: every operation is the IEEE one,
+in the program's order.
 """
 
 from __future__ import annotations

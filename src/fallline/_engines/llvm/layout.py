@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from fallline._formula.program import INCREMENT, Program
 
-__all__ = ["ABSENT", "CLASS", "EXPECTED", "JOB", "LAYOUT", "LOOK", "POOL", "ROW", "STRIDED", "pass_columns", "row_width"]
+__all__ = ["ABSENT", "CLASS", "EXPECTED", "JOB", "LAYOUT", "LOOK", "POOL", "ROW", "STRIDED", "pass_columns",
+           "row_width"]  # fmt: skip
 
 
 def _words(*names: str) -> dict[str, int]:
@@ -54,9 +55,10 @@ number that must be 0 (0: none)."""
 
 EXPECTED = _words("row", "begun", "dtype", "scalar", "nd", "shape", "size", "itemsize", "flags", "layout")
 """Of each leaf: the address of its row, 0 if it may be anything; whether its state has begun, else it may only be
-without a gradient; the ids of its dtype and of the type of that dtype's scalars (arrays that were pickled have dtype objects of their own),
-its number of dimensions, the address of its shape, the number of its reals (a complex number has two) and the size of
-one, more flags that its arrays must have, and the address of its layout (0: they are C-contiguous)."""
+without a gradient; the ids of its dtype and of the type of that dtype's scalars (arrays that were pickled have dtype
+objects of their own), its number of dimensions, the address of its shape, the number of its reals (a complex number has
+two) and the size of one, more flags that its arrays must have, and the address of its layout (0: they are
+C-contiguous)."""
 
 CLASS = _words("scalars", "count", "missed", "tiny", "hyper", "constants")
 """Leaves that share their scalars: the function of these; the addresses of the number of completed steps and of how
