@@ -6,6 +6,8 @@ compared whole: a byte written elsewhere, or a gradient changed, would show.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
@@ -51,12 +53,16 @@ every_alias = pytest.mark.parametrize(("name", "dtype"), [(name, np.dtype(float)
 
 
 def buffer(make, seed, dtype):
-    """A flat array whose two views, as the case makes them, hold reasonable numbers."""
-    a = normal(np.random.default_rng(seed), 4 * N, dtype)
-    for k, view in enumerate(make(a)):
-        if view.flags.writeable:
-            view[...] = normal(np.random.default_rng((seed, k)), view.shape, dtype)
-    return a
+    """A flat array whose two views, as the case makes them, hold reasonable numbers: no NaN either where one is laid
+    over the other's bytes, as all NaN count as one."""
+    for attempt in itertools.count():
+        a = normal(np.random.default_rng((seed, attempt)), 4 * N, dtype)
+        for k, view in enumerate(make(a)):
+            if view.flags.writeable:
+                view[...] = normal(np.random.default_rng((seed, attempt, k)), view.shape, dtype)
+        with np.errstate(invalid="ignore"):
+            if all(np.isfinite(view).all() for view in make(a)):
+                return a
 
 
 def apart(view):

@@ -6,8 +6,9 @@ import re
 import pytest
 
 import fallline as fl
-from fallline.race import report, run
+from fallline.race import run
 from fallline.race.contenders.contender import TEN
+from fallline.race.report import html as report
 from fallline.race.report import rows
 from fallline.race.report.style import STYLES, styles_for
 from needed import need, need_chromium

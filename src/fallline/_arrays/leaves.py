@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import COMPLEX, HALVES, bfloat16, kept
+from fallline._arrays.memory import empty
 from fallline._arrays.namespaces import namespace
 from fallline._arrays.trees import copy, is_container
 from fallline._messages.remedies import instead, is_converted, is_tracer
@@ -206,12 +207,13 @@ def owned(array: Any) -> Any:
     return np.array(array) if isinstance(array, np.memmap) else copy(array)
 
 
-def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """A new C-contiguous array of the leaf's kind: of its subclass of ndarray, a torch tensor, or plain."""
+def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype, order: Sequence[int] | None = None) -> Any:
+    """A new array of the leaf's kind: of its subclass of ndarray, a torch tensor, or plain; C-contiguous, but for a
+    plain one that may have another order of its axes."""
     if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:  # a subclass keeps what it carries
         new = np.empty_like(leaf, dtype, "C", shape=shape)
     else:
-        new = np.empty(shape, dtype)
+        new = empty(shape, dtype, order)
     if type(leaf).__module__.split(".")[0] == "torch":
         torch = sys.modules["torch"]
         if dtype.name == "bfloat16":

@@ -12,13 +12,20 @@ from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["address", "arena", "byte_range", "check_disjoint", "is_direct", "overlapping", "places",
+__all__ = ["address", "arena", "byte_range", "check_disjoint", "empty", "is_direct", "overlapping", "places",
            "self_overlapping"]  # fmt: skip
 
 def is_direct(array: np.ndarray) -> bool:
     """Whether a kernel can run on the array's memory as it lies."""
     flags = array.flags
     return flags.c_contiguous and flags.aligned and array.dtype.isnative
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype, order: Sequence[int] | None = None) -> np.ndarray:
+    """A new array whose axes lie in memory in this order, outermost first; C's if none is given."""
+    if order is None:
+        return np.empty(shape, dtype)
+    return np.empty([shape[j] for j in order], dtype).transpose(np.argsort(order))
 
 
 # The data pointer is the first member of NumPy's public array struct, behind the object's header. Reading it there

@@ -182,7 +182,8 @@ class Stepping(Settable):
     def _take_checked(self, binding: Binding, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
         """Take a step of leaves that are as they should be."""
         with pinned():
-            arrays = [*gs, *(xs or ()), *((into != "x" and targets) or ())] if self._asks(gs) else []
+            several = len(binding.groups) > 1  # a single one looks at its own arrays
+            arrays = [*gs, *(xs or ()), *((into != "x" and targets) or ())] if several and self._asks(gs) else []
             gs, before = binding.set_apart(into, xs, gs, targets), places(arrays)
             still = list(targets) if into == "x" else binding.still(gs, targets)
             calls = {name: self._call(name, binding, into, xs, gs, targets) for name in binding.groups}

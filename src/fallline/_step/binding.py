@@ -130,13 +130,13 @@ class Binding:
                         for k, (part, n) in sorted(self._place.items()))
         if any(not m.lies for m in members):
             return None
-        way = Way(host[0].into, tuple(call.holds for call in host), members, apart)
+        way = Way(host[0].into, host[0].writes_out, tuple(call.holds for call in host), members, apart)
         plan = self.plans.made.get(way)
         if plan is None:
             plan = Plan([call.group for call in host], [call.program for call in host], way, len(self.paths))
             self.plans.made[way] = plan
         if not all(call.settled for call in host):
-            self.plans.looks.pop((way.into, host[0].writes_out, way.holds), None)  # which knows where they lay
+            self.plans.looks.pop(way[:3], None)  # which knows where they lay
         for k, m in enumerate(members):
             plan.place(k, host[m.group].placed(m.own))
         return plan
@@ -167,10 +167,13 @@ class Binding:
         if not all(array.flags.aligned and array.dtype.isnative for array in arrays):
             call.group.relay(n, None)
             return ""
+        if all(map(is_direct, arrays)):
+            call.group.relay(n, None)
+            return "plain"
         order = call.order(n)
         if order is None or any(not a.transpose(order).flags.c_contiguous for a in arrays):
             call.group.relay(n, None)
-            return "plain" if all(map(is_direct, arrays)) else "strided"
+            return "strided"
         call.group.relay(n, order)
         return "turned"
 
@@ -180,7 +183,7 @@ class Binding:
         from fallline._engines.cpu.guard import readable
         from fallline._step.look import Look, can_look
 
-        key = (plan.way.into, trees[2] is not None, plan.way.holds)
+        key = plan.way[:3]
         if key in self.plans.looks and self.plans.looks[key].plan is plan:
             return
         xs, gs, outs = trees

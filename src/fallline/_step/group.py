@@ -114,6 +114,7 @@ class Group:
             self.state = {slot: list(map(self._unbegun, [slot] * len(leaves), range(len(leaves)), values))
                           for slot, values in starts.items()}
             self._begun = [False] * len(leaves)
+        self.orders: list[Sequence[int] | None] = [None] * len(leaves)  # of the axes of state, outermost first; C's
 
     def _refuse_whole(self, leaves: Sequence[Any], what: str) -> None:
         """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
@@ -169,11 +170,14 @@ class Group:
         `order` says of some leaves in which order their axes lie in memory, outermost first; C's if nothing is said.
         """
         new = [k for k in leaves if not self._begun[k]]
+        for k in new:
+            self.orders[k] = (order or {}).get(k)
+            self._begun[k] = True
         if not new or not self.state:
             return
         names = [(slot, k) for slot in self.state for k in new]
         old = [self.state[slot][k] for slot, k in names]
-        axes = [(order or {}).get(k) if a.shape == self.shapes[k] else None for (_, k), a in zip(names, old)]
+        axes = [self.orders[k] if a.shape == self.shapes[k] else None for (_, k), a in zip(names, old)]
         shapes = [a.shape if own is None else tuple(a.shape[j] for j in own) for a, own in zip(old, axes)]
         arenas, placed = arena(shapes, [a.dtype for a in old], self._directory)
         for (slot, k), start, array, own in zip(names, old, placed, axes):
@@ -183,8 +187,6 @@ class Group:
             self.state[slot][k] = array
         self.state_ranges += [(*byte_range(a), a) for a in arenas if a.size]
         self.plans.looks.clear()  # which know where state lies
-        for k in new:
-            self._begun[k] = True
 
     @property
     def sums(self) -> bool:
@@ -193,10 +195,13 @@ class Group:
 
     def has_begun(self, k: int) -> bool:
         """Whether the state of a leaf is in memory of its own, having had a gradient."""
-        return self._begun[k] or not self.state
+        return self._begun[k]
 
     def relay(self, k: int, order: Sequence[int] | None) -> None:
         """Have the state of a leaf lie in this order of the axes, outermost first (None: C's)."""
+        if self.orders[k] == order:
+            return
+        self.orders[k] = order
         for arrays in self.state.values() if self._begun[k] else ():
             array = arrays[k]
             axes = tuple(range(array.ndim)) if order is None or array.shape != self.shapes[k] else tuple(order)

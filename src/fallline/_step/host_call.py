@@ -116,9 +116,9 @@ class HostCall:
         return {k: order for k in self.live if (order := self.order(k)) is not None}
 
     def order(self, k: int) -> tuple[int, ...] | None:
-        """The order of the axes, outermost first, of a parameter that is dense but not in C's; None where a chain sums,
-        which it does in that."""
-        return None if self._xs is None or self.group.sums else _order_of(view(self._xs[k]))
+        """The order of the axes, outermost first, of a dense parameter, or gradient, that is not in C's; None where a
+        chain sums, which it does in that."""
+        return None if self.group.sums else _order_of(view((self._xs or self._gs)[k]))
 
     def _destination(self, k: int) -> np.ndarray:
         """The array that leaf k's result is written to."""
@@ -126,7 +126,7 @@ class HostCall:
             return self._x[k]
         if self._targets is not None:
             return reals(view(self._targets[k]))
-        self._new[k] = new_like(self._gs[k], self.group.shapes[k], self.group.dtypes[k])
+        self._new[k] = new_like(self._gs[k], self.group.shapes[k], self.group.dtypes[k], self.group.orders[k])
         return reals(view(self._new[k]))
 
     def arrays(self, k: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

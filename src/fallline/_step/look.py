@@ -9,7 +9,7 @@ import numpy as np
 
 from fallline._arrays.dtypes import real
 from fallline._arrays.leaves import is_tensor, mark_changed, view
-from fallline._arrays.memory import address, byte_range, is_direct
+from fallline._arrays.memory import address, byte_range, empty, is_direct
 from fallline._arrays.trees import Treedef
 from fallline._engines.arithmetic import pinned
 from fallline._engines.cpu.guard import ALIGNED, CONTIGUOUS, WRITEABLE, looking
@@ -54,6 +54,8 @@ class Look:
     # ---- made once ---------------------------------------------------------------------------------------------------
 
     def _prepare(self, xs: Sequence[Any] | None, outs: Sequence[Any] | None, taken: np.ndarray) -> None:
+        self._wanted = [(group.shapes[m.own], group.dtypes[m.own], group.orders[m.own])
+                        for m in self.plan.way.members for group in [self.plan.groups[m.group]]]
         plan, into = self.plan, (xs if self._into_x else outs) or ()
         written = [view(into[m.place]) for m in plan.way.members if into]
         self._expected = self._expect(outs)
@@ -144,8 +146,7 @@ class Look:
         if self._has_numbers:
             xs, gs = self._with_numbers(xs, 0), self._with_numbers(gs, 1)
         if self._is_new:
-            fresh = [np.empty(plan_group.shapes[m.own], plan_group.dtypes[m.own]) for m in self.plan.way.members
-                     for plan_group in [self.plan.groups[m.group]]]
+            fresh = [empty(*wanted) for wanted in self._wanted]
             outs = fresh[0] if self._single else fresh
         if not self._advance(xs, gs, outs):
             return None

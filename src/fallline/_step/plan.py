@@ -37,10 +37,11 @@ class Member(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What a plan depends on: where results go, which groups only hold, the leaves, and whether each of them counts its
-    steps for itself, so that any may be without a gradient."""
+    """What a plan depends on: where results go, and whether there are outputs to put them in; which groups only hold;
+    the leaves, and whether each of them counts its steps for itself, so that any may be without a gradient."""
 
     into: str
+    has_out: bool
     holds: tuple[bool, ...]
     members: tuple[Member, ...]
     apart: bool
