@@ -55,14 +55,18 @@ every_alias = pytest.mark.parametrize(("name", "dtype"), [(name, np.dtype(float)
 def buffer(make, seed, dtype):
     """A flat array whose two views, as the case makes them, hold reasonable numbers: no NaN either where one is laid
     over the other's bytes, as all NaN count as one."""
-    for attempt in itertools.count():
-        a = normal(np.random.default_rng((seed, attempt)), 4 * N, dtype)
-        for k, view in enumerate(make(a)):
-            if view.flags.writeable:
-                view[...] = normal(np.random.default_rng((seed, attempt, k)), view.shape, dtype)
-        with np.errstate(invalid="ignore"):
-            if all(np.isfinite(view).all() for view in make(a)):
-                return a
+    drawn = (filled(make, (seed, attempt), dtype) for attempt in itertools.count())
+    with np.errstate(invalid="ignore"):
+        return next(a for a in drawn if all(np.isfinite(view).all() for view in make(a)))
+
+
+def filled(make, seed, dtype):
+    """A flat array whose two views, as the case makes them, are filled with random numbers, one after the other."""
+    a = normal(np.random.default_rng(seed), 4 * N, dtype)
+    for k, view in enumerate(make(a)):
+        if view.flags.writeable:
+            view[...] = normal(np.random.default_rng((*seed, k)), view.shape, dtype)
+    return a
 
 
 def apart(view):

@@ -35,9 +35,9 @@ def looking(look: np.ndarray) -> Callable[[Any, Any, Any], bool | None]:
     """The function (parameters, gradients, outputs) of a record of the fields of `layout.LOOK`.
 
     Each argument is a list of arrays, or one array if the record is for a single one, or None if it has no such.
-    Returns None, having done nothing, if they are unlike what is expected, else True; but False, having stepped nothing,
-    if it does the job at once and a gradient is not finite. The interpreter's lock is held, so nothing changes lists or
-    arrays meanwhile.
+    Returns None, having done nothing, if they are unlike what is expected, else True; but False, having stepped
+    nothing, if it does the job at once and a gradient is not finite. The interpreter's lock is held, so nothing
+    changes lists or arrays meanwhile.
     """
     return _new_function(ctypes.addressof(_definition()), look, None)
 
