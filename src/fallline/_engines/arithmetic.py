@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["pinned"]
+__all__ = ["is_standard", "pinned"]
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def pinned() -> Iterator[None]:
     ...     5e-324 * 1.0
     5e-324
     """
-    system = None if _is_standard() else _environment()
+    system = None if is_standard() else _environment()
     if system is None:
         yield
         return
@@ -39,7 +39,7 @@ def pinned() -> Iterator[None]:
 _ONE, _TINY, _SUBNORMAL = 1.0, 2.0**-1022, 2.0**-1074
 
 
-def _is_standard() -> bool:
+def is_standard() -> bool:
     """Whether it is so anyway, which takes a tenth of the time to find out that it takes to set it."""
     return (_SUBNORMAL > 0 and _TINY / 2 > 0  # subnormal operands, subnormal results
             and _ONE + 2.0**-54 == _ONE < _ONE + 1.5 * 2.0**-53)  # rounded neither up nor down  # fmt: skip

@@ -83,7 +83,7 @@ class Stepping(Settable):
         return self._turn.take(self._step, params, grads)
 
     def _step(self, params: Any, grads: Any) -> Any:
-        taken = self._quickly("x", params, grads, None)
+        taken = self._quickly("x", params, grads, None) or self._mended(params, grads)
         if taken is not None and taken is not False:
             return params if taken is True else taken
         self._check_whole()
@@ -150,6 +150,12 @@ class Stepping(Settable):
         binding = None if self._torn else self._binding
         look = None if binding is None else binding.look(into, out is not None)
         return look.take(params, grads, out) if look is not None and not look.is_atomic else None
+
+    def _mended(self, params: Any, grads: Any) -> Any:
+        """Take a step that is like the last one but for where parameters lie, or what gradients share with them."""
+        binding = None if self._torn else self._binding
+        look = None if binding is None else binding.look("x", False)
+        return None if look is None else look.mend(params, grads)
 
     # ---- carefully ---------------------------------------------------------------------------------------------------
 
@@ -310,11 +316,11 @@ class Stepping(Settable):
             holder._group = None
 
     def _look_ahead(self, binding: Binding, calls: Calls, plan: Plan, trees: Sequence[Any]) -> None:
-        """Have the next call looked at quickly if this one's arrays lay where they lay before."""
+        """Have the next call looked at quickly."""
         plan.revalue()
-        if all(call.settled for call in calls.values() if isinstance(call, HostCall)):
-            with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
-                binding.watch(plan, trees, self._turn.taken)
+        settled = all(call.settled for call in calls.values() if isinstance(call, HostCall))
+        with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
+            binding.watch(plan, trees, self._turn.taken, settled)
 
 
 def _prepare(binding: Binding, calls: Calls) -> None:

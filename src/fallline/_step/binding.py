@@ -60,6 +60,7 @@ class Binding:
     def bind(self, groups: Mapping[str, Group]) -> None:
         """Have these groups, each with the leaves at its positions."""
         self.groups = dict(groups)
+        self._gathers, self._never = any(group.chain.gathers for group in groups.values()), (False,) * len(groups)
         for group in groups.values():
             group.follow(self.plans)
 
@@ -108,7 +109,8 @@ class Binding:
         looks = self.plans.looks
         if not looks:
             return None
-        return looks.get((into, has_out, tuple(group.holds() for group in self.groups.values())))
+        holds = tuple([group.holds() for group in self.groups.values()]) if self._gathers else self._never
+        return looks.get((into, has_out, holds))
 
     def plan(self, calls: Mapping[str, Any]) -> Plan | None:
         """The plan of checked calls, with all leaves in place; None if the reference engine is to run them: because it
@@ -135,8 +137,6 @@ class Binding:
         if plan is None:
             plan = Plan([call.group for call in host], [call.program for call in host], way, len(self.paths))
             self.plans.made[way] = plan
-        if not all(call.settled for call in host):
-            self.plans.looks.pop(way[:3], None)  # which knows where they lay
         for k, m in enumerate(members):
             plan.place(k, host[m.group].placed(m.own))
         return plan
@@ -177,14 +177,20 @@ class Binding:
         call.group.relay(n, order)
         return "turned"
 
-    def watch(self, plan: Plan, trees: Sequence[Any], taken: np.ndarray) -> None:
-        """Have the next call looked at quickly if it could be like this one: with its leaves, parameters, gradients and
-        outputs (None: none), where they lie."""
+    def watch(self, plan: Plan, trees: Sequence[Any], taken: np.ndarray, settled: bool) -> None:
+        """Have the next call looked at quickly if it could be like this one, with its leaves, parameters, gradients and
+        outputs (None: none), where they lie; they lay there before if they are `settled`."""
         from fallline._engines.cpu.guard import readable
         from fallline._step.look import Look, can_look
 
         key = plan.way[:3]
-        if key in self.plans.looks and self.plans.looks[key].plan is plan:
+        was_kept, plan.is_kept = plan.is_kept, True
+        look = self.plans.looks.pop(key, None)
+        if not settled and (plan.way.into != "x" or not was_kept):
+            return
+        if look is not None and look.plan is plan:
+            look.settle(trees[0])
+            self.plans.looks[key] = look
             return
         xs, gs, outs = trees
         reads = "x" in {name for program in plan.programs for name in program.reads} or plan.way.into == "x"

@@ -521,8 +521,10 @@ def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, A
         return setting
     key = (qualified, id(setting))  # a schedule is asked once for each call
     if key not in memo:
-        note = f" from its schedule at t={t}"
-        memo[key] = chain.hyper[qualified].check(setting(t), chain.owner(qualified), note)
+        value, hyper = setting(t), chain.hyper[qualified]
+        if type(value) is not float or not (math.isfinite(value) and hyper.range.holds(value)):
+            value = hyper.check(value, chain.owner(qualified), f" from its schedule at t={t}")
+        memo[key] = value
     return memo[key]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,11 +12,11 @@ from fallline._arrays.dtypes import real
 from fallline._arrays.leaves import is_tensor, mark_changed, view
 from fallline._arrays.memory import address, byte_range, empty, is_direct
 from fallline._arrays.trees import Treedef
-from fallline._engines.arithmetic import pinned
 from fallline._engines.cpu.guard import ALIGNED, CONTIGUOUS, WRITEABLE, looking
-from fallline._engines.llvm.layout import EXPECTED, JOB, LAYOUT, LOOK
+from fallline._engines.llvm.layout import EXPECTED, JOB, LAYOUT, LOOK, ROW
 from fallline._engines.llvm.text import CHUNK
 from fallline._formula.program import INCREMENT
+from fallline._step.host_run import detach
 from fallline._step.plan import Plan
 
 __all__ = ["Look", "can_look"]
@@ -44,55 +45,62 @@ class Look:
         self._into_x, self._is_new = plan.way.into == "x", plan.way.into == INCREMENT and outs is None
         given = [leaf for tree in (xs, gs, outs) for leaf in tree or ()]
         self._has_tensors = any(map(is_tensor, given))
-        self._has_numbers = any(type(leaf) is float for leaf in given)
-        self._single = treedef.spec is None and not self._has_numbers
-        if self._has_numbers:
-            self._prepare_numbers(len(gs))
-            xs = xs and self._with_numbers(xs, 0)
-        self._prepare(xs, outs, taken)
+        self._numbers = [(k, m.place) for k, m in enumerate(plan.way.members) if xs and type(xs[m.place]) is float]
+        self._single = treedef.spec is None and not self._numbers
+        self._cells = np.zeros((2, plan.size))  # numbers are stepped in an array of our own, beside their gradients
+        self._views = [[row[k : k + 1].reshape(()) for k in range(plan.size)] for row in self._cells if self._numbers]
+        self.place_numbers()
+        into = (self._with_numbers(xs, 0) if self._numbers and xs else xs if self._into_x else outs) or ()
+        self._expected = self._expect(outs)
+        self._note_ranges([view(into[m.place]) for m in plan.way.members if into])
+        self._prepare(xs is not None, taken)
 
     # ---- made once ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self, xs: Sequence[Any] | None, outs: Sequence[Any] | None, taken: np.ndarray) -> None:
-        self._wanted = [(group.shapes[m.own], group.dtypes[m.own], group.orders[m.own])
-                        for m in self.plan.way.members for group in [self.plan.groups[m.group]]]
-        plan, into = self.plan, (xs if self._into_x else outs) or ()
-        written = [view(into[m.place]) for m in plan.way.members if into]
-        self._expected = self._expect(outs)
+    def _note_ranges(self, written: Sequence[np.ndarray]) -> None:
+        """Where is written, sorted, for the comparison with gradients: starts, and the furthest end so far."""
         ranges = [byte_range(array) for array in written if array.size]
-        ranges += [r[:2] for group in plan.groups for r in group.state_ranges]
+        ranges += [r[:2] for group in self.plan.groups for r in group.state_ranges]
         ranges.sort()
         self._starts = np.array([low for low, _ in ranges], np.int64)
         self._furthest = np.maximum.accumulate(np.array([high for _, high in ranges], np.int64))
-        step, at_once = plan.step.job, sum(plan.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
-        self._in_one = not (plan.readings or plan.asks or not plan.step.is_native)
-        self.is_atomic = self._in_one and at_once and not (self._has_numbers or self._lies_still)
+
+    def _prepare(self, reads_x: bool, taken: np.ndarray) -> None:
+        """The native calls: one that does all, or one before schedules are asked and one behind."""
+        plan = self.plan
+        step, at_once = plan.step, sum(plan.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
+        simple = step.is_native and not plan.readings
+        self.is_atomic = simple and not plan.asks and at_once and not (self._numbers or self._lies_still)
         self._known = {
             "n": len(self._expected), "single": self._single, "type": id(np.ndarray),
-            "expected": address(self._expected), "x": xs is not None, "x_flags": ALIGNED | WRITEABLE * self._into_x,
+            "expected": address(self._expected), "x": reads_x, "x_flags": ALIGNED | WRITEABLE * self._into_x,
             "g": 1, "out": plan.way.into == INCREMENT, "out_flags": ALIGNED | WRITEABLE, "out_taken": self._is_new,
             "may_miss": plan.way.apart, "starts": address(self._starts), "furthest": address(self._furthest),
-            "ranges": len(self._starts)}  # fmt: skip
-        self._kept: list[np.ndarray] = []
-        if self._in_one:
-            fields = step.fields.copy()
-            if plan.checks is not None:
-                fields[JOB["checks"]] = plan.checks.fields[JOB["checks"]]
-            self._call = self._looking(plan.step.records, fields, at_once, taken if self.is_atomic else None)
-            self._job = None if at_once else fields
-            if self.is_atomic and self._single and not (self._is_new or self._has_tensors):
-                vars(self)["take"] = self._call  # with no Python around it
-        else:
-            self._call = self._looking(None, None, False, None)
+            "ranges": len(self._starts), "at_once": at_once}  # fmt: skip
+        checks = None if plan.checks is None else plan.checks.fields
+        whole = step.job.fields.copy()
+        if checks is not None and not plan.asks:
+            whole[JOB["checks"]] = checks[JOB["checks"]]
+        self._kept: list[np.ndarray | None] = [whole, checks, step.records, taken]
+        self._first = self._second = self._alone = None
+        if plan.asks or not simple:
+            self._first = self._looking(job=checks)
+        if simple:
+            self._second = self._looking(records=step.records, job=whole)
+            self._alone = self._looking(step.records, whole, taken) if self.is_atomic else None
+        self._jobs = None if at_once else (checks, whole)
+        if self.is_atomic and self._single and not (self._is_new or self._has_tensors):
+            vars(self)["take"] = self._alone  # with no Python around it
 
-    def _looking(self, records: np.ndarray | None, job: np.ndarray | None, at_once: bool, taken: np.ndarray | None
+    def _looking(self, records: np.ndarray | None = None, job: np.ndarray | None = None, busy: np.ndarray | None = None
                  ) -> Any:
-        some = {name: address(array) for name, array in (("classes", records), ("job", job), ("busy", taken))
-                if array is not None}
-        known = {**self._known, **some, "n_classes": 0 if records is None else len(records), "at_once": at_once}
-        self._kept += [array for array in (records, job, taken) if array is not None]
-        look = np.array([known.get(name, 0) for name in LOOK], np.int64)
-        return looking(look)
+        """A native look, which evaluates what is recorded and does a job."""
+        some = {"classes": records, "job": job, "busy": busy}
+        known = {**self._known, **{name: address(array) for name, array in some.items() if array is not None},
+                 "n_classes": 0 if records is None else len(records)}  # fmt: skip
+        if job is None:
+            known["at_once"] = 0
+        return looking(np.array([known.get(name, 0) for name in LOOK], np.int64))
 
     def _expect(self, outs: Sequence[Any] | None) -> np.ndarray:
         """What is expected of each leaf of the tree; nothing of those that no group steps."""
@@ -115,25 +123,33 @@ class Look:
             found[m.place] = [given[name] for name in EXPECTED]
         return found
 
-    # ---- numbers, which are stepped in arrays of our own ---
+    # ---- numbers, which are stepped in an array of our own ---
 
-    def _prepare_numbers(self, n: int) -> None:
-        self._numbers = np.zeros((3, n))
-        self._cells = [[row[k : k + 1].reshape(()) for k in range(n)] for row in self._numbers]
+    def settle(self, xs: Sequence[Any] | None) -> None:
+        """Know where the leaves of a call lie that was checked."""
+        self.place_numbers()
+        if self._into_x and xs is not None and not self._numbers:
+            self._move_ranges([view(xs[m.place]) for m in self.plan.way.members])
 
-    def _with_numbers(self, leaves: Sequence[Any], which: int) -> list[Any]:
-        """Leaves with an array in the place of each number, which it holds."""
-        row, cells = self._numbers[which], self._cells[which]
-        found = list(leaves)
+    def place_numbers(self) -> None:
+        """Have the rows of numbers lead to their cells."""
+        for k, place in self._numbers:
+            self.plan.rows[k][ROW["x"]] = address(self._views[0][place])
+
+    def _with_numbers(self, leaves: Sequence[Any], which: int) -> Any:
+        """Leaves with a cell in the place of each number, which it holds."""
+        if not isinstance(leaves, list):
+            return leaves
+        cells, views, found = self._cells[which], self._views[which], list(leaves)
         for k, leaf in enumerate(leaves):
             if type(leaf) is float:
-                row[k], found[k] = leaf, cells[k]
+                cells[k], found[k] = leaf, views[k]
         return found
 
     def _back(self, leaves: Sequence[Any]) -> Any:
         """The tree of the parameters, with the numbers as they are now."""
-        now = self._numbers[0].tolist()
-        return self._treedef.unflatten(now[k] if type(leaf) is float else leaf for k, leaf in enumerate(leaves))
+        now = self._cells[0].tolist()
+        return self._treedef.unflatten([now[k] if type(leaf) is float else leaf for k, leaf in enumerate(leaves)])
 
     # ---- for a call --------------------------------------------------------------------------------------------------
 
@@ -143,35 +159,84 @@ class Look:
         if self._lies_still and not self._lies_still(given[0]):
             return None
         xs, gs, outs = map(self._as_arrays, given) if self._has_tensors else given
-        if self._has_numbers:
+        if self._numbers:
             xs, gs = self._with_numbers(xs, 0), self._with_numbers(gs, 1)
         if self._is_new:
-            fresh = [empty(*wanted) for wanted in self._wanted]
+            fresh = [empty(group.shapes[m.own], group.dtypes[m.own], group.orders[m.own])
+                     for m in self.plan.way.members for group in [self.plan.groups[m.group]]]
             outs = fresh[0] if self._single else fresh
-        if not self._advance(xs, gs, outs):
+        if not (self._alone(xs, gs, outs) if self.is_atomic else self._advance(xs, gs, outs)):
             return None
         if self._is_new:
             return self._treedef.unflatten(fresh)
         if self._has_tensors:
             own, changed = (([params], [grads]) if self._single else given[:2])
             mark_changed([x for x, g in zip(own, changed) if g is not None])
-        return self._back(given[0]) if self._has_numbers else True
+        return self._back(given[0]) if self._numbers else True
+
+    def mend(self, params: Any, grads: Any) -> Any:
+        """As `take`, where parameters lie elsewhere than before, or gradients share memory with them."""
+        plan, xs, gs = self.plan, self._leaves_of(params), self._leaves_of(grads)
+        if not self._into_x or self._has_tensors or self._numbers or self._lies_still:
+            return None
+        xs, gs = ([xs], [gs]) if self._single else (xs, list(gs))
+        if not len(xs) == len(gs) == len(plan.way.members):
+            return None
+        for k, (x, m) in enumerate(zip(xs, plan.way.members)):
+            group = plan.groups[m.group]
+            if type(x) is not np.ndarray or x.dtype != group.dtypes[m.own] or x.shape != group.shapes[m.own]:
+                return None
+            if not (x.flags.c_contiguous and x.flags.writeable if m.lies == "plain" else
+                    m.lies == "turned" and x.strides == tuple(plan.strides[k]["x"])):
+                return None
+        if not all(g is None or type(g) is np.ndarray for g in gs) or not self._move_to(xs):
+            return None
+        written = [(*byte_range(x), x) for x in xs]
+        there = [k for k, g in enumerate(gs) if g is not None]
+        for k, g in zip(there, detach([gs[k] for k in there], written)):
+            gs[k] = g
+        return True if self._advance(xs[0] if self._single else xs, gs[0] if self._single else gs, None) else None
+
+    def _move_to(self, xs: Sequence[np.ndarray]) -> bool:
+        """Have the parameters lie there; False if they share memory, and nothing is done."""
+        rows = self.plan.rows
+        moved = [k for k, x in enumerate(xs) if rows[k][ROW["x"]] != address(x)]
+        if not moved:
+            return True
+        if len(xs) > 1:
+            ranges = sorted(byte_range(x) for x in xs if x.size)
+            if any(stop > start for (_, stop), (start, _) in itertools.pairwise(ranges)):
+                return False
+        for k in moved:
+            rows[k][ROW["x"]] = address(xs[k])
+        self._move_ranges(xs)
+        return True
+
+    def _move_ranges(self, xs: Sequence[np.ndarray]) -> None:
+        """Note anew where is written, where native code has read it before."""
+        old = self._starts, self._furthest
+        self._note_ranges(xs)
+        for kept, new in zip(old, (self._starts, self._furthest)):
+            kept[:] = new
+        self._starts, self._furthest = old
 
     def _advance(self, xs: Any, gs: Any, outs: Any) -> bool:
         """Whether the step was taken; else nothing was done."""
-        if not self._call(xs, gs, outs):
-            return False
         plan = self.plan
-        if self._in_one:
-            return self._job is None or plan.perform(self._job)
-        if not plan.is_finite():
+        if self._first is not None and not (self._first(xs, gs, outs) and self._done(0)):
             return False
         if plan.asks:
-            with pinned(), np.errstate(all="ignore"):  # as where all is checked
-                plan.ask([g is not None for g in ([gs] if self._single else gs)])
-            if not self._call(xs, gs, outs):  # what was asked might have changed an array
-                return False
+            plan.ask([gs] if self._single else gs)
+        if self._second is not None:
+            return bool(self._second(xs, gs, outs)) and self._done(1)
+        if plan.asks and not self._first(xs, gs, outs):  # type: ignore[misc]  # what was asked might change an array
+            return False
         return plan.run()
+
+    def _done(self, which: int) -> bool:
+        """Whether a job is done that was not done at once."""
+        job = self._jobs and self._jobs[which]
+        return job is None or self.plan.perform(job)
 
     def _leaves_of(self, tree: Any) -> Any:
         """What the native call takes for a tree: a list of leaves or one leaf; it refuses what is something else."""

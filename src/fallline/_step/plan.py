@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fallline._arrays.memory import address
+from fallline._engines.arithmetic import is_standard, pinned
 from fallline._engines.cpu.pool import perform
 from fallline._engines.llvm.layout import ABSENT, LAYOUT, ROW, STRIDED, pass_columns, row_width
 from fallline._formula.program import Program
@@ -62,6 +63,7 @@ class Plan:
 
     def __init__(self, groups: Sequence[Group], programs: Sequence[Program], way: Way, size: int) -> None:
         self.groups, self.programs, self.way, self.size = groups, programs, way, size
+        self._names = [program.settings for program in programs]
         self.levels = max((len(program.readings) for program in programs), default=0)
         self.threads = groups[0].threads
         self.shapes = [_shape(groups[m.group], m.own) for m in way.members]
@@ -72,6 +74,7 @@ class Plan:
         self.readings = [Pass(self, level) for level in range(self.levels)]
         self.step = StepPass(self, self.levels)
         self._link()
+        self.is_kept = False  # whether a call has gone by it before
         self._proven = groups[0].checks_finite and bool(self.readings) and self.readings[0].proves()
         self.checks = self.step.check() if groups[0].checks_finite and not self._proven else None
         self.asks = any(map(callable, (s for own in self.classes for s in self.settings_of(own))))
@@ -86,7 +89,7 @@ class Plan:
 
     def settings_of(self, own: Class) -> list[Any]:
         """The settings of a class as they were given, in the order of its program."""
-        return self.groups[own.group].given_settings(self.programs[own.group].settings, own.own)
+        return self.groups[own.group].given_settings(self._names[own.group], own.own)
 
     def _classes(self) -> list[Class]:
         alike: dict[Any, list[int]] = {}
@@ -154,19 +157,36 @@ class Plan:
     # ---- for a call --------------------------------------------------------------------------------------------------
 
     def revalue(self) -> None:
-        """Take settings that are numbers as they are now."""
+        """Take settings as they are now."""
+        self._given = [self.settings_of(own) for own in self.classes]
+        self._schedules = [[(n, q, s) for n, (q, s) in enumerate(zip(self._names[own.group], given)) if callable(s)]
+                           for own, given in zip(self.classes, self._given)]
+        self._strange = not all(is_own(s) for asked in self._schedules for _, _, s in asked)
         if not self.asks:
-            self.set_values([self.settings_of(own) for own in self.classes])
+            self.set_values(self._given)
 
-    def ask(self, live: Sequence[bool]) -> None:
+    def ask(self, gradients: Sequence[Any]) -> None:
         """Ask the schedules of the leaves that take part, after as many steps as are completed."""
-        given = [self.settings_of(own) for own in self.classes]  # before any is asked: it might set another
+        if self._strange or not is_standard():
+            with pinned(), np.errstate(all="ignore"):  # as where all is checked
+                self._ask(gradients)
+        else:
+            self._ask(gradients)
+
+    def _ask(self, gradients: Sequence[Any]) -> None:
+        given, schedules = self._given, self._schedules  # as they are before any is asked, which might set another
         memos: list[dict[Any, Any]] = [{} for _ in self.groups]
-        self.set_values([
-            [group.asked(q, setting, int(group.count[0]), memos[own.group])
-             for q, setting in zip(self.programs[own.group].settings, settings)]
-            if live[own.members[0]] or group.numbers.tree else None
-            for own, settings in zip(self.classes, given) for group in [self.groups[own.group]]])
+        values: list[Sequence[Any] | None] = []
+        for own, settings, asked in zip(self.classes, given, schedules):
+            group = self.groups[own.group]
+            if self.way.apart and gradients[self.way.members[own.members[0]].place] is None and not group.numbers.tree:
+                values.append(None)
+                continue
+            now, t = list(settings), int(group.count[0])
+            for n, q, schedule in asked:
+                now[n] = group.asked(q, schedule, t, memos[own.group])
+            values.append(now)
+        self.set_values(values)
 
     def take_over(self, calls: Sequence[HostCall]) -> None:
         """Take the values that checked calls have asked for."""
@@ -219,3 +239,8 @@ class Plan:
 def _shape(group: Group, own: int) -> tuple[int, ...]:
     """The shape of a leaf's reals."""
     return group.shapes[own] + ((2,) if group.dtypes[own].kind == "c" else ())
+
+
+def is_own(schedule: Any) -> bool:
+    """Whether a schedule is one of fallline's own, which only uses Python's arithmetic."""
+    return type(schedule).__module__.startswith("fallline.schedules")

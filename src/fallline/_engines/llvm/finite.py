@@ -17,7 +17,9 @@ __all__ = ["finite_check"]
 def finite_check(name: str, strided: bool) -> int:
     """The address of the check of gradients of a dtype, by its name, that lie contiguously or in any way, for a job."""
     kind = STORED[name]
-    return compiled(strided_finite_ir(kind) if strided else _finite(kind), "finite", passes=0)[0]
+    if strided:
+        return compiled(strided_finite_ir(kind), "finite")[0]
+    return compiled(_finite(kind), "finite", passes=0)[0]
 
 
 def _finite(kind: Stored) -> str:
