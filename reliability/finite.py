@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BY_TREE", "LARGEST", "endure", "settings", "walks"]
+__all__ = ["LARGEST", "endure", "settings", "shared", "walks"]
 
 LARGEST = {np.dtype(np.float32): 1e15, np.dtype(np.float64): 1e150}  # of the gradients
-BY_LEAF = ["LARS", "LAMB", "ScheduleFreeSGD", "ScheduleFreeAdamW", "Adafactor"]  # whose coordinates know of each other
-BY_TREE = ["Prodigy"]  # whose leaves do
 FRACTIONS = [0.0, 0.1, 0.5, 0.9, 0.99, 0.999, 1 - 1e-7, 1 - 2.0**-53]
 STARTS = [0.0, 1e-300, 1e-30, 1e-16, 1e-8, 1.0, 1e10]  # of eps and its like
 
@@ -44,14 +42,22 @@ def settings(rule: Any, seed: int) -> Iterator[dict[str, float]]:
         yield {name: float(rng.choice(values)) for name, values in edges.items() if rng.random() < 0.7}
 
 
+def shared(cls: Any) -> set[str]:
+    """Within what the coordinates of a rule know of each other: "leaf", "tree"."""
+    if cls.rule.whole_leaf:
+        return {"leaf"}
+    totals = [total.over for reading in cls()._chain.updating.readings for total in reading.totals]
+    return {*totals, *cls.rule.scopes.values()}
+
+
 def endure(cls: Any, given: dict[str, float], steps: int, dtype: Any) -> list[str]:
     """What is not finite after so many steps, or when one is refused: nothing, as it should be."""
     names, gradients = walks(steps, dtype)
     opt = cls(**given)
-    if cls.__name__ in BY_TREE:
+    if "tree" in shared(cls):
         apart = [([name], column[:, None]) for name, column in zip(names, gradients.T)]
         return [found for own, columns in apart for found in _walked(opt.fresh(), own, columns)]
-    return _walked(opt, names, gradients[:, :, None] if cls.__name__ in BY_LEAF else gradients)
+    return _walked(opt, names, gradients[:, :, None] if "leaf" in shared(cls) else gradients)
 
 
 def _walked(opt: Any, names: list[str], gradients: np.ndarray) -> list[str]:

@@ -10,9 +10,8 @@ import pytest
 
 import fallline as fl
 from needed import need
-from reference_formulas import SLOTS
 from short_way import long_way
-from support import build, every_complex, every_engine, every_optimiser, memory_of, normal, same_bits, update
+from support import SLOTS, build, every_complex, every_engine, every_optimiser, memory_of, normal, same_bits, update
 
 every_kind_of_engine = pytest.mark.parametrize("engine", ["reference", "native", "eager"])
 

@@ -138,7 +138,7 @@ def a_state_from_elsewhere(opt, seed, whole):
 def a_setting(opt, seed):
     name = list(opt.hyper)[seed % len(opt.hyper)]
     # what only starts the state is refused later
-    starts = name in ("eps", "adam_eps") or type(opt).__name__ in RATE_STARTS
+    starts = any(key.endswith(f".{name}") for key in opt._chain.only_start()) or type(opt).__name__ in RATE_STARTS
     if not starts and not callable(opt.hyper[name]):
         opt.hyper[name] = opt.hyper[name] * 0.9
 

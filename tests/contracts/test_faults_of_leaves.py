@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from reference_formulas import SLOTS
 from support import (
     OF_THE_TREE,
+    SLOTS,
     SUBNORMAL_MOVES,
     WITH_POWERS_OF_T,
     WITHOUT_DECAY,

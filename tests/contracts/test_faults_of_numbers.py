@@ -14,7 +14,7 @@ import pytest
 
 import fallline as fl
 from fallline._arrays.trees import flatten
-from reference_formulas import SLOTS, TRANSCRIPTIONS
+from reference_formulas import TRANSCRIPTIONS
 from reference_ten import TINY
 from support import (
     EPS_SLOTS,
@@ -22,6 +22,8 @@ from support import (
     FOR_EVER,
     NAMES,
     RATE_INSIDE,
+    RULES,
+    SLOTS,
     WITH_BETAS,
     WITH_EPS,
     WITH_RATE,
@@ -44,34 +46,15 @@ from support import (
     update,
 )
 
+OWN_FORGETFUL = {
+    "AdaGrad": {"eps": 0.0}, "AMSGrad": {"eps": 0.0}, "Adan": {"beta2": 0.1, "beta3": 0.15}, "Prodigy": {"beta2": 0.01},
+}  # fmt: skip
 FORGETFUL = {  # settings under which every slot that can fade does so within some hundred steps
-    "SGD": {},
-    "Momentum": {"momentum": 0.1},
-    "Nesterov": {"momentum": 0.1},
-    "AdaGrad": {"eps": 0.0},
-    "RMSProp": {"rho": 0.1},
-    "AdaDelta": {"rho": 0.1},
-    "Adam": {"beta1": 0.1, "beta2": 0.15},
-    "AdaMax": {"beta1": 0.1, "beta2": 0.15},
-    "Nadam": {"beta1": 0.1, "beta2": 0.15},
-    "NadaMax": {"beta1": 0.1, "beta2": 0.15},
-    "AdamW": {"beta1": 0.1, "beta2": 0.15},
-    "NadamW": {"beta1": 0.1, "beta2": 0.15},
-    "Lion": {"beta1": 0.1, "beta2": 0.15},
-    "Rprop": {},
-    "Muon": {"adam_beta1": 0.1, "adam_beta2": 0.15},
-    "Adafactor": {},
-    "AMSGrad": {"beta1": 0.1, "beta2": 0.15, "eps": 0.0},
-    "AdaBelief": {"beta1": 0.1, "beta2": 0.15},
-    "RAdam": {"beta1": 0.1, "beta2": 0.15},
-    "AdEMAMix": {"beta1": 0.1, "beta2": 0.15, "beta3": 0.1},
-    "Adan": {"beta1": 0.1, "beta2": 0.1, "beta3": 0.15},
-    "LARS": {"momentum": 0.1},
-    "LAMB": {"beta1": 0.1, "beta2": 0.15},
-    "ScheduleFreeSGD": {},
-    "ScheduleFreeAdamW": {"beta2": 0.15},
-    "Prodigy": {"beta1": 0.1, "beta2": 0.01},
-}
+    name: {
+        key: 0.15 if key.endswith("beta2") else 0.1 for key, hyper in RULES[name].hyper.items()
+        if hyper.range.holds(0.0) and not hyper.range.holds(1.0)
+    } | OWN_FORGETFUL.get(name, {}) for name in NAMES
+}  # fmt: skip
 LARGE_EPS = {name: {"eps": 0.1} if name in WITH_EPS else {} for name in NAMES}
 
 
@@ -224,6 +207,7 @@ def test_12_the_step_count_does_not_saturate(name, engine, dtype):
         assert np.all(w.real < before.real) or (name in FADING and t == 2**62)
 
 
+@pytest.mark.needs("a transcription")
 @pytest.mark.parametrize("name", WITH_BETAS)
 @every_engine
 @pytest.mark.parametrize("t", [2**24, 2**31 - 1])
@@ -282,13 +266,12 @@ def test_18_no_state_is_ever_subnormal(name, engine, dtype):
 @pytest.mark.slow
 @every_optimiser
 def test_18_nor_after_5000_zero_gradients_under_the_default_settings(name):
-    tiny = np.finfo(np.float32).tiny
     opt, zeros, out = build(name, "native"), np.zeros(4, np.float32), np.empty(4, np.float32)
     update(opt, np.array([1.0, 1e-12, 1e-18, 1e-30], np.float32))
     for k in range(5000):
         update(opt, zeros, zeros, out=out)
         for array in opt.state.values() if k % 50 == 49 else ():
-            assert not np.any((array != 0) & (np.abs(array) < tiny))
+            assert not np.any((array != 0) & (np.abs(array) < np.finfo(array.dtype).tiny))
 
 
 @pytest.mark.parametrize("name", WITH_EPS)

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from reliability.finite import BY_TREE, endure, settings
+from reliability.finite import endure, settings, shared
 
 import fallline as fl
 from support import WITHOUT_DECAY, every_engine, every_optimiser
@@ -17,7 +17,7 @@ from support import WITHOUT_DECAY, every_engine, every_optimiser
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_settings_that_are_accepted_keep_everything_finite(name, dtype):
     cls = fl.OPTIMIZERS[name]
-    slow = cls.rule.whole_leaf or name in BY_TREE
+    slow = cls.rule.whole_leaf or "tree" in shared(cls)
     for given in itertools.islice(settings(cls.rule, 5), 2 if slow else 4):
         assert endure(cls, given, 300 if slow else 2500, dtype) == [], given
 

@@ -11,8 +11,7 @@ import pytest
 
 import fallline as fl
 from fallline._arrays.trees import flatten
-from reference_formulas import SLOTS
-from support import NAMES, every_engine, every_optimiser, run_alone, update
+from support import NAMES, SLOTS, every_engine, every_optimiser, run_alone, update
 
 SLACK = 128 * 1024  # bytes that a call may take of any size: tables, tiles, Python's own
 

@@ -11,16 +11,7 @@ from fallline._engines.llvm.scalars import LAST, native_scalars
 from fallline._engines.reference import TILE
 from fallline._step.host_run import BUFFER
 from needed import need
-from reference_formulas import NUMBERS
-from support import (
-    COMPLEX,
-    FULL,
-    HALVES,
-    every_dtype,
-    every_precision,
-    limits,
-    normal,
-)
+from support import COMPLEX, FULL, HALVES, NUMBERS, every_dtype, every_precision, limits, normal
 
 
 @fl.rule

@@ -1,4 +1,4 @@
-"""The Python in README and CONTRIBUTING runs, and the README's table says what the rules say."""
+"""The Python in README runs, and its table says what the rules say."""
 
 import re
 
@@ -10,11 +10,8 @@ from needed import need
 from pages import blocks, said
 from places import ROOT
 
-BLOCKS = [
-    pytest.param(page, block, id=f"{page}-{n}")
-    for page in ("README.md", "CONTRIBUTING.md")
-    for n, block in enumerate(blocks(page), 1)
-]
+PAGE = "README.md"
+BLOCKS = [pytest.param(PAGE, block, id=f"{PAGE}-{n}") for n, block in enumerate(blocks(PAGE), 1)]
 
 
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
@@ -48,10 +45,8 @@ def test_tensors_of_every_dtype_go_on_from_a_file_by_the_line_that_the_readme_ha
     assert all(torch.equal(p, params[name]) for name, p in model.items())
 
 
-def test_the_table_has_the_names_and_defaults_of_the_ten_and_the_text_the_names_of_all_others():
+def test_the_table_has_the_names_and_defaults_of_the_ten():
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
     said = {name: {k: float(v) for k, v in (item.split() for item in defaults.split(", "))} for name, defaults in rows}
     assert said == {name: dict(fl.OPTIMIZERS[name]().hyper) for name in TEN}
-    beyond = text.split("## Beyond the ten")[1]
-    assert [name for name in fl.OPTIMIZERS if name not in TEN and not re.search(rf"\b{name}\b", beyond)] == []

@@ -1,96 +1,41 @@
-"""Settings of every rule under which it is compared with its transcription."""
+"""Settings of every rule under which it is compared with its transcription: by what a setting is called, as rules call
+like things alike. What is not named here stays at its default, or takes the first of OTHERS that its range holds.
+"""
 
 from __future__ import annotations
 
-DEFAULTS = {
-    "SGD": {"lr": 1e-3},
-    "Momentum": {"lr": 1e-3, "momentum": 0.9},
-    "Nesterov": {"lr": 1e-3, "momentum": 0.9},
-    "AdaGrad": {"lr": 1e-3, "eps": 1e-8},
-    "RMSProp": {"lr": 1e-3, "rho": 0.999, "eps": 1e-8},
-    "AdaDelta": {"rho": 0.999, "eps": 1e-8},
-    "Adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "AdaMax": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999},
-    "Nadam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "NadaMax": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999},
-    "AdamW": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2},
-    "NadamW": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2},
-    "Lion": {"lr": 1e-4, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0},
-    "Rprop": {"lr": 1e-2, "eta_minus": 0.5, "eta_plus": 1.2, "min_rate": 1e-6, "max_rate": 50.0},
-    "AMSGrad": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "AdaBelief": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-16},
-    "RAdam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "AdEMAMix": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "beta3": 0.9999, "alpha": 5.0, "alpha_warmup": 0.0,
-                 "beta3_warmup": 0.0, "eps": 1e-8, "weight_decay": 0.0},
-    "Adan": {"lr": 1e-3, "beta1": 0.98, "beta2": 0.92, "beta3": 0.99, "eps": 1e-8, "weight_decay": 0.0},
-    "LARS": {"lr": 1.0, "momentum": 0.9, "trust": 1e-3, "weight_decay": 0.0},
-    "LAMB": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
-    "ScheduleFreeSGD": {"lr": 1.0, "beta": 0.9},
-    "ScheduleFreeAdamW": {"lr": 2.5e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
-    "Prodigy": {"lr": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "d0": 1e-6, "d_coef": 1.0, "weight_decay": 0.0},
-    "Muon": {"lr": 1e-3, "momentum": 0.95, "weight_decay": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.999,
-             "adam_eps": 1e-8},
-    "Adafactor": {"lr": 1e-2, "decay_rate": 0.8, "threshold": 1.0, "eps1": 1e-30, "eps2": 1e-3},
-}
+import fallline as fl
+from reference_formulas import DEFAULTS
 
-ODD = {  # far from the defaults: a large eps, so that its place in the formula shows
-    "SGD": {"lr": 0.3},
-    "Momentum": {"lr": 0.3, "momentum": 0.55},
-    "Nesterov": {"lr": 0.3, "momentum": 0.55},
-    "AdaGrad": {"lr": 0.3, "eps": 0.1},
-    "RMSProp": {"lr": 0.3, "rho": 0.85, "eps": 0.1},
-    "AdaDelta": {"rho": 0.85, "eps": 0.1},
-    "Adam": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1},
-    "AdaMax": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85},
-    "Nadam": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1},
-    "NadaMax": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85},
-    "AdamW": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
-    "NadamW": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
-    "Lion": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "weight_decay": 0.3},
-    "Rprop": {"lr": 0.3, "eta_minus": 0.25, "eta_plus": 1.75, "min_rate": 0.05, "max_rate": 0.7},
-    "AMSGrad": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1},
-    "AdaBelief": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1},
-    "RAdam": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1},
-    "AdEMAMix": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "beta3": 0.98, "alpha": 2.0, "alpha_warmup": 40.0,
-                 "beta3_warmup": 90.0, "eps": 0.1, "weight_decay": 0.3},
-    "Adan": {"lr": 0.3, "beta1": 0.55, "beta2": 0.65, "beta3": 0.85, "eps": 0.1, "weight_decay": 0.3},
-    "LARS": {"lr": 0.3, "momentum": 0.55, "trust": 0.2, "weight_decay": 0.3},
-    "LAMB": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
-    "ScheduleFreeSGD": {"lr": 0.3, "beta": 0.55},
-    "ScheduleFreeAdamW": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "weight_decay": 0.3},
-    "Prodigy": {"lr": 0.3, "beta1": 0.55, "beta2": 0.85, "eps": 0.1, "d0": 0.01, "d_coef": 2.0, "weight_decay": 0.3},
-    "Muon": {"lr": 0.3, "momentum": 0.55, "weight_decay": 0.3, "adam_beta1": 0.55, "adam_beta2": 0.85,
-             "adam_eps": 0.1},
-    "Adafactor": {"lr": 0.3, "decay_rate": 0.4, "threshold": 0.5, "eps1": 0.1, "eps2": 0.2},
-}
+HYPER = {name: cls.rule.hyper for name, cls in fl.OPTIMIZERS.items()}
 
-EDGE = {  # the ends of the ranges
-    "SGD": {"lr": 0.0},
-    "Momentum": {"momentum": 0.0},
-    "Nesterov": {"momentum": 0.0},
-    "AdaGrad": {"eps": 0.0},
-    "RMSProp": {"rho": 0.0, "eps": 0.0},
-    "AdaDelta": {"rho": 0.0, "eps": 1e-2},
-    "Adam": {"beta1": 0.0, "eps": 0.0},
-    "AdaMax": {"beta1": 0.0},
-    "Nadam": {"beta1": 0.0, "eps": 0.0},
-    "NadaMax": {"beta1": 0.0},
-    "AdamW": {"beta1": 0.0, "eps": 0.0, "weight_decay": 0.0},
-    "NadamW": {"beta1": 0.0, "eps": 0.0, "weight_decay": 0.0},
-    "Lion": {"beta1": 0.0, "beta2": 0.0},
-    "Rprop": {"eta_minus": 0.0, "eta_plus": 1.0, "min_rate": 0.0},
-    "AMSGrad": {"beta1": 0.0, "eps": 0.0},
-    "AdaBelief": {"beta1": 0.0, "eps": 0.0},
-    "RAdam": {"beta1": 0.0, "eps": 0.0},
-    "AdEMAMix": {"beta1": 0.0, "beta3": 0.0, "alpha": 0.0, "eps": 0.0},
-    "Adan": {"beta1": 0.0, "beta2": 0.0, "eps": 0.0},
-    "LARS": {"momentum": 0.0},
-    "LAMB": {"beta1": 0.0, "eps": 0.0},
-    "ScheduleFreeSGD": {"beta": 1e-3},
-    "ScheduleFreeAdamW": {"beta1": 1e-3, "beta2": 0.0, "eps": 0.0},
-    "Prodigy": {"beta1": 0.0, "eps": 0.0},
-    "Muon": {"momentum": 0.0, "weight_decay": 0.0, "adam_beta1": 0.0, "adam_eps": 0.0},
-    "Adafactor": {"decay_rate": 0.0, "eps1": 0.0, "eps2": 0.0},
-}
+FAR = {  # from the defaults: a large eps, so that its place in the formula shows
+    "lr": 0.3, "momentum": 0.55, "beta": 0.55, "beta1": 0.55, "beta2": 0.85, "beta3": 0.98, "rho": 0.85, "eps": 0.1,
+    "weight_decay": 0.3, "eta_minus": 0.25, "eta_plus": 1.75, "min_rate": 0.05, "max_rate": 0.7, "alpha": 2.0,
+    "alpha_warmup": 40.0, "beta3_warmup": 90.0, "trust": 0.2, "d0": 0.01, "d_coef": 2.0, "adam_beta1": 0.55,
+    "adam_beta2": 0.85, "adam_eps": 0.1, "decay_rate": 0.4, "threshold": 0.5, "eps1": 0.1, "eps2": 0.2,
+}  # fmt: skip
+OTHERS = (0.3, 1.75, 3)
+OWN_FAR = {"Adan": {"beta2": 0.65, "beta3": 0.85}}
 
+ENDS = {  # of the ranges
+    "momentum": 0.0, "beta1": 0.0, "rho": 0.0, "eps": 0.0, "weight_decay": 0.0, "eta_minus": 0.0, "eta_plus": 1.0,
+    "min_rate": 0.0, "alpha": 0.0, "adam_beta1": 0.0, "adam_eps": 0.0, "decay_rate": 0.0, "eps1": 0.0, "eps2": 0.0,
+}  # fmt: skip
+OWN_ENDS = {
+    "SGD": {"lr": 0.0}, "AdaDelta": {"eps": 1e-2}, "Lion": {"beta2": 0.0}, "AdEMAMix": {"beta3": 0.0},
+    "Adan": {"beta2": 0.0}, "ScheduleFreeSGD": {"beta": 1e-3}, "ScheduleFreeAdamW": {"beta1": 1e-3, "beta2": 0.0},
+}  # fmt: skip
+
+
+def far(key, hyper):
+    """A value of a setting that is not its default."""
+    return FAR[key] if key in FAR else next((v for v in OTHERS if hyper.range.holds(v)), hyper.default)
+
+
+ODD = {name: {key: far(key, h) for key, h in hyper.items()} | OWN_FAR.get(name, {}) for name, hyper in HYPER.items()}
+EDGE = {
+    name: {key: ENDS[key] for key, h in hyper.items() if key in ENDS and h.range.holds(ENDS[key])}
+    | OWN_ENDS.get(name, {}) for name, hyper in HYPER.items()
+}  # fmt: skip
 SETTINGS = {"defaults": DEFAULTS, "odd": ODD, "edge": EDGE}

@@ -40,6 +40,7 @@ def walked(seed=0, keys=SHAPES, dtype=np.float64):
     return trees[0], trees[1:]
 
 
+@pytest.mark.needs("a transcription")
 @every_whole
 @every_engine
 @pytest.mark.parametrize("setting", list(SETTINGS))

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from fallline.schedules import constant, cosine, linear, piecewise
-from support import NAMES, RATE_STARTS, WITH_RATE
-
-TREES = ["Muon", "Adafactor"]  # which step matrices otherwise, and whose steps here are those of vectors
+from support import NAMES, RATE_STARTS, WHOLE_LEAF, WITH_RATE
 
 
 def scheduled(schedule):
@@ -72,7 +70,7 @@ def uphill(problem):
 @st.composite
 def methods(draw):
     """An optimizer, and whether it climbs."""
-    name = draw(st.sampled_from([name for name in NAMES if name not in TREES]))
+    name = draw(st.sampled_from([name for name in NAMES if name not in WHOLE_LEAF]))  # which vectors make others
     rate = RATES[draw(st.sampled_from(list(RATES)))]
     fits = name in WITH_RATE or (name in RATE_STARTS and not callable(rate))
     opt = fl.OPTIMIZERS[name](**({"lr": rate} if fits else {}))

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import settings
 
 import fallline as fl
-from reference_formulas import SLOTS
+from places import DOCS
+from reference_formulas import TRANSCRIPTIONS
 
 RULES = {name: cls.rule for name, cls in fl.OPTIMIZERS.items()}
 NAMES = list(RULES)
+SLOTS = {name: [slot for slot in rule.slots if slot not in rule.scopes] for name, rule in RULES.items()}
+NUMBERS = {name: list(rule.scopes) for name, rule in RULES.items()}  # state that is one number, of a leaf or the tree
 WITH_STATE = [name for name in NAMES if SLOTS[name]]
 RATE_STARTS = [name for name in NAMES if "lr" in RULES[name].slots.values()]  # of which lr is only where rates start
 WITH_RATE = [name for name in NAMES if "lr" in RULES[name].hyper and name not in RATE_STARTS]
@@ -39,6 +42,12 @@ def build(name, engine="auto", **keywords):
     return fl.OPTIMIZERS[name](engine=engine, **keywords)
 
 
+def is_by_sign(name):
+    """Whether an infinite gradient leaves the step of a rule finite, which goes by its sign alone."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(build(name, "eager", nonfinite="propagate").step(np.ones(1), np.full(1, np.inf))))
+
+
 # A sum over a leaf or the tree has an order that the leaves fix: one array or many differ in the last bits, and two
 # sums may round to different steps where three leaves stand for one. A sum of the tree has leaves depend on each other.
 OF_THE_LEAF = [name for name in NAMES if "leaf" in sums_over(name)]
@@ -48,9 +57,11 @@ POINTS = {name: slots for name in NAMES if (slots := {k for k, start in RULES[na
 # drawn to that point (and another is the point to report), it moves.
 SUBNORMAL_MOVES = [name for name in POINTS if RULES[name].rest]
 
-# What no attribute of a rule says, each with the reason.
+BY_SIGN = [name for name in NAMES if name not in WHOLE_LEAF and is_by_sign(name)]
+
+# What no attribute of a rule says, each with the reason. A rule that is in none of these is like most.
 FADING = ["Adafactor"]  # its steps are at most 1/√t
-BY_SIGN = ["Lion", "Rprop"]  # they step by the sign of a number alone, infinite or not
+STILL = {"Prodigy": {"x0"}}  # slots that stay what they start at
 FOR_EVER = {  # slots that zero gradients never let fade: sums, maxima, rates, an average over all of time, points
     "AdaGrad": {"v"}, "AMSGrad": {"v_max"}, "Rprop": {"rate"}, "Adafactor": {"v"}, **POINTS,
 }  # fmt: skip
@@ -74,6 +85,8 @@ LACKING = {
     "a formula of coordinates": WHOLE_LEAF,
     "coordinates alone": [*WHOLE_LEAF, *OF_THE_LEAF, *OF_THE_TREE],
     "leaves alone": OF_THE_TREE,
+    "a transcription": [name for name in NAMES if name not in TRANSCRIPTIONS],
+    "a page": [name for name in NAMES if not (DOCS / "optimizers" / f"{name}.svg").exists()],
     "slots like the leaf": [name for name in NAMES if RULES[name].shapes],
 }
 STANDING = ["Momentum", "Adam", "LARS", "ScheduleFreeAdamW", "Prodigy", "Muon"]  # in the quick subset, one of a kind
