@@ -90,11 +90,11 @@ class Value:
         where = self if index == 0 else self.at(index, kind)
         return self._function.make(kind, f"load {'atomic ' * bool(order)}{kind}, {where}{_access(order, align)}")
 
-    def store(self, value: Operand, index: Operand = 0, *, order: str = "") -> None:
+    def store(self, value: Operand, index: Operand = 0, *, order: str = "", align: int = 0) -> None:
         """Have it stand there, a Python number as an i64."""
         value = self._function.value(value)
         where = self if index == 0 else self.at(index, value.kind)
-        self._function.line(f"store {'atomic ' * bool(order)}{value}, {where}{_access(order, 0)}")
+        self._function.line(f"store {'atomic ' * bool(order)}{value}, {where}{_access(order, align)}")
 
     def update(self, op: str, by: Operand, order: str) -> Value:
         """Change the i64 that stands there in one go ("add", "sub"); what stood there before."""
@@ -222,9 +222,9 @@ class Function:
         self.variables.append(Variable(self.value(first, kind)))
         return self.variables[-1]
 
-    def room(self, kind: str, size: int) -> Value:
+    def room(self, kind: str, size: int = 1, align: int = 64) -> Value:
         """The address of so many on the stack; not to be asked for in a loop."""
-        return self.make("ptr", f"alloca [{size} x {kind}], align 64")
+        return self.make("ptr", f"alloca [{size} x {kind}], align {align}")
 
     def call(self, kind: str, function: str | Value, *arguments: Operand) -> Value:
         """Call a function by name or address; an argument that is a Python number is an i64."""
