@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,9 +19,9 @@ import numpy as np
 from fallline._arrays.memory import address
 from fallline._engines.cpu.jobs import functions
 from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.function import Function, Value, module
 from fallline._engines.llvm.layout import ABSENT, CLASS, EXPECTED, LAYOUT, LOOK, ROW
 from fallline._engines.llvm.scalars import LAST
-from fallline._engines.llvm.text import field, fields
 from fallline._formula.program import INCREMENT
 
 __all__ = ["ALIGNED", "CONTIGUOUS", "WRITEABLE", "evaluate", "looking", "readable"]
@@ -36,8 +36,8 @@ def looking(look: np.ndarray) -> Callable[[Any, Any, Any], bool | None]:
 
     Each argument is a list of arrays, or one array if the record is for a single one, or None if it has no such.
     Returns None, having done nothing, if they are unlike what is expected, else True; but False, having stepped
-    nothing, if it does the job at once and a gradient is not finite. The interpreter's lock is held, so nothing
-    changes lists or arrays meanwhile.
+    nothing, if it does the job at once and a gradient is not finite. The interpreter's lock is held, so nothing changes
+    lists or arrays meanwhile.
     """
     return _new_function(ctypes.addressof(_definition()), look, None)
 
@@ -126,346 +126,185 @@ def readable() -> bool:
 
 
 def _ir() -> str:
-    return f"""
-define ptr @call(ptr %self, ptr %args, i64 %nargs) {{
-entry:
-  {field("look", "%self", _HEAD, "ptr")}
-  {fields("%look", LOOK, "n single type *expected x x_flags g out out_flags out_taken may_miss")}
-  {fields("%look", LOOK, "*starts *furthest ranges *classes n_classes *job at_once *busy")}
-  %one = icmp ne i64 %single, 0
-  %compares = icmp eq i64 %out_taken, 0
-  %misses = icmp ne i64 %may_miss, 0
-  %no_turns = icmp eq ptr %busy, null
-  br i1 %no_turns, label %parameters, label %taken
-taken:
-  %turn = load i64, ptr %busy
-  %free = icmp eq i64 %turn, 0
-  br i1 %free, label %parameters, label %unlike
-parameters:
-  %x.ok = call i1 @take(ptr %args, i64 0, i1 %one, i64 %n, ptr %expected, i64 %x_flags, i64 %type, i64 %x,
-                        i64 {ROW["x"]}, i1 1, i1 0)
-  br i1 %x.ok, label %outputs, label %unlike
-outputs:
-  %out.ok = call i1 @take(ptr %args, i64 2, i1 %one, i64 %n, ptr %expected, i64 %out_flags, i64 %type, i64 %out,
-                          i64 {ROW[INCREMENT]}, i1 %compares, i1 0)
-  br i1 %out.ok, label %gradients, label %unlike
-gradients:
-  %g.ok = call i1 @take(ptr %args, i64 1, i1 %one, i64 %n, ptr %expected, i64 {ALIGNED}, i64 %type, i64 %g,
-                        i64 {ROW["g"]}, i1 0, i1 %misses)
-  br i1 %g.ok, label %apart, label %unlike
-apart:
-  %meet = call i1 @overlap(i64 %n, ptr %expected, ptr %starts, ptr %furthest, i64 %ranges)
-  br i1 %meet, label %unlike, label %scalars
-scalars:
-  %too_large = call i64 @evaluate(ptr %classes, i64 %n_classes)
-  %fits = icmp eq i64 %too_large, 0
-  br i1 %fits, label %ready, label %unlike
-ready:
-  %wait = icmp eq i64 %at_once, 0
-  br i1 %wait, label %end, label %do
-do:
-  %alone = inttoptr i64 {functions().alone_at} to ptr
-  %bad = call i64 %alone(ptr %job)
-  %is_bad = icmp ne i64 %bad, 0
-  br i1 %is_bad, label %refuse, label %end
-end:
-  br label %answer
-refuse:
-  br label %answer
-unlike:
-  br label %answer
-answer:
-  %id = phi i64 [ {id(True)}, %end ], [ {id(False)}, %refuse ], [ {id(None)}, %unlike ]
-  %object = inttoptr i64 %id to ptr
-  %own = inttoptr i64 {ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value} to ptr
-  call void %own(ptr %object)
-  ret ptr %object
-}}
-define i64 @evaluate(ptr %classes, i64 %n) {{
-entry:
-  br label %loop
-loop:
-  %k = phi i64 [ 0, %entry ], [ %k1, %evaluated ]
-  %more = icmp slt i64 %k, %n
-  br i1 %more, label %class, label %good
-class:
-  %at = mul i64 %k, {8 * len(CLASS)}
-  %own = getelementptr inbounds i8, ptr %classes, i64 %at
-  {fields("%own", CLASS, "*scalars *count *missed *hyper *constants")}
-  {field("tiny", "%own", 8 * CLASS["tiny"], "double")}
-  %completed = load i64, ptr %count
-  %far = icmp uge i64 %completed, {LAST}
-  br i1 %far, label %bad, label %compute
-compute:
-  %missed_steps = load i64, ptr %missed
-  %taken = sub i64 %completed, %missed_steps
-  %t = add i64 %taken, 1
-  %too_large = call i64 %scalars(i64 %t, double %tiny, ptr %hyper, ptr %constants)
-  %fits = icmp eq i64 %too_large, 0
-  br i1 %fits, label %evaluated, label %bad
-evaluated:
-  %k1 = add i64 %k, 1
-  br label %loop
-good:
-  ret i64 0
-bad:
-  ret i64 1
-}}
-{_TAKE}
-{_GATHER}
-{_OVERLAP}"""
+    return module(_call(), _answer(), _take(), _gather(), _overlap(), _scalars())
 
 
-# Whether an argument is as expected: None if there is to be none, one array, or a list of arrays.
-_TAKE = f"""
-define internal i1 @take(ptr %args, i64 %place, i1 %one, i64 %n, ptr %expected, i64 %need, i64 %type, i64 %given,
-                         i64 %word, i1 %compares, i1 %misses) {{
-entry:
-  %arg.p = getelementptr inbounds ptr, ptr %args, i64 %place
-  %arg = load ptr, ptr %arg.p
-  %absent = icmp eq i64 %given, 0
-  br i1 %absent, label %none, label %some
-none:
-  %id = ptrtoint ptr %arg to i64
-  %is_none = icmp eq i64 %id, {id(None)}
-  ret i1 %is_none
-some:
-  br i1 %one, label %single, label %several
-single:
-  %alike1 = call i1 @gather(ptr %arg.p, i64 %n, ptr %expected, i64 %need, i64 %type, i64 %word, i1 %compares,
-                            i1 %misses)
-  ret i1 %alike1
-several:
-  {field("its_type", "%arg", _HEAD - 8, "i64")}
-  %is_list = icmp eq i64 %its_type, {id(list)}
-  br i1 %is_list, label %list, label %bad
-list:
-  {field("length", "%arg", _HEAD, "i64")}
-  {field("items", "%arg", _HEAD + 8, "ptr")}
-  %as_many = icmp eq i64 %length, %n
-  br i1 %as_many, label %look, label %bad
-look:
-  %alike = call i1 @gather(ptr %items, i64 %n, ptr %expected, i64 %need, i64 %type, i64 %word, i1 %compares,
-                           i1 %misses)
-  ret i1 %alike
-bad:
-  ret i1 0
-}}"""
-
-_ARRAY = {"data": 0, "nd": 8, "shape": 16, "strides": 24, "dtype": 40, "flags": 48}  # behind the head
-_DTYPE = {"scalar": 0, "order": 10}  # behind the head
+def _call() -> str:
+    """The answer to a call, as a method of Python's returns it: owned by whoever called."""
+    f = Function("ptr @call(ptr, ptr, i64)")
+    look, given, _ = f.arguments
+    answer = f.call("ptr", "answer", _of(look, _OWNER, "look"), given)
+    own = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value or 0
+    f.call("void", f.value(own, "ptr"), answer)
+    f.ret(answer)
+    return f.text()
 
 
-def _of_leaf(names: str) -> str:
-    """Load what is expected of leaf %k into %x_<name>; `*name` is an address."""
-    return f"""%e = mul i64 %k, {8 * len(EXPECTED)}
-  %x = getelementptr inbounds i8, ptr %expected, i64 %e
-  {fields("%x", EXPECTED, names, "x_")}"""
+def _answer() -> str:
+    """None if the arguments are unlike what is expected, or it is another thread's turn; else see `looking`."""
+    f = Function("internal ptr @answer(ptr, ptr)")
+    look, given = f.arguments
+    busy, out_taken, may_miss = look.words(LOOK, "*busy out_taken may_miss")
+    with f.when(busy.differs(0)):
+        f.ret_if(busy.load().differs(0), id(None))
+    compares, misses, no = out_taken.equals(0), may_miss.differs(0), f.value(False, "i1")
+    for place, name, flags, word, *how in (
+            (0, "x", look.load(index=LOOK["x_flags"]), ROW["x"], f.value(True, "i1"), no),
+            (2, "out", look.load(index=LOOK["out_flags"]), ROW[INCREMENT], compares, no),
+            (1, "g", ALIGNED, ROW["g"], no, misses)):  # fmt: skip
+        alike = f.call("i1", "take", look, given.at(place, "ptr"), look.load(index=LOOK[name]), flags, word, *how)
+        f.ret_if(~alike, id(None))
+    f.ret_if(f.call("i1", "overlap", look), id(None))
+    classes, n_classes, job, at_once = look.words(LOOK, "*classes n_classes *job at_once")
+    f.ret_if(f.call("i64", "evaluate", classes, n_classes).differs(0), id(None))
+    with f.when(at_once.differs(0)):
+        f.ret_if(f.call("i64", f.value(functions().alone_at, "ptr"), job).differs(0), id(False))
+    f.ret(id(True))
+    return f.text()
 
 
-# Whether n objects are arrays as expected. Their addresses are noted in a word of the leaves' rows, or compared with
-# what stands there, and their strides in the leaves' layouts. If it %misses, None may stand for one, and must where the
-# state has not begun, and the lengths are noted.
-_GATHER = f"""
-define internal i1 @gather(ptr %items, i64 %n, ptr %expected, i64 %need, i64 %type, i64 %word, i1 %compares,
-                           i1 %misses) {{
-entry:
-  %taking = xor i1 %compares, 1
-  br label %loop
-loop:
-  %k = phi i64 [ 0, %entry ], [ %next, %good ]
-  %more = icmp slt i64 %k, %n
-  br i1 %more, label %which, label %end
-which:
-  {_of_leaf("*row begun dtype scalar nd *shape size flags *layout")}
-  %free = icmp eq ptr %x_row, null
-  br i1 %free, label %good, label %look
-look:
-  %item = getelementptr inbounds ptr, ptr %items, i64 %k
-  %o = load ptr, ptr %item
-  {field("its_type", "%o", _HEAD - 8, "i64")}
-  %t = icmp eq i64 %its_type, %type
-  %unbegun = icmp eq i64 %x_begun, 0
-  %may_not = and i1 %unbegun, %misses
-  %may = xor i1 %may_not, 1
-  %t_may = and i1 %t, %may
-  br i1 %t_may, label %an_array, label %no_array
-no_array:
-  %id = ptrtoint ptr %o to i64
-  %is_none = icmp eq i64 %id, {id(None)}
-  %missing = and i1 %is_none, %misses
-  br i1 %missing, label %absent, label %bad
-absent:
-  store i64 {ABSENT}, ptr %x_row
-  br label %good
-an_array:
-  {field("data", "%o", _HEAD + _ARRAY["data"], "i64")}
-  {field("nd", "%o", _HEAD + _ARRAY["nd"], "i32")}
-  {field("shape", "%o", _HEAD + _ARRAY["shape"], "ptr")}
-  {field("strides", "%o", _HEAD + _ARRAY["strides"], "ptr")}
-  {field("dtype", "%o", _HEAD + _ARRAY["dtype"], "i64")}
-  {field("flags", "%o", _HEAD + _ARRAY["flags"], "i32")}
-  %flags64 = zext i32 %flags to i64
-  %needed = or i64 %need, %x_flags
-  %have = and i64 %flags64, %needed
-  %f = icmp eq i64 %have, %needed
-  %nd64 = sext i32 %nd to i64
-  %s = icmp eq i64 %nd64, %x_nd
-  %fs = and i1 %f, %s
-  br i1 %fs, label %kind, label %bad
-kind:
-  %d = icmp eq i64 %dtype, %x_dtype
-  br i1 %d, label %dims, label %another
-another:
-  %its_dtype = inttoptr i64 %dtype to ptr
-  {field("scalar", "%its_dtype", _HEAD + _DTYPE["scalar"], "i64")}
-  {field("order", "%its_dtype", _HEAD + _DTYPE["order"], "i8")}
-  %numbers = icmp eq i64 %scalar, %x_scalar
-  %native = icmp eq i8 %order, {ord("=")}
-  %both = and i1 %numbers, %native
-  br i1 %both, label %dims, label %bad
-dims:
-  %j = phi i64 [ 0, %kind ], [ 0, %another ], [ %j1, %dim ]
-  %left = icmp slt i64 %j, %x_nd
-  br i1 %left, label %dim, label %address
-dim:
-  %a.p = getelementptr inbounds i64, ptr %shape, i64 %j
-  %b.p = getelementptr inbounds i64, ptr %x_shape, i64 %j
-  %a = load i64, ptr %a.p
-  %b = load i64, ptr %b.p
-  %j1 = add i64 %j, 1
-  %same = icmp eq i64 %a, %b
-  br i1 %same, label %dims, label %bad
-address:
-  %cell = getelementptr inbounds i64, ptr %x_row, i64 %word
-  %old = load i64, ptr %cell
-  %unchanged = icmp eq i64 %old, %data
-  %ok = or i1 %unchanged, %taking
-  br i1 %ok, label %lay_out, label %bad
-lay_out:
-  store i64 %data, ptr %cell
-  %is_laid = icmp ne ptr %x_layout, null
-  br i1 %is_laid, label %strided, label %measure
-strided:  ; a word of a layout is that of a row, and what is expected stands behind
-  %its.p = getelementptr inbounds ptr, ptr %x_layout, i64 %word
-  %its = load ptr, ptr %its.p
-  %wanted.p = getelementptr inbounds ptr, ptr %its.p, i64 {LAYOUT["expected g"] - LAYOUT["g"]}
-  %wanted = load ptr, ptr %wanted.p
-  %any = icmp eq ptr %wanted, null
-  br label %strides_loop
-strides_loop:
-  %i = phi i64 [ 0, %strided ], [ %i1, %copy ], [ %i1, %compare ]
-  %further = icmp slt i64 %i, %x_nd
-  br i1 %further, label %stride, label %measure
-stride:
-  %u.p = getelementptr inbounds i64, ptr %strides, i64 %i
-  %u = load i64, ptr %u.p
-  %i1 = add i64 %i, 1
-  br i1 %any, label %copy, label %compare
-copy:
-  %own.p = getelementptr inbounds i64, ptr %its, i64 %i
-  store i64 %u, ptr %own.p
-  br label %strides_loop
-compare:
-  %w.p = getelementptr inbounds i64, ptr %wanted, i64 %i
-  %w = load i64, ptr %w.p
-  %alike = icmp eq i64 %u, %w
-  br i1 %alike, label %strides_loop, label %bad
-measure:
-  br i1 %misses, label %present, label %good
-present:
-  store i64 %x_size, ptr %x_row
-  br label %good
-good:
-  %next = add i64 %k, 1
-  br label %loop
-end:
-  ret i1 1
-bad:
-  ret i1 0
-}}"""
+def _scalars() -> str:
+    """See `evaluate`."""
+    f = Function("i64 @evaluate(ptr, i64)")
+    classes, n = f.arguments
+    with f.loop(n) as k:
+        own = classes.at(k * len(CLASS))
+        scalars, count, missed, hyper, constants = own.words(CLASS, "*scalars *count *missed *hyper *constants")
+        completed = count.load()
+        f.ret_if(completed >= LAST, 1)
+        step = completed - missed.load() + 1
+        too_large = f.call("i64", scalars, step, own.load("double", CLASS["tiny"]), hyper, constants)
+        f.ret_if(too_large.differs(0), 1)
+    f.ret(0)
+    return f.text()
 
-# Whether a gradient shares a byte with what the step writes.
-_OVERLAP = f"""
-define internal i1 @overlap(i64 %n, ptr %expected, ptr %starts, ptr %furthest, i64 %ranges) {{
-entry:
-  br label %loop
-loop:
-  %k = phi i64 [ 0, %entry ], [ %next, %apart ]
-  %more = icmp slt i64 %k, %n
-  br i1 %more, label %look, label %end
-look:
-  {_of_leaf("*row nd *shape itemsize *layout")}
-  %free = icmp eq ptr %x_row, null
-  br i1 %free, label %apart, label %measure
-measure:
-  {fields("%x_row", ROW, "length g")}
-  %some = icmp sgt i64 %length, 0
-  br i1 %some, label %where, label %apart
-where:
-  %is_strided = icmp ne ptr %x_layout, null
-  br i1 %is_strided, label %strided, label %plain
-plain:
-  %bytes = mul i64 %length, %x_itemsize
-  %plain_high = add i64 %g, %bytes
-  br label %search
-strided:
-  {field("strides", "%x_layout", 8 * LAYOUT["g"], "ptr")}
-  %first_high = add i64 %g, %x_itemsize
-  br label %axes
-axes:
-  %j = phi i64 [ 0, %strided ], [ %j1, %axis ]
-  %axis_low = phi i64 [ %g, %strided ], [ %axis_low1, %axis ]
-  %axis_high = phi i64 [ %first_high, %strided ], [ %axis_high1, %axis ]
-  %further = icmp slt i64 %j, %x_nd
-  br i1 %further, label %axis, label %search
-axis:
-  %size.p = getelementptr inbounds i64, ptr %x_shape, i64 %j
-  %size = load i64, ptr %size.p
-  %stride.p = getelementptr inbounds i64, ptr %strides, i64 %j
-  %stride = load i64, ptr %stride.p
-  %steps = sub i64 %size, 1
-  %reach = mul i64 %steps, %stride
-  %down = icmp slt i64 %reach, 0
-  %below_by = select i1 %down, i64 %reach, i64 0
-  %above_by = select i1 %down, i64 0, i64 %reach
-  %axis_low1 = add i64 %axis_low, %below_by
-  %axis_high1 = add i64 %axis_high, %above_by
-  %j1 = add i64 %j, 1
-  br label %axes
-search:
-  %low = phi i64 [ %g, %plain ], [ %axis_low, %axes ]
-  %high = phi i64 [ %plain_high, %plain ], [ %axis_high, %axes ]
-  br label %halves
-halves:  ; how many ranges start below our end
-  %from = phi i64 [ 0, %search ], [ %from1, %halve ]
-  %to = phi i64 [ %ranges, %search ], [ %to1, %halve ]
-  %open = icmp slt i64 %from, %to
-  br i1 %open, label %halve, label %found
-halve:
-  %sum = add i64 %from, %to
-  %mid = lshr i64 %sum, 1
-  %start.p = getelementptr inbounds i64, ptr %starts, i64 %mid
-  %start = load i64, ptr %start.p
-  %below = icmp ult i64 %start, %high
-  %mid1 = add i64 %mid, 1
-  %from1 = select i1 %below, i64 %mid1, i64 %from
-  %to1 = select i1 %below, i64 %to, i64 %mid
-  br label %halves
-found:
-  %none = icmp eq i64 %from, 0
-  br i1 %none, label %apart, label %compare
-compare:
-  %last = sub i64 %from, 1
-  %stop.p = getelementptr inbounds i64, ptr %furthest, i64 %last
-  %stop = load i64, ptr %stop.p
-  %clear = icmp ule i64 %stop, %low
-  br i1 %clear, label %apart, label %meet
-apart:
-  %next = add i64 %k, 1
-  br label %loop
-meet:
-  ret i1 1
-end:
-  ret i1 0
-}}"""
+
+def _take() -> str:
+    """Whether an argument is as expected: None if there is to be none, one array, or a list of arrays."""
+    f = Function("internal i1 @take(ptr, ptr, i64, i64, i64, i1, i1)")
+    look, where, given, *how = f.arguments
+    argument = where.load("ptr")
+    with f.when(given.equals(0)):
+        f.ret(argument.equals(id(None)))
+    items = f.variable(where)
+    single, n = look.words(LOOK, "single n")
+    with f.when(single.equals(0)):
+        f.ret_if(_of(argument, _OBJECT, "type").differs(id(list)), False)
+        f.ret_if(_of(argument, _LIST, "length").differs(n), False)
+        items.now = _of(argument, _LIST, "items")
+    f.ret(f.call("i1", "gather", look, items.now, *how))
+    return f.text()
+
+
+def _gather() -> str:
+    """Whether objects are arrays as expected, one after the other.
+
+    Their addresses are noted in a word of the leaves' rows, or compared with what stands there, and their strides in
+    the leaves' layouts. If it misses, None may stand for one, and must where the state has not begun, and the lengths
+    are noted.
+    """
+    f = Function("internal i1 @gather(ptr, ptr, i64, i64, i1, i1)")
+    look, items, need, word, compares, misses = f.arguments
+    n, expected, ndarray = look.words(LOOK, "n *expected type")
+    with f.loop(n) as k:
+        leaf = expected.at(k * len(EXPECTED))
+        row, begun, size = leaf.words(EXPECTED, "*row begun size")
+        f.skip(row.equals(0))  # it may be anything
+        item = items.load("ptr", k)
+        with f.when(~(_of(item, _OBJECT, "type").equals(ndarray) & (begun.differs(0) | ~misses))):
+            f.ret_if(~(item.equals(id(None)) & misses), False)
+            row.store(ABSENT, ROW["length"])
+            f.skip()
+        _compare_kind(f, item, leaf, need)
+        data = _of(item, _ARRAY, "data")
+        f.ret_if(compares & row.load(index=word).differs(data), False)
+        row.store(data, word)
+        _compare_strides(f, item, leaf, word)
+        f.skip(~misses)
+        row.store(size, ROW["length"])
+    f.ret(True)
+    return f.text()
+
+
+def _compare_kind(f: Function, array: Value, leaf: Value, need: Value) -> None:
+    """Return that it is not alike if its flags, dtype or shape differ from what is expected of a leaf."""
+    flags, nd, dtype, scalar, shape = leaf.words(EXPECTED, "flags nd dtype scalar *shape")
+    need = need | flags
+    has_flags = (_of(array, _ARRAY, "flags") & need).equals(need)
+    f.ret_if(~(has_flags & _of(array, _ARRAY, "nd").equals(nd)), False)
+    found, its_shape = _of(array, _ARRAY, "dtype"), _of(array, _ARRAY, "shape")
+    with f.when(found.cast("ptrtoint", "i64").differs(dtype)):  # an object of its own, but of the same numbers
+        same = _of(found, _DTYPE, "scalar").equals(scalar) & _of(found, _DTYPE, "order").equals(ord("="))
+        f.ret_if(~same, False)
+    with f.loop(nd) as axis:
+        f.ret_if(its_shape.load(index=axis).differs(shape.load(index=axis)), False)
+
+
+def _compare_strides(f: Function, array: Value, leaf: Value, word: Value) -> None:
+    """Of a leaf with a layout, note an array's strides, or return that it is not alike if others are expected."""
+    nd, layout = leaf.words(EXPECTED, "nd *layout")
+    with f.when(layout.differs(0)):
+        # a word of a layout is that of a row, and what is expected stands behind
+        noted = layout.load("ptr", word)
+        wanted = layout.load("ptr", word + (LAYOUT["expected g"] - LAYOUT["g"]))
+        strides, all_will_do = _of(array, _ARRAY, "strides"), wanted.equals(0)
+        with f.loop(nd) as axis:
+            stride = strides.load(index=axis)
+            with f.when(all_will_do):
+                noted.store(stride, axis)
+                f.skip()
+            f.ret_if(stride.differs(wanted.load(index=axis)), False)
+
+
+def _overlap() -> str:
+    """Whether a gradient shares a byte with what the step writes."""
+    f = Function("internal i1 @overlap(ptr)")
+    n, expected, starts, furthest, ranges = f.arguments[0].words(LOOK, "n *expected *starts *furthest ranges")
+    with f.loop(n) as k:
+        leaf = expected.at(k * len(EXPECTED))
+        row = leaf.load("ptr", EXPECTED["row"])
+        f.skip(row.equals(0))
+        length = row.load(index=ROW["length"])
+        f.skip(length <= 0)
+        low, high = _bounds(f, leaf, row.load(index=ROW["g"]), length)
+        from_, to = f.variable(0), f.variable(ranges)  # how many ranges start below its end
+        with f.loop():
+            f.stop(from_.now >= to.now)
+            middle = (from_.now + to.now) >> 1
+            below = starts.load(index=middle).compare("ult", high)
+            from_.now, to.now = below.choose(middle + 1, from_.now), below.choose(to.now, middle)
+        f.skip(from_.now.equals(0))
+        f.ret_if(furthest.load(index=from_.now - 1).compare("ugt", low), True)
+    f.ret(False)
+    return f.text()
+
+
+def _bounds(f: Function, leaf: Value, start: Value, length: Value) -> tuple[Value, Value]:
+    """The first byte of a leaf's gradient, which starts there, and the one behind its last."""
+    nd, shape, itemsize, layout = leaf.words(EXPECTED, "nd *shape itemsize *layout")
+    low, high = f.variable(start), f.variable(start + length * itemsize)
+    with f.when(layout.differs(0)):
+        strides = layout.load("ptr", LAYOUT["g"])
+        high.now = start + itemsize
+        with f.loop(nd) as axis:
+            reach = (shape.load(index=axis) - 1) * strides.load(index=axis)
+            down = reach < 0
+            low.now += down.choose(reach, 0)
+            high.now += down.choose(f.value(0), reach)
+    return low.now, high.now
+
+
+# CPython's and NumPy's structs: of each field its offset in bytes and its type
+_OBJECT = {"type": (_HEAD - 8, "i64")}
+_LIST = {"length": (_HEAD, "i64"), "items": (_HEAD + 8, "ptr")}
+_ARRAY = {"data": (_HEAD, "i64"), "nd": (_HEAD + 8, "i32"), "shape": (_HEAD + 16, "ptr"),
+          "strides": (_HEAD + 24, "ptr"), "dtype": (_HEAD + 40, "ptr"), "flags": (_HEAD + 48, "i32")}  # fmt: skip
+_DTYPE = {"scalar": (_HEAD, "i64"), "order": (_HEAD + 10, "i8")}
+_OWNER = {"look": (_HEAD, "ptr")}  # an array's data, as an address
+
+
+def _of(object: Value, struct: Mapping[str, tuple[int, str]], name: str) -> Value:
+    """A field of a struct, a number of 32 bits as one of 64."""
+    offset, kind = struct[name]
+    value = object.at(offset, "i8").load(kind)
+    return value.cast("sext", "i64") if kind == "i32" else value

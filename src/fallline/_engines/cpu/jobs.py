@@ -13,8 +13,8 @@ from functools import cache
 from typing import NamedTuple
 
 from fallline._engines.llvm.compiler import compiled, on_x86
+from fallline._engines.llvm.function import Function, Value, module
 from fallline._engines.llvm.layout import ABSENT, JOB, POOL
-from fallline._engines.llvm.text import fields
 
 __all__ = ["Functions", "functions"]
 
@@ -50,269 +50,139 @@ def _yield_at() -> int:
 
 
 def _jobs() -> str:
-    pause = "call void @llvm.x86.sse2.pause()" if on_x86() else ""
-    declare = "declare void @llvm.x86.sse2.pause()" if on_x86() else ""
-    give_way = f"call i32 inttoptr (i64 {_yield_at()} to ptr)()" if _yield_at() else ""
-    loads = fields("%job", JOB, "*kernels *checks *row_of *offset_of *packets n_packets")
+    alone, lead = _do("i64 @alone(ptr)", "pull"), _do("internal i64 @lead(ptr, ptr)", "share")
+    return module(_pull(), _done(), alone, _share(), lead, _conduct(), _attend(), _epoch())
 
-    def of_pool(name: str) -> str:
-        return f"%{name}.p = getelementptr inbounds i64, ptr %pool, i64 {POOL[name]}"
 
-    def of_turn(name: str, of: str, now: str, else_: str, op: str = "add") -> str:
-        """Count a turn of a waiting loop; every so many give way to a thread that may need this processor."""
-        return f"""%{name} = {op} i64 {of}, 1
-  %{name}.few = and i64 %{name}, {PATIENCE - 1}
-  %{name}.now = icmp eq i64 %{name}.few, 0
-  br i1 %{name}.now, label %{now}, label %{else_}"""
+def _pull() -> str:
+    """Take packets of a job until there are none, and check their gradients (phase 0) or step them (phase 1)."""
+    f = Function("internal void @pull(ptr, i64)")
+    job, phase = f.arguments
+    kernels, checks, row_of, offset_of, packets, n_packets = job.words(
+        JOB, "*kernels *checks *row_of *offset_of *packets n_packets")
+    following = job.at(JOB["next"])
+    with f.loop():
+        packet = following.update("add", 1, "monotonic")  # packets are independent of each other: any order will do
+        f.stop(packet >= n_packets)
+        chunks = row_of, offset_of, packets.load(index=packet), packets.load(index=packet + 1)
+        with f.when(phase.equals(1)):
+            f.call("void", kernels.load("ptr", packet), *chunks)
+            f.skip()
+        bad = f.call("i64", checks.load("ptr", packet), *chunks)
+        with f.when(bad.differs(0)):
+            job.at(JOB["bad"]).store(1, order="monotonic")
+            following.store(n_packets, order="monotonic")  # nobody need look further
+            f.stop()
+    return f.text()
 
-    return f"""
-{declare}
-define internal void @pull(ptr %job, i64 %phase) {{
-entry:
-  {loads}
-  %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
-  %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
-  %checking = icmp eq i64 %phase, 0
-  br label %loop
-loop:
-  %packet = atomicrmw add ptr %next.p, i64 1 monotonic
-  %more = icmp slt i64 %packet, %n_packets
-  br i1 %more, label %take, label %end
-take:
-  %first.p = getelementptr inbounds i64, ptr %packets, i64 %packet
-  %first = load i64, ptr %first.p
-  %last.p = getelementptr inbounds i64, ptr %first.p, i64 1
-  %last = load i64, ptr %last.p
-  br i1 %checking, label %check, label %step
-check:
-  %check.p = getelementptr inbounds ptr, ptr %checks, i64 %packet
-  %finite = load ptr, ptr %check.p
-  %bad = call i64 %finite(ptr %row_of, ptr %offset_of, i64 %first, i64 %last)
-  %is_bad = icmp ne i64 %bad, 0
-  br i1 %is_bad, label %found, label %loop
-found:
-  store atomic i64 1, ptr %bad.p monotonic, align 8
-  store atomic i64 %n_packets, ptr %next.p monotonic, align 8
-  br label %end
-step:
-  %kernel.p = getelementptr inbounds ptr, ptr %kernels, i64 %packet
-  %kernel = load ptr, ptr %kernel.p
-  call void %kernel(ptr %row_of, ptr %offset_of, i64 %first, i64 %last)
-  br label %loop
-end:
-  ret void
-}}
-define internal void @done(ptr %job) {{
-entry:
-  {fields("%job", JOB, "*rows *missed n *counts n_counts *copies n_copies")}
-  br label %counts_loop
-counts_loop:
-  %c = phi i64 [ 0, %entry ], [ %c1, %increase ]
-  %uncounted = icmp slt i64 %c, %n_counts
-  br i1 %uncounted, label %increase, label %leaves_any
-increase:
-  %count.p = getelementptr inbounds ptr, ptr %counts, i64 %c
-  %count = load ptr, ptr %count.p
-  %before = load i64, ptr %count
-  %after = add i64 %before, 1
-  store i64 %after, ptr %count
-  %c1 = add i64 %c, 1
-  br label %counts_loop
-leaves_any:
-  %may = icmp ne ptr %missed, null
-  br i1 %may, label %leaves, label %copies_loop
-leaves:
-  %k = phi i64 [ 0, %leaves_any ], [ %next, %leaf_end ]
-  %more = icmp slt i64 %k, %n
-  br i1 %more, label %leaf, label %copies_loop
-leaf:
-  %row.p = getelementptr inbounds ptr, ptr %rows, i64 %k
-  %row = load ptr, ptr %row.p
-  %length = load i64, ptr %row
-  %absent = icmp eq i64 %length, {ABSENT}
-  br i1 %absent, label %miss, label %leaf_end
-miss:
-  %its.p = getelementptr inbounds ptr, ptr %missed, i64 %k
-  %its = load ptr, ptr %its.p
-  %times = load i64, ptr %its
-  %times1 = add i64 %times, 1
-  store i64 %times1, ptr %its
-  br label %leaf_end
-leaf_end:
-  %next = add i64 %k, 1
-  br label %leaves
-copies_loop:
-  %i = phi i64 [ 0, %leaves_any ], [ 0, %leaves ], [ %i1, %words_loop ]
-  %further = icmp slt i64 %i, %n_copies
-  br i1 %further, label %copy, label %out
-copy:
-  %at = mul i64 %i, 3
-  %to.p = getelementptr inbounds ptr, ptr %copies, i64 %at
-  %from.p = getelementptr inbounds ptr, ptr %to.p, i64 1
-  %words.p = getelementptr inbounds i64, ptr %to.p, i64 2
-  %to = load ptr, ptr %to.p
-  %from = load ptr, ptr %from.p
-  %words = load i64, ptr %words.p
-  %i1 = add i64 %i, 1
-  br label %words_loop
-words_loop:
-  %w = phi i64 [ 0, %copy ], [ %w1, %word ]
-  %left = icmp slt i64 %w, %words
-  br i1 %left, label %word, label %copies_loop
-word:
-  %old.p = getelementptr inbounds i64, ptr %to, i64 %w
-  %new.p = getelementptr inbounds i64, ptr %from, i64 %w
-  %new = load i64, ptr %new.p
-  store i64 %new, ptr %old.p
-  %w1 = add i64 %w, 1
-  br label %words_loop
-out:
-  ret void
-}}
-define i64 @alone(ptr %job) {{
-entry:
-  %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
-  %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
-  store i64 0, ptr %bad.p
-  {fields("%job", JOB, "checks kernels")}
-  %unchecked = icmp eq i64 %checks, 0
-  br i1 %unchecked, label %step, label %check
-check:
-  store i64 0, ptr %next.p
-  call void @pull(ptr %job, i64 0)
-  %bad = load i64, ptr %bad.p
-  %is_bad = icmp ne i64 %bad, 0
-  br i1 %is_bad, label %refuse, label %step
-step:
-  %idle = icmp eq i64 %kernels, 0
-  br i1 %idle, label %end, label %go
-go:
-  store i64 0, ptr %next.p
-  call void @pull(ptr %job, i64 1)
-  call void @done(ptr %job)
-  br label %end
-end:
-  ret i64 0
-refuse:
-  ret i64 1
-}}
-define internal void @share(ptr %pool, ptr %job, i64 %phase) {{
-entry:
-  {of_pool("job")}
-  {of_pool("phase")}
-  {of_pool("open")}
-  {of_pool("epoch")}
-  {of_pool("active")}
-  %next.p = getelementptr inbounds i64, ptr %job, i64 {JOB["next"]}
-  store i64 0, ptr %next.p
-  store ptr %job, ptr %job.p
-  store i64 %phase, ptr %phase.p
-  store atomic i64 1, ptr %open.p seq_cst, align 8
-  %old = atomicrmw add ptr %epoch.p, i64 1 seq_cst
-  call void @pull(ptr %job, i64 %phase)
-  store atomic i64 0, ptr %open.p seq_cst, align 8
-  br label %wait
-wait:
-  %turn = phi i64 [ 1, %entry ], [ %turn1, %again ], [ %turn1, %give ]
-  %active = load atomic i64, ptr %active.p seq_cst, align 8
-  %done = icmp eq i64 %active, 0
-  br i1 %done, label %end, label %again
-again:
-  {pause}
-  {of_turn("turn1", "%turn", "give", "wait")}
-give:
-  {give_way}
-  br label %wait
-end:
-  ret void
-}}
-define i64 @conduct(ptr %pool, ptr %job, i64 %workers) {{
-entry:
-  {of_pool("busy")}
-  {of_pool("limit")}
-  %found = cmpxchg ptr %busy.p, i64 0, i64 1 seq_cst seq_cst
-  %free = extractvalue {{ i64, i1 }} %found, 1
-  br i1 %free, label %lead, label %other
-other:
-  %by_myself = call i64 @alone(ptr %job)
-  ret i64 %by_myself
-lead:
-  store i64 %workers, ptr %limit.p
-  %bad = call i64 @lead(ptr %pool, ptr %job)
-  store atomic i64 0, ptr %busy.p seq_cst, align 8
-  ret i64 %bad
-}}
-define internal i64 @lead(ptr %pool, ptr %job) {{
-entry:
-  %bad.p = getelementptr inbounds i64, ptr %job, i64 {JOB["bad"]}
-  store i64 0, ptr %bad.p
-  {fields("%job", JOB, "checks kernels")}
-  %unchecked = icmp eq i64 %checks, 0
-  br i1 %unchecked, label %step, label %check
-check:
-  call void @share(ptr %pool, ptr %job, i64 0)
-  %bad = load atomic i64, ptr %bad.p monotonic, align 8
-  %is_bad = icmp ne i64 %bad, 0
-  br i1 %is_bad, label %refuse, label %step
-step:
-  %idle = icmp eq i64 %kernels, 0
-  br i1 %idle, label %end, label %go
-go:
-  call void @share(ptr %pool, ptr %job, i64 1)
-  call void @done(ptr %job)
-  br label %end
-end:
-  ret i64 0
-refuse:
-  ret i64 1
-}}
-define i64 @attend(ptr %pool, i64 %worker, i64 %seen, i64 %spins) {{
-entry:
-  {of_pool("job")}
-  {of_pool("phase")}
-  {of_pool("open")}
-  {of_pool("epoch")}
-  {of_pool("active")}
-  {of_pool("limit")}
-  br label %loop
-loop:
-  %last = phi i64 [ %seen, %entry ], [ %last, %wait ], [ %last, %give ], [ %epoch, %left ]
-  %left_to_spin = phi i64 [ %spins, %entry ], [ %fewer, %wait ], [ %fewer, %give ], [ %spins, %left ]
-  %epoch = load atomic i64, ptr %epoch.p seq_cst, align 8
-  %new = icmp ne i64 %epoch, %last
-  br i1 %new, label %enter, label %idle
-idle:
-  %tired = icmp sle i64 %left_to_spin, 0
-  br i1 %tired, label %end, label %wait
-wait:
-  {pause}
-  {of_turn("fewer", "%left_to_spin", "give", "loop", "sub")}
-give:
-  {give_way}
-  br label %loop
-enter:
-  %before = atomicrmw add ptr %active.p, i64 1 seq_cst
-  %open = load atomic i64, ptr %open.p seq_cst, align 8
-  %limit = load i64, ptr %limit.p
-  %is_open = icmp ne i64 %open, 0
-  %within = icmp slt i64 %worker, %limit
-  %mine = and i1 %is_open, %within
-  br i1 %mine, label %work, label %leave
-work:
-  %job = load ptr, ptr %job.p
-  %phase = load i64, ptr %phase.p
-  call void @pull(ptr %job, i64 %phase)
-  br label %leave
-leave:
-  %after = atomicrmw sub ptr %active.p, i64 1 seq_cst
-  br label %left
-left:
-  br label %loop
-end:
-  ret i64 %last
-}}
-define i64 @epoch(ptr %pool) {{
-  {of_pool("epoch")}
-  %epoch = load atomic i64, ptr %epoch.p seq_cst, align 8
-  ret i64 %epoch
-}}"""
+
+def _done() -> str:
+    """What follows the steps of a job: count them, count of each leaf whether it was absent, and copy."""
+    f = Function("internal void @done(ptr)")
+    rows, missed, n, counts, n_counts, copies, n_copies = f.arguments[0].words(
+        JOB, "*rows *missed n *counts n_counts *copies n_copies")
+    with f.loop(n_counts) as k:
+        _increase(counts.load("ptr", k))
+    with f.when(missed.differs(0)), f.loop(n) as k:
+        f.skip(rows.load("ptr", k).load().differs(ABSENT))
+        _increase(missed.load("ptr", k))
+    with f.loop(n_copies) as k:
+        to, new, words = copies.at(k * 3).words({"to": 0, "new": 1, "words": 2}, "*to *new words")
+        with f.loop(words) as word:
+            to.store(new.load(index=word), word)
+    return f.text()
+
+
+def _increase(count: Value) -> None:
+    count.store(count.load() + 1)
+
+
+def _do(signature: str, pull: str) -> str:
+    """Check a job and step it, unless a gradient is not finite; `pull` is the function that takes its packets."""
+    f = Function(signature)
+    job = f.arguments[-1]
+    following, bad = job.at(JOB["next"]), job.at(JOB["bad"])
+    bad.store(0)
+    for phase, functions in enumerate(("checks", "kernels")):
+        with f.when(job.load("ptr", JOB[functions]).differs(0)):
+            following.store(0)
+            f.call("void", pull, *f.arguments, phase)
+            if phase == 0:
+                f.ret_if(bad.load(order="monotonic").differs(0), 1)
+            else:
+                f.call("void", "done", job)
+    f.ret(0)
+    return f.text()
+
+
+def _share() -> str:
+    """Offer a phase of a job to the workers, take part in it, and wait for those that came.
+
+    A worker says that it is there before it looks whether the share is still to be had, and we withdraw that before we
+    look who is there; in one order for all (seq_cst), so either it sees that it is late or we see it.
+    """
+    f = Function("internal void @share(ptr, ptr, i64)")
+    pool, job, phase = f.arguments
+    pool.store(job, POOL["job"])
+    pool.store(phase, POOL["phase"])
+    pool.at(POOL["open"]).store(1, order="seq_cst")
+    pool.at(POOL["epoch"]).update("add", 1, "seq_cst")
+    f.call("void", "pull", job, phase)
+    pool.at(POOL["open"]).store(0, order="seq_cst")
+    with f.loop(start=1) as turn:
+        f.stop(pool.at(POOL["active"]).load(order="seq_cst").equals(0))
+        _wait(f, turn)
+    return f.text()
+
+
+def _conduct() -> str:
+    """Do a job with so many workers, or alone if the pool is busy with another thread's."""
+    f = Function("i64 @conduct(ptr, ptr, i64)")
+    pool, job, workers = f.arguments
+    busy = pool.at(POOL["busy"])
+    taken = f.make("{ i64, i1 }", f"cmpxchg {busy}, i64 0, i64 1 seq_cst seq_cst")
+    with f.when(~f.make("i1", f"extractvalue {taken}, 1")):
+        f.ret(f.call("i64", "alone", job))
+    pool.store(workers, POOL["limit"])
+    bad = f.call("i64", "lead", pool, job)
+    busy.store(0, order="seq_cst")
+    f.ret(bad)
+    return f.text()
+
+
+def _attend() -> str:
+    """Take shares of what is offered after an epoch, until nothing came for so many turns; the last epoch seen."""
+    f = Function("i64 @attend(ptr, i64, i64, i64)")
+    pool, worker, seen, spins = f.arguments
+    last, left = f.variable(seen), f.variable(spins)
+    active = pool.at(POOL["active"])
+    with f.loop():
+        epoch = pool.at(POOL["epoch"]).load(order="seq_cst")
+        with f.when(epoch.equals(last.now)):
+            f.ret_if(left.now <= 0, last.now)
+            left.now -= 1
+            _wait(f, left.now)
+            f.skip()
+        active.update("add", 1, "seq_cst")
+        is_open = pool.at(POOL["open"]).load(order="seq_cst").differs(0)
+        with f.when(is_open & (worker < pool.load(index=POOL["limit"]))):
+            f.call("void", "pull", pool.load("ptr", POOL["job"]), pool.load(index=POOL["phase"]))
+        active.update("sub", 1, "seq_cst")
+        last.now, left.now = epoch, spins
+    return f.text()
+
+
+def _wait(f: Function, turn: Value) -> None:
+    """A turn of a waiting loop; every so many give way to a thread that may need this processor."""
+    if on_x86():
+        f.intrinsic("void", "x86.sse2.pause")
+    if give_way := _yield_at():
+        with f.when((turn & (PATIENCE - 1)).equals(0)):
+            f.call("i32", f.value(give_way, "ptr"))
+
+
+def _epoch() -> str:
+    """How many shares a pool has offered."""
+    f = Function("i64 @epoch(ptr)")
+    f.ret(f.arguments[0].at(POOL["epoch"]).load(order="seq_cst"))
+    return f.text()

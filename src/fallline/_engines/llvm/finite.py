@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from fallline._engines.llvm.compiler import compiled
+from fallline._engines.llvm.function import Function, Value, module
 from fallline._engines.llvm.layout import ROW
 from fallline._engines.llvm.numbers import STORED, Stored
-from fallline._engines.llvm.strided import strided_finite_ir
-from fallline._engines.llvm.text import chunk, fields
+from fallline._engines.llvm.strided import PART, move
+from fallline._engines.llvm.text import chunks, moving, parts
 
 __all__ = ["finite_check"]
 
@@ -17,80 +18,50 @@ __all__ = ["finite_check"]
 def finite_check(name: str, strided: bool) -> int:
     """The address of the check of gradients of a dtype, by its name, that lie contiguously or in any way, for a job."""
     kind = STORED[name]
-    if strided:
-        return compiled(strided_finite_ir(kind), "finite")[0]
-    return compiled(_finite(kind), "finite", passes=0)[0]
+    fetch = [move("fetch", kind.whole)] if strided else []
+    return compiled(module(*fetch, _largest(kind), _finite(kind, strided)), "finite", passes=0)[0]
 
 
-def _finite(kind: Stored) -> str:
+def _finite(kind: Stored, strided: bool) -> str:
     """Whether a gradient has an entry that is not finite: as integers, these are the magnitudes from infinity's on."""
-    whole, size, infinity, magnitude = kind.whole, kind.size, kind.infinity, kind.magnitude
-    # vectors written out, of 64 bytes: cut to what the processor has without the optimiser, which takes longer to start
-    lanes = 64 // size
+    f = Function("i64 @finite(ptr, ptr, i64, i64)")
+
+    def look(at: Value, n: Value) -> None:
+        f.ret_if(f.call(kind.whole, "largest", at, n).compare("uge", kind.infinity), 1)
+
+    buffer = f.room(kind.whole, PART) if strided else None
+    with chunks(f) as (row, offset, n):
+        f.skip(n <= 0)
+        g = row.load("ptr", ROW["g"])
+        if buffer is None:
+            look(g.at(offset, kind.whole), n)
+        else:
+            move = moving(f, row)
+            with parts(f, offset, n, PART) as (start, m):
+                move("fetch", "g", g, start, m, buffer)
+                look(buffer, m)
+    f.ret(0)
+    return f.text()
+
+
+def _largest(kind: Stored) -> str:
+    """The largest magnitude of n numbers.
+
+    Vectors are written out, of 64 bytes: they are cut to what the processor has without the optimiser, which takes
+    longer to start.
+    """
+    whole, lanes = kind.whole, 64 // kind.size
     vector = f"<{lanes} x {whole}>"
-    mask = f"<{', '.join([f'{whole} {magnitude}'] * lanes)}>"
-    return f"""
-declare {vector} @llvm.umax.v{lanes}{whole}({vector}, {vector})
-declare {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector})
-declare {whole} @llvm.umax.{whole}({whole}, {whole})
-define internal {whole} @largest(ptr noalias %g, i64 %n) noinline {{
-entry:
-  %whole = and i64 %n, {-lanes}
-  %some = icmp sgt i64 %whole, 0
-  br i1 %some, label %wide, label %rest
-wide:
-  %k = phi i64 [ 0, %entry ], [ %next, %wide ]
-  %m = phi {vector} [ zeroinitializer, %entry ], [ %larger, %wide ]
-  %p = getelementptr inbounds {whole}, ptr %g, i64 %k
-  %v = load {vector}, ptr %p, align {size}
-  %a = and {vector} %v, {mask}
-  %larger = call {vector} @llvm.umax.v{lanes}{whole}({vector} %m, {vector} %a)
-  %next = add nuw nsw i64 %k, {lanes}
-  %more = icmp slt i64 %next, %whole
-  br i1 %more, label %wide, label %folded
-folded:
-  %fold = call {whole} @llvm.vector.reduce.umax.v{lanes}{whole}({vector} %larger)
-  br label %rest
-rest:
-  %start = phi i64 [ 0, %entry ], [ %whole, %folded ]
-  %m0 = phi {whole} [ 0, %entry ], [ %fold, %folded ]
-  br label %loop
-loop:
-  %j = phi i64 [ %start, %rest ], [ %j1, %one ]
-  %mj = phi {whole} [ %m0, %rest ], [ %larger1, %one ]
-  %left = icmp slt i64 %j, %n
-  br i1 %left, label %one, label %end
-one:
-  %p1 = getelementptr inbounds {whole}, ptr %g, i64 %j
-  %v1 = load {whole}, ptr %p1, align {size}
-  %a1 = and {whole} %v1, {magnitude}
-  %larger1 = call {whole} @llvm.umax.{whole}({whole} %mj, {whole} %a1)
-  %j1 = add i64 %j, 1
-  br label %loop
-end:
-  ret {whole} %mj
-}}
-define i64 @finite(ptr %row_of, ptr %offset_of, i64 %first, i64 %last) {{
-entry:
-  %some = icmp slt i64 %first, %last
-  br i1 %some, label %loop, label %good
-loop:
-  %c = phi i64 [ %first, %entry ], [ %next, %after ]
-  {chunk()}
-  {fields("%row", ROW, "*g")}
-  %from = getelementptr inbounds {whole}, ptr %g, i64 %offset
-  %any = icmp sgt i64 %n, 0
-  br i1 %any, label %look, label %after
-look:
-  %m = call {whole} @largest(ptr %from, i64 %n)
-  %bad = icmp uge {whole} %m, {infinity}
-  br i1 %bad, label %found, label %after
-after:
-  %next = add i64 %c, 1
-  %more = icmp slt i64 %next, %last
-  br i1 %more, label %loop, label %good
-found:
-  ret i64 1
-good:
-  ret i64 0
-}}"""
+    f = Function(f"internal {whole} @largest(ptr noalias, i64) noinline")
+    numbers, n = f.arguments
+    largest, end = f.variable(0, whole), n & -lanes
+    with f.when(end > 0):
+        each = f.variable(0, vector)
+        with f.loop(end, step=lanes) as k:
+            size = numbers.at(k, whole).load(vector, align=kind.size) & kind.magnitude
+            each.now = f.intrinsic(vector, f"umax.v{lanes}{whole}", each.now, size)
+        largest.now = f.intrinsic(whole, f"vector.reduce.umax.v{lanes}{whole}", each.now)
+    with f.loop(n, start=end) as k:
+        largest.now = f.intrinsic(whole, f"umax.{whole}", largest.now, numbers.load(whole, k) & kind.magnitude)
+    f.ret(largest.now)
+    return f.text()

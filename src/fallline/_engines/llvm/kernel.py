@@ -7,21 +7,18 @@ in the program's order.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fallline._arrays.dtypes import computed
-from fallline._engines.llvm.numbers import FLOATS, STORED, Stored, conversions, load, store
+from fallline._engines.llvm.function import Function, Value, module
+from fallline._engines.llvm.numbers import REAL, STORED, Stored, conversions, load, operate, store
 from fallline._engines.llvm.sums import buffered, reading_part, sum_functions
-from fallline._engines.llvm.text import chunk, field, pinned
-from fallline._formula.program import OUTSIDE, Instruction, Program
+from fallline._engines.llvm.text import chunks, pinned
+from fallline._formula.program import OUTSIDE, Program
 
 __all__ = ["inner_loop", "kernel_ir", "outer_loop", "reading_values"]
-
-_BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
 def kernel_ir(program: Program, dtype: np.dtype, by_coordinate: tuple[int, ...], columns: Mapping[str, int]) -> str:
@@ -33,16 +30,16 @@ def kernel_ir(program: Program, dtype: np.dtype, by_coordinate: tuple[int, ...],
     kinds = _kinds(program, dtype, by_coordinate)
     if program.totals:
         read = [*kinds[: len(program.inputs)], *kinds[len(program.arrays) :]]
-        return "\n".join([reading_values(program, dtype, by_coordinate),
-                          reading_part(program, read, computed(dtype), columns, by_coordinate), outer_loop()])
-    return "\n".join([inner_loop(program, dtype, by_coordinate), _part(program, kinds, by_coordinate, columns),
-                      outer_loop()])
+        return module(reading_values(program, dtype, by_coordinate),
+                      reading_part(program, read, computed(dtype), columns, by_coordinate), outer_loop())
+    return module(inner_loop(program, dtype, by_coordinate), _part(program, kinds, by_coordinate, columns),
+                  outer_loop())
 
 
 def reading_values(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
     """The functions that the parts of a program that only reads are made of."""
     inside = computed(dtype)
-    buffers = buffered(program, _kinds(program, dtype, ()), FLOATS[inside.name][0])
+    buffers = buffered(program, _kinds(program, dtype, ()), REAL[inside.name])
     values = program._replace(outputs=tuple((name, v) for v, name in buffers.items()), totals=())
     return (inner_loop(values, dtype, columns) if buffers else "") + sum_functions(inside)
 
@@ -55,101 +52,46 @@ def _kinds(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> list[
 
 def inner_loop(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> str:
     """The function `run`, over n coordinates of contiguous arrays."""
-    real, suffix = FLOATS[computed(dtype).name]
-    kinds = dict(zip((f"%a{k}" for k in itertools.count()), _kinds(program, dtype, columns)))
-    pointers = list(kinds)
-    name_of = dict(zip(program.arrays, pointers))
-    values: list[str] = []
-    head, body = [], []
-    for k, name in enumerate(program.inputs):
-        body.append(load(f"%i{k}", f"{name_of[name]}.i", kinds[name_of[name]], real))
-        values.append(f"%i{k}")
-    for k in range(len(program.scalars)):
-        if k in columns:
-            place = pointers[len(program.arrays) + columns.index(k)]
-            body.append(load(f"%s{k}", f"{place}.i", kinds[place], real))
-        else:
-            head.append(f"%s{k}.p = getelementptr inbounds {real}, ptr %constants, i64 {k}")
-            head.append(f"%s{k} = load {real}, ptr %s{k}.p")
-        values.append(f"%s{k}")
-    for k, instruction in enumerate(program.code):
-        lines, result = _instruction(instruction, [values[v] for v in instruction.operands], f"%v{k}", real, suffix)
-        body += lines
-        values.append(result)
-    body += [store(values[v], f"{name_of[name]}.i", kinds[name_of[name]], real) for name, v in program.outputs]
-    addresses = [f"{p}.i = getelementptr inbounds {kind.type}, ptr {p}, i64 %k" for p, kind in kinds.items()]
-    arguments = ", ".join([*(f"ptr noalias {p}" for p in pointers), "ptr noalias %constants", "i64 %n"])
-    join = "\n  ".join
-    return f"""{conversions(dtype)}
-declare {real} @llvm.sqrt.{suffix}({real})
-declare {real} @llvm.fabs.{suffix}({real})
-define internal void @run({arguments}) noinline {{
-entry:
-  {join(head)}
-  %some = icmp sgt i64 %n, 0
-  br i1 %some, label %loop, label %end
-loop:
-  %k = phi i64 [ 0, %entry ], [ %next, %loop ]
-  {join(addresses)}
-  {join(body)}
-  %next = add nuw nsw i64 %k, 1
-  %more = icmp slt i64 %next, %n
-  br i1 %more, label %loop, label %end
-end:
-  ret void
-}}"""
+    real = REAL[computed(dtype).name]
+    kinds = _kinds(program, dtype, columns)
+    f = Function(f"internal void @run({'ptr noalias, ' * (len(kinds) + 1)}i64) noinline")
+    *pointers, constants, n = f.arguments
+    arrays = list(zip(pointers, kinds))
+    place = dict(zip([*program.arrays, *columns], arrays))  # an array's by name, a scalar's by number
+    shared = {k: constants.load(real, k) for k in range(len(program.scalars)) if k not in columns}
+    with f.loop(n) as k:
+        values = [load(f, pointer, k, kind, real) for pointer, kind in (place[name] for name in program.inputs)]
+        for scalar in range(len(program.scalars)):
+            values.append(shared[scalar] if scalar in shared else load(f, place[scalar][0], k, place[scalar][1], real))
+        for instruction in program.code:
+            values.append(_value(f, instruction.op, [values[v] for v in instruction.operands]))
+        for name, v in program.outputs:
+            store(f, values[v], place[name][0], k, place[name][1])
+    return conversions(dtype) + f.text()
 
 
-def _instruction(instruction: Instruction, operands: list[str], result: str, real: str,
-                 suffix: str) -> tuple[list[str], str]:
-    """The lines that compute one instruction, and the name of its value."""
-    op, (a, *rest) = instruction.op, operands
+def _value(f: Function, op: str, operands: list[Value]) -> Value:
+    """What an instruction comes to."""
     if op == "fill":
-        return [], a
-    if op in _BINARY:
-        return [f"{result} = {_BINARY[op]} {real} {a}, {rest[0]}"], result
-    if op in _COMPARE:
-        return [f"{result} = fcmp {_COMPARE[op]} {real} {a}, {rest[0]}"], result
-    if op == "neg":
-        return [f"{result} = fneg {real} {a}"], result
-    if op in ("sqrt", "abs"):
-        intrinsic = {"sqrt": "sqrt", "abs": "fabs"}[op]
-        return [f"{result} = call {real} @llvm.{intrinsic}.{suffix}({real} {a})"], result
+        return operands[0]
     if op == "choose":
-        return [f"{result}.c = fcmp une {real} {a}, 0.0",
-                f"{result} = select i1 {result}.c, {real} {rest[0]}, {real} {rest[1]}"], result
-    return [f"{result} = select i1 {a}, {real} {rest[0]}, {real} {rest[1]}"], result  # where
+        return operands[0].differs(0.0).choose(operands[1], operands[2])
+    return operate(f, op, operands)
 
 
 def _part(program: Program, kinds: Sequence[Stored], by_coordinate: Sequence[int], columns: Mapping[str, int]) -> str:
     """Run n coordinates of a row from an offset on, where they lie."""
+    f = Function("internal void @part(ptr, i64, i64)")
+    row, offset, n = f.arguments
     names = [*program.arrays, *(f"scalar {k}" for k in by_coordinate)]
-    loads = [field(f"c{k}", "%row", 8 * columns[name], "ptr") for k, name in enumerate([*names, "constants"])]
-    loads += [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{k}, i64 %offset" for k, kind in enumerate(kinds)]
-    arguments = ", ".join([*(f"ptr %a{k}" for k in range(len(names))), f"ptr %c{len(names)}", "i64 %n"])
-    lines = "\n  ".join(loads)
-    return f"""
-define internal void @part(ptr %row, i64 %offset, i64 %n) {{
-  {lines}
-  call void @run({arguments})
-  ret void
-}}"""
+    places = [row.load("ptr", columns[name]).at(offset, kind.type) for name, kind in zip(names, kinds)]
+    f.call("void", "run", *places, row.load("ptr", columns["constants"]), n)
+    return f.text()
 
 
 def outer_loop() -> str:
     """A loop over chunks: of each its leaf's row, and a part of that to run."""
-    declare, pin, unpin = pinned()
-    return f"""{declare}
-define void @chunks(ptr %row_of, ptr %offset_of, i64 %first, i64 %last) {{
-entry:{pin}
-  br label %loop
-loop:
-  %c = phi i64 [ %first, %entry ], [ %next, %loop ]
-  {chunk()}
-  call void @part(ptr %row, i64 %offset, i64 %n)
-  %next = add i64 %c, 1
-  %more = icmp slt i64 %next, %last
-  br i1 %more, label %loop, label %end
-end:{unpin}
-  ret void
-}}"""
+    f = Function("void @chunks(ptr, ptr, i64, i64)")
+    with pinned(f), chunks(f) as chunk:
+        f.call("void", "part", *chunk)
+    return f.text()

@@ -6,16 +6,19 @@ only in part. To nearest, ties to even; what is too large becomes infinite; NaN 
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fallline._arrays.dtypes import computed
+from fallline._engines.llvm.function import Function, Value
 
-__all__ = ["FLOATS", "STORED", "Stored", "conversions", "load", "store"]
+__all__ = ["REAL", "STORED", "Stored", "conversions", "load", "operate", "store"]
 
-FLOATS = {"float32": ("float", "f32"), "float64": ("double", "f64")}
-"""The types that are computed in, and what names of intrinsics call them."""
+REAL = {"float32": "float", "float64": "double"}
+"""The types that are computed in."""
 
 
 class Stored(NamedTuple):
@@ -44,93 +47,82 @@ STORED = {
 }
 
 
-def load(value: str, pointer: str, stored: Stored, real: str) -> str:
-    """Load a number into %value, as `real`."""
-    if stored.type == real:
-        return f"{value} = load {real}, ptr {pointer}, align {stored.size}"
-    return (f"{value}.bits = load {stored.type}, ptr {pointer}, align {stored.size}\n"
-            f"  {value} = call {real} @widen({stored.type} {value}.bits)")
+def load(f: Function, pointer: Value, k: Value, stored: Stored, real: str) -> Value:
+    """The k-th number, as `real`."""
+    value = pointer.load(stored.type, k)
+    return value if stored.type == real else f.call(real, "widen", value)
 
 
-def store(value: str, pointer: str, stored: Stored, real: str) -> str:
-    """Store the `real` %value."""
-    if stored.type == real:
-        return f"store {real} {value}, ptr {pointer}, align {stored.size}"
-    return (f"{pointer}.bits = call {stored.type} @narrow({real} {value})\n"
-            f"  store {stored.type} {pointer}.bits, ptr {pointer}, align {stored.size}")
+def store(f: Function, value: Value, pointer: Value, k: Value, stored: Stored) -> None:
+    """Have the k-th number be a value that was computed in."""
+    pointer.store(value if stored.type == value.kind else f.call(stored.type, "narrow", value), k)
+
+
+def operate(f: Function, op: str, operands: Sequence[Value]) -> Value:
+    """What a program's instruction comes to, of those that LLVM has."""
+    if op == "where":
+        condition, yes, no = operands
+        return condition.choose(yes, no)
+    if op in _INTRINSICS:
+        kind = operands[0].kind
+        return f.intrinsic(kind, f"{_INTRINSICS[op]}.{'f32' if kind == 'float' else 'f64'}", *operands)
+    return _OPERATIONS[op](*operands)
+
+
+_INTRINSICS = {"sqrt": "sqrt", "abs": "fabs"}
+_OPERATIONS: dict[str, Callable[..., Value]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": Value.equals, "ne": Value.differs,
+}  # fmt: skip
 
 
 def conversions(dtype: np.dtype) -> str:
     """The functions `widen` and `narrow` of a dtype that is not computed in itself, else nothing."""
-    return "" if computed(dtype) == dtype else _CONVERSIONS[dtype.name]
+    if computed(dtype) == dtype:
+        return ""
+    widen, narrow = _CONVERSIONS[dtype.name]
+    f, g = Function("internal float @widen(i16) alwaysinline"), Function("internal i16 @narrow(float) alwaysinline")
+    f.ret(widen(f.arguments[0].cast("zext", "i32")).cast("bitcast", "float"))
+    g.ret(narrow(g.arguments[0].cast("bitcast", "i32")).cast("trunc", "i16"))
+    return f.text() + g.text()
 
 
-_CONVERSIONS = {
-    "bfloat16": """
-define internal float @widen(i16 %h) alwaysinline {
-  %z = zext i16 %h to i32
-  %bits = shl i32 %z, 16
-  %f = bitcast i32 %bits to float
-  ret float %f
-}
-define internal i16 @narrow(float %f) alwaysinline {
-  %bits = bitcast float %f to i32
-  %high = lshr i32 %bits, 16
-  %odd = and i32 %high, 1
-  %half = add i32 %odd, 32767
-  %up = add i32 %bits, %half
-  %rounded = lshr i32 %up, 16
-  %sign = and i32 %high, 32768
-  %nan = or i32 %sign, 32704
-  %is_nan = fcmp uno float %f, %f
-  %chosen = select i1 %is_nan, i32 %nan, i32 %rounded
-  %h = trunc i32 %chosen to i16
-  ret i16 %h
-}""",
-    # exponents differ by 112. A subnormal half is a whole number of 2**-24, the unit in the last place of 0.5
-    "float16": """
-define internal float @widen(i16 %h) alwaysinline {
-  %z = zext i16 %h to i32
-  %size = and i32 %z, 32767
-  %signed = and i32 %z, 32768
-  %sign = shl i32 %signed, 16
-  %shifted = shl i32 %size, 13
-  %normal = add i32 %shifted, 939524096
-  %infinite = add i32 %shifted, 1879048192
-  %is_infinite = icmp uge i32 %size, 31744
-  %large = select i1 %is_infinite, i32 %infinite, i32 %normal
-  %units = sitofp i32 %size to float
-  %product = fmul float %units, 0x3E70000000000000
-  %small = bitcast float %product to i32
-  %is_small = icmp ult i32 %size, 1024
-  %magnitude = select i1 %is_small, i32 %small, i32 %large
-  %bits = or i32 %sign, %magnitude
-  %f = bitcast i32 %bits to float
-  ret float %f
-}
-define internal i16 @narrow(float %f) alwaysinline {
-  %bits = bitcast float %f to i32
-  %size = and i32 %bits, 2147483647
-  %high = lshr i32 %bits, 16
-  %sign = and i32 %high, 32768
-  %last = lshr i32 %size, 13
-  %odd = and i32 %last, 1
-  %half = add i32 %odd, 4095
-  %up = add i32 %size, %half
-  %cut = lshr i32 %up, 13
-  %biased = sub i32 %cut, 114688
-  %fits = icmp ult i32 %biased, 31744
-  %normal = select i1 %fits, i32 %biased, i32 31744
-  %absolute = bitcast i32 %size to float
-  %sum = fadd float %absolute, 0.5
-  %sum.bits = bitcast float %sum to i32
-  %units = sub i32 %sum.bits, 1056964608
-  %is_small = icmp ult i32 %size, 947912704
-  %finite = select i1 %is_small, i32 %units, i32 %normal
-  %is_nan = icmp ugt i32 %size, 2139095040
-  %magnitude = select i1 %is_nan, i32 32256, i32 %finite
-  %signed = or i32 %sign, %magnitude
-  %h = trunc i32 %signed to i16
-  ret i16 %h
-}""",
-}
+# bits to bits, as i32 each. Ties go to even as the last bit that stays is added to a little less than half of it
+
+
+def _widen_bfloat16(short: Value) -> Value:
+    return short << 16
+
+
+def _narrow_bfloat16(bits: Value) -> Value:
+    high = bits >> 16
+    rounded = (bits + ((high & 1) + 0x7FFF)) >> 16
+    return _is_nan(bits).choose((high & 0x8000) | 0x7FC0, rounded)
+
+
+# exponents differ by 112. A subnormal half is a whole number of 2**-24, the unit in the last place of 0.5
+
+
+def _widen_float16(short: Value) -> Value:
+    size = short & 0x7FFF
+    shifted = size << 13
+    large = (size >= _INFINITE).choose(shifted + (224 << 23), shifted + (112 << 23))
+    small = (size.cast("sitofp", "float") * 2.0**-24).cast("bitcast", "i32")
+    return ((short & 0x8000) << 16) | (size < 1 << 10).choose(small, large)
+
+
+def _narrow_float16(bits: Value) -> Value:
+    size = bits & 0x7FFFFFFF
+    rounded = ((size + (((size >> 13) & 1) + 0xFFF)) >> 13) - (112 << 10)
+    normal = rounded.compare("ult", _INFINITE).choose(rounded, _INFINITE)
+    small = (size.cast("bitcast", "float") + 0.5).cast("bitcast", "i32") - (126 << 23)
+    finite = (size < 113 << 23).choose(small, normal)
+    return ((bits >> 16) & 0x8000) | (~_is_nan(bits)).choose(finite, 0x7E00)
+
+
+def _is_nan(bits: Value) -> Value:
+    return (bits & 0x7FFFFFFF) > 0x7F800000
+
+
+_INFINITE = STORED["float16"].infinity
+_CONVERSIONS = {"bfloat16": (_widen_bfloat16, _narrow_bfloat16), "float16": (_widen_float16, _narrow_float16)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 
 from fallline._engines.llvm.compiler import compiled
-from fallline._engines.llvm.text import literal, pinned
+from fallline._engines.llvm.function import Function, Value, module
+from fallline._engines.llvm.numbers import REAL, operate
+from fallline._engines.llvm.text import pinned
 from fallline._formula.program import Instruction, Program
 
 __all__ = ["LAST", "exact", "native_scalars"]
@@ -49,115 +52,74 @@ def _is_count(exponent: Instruction) -> bool:
 
 @cache
 def _compiled(steps: tuple[Instruction, ...], wanted: tuple[int, ...], dtype: np.dtype) -> int:
-    real = "float" if dtype.itemsize == 4 else "double"
-    lines = [_line(k, step, steps) for k, step in enumerate(steps)]
-    lines += [_store(place, f"%s{k}", steps[k].op in _COMPARE, real) for place, k in enumerate(wanted)]
-    declare, pin, unpin = pinned()
-    body = "\n  ".join(lines)
-    return compiled(f"""{declare}
-declare double @llvm.sqrt.f64(double)
-declare double @llvm.fabs.f64(double)
-{_POWER}
-define i64 @scalars(i64 %t, double %tiny, ptr %hyper, ptr %constants) {{
-entry:{pin}
-  %bad0 = icmp sgt i64 0, 0
-  {body}
-  %result = zext i1 %bad{len(wanted)} to i64{unpin}
-  ret i64 %result
-}}""", "scalars", passes=0, codegen=0)[0]
+    return compiled(module(_whole(), _power(), _scalars(steps, wanted, REAL[dtype.name])), "scalars", passes=0,
+                    codegen=0)[0]
 
 
-_BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+def _scalars(steps: tuple[Instruction, ...], wanted: tuple[int, ...], real: str) -> str:
+    """See `native_scalars`."""
+    f = Function("i64 @scalars(i64, double, ptr, ptr)")
+    values: list[Value] = []
+    bad = f.value(False, "i1")
+    with pinned(f):
+        for step in steps:
+            values.append(_value(f, step, steps, values))
+        for place, k in enumerate(wanted):
+            bad = bad | _store(f, values[k], place, real)
+    f.ret(bad.cast("zext", "i64"))
+    return f.text()
 
 
-def _line(k: int, step: Instruction, steps: tuple[Instruction, ...]) -> str:
-    """The lines that compute step k into %s<k>: a double, or an i1 if it is a comparison."""
-    result, operands = f"%s{k}", [f"%s{o}" for o in step.operands] if step.op not in ("constant", "hyper") else []
+def _value(f: Function, step: Instruction, steps: tuple[Instruction, ...], values: list[Value]) -> Value:
+    """What a step comes to: a double, or an i1 if it is a comparison."""
+    t, tiny, hyper, _ = f.arguments
     if step.op == "constant":
-        return f"{result} = fadd double {literal(step.operands[0])}, -0.0"  # which changes nothing
+        return f.value(step.operands[0], "double")
     if step.op == "hyper":
-        return (f"%h{k} = getelementptr inbounds double, ptr %hyper, i64 {step.operands[0]}\n"
-                f"  {result} = load double, ptr %h{k}")
+        return hyper.load("double", step.operands[0])
     if step.op == "t":
-        return f"{result} = sitofp i64 %t to double"
+        return t.cast("sitofp", "double")
     if step.op == "tiny":
-        return f"{result} = fadd double %tiny, -0.0"
+        return tiny
     if step.op == "power":
         exponent = steps[step.operands[1]]
-        n = "%t" if exponent.op == "t" else str(int(exponent.operands[0]))
-        return f"{result} = call double @power(double {operands[0]}, i64 {n})"
-    if step.op in _BINARY:
-        return f"{result} = {_BINARY[step.op]} double {operands[0]}, {operands[1]}"
-    if step.op in _COMPARE:
-        return f"{result} = fcmp {_COMPARE[step.op]} double {operands[0]}, {operands[1]}"
-    if step.op == "neg":
-        return f"{result} = fneg double {operands[0]}"
-    if step.op == "where":
-        return f"{result} = select i1 {operands[0]}, double {operands[1]}, double {operands[2]}"
-    return f"{result} = call double @llvm.{ {'sqrt': 'sqrt', 'abs': 'fabs'}[step.op]}.f64(double {operands[0]})"
+        n = t if exponent.op == "t" else int(exponent.operands[0])
+        return f.call("double", "power", values[step.operands[0]], n)
+    return operate(f, step.op, [values[k] for k in step.operands])
 
 
-def _store(place: int, value: str, truth: bool, real: str) -> str:
-    """Store a scalar in the dtype; %bad<place + 1> is whether this or one before was finite and is too large for it."""
-    lines = [f"%d{place} = uitofp i1 {value} to double" if truth else f"%d{place} = fadd double {value}, -0.0",
-             f"%n{place} = fptrunc double %d{place} to float" if real == "float" else "",
-             f"%p{place} = getelementptr inbounds {real}, ptr %constants, i64 {place}",
-             f"store {real} %{'n' if real == 'float' else 'd'}{place}, ptr %p{place}",
-             f"%a{place} = call double @llvm.fabs.f64(double %d{place})",
-             f"%l{place} = fcmp ogt double %a{place}, {literal(_LARGEST[real])}",
-             f"%f{place} = fcmp olt double %a{place}, {literal(float('inf'))}",
-             f"%o{place} = and i1 %l{place}, %f{place}",
-             f"%bad{place + 1} = or i1 %bad{place}, %o{place}"]
-    return "\n  ".join(filter(None, lines))
+def _store(f: Function, value: Value, place: int, real: str) -> Value:
+    """Store a scalar in the dtype; whether it is finite and too large for that."""
+    value = value.cast("uitofp", "double") if value.kind == "i1" else value
+    f.arguments[3].store(value.cast("fptrunc", "float") if real == "float" else value, place)
+    size = operate(f, "abs", [value])
+    return (size > _LARGEST[real]) & (size < math.inf)
 
 
 _LARGEST = {"float": float(np.finfo(np.float32).max), "double": float(np.finfo(np.float64).max)}
 
 
-# b**n as `program.power` computes it: (b**256)**(n >> 8) * b**(n & 255) from 256 on, each by repeated squaring
-_POWER = """
-declare i64 @llvm.abs.i64(i64, i1)
-define internal double @whole(double %base, i64 %exponent) {
-entry:
-  br label %loop
-loop:
-  %n = phi i64 [ %exponent, %entry ], [ %half, %next ]
-  %result = phi double [ 1.0, %entry ], [ %taken, %next ]
-  %square = phi double [ %base, %entry ], [ %squared, %next ]
-  %more = icmp ne i64 %n, 0
-  br i1 %more, label %next, label %end
-next:
-  %low = and i64 %n, 1
-  %odd = icmp ne i64 %low, 0
-  %product = fmul double %result, %square
-  %taken = select i1 %odd, double %product, double %result
-  %squared = fmul double %square, %square
-  %half = lshr i64 %n, 1
-  br label %loop
-end:
-  ret double %result
-}
-define internal double @power(double %base, i64 %exponent) {
-entry:
-  %n = call i64 @llvm.abs.i64(i64 %exponent, i1 0)
-  %negative = icmp slt i64 %exponent, 0
-  %small = icmp ult i64 %n, 256
-  br i1 %small, label %once, label %twice
-once:
-  %direct = call double @whole(double %base, i64 %n)
-  br label %end
-twice:
-  %by256 = call double @whole(double %base, i64 256)
-  %high = lshr i64 %n, 8
-  %coarse = call double @whole(double %by256, i64 %high)
-  %low = and i64 %n, 255
-  %fine = call double @whole(double %base, i64 %low)
-  %product = fmul double %coarse, %fine
-  br label %end
-end:
-  %result = phi double [ %direct, %once ], [ %product, %twice ]
-  %inverse = fdiv double 1.0, %result
-  %power = select i1 %negative, double %inverse, double %result
-  ret double %power
-}"""
+def _whole() -> str:
+    """b**n by repeated squaring."""
+    f = Function("internal double @whole(double, i64)")
+    base, exponent = f.arguments
+    n, result, square = f.variable(exponent), f.variable(1.0, "double"), f.variable(base)
+    with f.loop():
+        f.stop(n.now.equals(0))
+        result.now = (n.now & 1).differs(0).choose(result.now * square.now, result.now)
+        square.now *= square.now
+        n.now >>= 1
+    f.ret(result.now)
+    return f.text()
+
+
+def _power() -> str:
+    """b**n as `program.power` computes it: (b**256)**(n >> 8) * b**(n & 255) from 256 on."""
+    f = Function("internal double @power(double, i64)")
+    base, exponent = f.arguments
+    n = f.intrinsic("i64", "abs.i64", exponent, f.value(False, "i1"))
+    power = f.variable(f.call("double", "whole", base, n & 255))
+    with f.when(n >= 256):
+        power.now = f.call("double", "whole", f.call("double", "whole", base, 256), n >> 8) * power.now
+    f.ret((exponent < 0).choose(f.value(1.0, "double") / power.now, power.now))
+    return f.text()

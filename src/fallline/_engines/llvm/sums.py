@@ -14,13 +14,14 @@ import numpy as np
 
 from fallline._engines.blocks import BLOCK, LANES
 from fallline._engines.llvm.compiler import compiled
-from fallline._engines.llvm.layout import LAYOUT, ROW, STRIDED
-from fallline._engines.llvm.numbers import FLOATS, Stored
-from fallline._engines.llvm.text import field, in_parts, literal
+from fallline._engines.llvm.function import Function, Value, module
+from fallline._engines.llvm.layout import STRIDED
+from fallline._engines.llvm.numbers import REAL, Stored
+from fallline._engines.llvm.text import moving, parts
 from fallline._formula.program import Program
 from fallline._formula.words import SCALES
 
-__all__ = ["buffered", "halve", "reading_part", "strides_of", "sum_functions", "totals"]
+__all__ = ["buffered", "halve", "reading_part", "sum_functions", "totals"]
 
 
 def buffered(program: Program, kinds: Sequence[Stored], real: str) -> dict[int, str]:
@@ -36,133 +37,86 @@ def reading_part(program: Program, kinds: Sequence[Stored], dtype: np.dtype, col
     `kinds` are those of the inputs and of the scalars that differ by coordinate. What comes from outside is read where
     it lies, or if it is `strided` fetched as the layout says.
     """
-    real, _ = FLOATS[dtype.name]
-    buffers = buffered(program, kinds, real)
+    real = REAL[dtype.name]
+    f = Function("internal void @part(ptr, i64, i64)")
+    row, offset, n = f.arguments
     names = [*program.inputs, *(f"scalar {k}" for k in by_coordinate)]
-    fetched = [k for k, name in enumerate(program.inputs) if name in STRIDED] if strided else []
-    loads = [field(f"c{k}", "%row", 8 * columns[name], "ptr") for k, name in enumerate(names)]
-    loads += [field(name, "%row", 8 * columns[name], "ptr") for name in ("constants", "sums")]
-    at = [f"%a{k} = getelementptr inbounds {kind.type}, ptr %c{k}, i64 %start"
-          for k, kind in enumerate(kinds) if k not in fetched]
-    room = [f"%b{v} = alloca [{BLOCK} x {real}], align 64" for v in buffers]
-    room += [f"%a{k} = alloca [{BLOCK} x {kinds[k].type}], align 64" for k in fetched]
-    loads += strides_of({f"s{k}": names[k] for k in fetched})
-    at += [f"call void @fetch(i64 %nd, ptr %shape, ptr %s{k}, ptr %c{k}, i64 %start, i64 %m, ptr %a{k})"
-           for k in fetched]
-    arguments = [f"ptr %a{k}" for k in range(len(program.inputs))] + [f"ptr %b{v}" for v in buffers]
-    arguments += [f"ptr %a{k}" for k in range(len(program.inputs), len(kinds))] + ["ptr %constants", "i64 %m"]
-    run = [f"call void @run({', '.join(arguments)})"] if buffers else []
-    width = 8 * len(program.totals)
-    sums = _sums(program, {v: f"%{'b' if v in buffers else 'a'}{v}" for _, v in program.outputs}, real)
-    return in_parts(BLOCK, [*room, *loads], [*at, *run, f"%block = sdiv i64 %start, {BLOCK}",
-                                             f"%bytes = mul i64 %block, {width}",
-                                             "%into = getelementptr inbounds i8, ptr %sums, i64 %bytes", *sums])
+    bases = [row.load("ptr", columns[name]) for name in names]
+    constants, sums = row.load("ptr", columns["constants"]), row.load("ptr", columns["sums"])
+    buffers = {v: f.room(real, BLOCK) for v in buffered(program, kinds, real)}
+    fetched = {k: f.room(kinds[k].type, BLOCK) for k, name in enumerate(program.inputs) if strided and name in STRIDED}
+    with parts(f, offset, n, BLOCK) as (start, m):
+        for k, buffer in fetched.items():
+            moving(f, row)("fetch", names[k], bases[k], start, m, buffer)
+        places = [fetched[k] if k in fetched else base.at(start, kinds[k].type) for k, base in enumerate(bases)]
+        if buffers:
+            count = len(program.inputs)
+            f.call("void", "run", *places[:count], *buffers.values(), *places[count:], constants, m)
+        into = sums.at(start // BLOCK * len(program.totals))
+        _store_sums(f, program, dict(enumerate(places)) | buffers, m, into, real)
+    return f.text()
 
 
-def strides_of(wanted: Mapping[str, str]) -> list[str]:
-    """The lines that load a row's %nd and %shape and, under these names, the strides of some of its arrays."""
-    if not wanted:
-        return []
-    return [field("layout", "%row", 8 * ROW["layout"], "ptr"), field("nd", "%layout", 8 * LAYOUT["nd"]),
-            field("shape", "%layout", 8 * LAYOUT["shape"], "ptr"),
-            *(field(name, "%layout", 8 * LAYOUT[array], "ptr") for name, array in wanted.items())]
-
-
-def _sums(program: Program, pointers: Mapping[int, str], real: str) -> list[str]:
-    """The lines that store the sums of a block; those of squares of float32, which neither overflow nor vanish in
-    double precision, are scaled when they are made."""
-    lines: list[str] = []
-    made: dict[tuple[int, str], str] = {}
+def _store_sums(f: Function, program: Program, values: Mapping[int, Value], m: Value, into: Value, real: str) -> None:
+    """Store the sums of a block; those of squares of float32, which neither overflow nor vanish in double precision,
+    are scaled when they are made."""
+    made: dict[tuple[int, str], Value] = {}
     for k, (total, (_, v)) in enumerate(zip(program.totals, program.outputs)):
         kind = "squares" if real == "float" and total.kind in SCALES else total.kind
         if (v, kind) not in made:
-            made[v, kind] = f"%q{k}"
-            more = "" if kind == "sum" else f", double {literal(SCALES[kind])}"
-            lines.append(f"%q{k} = call double @{'squares' if more else 'sum'}(ptr {pointers[v]}, i64 %m{more})")
-        result = made[v, kind]
-        if kind != total.kind:
-            scale = literal(SCALES[total.kind])
-            lines += [f"%r{k} = fmul double {result}, {scale}", f"%t{k} = fmul double %r{k}, {scale}"]
-            result = f"%t{k}"
-        lines += [f"%p{k} = getelementptr inbounds double, ptr %into, i64 {k}", f"store double {result}, ptr %p{k}"]
-    return lines
+            how = ("sum", values[v], m) if kind == "sum" else ("squares", values[v], m, f.value(SCALES[kind], "double"))
+            made[v, kind] = f.call("double", *how)
+        scale = SCALES[total.kind] if kind != total.kind else None
+        into.store(made[v, kind] * scale * scale if scale else made[v, kind], k)
 
 
 def sum_functions(dtype: np.dtype) -> str:
     """`sum` and `squares`, of n reals of a dtype, in lanes of double precision."""
-    real, _ = FLOATS[dtype.name]
-    return _sum_function("sum", real) + _sum_function("squares", real)
+    real = REAL[dtype.name]
+    return _sum_function("double @sum(ptr, i64)", real) + _sum_function("double @squares(ptr, i64, double)", real)
 
 
-def _sum_function(name: str, real: str) -> str:
-    wide = f"<{LANES} x double>"
-    scaled = name == "squares"
-    head = ", double %scale" if scaled else ""
-    spread = f"""%scale1 = insertelement {wide} poison, double %scale, i32 0
-  %scales = shufflevector {wide} %scale1, {wide} poison, <{LANES} x i32> zeroinitializer""" if scaled else ""
+def _sum_function(signature: str, real: str) -> str:
+    f = Function(f"internal {signature} noinline")
+    numbers, n, *scale = f.arguments
+    narrow, wide, align = f"<{LANES} x {real}>", f"<{LANES} x double>", 4 if real == "float" else 8
+    rest, total = f.room(real, LANES), f.variable(0.0, wide)
+    scales = [_spread(f, one, wide) for one in scale]
 
-    def added(suffix: str, to: str) -> str:
-        lines = [f"%w{suffix} = fadd {wide} %v{suffix}, zeroinitializer" if real == "double" else
-                 f"%w{suffix} = fpext <{LANES} x {real}> %v{suffix} to {wide}"]
-        if scaled:
-            lines += [f"%z{suffix} = fmul {wide} %w{suffix}, %scales",
-                      f"%y{suffix} = fmul {wide} %z{suffix}, %z{suffix}"]
-        return "\n  ".join([*lines, f"%a{suffix} = fadd {wide} {to}, %{'y' if scaled else 'w'}{suffix}"])
+    def add(lanes: Value) -> None:
+        lanes = lanes if real == "double" else lanes.cast("fpext", wide)
+        for each in scales:
+            lanes *= each
+            lanes *= lanes
+        total.now += lanes
 
-    tree, value, lanes = [], "%f", LANES
+    end = n & -LANES
+    with f.loop(end, step=LANES) as k:
+        add(numbers.at(k, real).load(narrow, align=align))
+    with f.when(end < n):
+        rest.store(f.value(0.0, narrow), align=align)
+        with f.loop(n, start=end) as k:
+            rest.store(numbers.load(real, k), k - end)
+        add(rest.load(narrow, align=align))
+    f.ret(_halved(f, total.now))
+    return f.text()
+
+
+def _spread(f: Function, number: Value, wide: str) -> Value:
+    """A number in every lane."""
+    first = f.make(wide, f"insertelement {wide} poison, {number}, i32 0")
+    return f.make(wide, f"shufflevector {first}, {wide} poison, <{LANES} x i32> zeroinitializer")
+
+
+def _halved(f: Function, vector: Value) -> Value:
+    """The sum of the lanes: the second half is added to the first, until one is left."""
+    lanes = LANES
     while lanes > 1:
-        half = lanes // 2
-        low, high = (", ".join(f"i32 {k}" for k in range(start, start + half)) for start in (0, half))
-        vector = f"<{lanes} x double>"
-        tree += [f"%l{half} = shufflevector {vector} {value}, {vector} poison, <{half} x i32> <{low}>",
-                 f"%h{half} = shufflevector {vector} {value}, {vector} poison, <{half} x i32> <{high}>",
-                 f"%s{half} = fadd <{half} x double> %l{half}, %h{half}"]
-        value, lanes = f"%s{half}", half
-    join = "\n  ".join
-    return f"""
-define internal double @{name}(ptr %x, i64 %n{head}) noinline {{
-entry:
-  %rest = alloca [{LANES} x {real}], align 64
-  {spread}
-  %end = and i64 %n, -{LANES}
-  %any = icmp sgt i64 %end, 0
-  br i1 %any, label %loop, label %tail
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i1, %loop ]
-  %acc = phi {wide} [ zeroinitializer, %entry ], [ %aL, %loop ]
-  %p = getelementptr inbounds {real}, ptr %x, i64 %i
-  %vL = load <{LANES} x {real}>, ptr %p, align {4 if real == "float" else 8}
-  {added("L", "%acc")}
-  %i1 = add i64 %i, {LANES}
-  %more = icmp slt i64 %i1, %end
-  br i1 %more, label %loop, label %tail
-tail:
-  %so_far = phi {wide} [ zeroinitializer, %entry ], [ %aL, %loop ]
-  %left = icmp slt i64 %end, %n
-  br i1 %left, label %clear, label %tree
-clear:
-  store <{LANES} x {real}> zeroinitializer, ptr %rest
-  br label %copy
-copy:
-  %k = phi i64 [ %end, %clear ], [ %k1, %copy ]
-  %from = getelementptr inbounds {real}, ptr %x, i64 %k
-  %one = load {real}, ptr %from
-  %lane = sub i64 %k, %end
-  %to = getelementptr inbounds {real}, ptr %rest, i64 %lane
-  store {real} %one, ptr %to
-  %k1 = add i64 %k, 1
-  %further = icmp slt i64 %k1, %n
-  br i1 %further, label %copy, label %last
-last:
-  %vT = load <{LANES} x {real}>, ptr %rest
-  {added("T", "%so_far")}
-  br label %tree
-tree:
-  %f = phi {wide} [ %so_far, %tail ], [ %aT, %last ]
-  {join(tree)}
-  %result = extractelement <1 x double> {value}, i32 0
-  ret double %result
-}}"""
+        lanes //= 2
+        low, high = (f.make(f"<{lanes} x double>", f"shufflevector {vector}, {vector.kind} poison, <{lanes} x i32> <"
+                            + ", ".join(f"i32 {k}" for k in range(start, start + lanes)) + ">") for start in (0, lanes))
+        vector = low + high
+    return f.make("double", f"extractelement {vector}, i32 0")
 
 
 @cache
@@ -188,81 +142,35 @@ def halve() -> Callable[..., None]:
 
 @cache
 def _summing() -> Sequence[int]:
-    return compiled(_TOTALS, "totals", "halve", passes=0)
+    return compiled(module(_halve(), _totals()), "totals", "halve", passes=0)
 
 
-_TOTALS = """
-define void @halve(ptr %parts, i64 %count, i64 %width) {
-entry:
-  br label %loop
-loop:
-  %n = phi i64 [ %count, %entry ], [ %half, %added ]
-  %more = icmp sgt i64 %n, 1
-  br i1 %more, label %split, label %end
-split:
-  %n1 = add i64 %n, 1
-  %half = sdiv i64 %n1, 2
-  %behind = sub i64 %n, %half
-  %size = mul i64 %behind, %width
-  %from = mul i64 %half, %width
-  br label %add
-add:
-  %i = phi i64 [ 0, %split ], [ %i1, %one ]
-  %left = icmp slt i64 %i, %size
-  br i1 %left, label %one, label %added
-one:
-  %a.p = getelementptr inbounds double, ptr %parts, i64 %i
-  %j = add i64 %from, %i
-  %b.p = getelementptr inbounds double, ptr %parts, i64 %j
-  %a = load double, ptr %a.p
-  %b = load double, ptr %b.p
-  %s = fadd double %a, %b
-  store double %s, ptr %a.p
-  %i1 = add i64 %i, 1
-  br label %add
-added:
-  br label %loop
-end:
-  ret void
-}
-define void @totals(ptr %sums, ptr %first, i64 %leaves, i64 %width, ptr %by_leaf, ptr %tree) {
-entry:
-  br label %loop
-loop:
-  %k = phi i64 [ 0, %entry ], [ %k1, %copied ]
-  %more = icmp slt i64 %k, %leaves
-  br i1 %more, label %leaf, label %end
-leaf:
-  %k1 = add i64 %k, 1
-  %low.p = getelementptr inbounds i64, ptr %first, i64 %k
-  %high.p = getelementptr inbounds i64, ptr %first, i64 %k1
-  %low = load i64, ptr %low.p
-  %high = load i64, ptr %high.p
-  %blocks = sub i64 %high, %low
-  %at = mul i64 %low, %width
-  %own = getelementptr inbounds double, ptr %sums, i64 %at
-  call void @halve(ptr %own, i64 %blocks, i64 %width)
-  %some = icmp sgt i64 %blocks, 0
-  %row = mul i64 %k, %width
-  br label %copy
-copy:
-  %c = phi i64 [ 0, %leaf ], [ %c1, %one ]
-  %left = icmp slt i64 %c, %width
-  br i1 %left, label %one, label %copied
-one:
-  %v.p = getelementptr inbounds double, ptr %own, i64 %c
-  %v = load double, ptr %v.p
-  %value = select i1 %some, double %v, double 0.0
-  %place = add i64 %row, %c
-  %l.p = getelementptr inbounds double, ptr %by_leaf, i64 %place
-  %t.p = getelementptr inbounds double, ptr %tree, i64 %place
-  store double %value, ptr %l.p
-  store double %value, ptr %t.p
-  %c1 = add i64 %c, 1
-  br label %copy
-copied:
-  br label %loop
-end:
-  call void @halve(ptr %tree, i64 %leaves, i64 %width)
-  ret void
-}"""
+def _halve() -> str:
+    """See `halve`."""
+    f = Function("void @halve(ptr, i64, i64)")
+    parts, count, width = f.arguments
+    n = f.variable(count)
+    with f.loop():
+        f.stop(n.now <= 1)
+        half = (n.now + 1) // 2
+        behind = parts.at(half * width)
+        with f.loop((n.now - half) * width) as k:
+            parts.store(parts.load("double", k) + behind.load("double", k), k)
+        n.now = half
+    return f.text()
+
+
+def _totals() -> str:
+    """See `totals`."""
+    f = Function("void @totals(ptr, ptr, i64, i64, ptr, ptr)")
+    sums, first, leaves, width, by_leaf, tree = f.arguments
+    with f.loop(leaves) as leaf:
+        start = first.load(index=leaf)
+        blocks, own = first.load(index=leaf + 1) - start, sums.at(start * width)
+        f.call("void", "halve", own, blocks, width)
+        with f.loop(width) as k:
+            total = (blocks > 0).choose(own.load("double", k), 0.0)
+            by_leaf.store(total, leaf * width + k)
+            tree.store(total, leaf * width + k)
+    f.call("void", "halve", tree, leaves, width)
+    return f.text()
