@@ -82,7 +82,9 @@ class Look:
         if checks is not None and not plan.asks:
             whole[JOB["checks"]] = checks[JOB["checks"]]
         self._kept: list[np.ndarray | None] = [whole, checks, step.records, taken]
-        self._first = self._second = self._alone = None
+        self._first: Any = None
+        self._second: Any = None
+        self._alone: Any = None
         if plan.asks or not simple:
             self._first = self._looking(job=checks)
         if simple:
@@ -177,7 +179,8 @@ class Look:
     def mend(self, params: Any, grads: Any) -> Any:
         """As `take`, where parameters lie elsewhere than before, or gradients share memory with them."""
         plan, xs, gs = self.plan, self._leaves_of(params), self._leaves_of(grads)
-        if not self._into_x or self._has_tensors or self._numbers or self._lies_still:
+        if params is None or grads is None or not self._into_x or self._has_tensors or self._numbers or (
+                self._lies_still):
             return None
         xs, gs = ([xs], [gs]) if self._single else (xs, list(gs))
         if not len(xs) == len(gs) == len(plan.way.members):
