@@ -12,12 +12,35 @@ import numpy as np
 from fallline._formula.ieee import power
 from fallline._formula.words import exp, log
 
-__all__ = ["ACROSS", "INCREMENT", "OUTSIDE", "Instruction", "Program", "Total", "known", "source_of"]
+__all__ = [
+    "ACROSS",
+    "INCREMENT",
+    "OUTSIDE",
+    "Computed",
+    "Instruction",
+    "Program",
+    "StateName",
+    "Total",
+    "TotalName",
+    "source_of",
+]  # fmt: skip
 
 
 INCREMENT = "->d"  # the output that holds the increment; no state slot can have this name
 OUTSIDE = ("x", "g", INCREMENT)  # the arrays that come from the caller; all others are state
 ACROSS = "trees"  # what a total is over that a chain around several makes: the trees of all
+
+
+class Computed(str):
+    """What programs call a number that is not set but computed before: a total, or state."""
+
+
+class TotalName(Computed):
+    """What programs call a total."""
+
+
+class StateName(Computed):
+    """What programs call a state slot that is one number."""
 
 
 class Total(NamedTuple):
@@ -44,8 +67,8 @@ class Program(NamedTuple):
     `outputs` says which value goes into which array: "x" the new parameter or INCREMENT, then the state.
 
     The scalars are some of the results of `steps`, by number: operations on t, tiny, constants (the operand is the
-    number itself) and what is in `hyper` (the operand is the place): hyper-parameters, and by names with a blank (see
-    `known`) totals and state that is one number, whose new values `numbers` are further results of `steps`.
+    number itself) and what is in `hyper` (the operand is the place): hyper-parameters, and by names that are `Computed`
+    totals and state that is one number, whose new values `numbers` are further results of `steps`.
 
     `readings` are the programs to run before, in this order, which only read: the outputs of one are the values that it
     makes its `totals` of. `source` is the steps as a Python function. `powers` are the hyper-parameters in powers,
@@ -70,7 +93,7 @@ class Program(NamedTuple):
     def settings(self) -> tuple[str, ...]:
         """The hyper-parameters that this program or one of its readings depends on."""
         every = [name for program in (*self.readings, self) for name in program.hyper]
-        return tuple(name for name in dict.fromkeys(every) if " " not in name)
+        return tuple(name for name in dict.fromkeys(every) if not isinstance(name, Computed))
 
     @property
     def reads(self) -> frozenset[str]:
@@ -119,11 +142,6 @@ def _compile(source: str, words: dict[str, Any]) -> Callable[..., tuple]:
     scope: dict[str, Any] = {**words, "power": power, "inf": math.inf, "nan": math.nan}
     exec(compile(source, "<scalars of a formula>", "exec"), scope)
     return scope["scalars"]
-
-
-def known(what: str, name: Any) -> str:
-    """What programs call a number that is no hyper-parameter: a "total", or a "state" slot that is one number."""
-    return f"{what} {name}"
 
 
 def source_of(steps: Sequence[Instruction], wanted: Sequence[int], hyper: Sequence[str]) -> str:

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fallline._formula.program import ACROSS, INCREMENT, Instruction, Program, Total, known, source_of
+from fallline._formula.program import (
+    ACROSS,
+    INCREMENT,
+    Computed,
+    Instruction,
+    Program,
+    StateName,
+    Total,
+    TotalName,
+    source_of,
+)
 from fallline._formula.rule import Rule
 from fallline._formula.symbols import Symbol, one_number, per_coordinate
 from fallline._formula.words import SCOPES, TRACED, at_work, begun, flush, settle
@@ -141,7 +151,7 @@ def _put_across(symbols: Iterable[Symbol]) -> None:
 def _slot(rule: Rule, name: str, qualified: str, given: Mapping[str, Symbol]) -> Any:
     """A state slot as its formula gets it."""
     if name in rule.scopes:
-        return Symbol("hyper", (known("state", qualified),), array=False)
+        return Symbol("hyper", (StateName(f"state {qualified}"),), array=False)
     start = rule.slots[name]
     symbol = Symbol("input", (qualified,), array=True)
     return begun(symbol, given[start]) if isinstance(start, str) and start in ("x", "g") else symbol
@@ -190,7 +200,7 @@ class _Graph:
     def _check_scope(self, name: str) -> None:
         """Refuse a number of the tree that is made of a leaf's, which it cannot be for all of them."""
         rule, over = self._scopes[name]
-        leaf = {known("state", slot) for slot, (_, other) in self._scopes.items() if other == "leaf"}
+        leaf = {StateName(f"state {slot}") for slot, (_, other) in self._scopes.items() if other == "leaf"}
         if over == "tree" and not self._direct(self._states[name]).isdisjoint({*leaf, "leaf"}):
             raise FormulaError(f'In {rule.title}: {name.split(".")[-1]} is one number of the tree, and is '
                                'made of one of a leaf: write over="tree" in that too, or over="leaf" in both.')
@@ -222,7 +232,7 @@ class _Graph:
         for level in range(max((self._level[k] for k in needed), default=0), 0, -1):
             now = [k for k in needed if self._level[k] == level]
             values = [self._operands[k][0] for k in now]
-            totals = tuple(Total(known("total", k), *self._symbols[k].args[1:]) for k in now)
+            totals = tuple(Total(TotalName(f"total {k}"), *self._symbols[k].args[1:]) for k in now)
             program = self._part({total.name: v for total, v in zip(totals, values)}, {}, self._gradient())
             readings.insert(0, program._replace(totals=totals))
         return last._replace(
@@ -272,7 +282,7 @@ class _Graph:
 
     def _name(self, k: int) -> str:
         symbol = self._symbols[k]
-        return known("total", k) if symbol.op == "reduce" else symbol.args[0]
+        return TotalName(f"total {k}") if symbol.op == "reduce" else symbol.args[0]
 
     def _step(self, k: int, step_of: Mapping[int, int], hyper: tuple[str, ...]) -> Instruction:
         symbol = self._symbols[k]
@@ -285,4 +295,5 @@ class _Graph:
 
 def _settings(names: Iterable[frozenset[str]]) -> frozenset[str]:
     """The hyper-parameters among these names."""
-    return frozenset(name for some in names for name in some if " " not in name and name not in (*SCOPES, ACROSS))
+    return frozenset(name for some in names for name in some
+                     if not isinstance(name, Computed) and name not in (*SCOPES, ACROSS))

@@ -26,7 +26,7 @@ from fallline._optimizer.optimizer import Optimizer
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-__all__ = ["Status", "minimize"]
+__all__ = ["Status", "as_scipy_method", "minimize"]
 
 
 class Status(Enum):
@@ -341,7 +341,7 @@ def _display(result: OptimizeResult) -> None:
     print(f"         Gradient evaluations: {result.njev:d}")
 
 
-def _as_scipy_method(
+def as_scipy_method(
     optimizer: Optimizer,
     fun: Any = None,
     x0: Any = None,
@@ -366,6 +366,3 @@ def _as_scipy_method(
         fun, x0, args, optimizer, jac, bounds, callback, tol, options, hess=hess, hessp=hessp, constraints=constraints
     )
 
-
-# Attached here because the optimizer stands above `minimize` in the layers and may not import it.
-Optimizer.__call__ = _as_scipy_method  # type: ignore[method-assign]

@@ -59,8 +59,6 @@ class Optimizer(Stepping):
 
     rule: ClassVar[Rule | None] = None
     __signature__: ClassVar[inspect.Signature]
-    # minimize.py, which stands below this module, makes every optimizer a method of scipy.optimize.minimize
-    __call__: Callable[..., Any]
     _within: Callable[..., Optimizer]  # of a partition, which stands below too: the same among links around it
     _waiting: Known | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
@@ -294,6 +292,12 @@ class Optimizer(Stepping):
         self._count = np.zeros(1, np.int64)
         fields.put(self)
         self._torn = False
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What SciPy calls: an optimizer is a method of `scipy.optimize.minimize`; see `fallline.minimize`."""
+        import fallline  # the loop stands above, and is asked for by those above only
+
+        return fallline._loops.minimize.as_scipy_method(self, *given, **named)
 
     def __repr__(self) -> str:
         options = [f"{name}={value!r}" for name, value in self._options.given().items()]

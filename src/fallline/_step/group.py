@@ -30,7 +30,7 @@ from fallline._engines.host import host_engine
 from fallline._engines.options import Options
 from fallline._formula import words
 from fallline._formula.chain import Chain
-from fallline._formula.program import Program
+from fallline._formula.program import Computed, Program, StateName, TotalName
 from fallline._formula.settings import resolve
 from fallline._messages.values import brief
 from fallline._step.numbers import Numbers
@@ -386,8 +386,8 @@ class Group:
         every = program.evaluate(values, count + 1, float(limits.tiny))
         scalars, numbers = every[: len(program.scalars)], every[len(program.scalars) :]
         if any(_beyond(s, float(limits.max)) for s in scalars):
-            given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values) if not q.startswith("total "))
-            state = ", or a number of its state," * any(q.startswith("state ") for q in program.hyper)
+            given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values) if not isinstance(q, TotalName))
+            state = ", or a number of its state," * any(isinstance(q, StateName) for q in program.hyper)
             raise ValueError(f"A setting of {self.chain.title}{state} is too large for {dtype}: {given}.") from None
         return scalars, numbers
 
@@ -410,7 +410,7 @@ class Group:
 
     def _given(self, name: str, settings: Mapping[str, Any], k: int, t: int, memo: dict[Any, Any]) -> Any:
         """The value of what a program depends on: a hyper-parameter, or a number known before."""
-        if " " in name:
+        if isinstance(name, Computed):
             return _of_leaf(memo["known"][name], k)
         setting = settings[name]
         return setting if type(setting) is float else _value(self.chain, name, _of_leaf(setting, k), t, memo)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._engines.blocks import halved
-from fallline._formula.program import Total, known
+from fallline._formula.program import StateName, Total
 
 __all__ = ["Numbers", "totals_of"]
 
@@ -42,7 +42,7 @@ class Numbers:
 
     def known(self) -> dict[str, Any]:
         """All by the names that programs have for them: a number, or one for each leaf."""
-        return {known("state", slot): own.item() if slot in self.tree else own.tolist()
+        return {StateName(f"state {slot}"): own.item() if slot in self.tree else own.tolist()
                 for slot, own in self.by_slot().items()}
 
     def arrays(self) -> dict[str, list[np.ndarray]]:
@@ -56,7 +56,7 @@ class Numbers:
 
     def sources(self) -> dict[str, np.ndarray]:
         """The same by the names that programs have for them."""
-        return {known("state", slot): own for slot, own in self.by_slot().items()}
+        return {StateName(f"state {slot}"): own for slot, own in self.by_slot().items()}
 
     def renew(self, new: Mapping[str, Sequence[float | None]]) -> None:
         """Take new values by slot; None leaves an old one."""
