@@ -155,7 +155,7 @@ def test_a_state_that_does_not_fit_one_part_changes_nothing_in_any():
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_an_interrupt_between_two_parts_leaves_a_torn_partition_that_says_so(steps, monkeypatch):
-    from fallline._step.host_call import HostCall
+    from fallline._step.calls.host import HostCall
 
     opt, w = RECIPES["partition"](engine="reference"), a_tree(0)
     for _ in range(max(steps, 1)):

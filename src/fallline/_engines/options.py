@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from fallline._engines.host import ENGINES
+from fallline._engines.engine import ENGINES
 from fallline._engines.threads import check_threads
 
 __all__ = ["Options"]

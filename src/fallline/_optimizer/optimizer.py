@@ -182,7 +182,7 @@ class Optimizer(Stepping):
     def engine(self) -> str:
         """Which engine runs, and why."""
         if self._group:
-            return self._group.engine_note
+            return str(self._group.engine)
         wanted = self._options.engine
         return f"{wanted}: " + ("chosen at the first step" if wanted == "auto" else "asked for")
 

@@ -25,9 +25,9 @@ def point_at(bound: Group, formula: Callable[..., Any], params: Any) -> Any:
     names = list(inspect.signature(formula).parameters)[1:]
     values = []
     for k, leaf in enumerate(bound.leaves(params, "parameter")):
-        x = widened(detached(leaf) if bound.foreign else view(leaf))
+        x = widened(view(leaf) if bound.engine.in_memory else detached(leaf))
         given = {name: _known(bound, name, k, x) for name in names}
-        if bound.foreign:
+        if not bound.engine.in_memory:
             values.append(cast(formula(x, **given), bound.dtypes[k]))
         else:
             new = new_like(leaf, bound.shapes[k], bound.dtypes[k])
@@ -66,7 +66,7 @@ def _like_parameter(bound: Group, k: int, value: Any) -> Any:
     model = bound.models[k]
     if is_number(model):
         return as_number(model, host(value))
-    if bound.foreign:
+    if not bound.engine.in_memory:
         return copy(cast(value, bound.dtypes[k]))
     new = new_like(model, bound.shapes[k], bound.dtypes[k])
     with np.errstate(all="ignore"):

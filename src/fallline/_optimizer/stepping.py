@@ -18,14 +18,14 @@ from fallline._formula.program import ACROSS, INCREMENT
 from fallline._messages.suggestions import by_name
 from fallline._optimizer.damping import warn_if_damped
 from fallline._optimizer.settable import Settable
-from fallline._step.array_call import ArrayCall
 from fallline._step.binding import Binding
+from fallline._step.calls.array import ArrayCall
+from fallline._step.calls.host import HostCall
+from fallline._step.calls.whole import WholeCall
 from fallline._step.group import Group
-from fallline._step.host_call import HostCall
 from fallline._step.numbers import totals_of
 from fallline._step.transfer import fill
 from fallline._step.turn import held
-from fallline._step.whole_call import WholeCall
 from fallline.errors import NonFiniteGradient
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ __all__ = ["LAST_STEP", "Stepping"]
 
 LAST_STEP = 2**63 - 1
 Call = HostCall | ArrayCall
+CALLS: dict[str, type[Call]] = {"native": HostCall, "reference": HostCall, "numpy": WholeCall, "eager": ArrayCall}
+"""How the calls of an engine are checked, and run where it makes no plan."""
 Calls = Mapping[str, Call]
 
 
@@ -239,12 +241,12 @@ class Stepping(Settable):
         xs, gs, targets = (binding.own(name, leaves) for leaves in trees)
         chain = group.chain
         if group.holds():
-            return (ArrayCall if group.foreign else HostCall)(group, chain.holding(into), into, xs, gs, targets)
+            kind = HostCall if group.engine.in_memory else ArrayCall
+            return kind(group, chain.holding(into), into, xs, gs, targets)
         if chain.gathers:
             gs = group.completed(gs)
         program = chain.stepping if into == "x" else chain.updating
-        kind = ArrayCall if group.foreign else WholeCall if chain.rule.whole_leaf else HostCall
-        return kind(group, program, into, xs, gs, targets)
+        return CALLS[group.engine.name](group, program, into, xs, gs, targets)
 
     def _skips(self, binding: Binding, calls: Calls) -> bool:
         """Whether to skip the call for gradients that are not finite; raises under nonfinite="raise"."""
@@ -280,7 +282,7 @@ class Stepping(Settable):
         def run() -> Mapping[str, Any]:
             return {name: call.run() for name, call in calls.items()}
 
-        brief = binding.is_small() and all(call.group.native for call in calls.values() if isinstance(call, HostCall))
+        brief = binding.is_small() and all(call.group.engine.plans for call in calls.values())
         commit = partial(self._commit, binding, run, False)
         return held(commit) if brief else commit()
 

@@ -13,11 +13,13 @@ import numpy as np
 from fallline._arrays.leaves import as_number, detached, filled_like, is_number, mark_changed, view
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
 from fallline._arrays.trees import Treedef, copy
-from fallline._engines.host import native_missing, without_native
+from fallline._engines.engine import native_missing, without_native
 from fallline._messages.values import brief
-from fallline._step.group import Group, Plans, leaves_of
-from fallline._step.host_call import HostCall
-from fallline._step.host_run import detach
+from fallline._step.calls.host import HostCall
+from fallline._step.calls.reference import detach
+from fallline._step.group import Group
+from fallline._step.leaves import leaves_of
+from fallline._step.plans import Plans
 
 if TYPE_CHECKING:  # which needs llvmlite
     from fallline._step.look import Look
@@ -115,7 +117,7 @@ class Binding:
     def plan(self, calls: Mapping[str, Any]) -> Plan | None:
         """The plan of checked calls, with all leaves in place; None if the reference engine is to run them: because it
         was asked for, for what native code cannot do, or because they are cold."""
-        host = [call for call in calls.values() if isinstance(call, HostCall) and call.group.native]
+        host = [call for call in calls.values() if isinstance(call, HostCall) and call.group.engine.plans]
         if len(host) < len(calls) or not any(call.group.shapes for call in host):
             return None
         apart = any(len(call.live) < len(call.group.shapes) or call.group.missed.any() for call in host)
@@ -144,7 +146,7 @@ class Binding:
     def _has_native(self) -> bool:
         missing = native_missing()
         for group in self.groups.values() if missing else ():
-            group.native, group.engine_note = False, without_native(missing)
+            group.engine = without_native(missing)
         return not missing
 
     def _is_cold(self, calls: Sequence[HostCall]) -> bool:

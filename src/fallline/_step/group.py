@@ -9,62 +9,35 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.dtypes import computed, kept
+from fallline._arrays.dtypes import kept
 from fallline._arrays.leaves import (
-    CASTABLE,
-    STEPPED,
     detached,
     dtype_name,
-    dtype_of,
     filled_like,
     is_complex,
-    kind_of,
-    library,
-    model,
     owned,
     widened,
 )
 from fallline._arrays.memory import arena, byte_range, places
-from fallline._arrays.trees import Treedef, flatten, paths
-from fallline._engines.host import host_engine
+from fallline._engines.engine import Engine, Wish, chosen
 from fallline._engines.options import Options
 from fallline._formula import words
 from fallline._formula.chain import Chain
-from fallline._formula.program import Computed, Program, StateName, TotalName
+from fallline._formula.program import Computed, Program
 from fallline._formula.settings import resolve
 from fallline._messages.values import brief
+from fallline._step.leaves import Leaves
 from fallline._step.numbers import Numbers
+from fallline._step.plans import Plans
+from fallline._step.values import by_coordinate, evaluate, of_leaf, value_of
 
-__all__ = ["Group", "Plans", "leaves_of"]
+__all__ = ["Group"]
 
 # of a Group, what is of this process and its memory, or another's that has it
 _HERE_ONLY = ("count", "_settings", "given", "state_ranges", "_plans", "disjoint")
 
 
-class Plans:
-    """The plans of calls, by what they depend on, and the quick looks that go with them."""
-
-    def __init__(self) -> None:
-        self.made: dict[Any, Any] = {}
-        self.looks: dict[Any, Any] = {}
-
-    def clear(self) -> None:
-        """Forget all, as what they were made for holds no longer."""
-        self.made.clear()
-        self.looks.clear()
-
-    def keep_apart(self) -> None:
-        """Forget those in which leaves share what depends on the steps that they took."""
-        self.made = {way: plan for way, plan in self.made.items() if way.apart}
-        self.looks = {key: look for key, look in self.looks.items() if look.plan.way.apart}
-
-    def revalue(self) -> None:
-        """Have all take settings that are numbers as they are now."""
-        for plan in self.made.values():
-            plan.revalue()
-
-
-class Group:
+class Group(Leaves):
     """Leaves by name, shape and dtype, the state of each, and how often each was stepped.
 
     It is made for the first call, from the parameters or gradients (`like`; `what` messages call its leaves), and kept
@@ -77,29 +50,14 @@ class Group:
         self.chain, self.threads, self.count, self.wanted = chain, options.threads, count, options.engine
         self.checks_finite = options.nonfinite != "propagate"
         self._directory = options.state_dir
-        leaves, self.treedef = flatten(like)
-        self.paths = paths(self.treedef)
-        kinds = [kind_of(leaf, self.name(k, what)) for k, leaf in enumerate(leaves)]
-        self.foreign = self.wanted == "eager" or "foreign" in kinds
-        if self.wanted not in ("auto", "eager") and self.foreign:
-            raise TypeError(f'engine={self.wanted!r} runs on arrays in host memory (NumPy, torch CPU tensors). '
-                            f"Got {type(leaves[kinds.index('foreign')]).__name__}: use engine=\"auto\".")
-        if self.foreign and self._directory is not None:
-            raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
-                            f"Got {type(leaves[0]).__name__}.")
-        self.models = list(map(model, leaves, kinds))
-        self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
-        self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
-        self._refuse_whole(leaves, what)
-        self.dtypes = [dtype_of(leaf) for leaf in leaves]
-        self.computed = list(map(computed, self.dtypes))
+        leaves, kinds = self.know(like, what)
+        self.step_by(self._chosen(leaves, kinds, what), leaves)
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
         self.follow(Plans())
         self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
         self._settings: dict[str, Any] = {}
         self.given: Mapping[str, Any] = {}
         self.resolve(settings)
-        self._note_engine(leaves)
         starts = {slot: [self._started(start, k) for k in range(len(leaves))]
                   for slot, start in chain.starts().items()}
         scopes = chain.scopes()
@@ -107,7 +65,7 @@ class Group:
         with np.errstate(over="ignore"):  # what is too large for the dtype is refused
             starts = {slot: list(map(self._start, values, self.computed)) for slot, values in starts.items()}
         self.state_ranges: list[tuple[int, int, np.ndarray]] = []
-        if self.foreign:
+        if not self.engine.in_memory:
             self.state = {slot: [filled_like(widened(detached(leaf)), start) for leaf, start in zip(leaves, values)]
                           for slot, values in starts.items()}
         else:
@@ -116,12 +74,25 @@ class Group:
             self._begun = [False] * len(leaves)
         self.orders: list[Sequence[int] | None] = [None] * len(leaves)  # of the axes of state, outermost first; C's
 
-    def _refuse_whole(self, leaves: Sequence[Any], what: str) -> None:
+    def _chosen(self, leaves: Sequence[Any], kinds: Sequence[str], what: str) -> Engine:
+        """The engine for these leaves; raises TypeError for those that the wanted one, or the rule, cannot take."""
+        elsewhere = leaves[kinds.index("foreign")] if "foreign" in kinds else None
+        if elsewhere is not None and self.wanted not in ("auto", "eager"):
+            raise TypeError(f'engine={self.wanted!r} runs on arrays in host memory (NumPy, torch CPU tensors). '
+                            f"Got {type(elsewhere).__name__}: use engine=\"auto\".")
+        rule = self.chain.owner(self.chain.rule_name) if self.chain.rule.whole_leaf else ""
+        root = type(leaves[0]).__module__.split(".")[0].removesuffix("lib") if leaves else ""  # jaxlib is JAX
+        engine = chosen(Wish(self.wanted, root if elsewhere is not None else "", rule))
+        if not engine.in_memory and self._directory is not None:
+            raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
+                            f"Got {type(leaves[0]).__name__}.")
+        if rule:
+            self._refuse_whole(leaves, what, rule, engine)
+        return engine
+
+    def _refuse_whole(self, leaves: Sequence[Any], what: str, rule: str, engine: Engine) -> None:
         """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
-        if not self.chain.rule.whole_leaf:
-            return
-        rule = self.chain.owner(self.chain.rule_name)
-        if self.foreign:
+        if not engine.in_memory:
             got = 'engine="eager"' if self.wanted == "eager" else type(leaves[0]).__name__
             raise TypeError(f"{rule} is a function of whole leaves in host memory (NumPy, torch CPU tensors). "
                             f"Got {got}.")
@@ -129,17 +100,6 @@ class Group:
             if is_complex(leaf):
                 raise TypeError(f"{self.name(k, what)} must be real, as {rule} is a function of whole leaves. "
                                 f"Got {dtype_name(leaf)}.")
-
-    def _note_engine(self, leaves: Sequence[Any]) -> None:
-        if self.foreign:
-            root = type(leaves[0]).__module__.split(".")[0] if leaves else ""
-            library = root.removesuffix("lib")  # jaxlib is JAX
-            self.engine_note = f"eager: {'asked for' if self.wanted == 'eager' else f'arrays of {library}'}"
-        else:
-            self.native, self.engine_note = host_engine(self.wanted)
-            if self.chain.rule.whole_leaf:
-                self.native = False
-                self.engine_note = f"numpy: {self.chain.owner(self.chain.rule_name)} is a function of whole leaves"
 
     def follow(self, plans: Plans) -> None:
         """Have plans forget or take over what changes here. They are another's, lest a cycle keep the state of an
@@ -240,14 +200,14 @@ class Group:
         self.disjoint, self.state_ranges = {}, []
         self._settings, self.given = {}, {}
         self.resolve(settings)
-        if self.foreign:
+        if not self.engine.in_memory:
             self.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
         else:
             begun = [k for k, has in enumerate(self._begun) if has]
             self._begun = [False] * len(self._begun)
             self.begin(begun)
-            if not self.chain.rule.whole_leaf:
-                self.native = host_engine(self.wanted)[0]
+            if self.engine.plans:
+                self.engine = chosen(Wish(self.wanted))
 
     def aside(self) -> Group:
         """The same, state and counts included, whose settings the optimizer's own assignments do not reach."""
@@ -312,7 +272,7 @@ class Group:
 
     def value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value for leaf k after t completed steps: a float, or an array per coordinate."""
-        return _value(self.chain, qualified, self._setting(qualified, k), t, memo)
+        return value_of(self.chain, qualified, self._setting(qualified, k), t, memo)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -371,38 +331,14 @@ class Group:
         try:
             return memo[key]
         except (KeyError, TypeError):  # TypeError: values per coordinate, which no other leaf shares
-            found = self.evaluate(program, values, count, self.computed[k])
+            found = evaluate(self.chain, program, values, count, self.computed[k])
         if not any(isinstance(v, np.ndarray) for v in values):
             memo[key] = found
         return found
 
-    def evaluate(self, program: Program, values: Sequence[Any], count: int, dtype: np.dtype
-                 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """The program's scalars and new numbers for values of its `hyper`, after so many steps of a leaf.
-
-        Raises ValueError if the dtype cannot hold a scalar.
-        """
-        limits = np.finfo(dtype)
-        every = program.evaluate(values, count + 1, float(limits.tiny))
-        scalars, numbers = every[: len(program.scalars)], every[len(program.scalars) :]
-        if any(_beyond(s, float(limits.max)) for s in scalars):
-            given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values) if not isinstance(q, TotalName))
-            state = ", or a number of its state," * any(isinstance(q, StateName) for q in program.hyper)
-            raise ValueError(f"A setting of {self.chain.title}{state} is too large for {dtype}: {given}.") from None
-        return scalars, numbers
-
     def by_coordinate(self, program: Program, k: int) -> tuple[int, ...]:
         """The scalars of the program, by place, that differ by coordinate for leaf k."""
-        arrays = {n for n, q in enumerate(program.hyper) if q in self._settings
-                  and isinstance(self._setting(q, k), np.ndarray)}
-        if not arrays:
-            return ()
-        differ: set[int] = set()
-        for n, step in enumerate(program.steps):
-            made_of = arrays if step.op == "hyper" else () if step.op == "constant" else differ
-            if any(o in made_of for o in step.operands):
-                differ.add(n)
-        return tuple(place for place, n in enumerate(program.scalars) if n in differ)
+        return by_coordinate(program, {q: self._setting(q, k) for q in self._settings})
 
     def given_value(self, qualified: str, k: int, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value for leaf k after t completed steps, for a call that has asked."""
@@ -411,15 +347,15 @@ class Group:
     def _given(self, name: str, settings: Mapping[str, Any], k: int, t: int, memo: dict[Any, Any]) -> Any:
         """The value of what a program depends on: a hyper-parameter, or a number known before."""
         if isinstance(name, Computed):
-            return _of_leaf(memo["known"][name], k)
+            return of_leaf(memo["known"][name], k)
         setting = settings[name]
-        return setting if type(setting) is float else _value(self.chain, name, _of_leaf(setting, k), t, memo)
+        return setting if type(setting) is float else value_of(self.chain, name, of_leaf(setting, k), t, memo)
 
     def _started(self, start: float | str, k: int) -> Any:
         return self.value(start, k, int(self.count[0]), {}) if isinstance(start, str) else start
 
     def _start(self, value: Any, dtype: np.dtype) -> Any:
-        if self.foreign:
+        if not self.engine.in_memory:
             return value
         first = words.flush(np.asarray(value, dtype))
         if first.ndim == 0:
@@ -429,66 +365,16 @@ class Group:
                              f"{dtype}.")
         return first
 
-    def name(self, k: int, what: str) -> str:
-        """What messages call a leaf: "gradient 'layer1/W'"."""
-        return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
-
-    # ---- checks ------------------------------------------------------------------------------------------------------
-
-    def leaves(self, tree: Any, what: str) -> list[Any]:
-        """The leaves of a tree of parameters, gradients or "out", checked against structure, shapes and dtypes.
-
-        A gradient may be None, and of another float dtype.
-        """
-        leaves = leaves_of(self.treedef, tree, what)
-        self.check_leaves(leaves, what)
-        return leaves
-
-    def check_leaves(self, leaves: Sequence[Any], what: str) -> None:
-        """Raise ValueError or TypeError unless leaves, in order, are what `leaves` takes."""
-        for k, leaf in enumerate(leaves):
-            as_ever = type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]
-            if as_ever and not self.foreign:
-                continue  # the common case, at the cost of a small step
-            if leaf is not None or what != "gradient":
-                self._check_leaf(k, leaf, what)
-
-    def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
-        name = self.name(k, what)
-        kind = kind_of(leaf, name, CASTABLE if what == "gradient" else STEPPED)
-        shape = tuple(np.shape(leaf))
-        if shape != self.shapes[k]:
-            raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")
-        if what == "gradient":
-            if is_complex(leaf) and self.dtypes[k].kind != "c":
-                raise TypeError(f"{name} must be real, as the parameter is {self.dtypes[k]}. Got {dtype_name(leaf)}: "
-                                "pass its real part.")
-            return
-        like = "before" if what == "parameter" else "the parameters"
-        if kind == "foreign" and not self.foreign:
-            raise TypeError(f"{name} must be in host memory, as {like}. Got {type(leaf).__name__}: call reset(), or "
-                            "make a new optimizer.")
-        if what == "parameter":
-            self.check_library(k, leaf, what)
-        if dtype_of(leaf) != self.dtypes[k]:
-            raise TypeError(f"{name} must be {self.dtypes[k]}, as {like}. Got {dtype_of(leaf)}.")
-
-    def check_library(self, k: int, leaf: Any, what: str) -> None:
-        """Raise TypeError unless a leaf's state is of its own library, where that matters."""
-        if self.foreign and leaf is not None and library(leaf) != self._libraries[k]:
-            raise TypeError(f"{self.name(k, what)} must be of {self._libraries[k]}, as before. Got {library(leaf)}'s "
-                            f"{type(leaf).__name__}: call reset(), or make a new optimizer.")
-
     def given_settings(self, names: Sequence[str], k: int) -> list[Any]:
         """Hyper-parameters as they were given for leaf k."""
         return [self._setting(q, k) for q in names]
 
     def asked(self, name: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
         """A hyper-parameter's value after t completed steps; a schedule is asked once for each memo."""
-        return _value(self.chain, name, setting, t, memo)
+        return value_of(self.chain, name, setting, t, memo)
 
     def _setting(self, qualified: str, k: int) -> Any:
-        return _of_leaf(self._settings[qualified], k)
+        return of_leaf(self._settings[qualified], k)
 
     def state_trees(self) -> dict[str, Any]:
         """The state by slot, as trees of read-only views; one view of what is one number of the tree."""
@@ -501,12 +387,6 @@ class Group:
         return {slot: every[slot] for slot in self.chain.starts()}
 
 
-def leaves_of(treedef: Treedef, tree: Any, what: str) -> list[Any]:
-    """The leaves of a tree of parameters, gradients or "out", checked against a structure."""
-    return treedef.flatten_like(tree, {"gradient": "grads", "parameter": "params"}.get(what, what),
-                                "before" if what == "parameter" else "the parameters")
-
-
 def _fill(array: np.ndarray, start: Any) -> None:
     """Start a state array; both parts of a complex one at reals."""
     if array.dtype.kind == "c" and np.asarray(start).dtype.kind != "c":
@@ -514,29 +394,6 @@ def _fill(array: np.ndarray, start: Any) -> None:
         array.imag[...] = start
     else:
         array[...] = start
-
-
-def _value(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
-    if not callable(setting):
-        return setting
-    key = (qualified, id(setting))  # a schedule is asked once for each call
-    if key not in memo:
-        value, hyper = setting(t), chain.hyper[qualified]
-        if type(value) is not float or not (math.isfinite(value) and hyper.range.holds(value)):
-            value = hyper.check(value, chain.owner(qualified), f" from its schedule at t={t}")
-        memo[key] = value
-    return memo[key]
-
-
-def _of_leaf(setting: Any, k: int) -> Any:
-    return setting[k] if isinstance(setting, list) else setting
-
-
-def _beyond(scalar: Any, largest: float) -> bool:
-    """Whether a scalar, or one of the values per coordinate, is finite and larger than that."""
-    if isinstance(scalar, np.ndarray):
-        return bool(np.any((np.abs(scalar) > largest) & np.isfinite(scalar)))
-    return largest < abs(scalar) < math.inf
 
 
 def _read_only(array: Any) -> Any:

@@ -16,7 +16,7 @@ from fallline._engines.cpu.guard import ALIGNED, CONTIGUOUS, WRITEABLE, looking
 from fallline._engines.llvm.layout import EXPECTED, JOB, LAYOUT, LOOK, ROW
 from fallline._engines.llvm.text import CHUNK
 from fallline._formula.program import INCREMENT
-from fallline._step.host_run import detach
+from fallline._step.calls.reference import detach
 from fallline._step.plan import Plan
 
 __all__ = ["Look", "can_look"]
@@ -232,7 +232,7 @@ class Look:
             plan.ask([gs] if self._single else gs)
         if self._second is not None:
             return bool(self._second(xs, gs, outs)) and self._done(1)
-        if plan.asks and not self._first(xs, gs, outs):  # type: ignore[misc]  # what was asked might change an array
+        if plan.asks and not self._first(xs, gs, outs):  # what was asked might have changed an array
             return False
         return plan.run()
 

@@ -14,13 +14,14 @@ from fallline._arrays.memory import address
 from fallline._engines.arithmetic import pinned
 from fallline._engines.blocks import block_count
 from fallline._engines.cpu.engine import native_kernel
-from fallline._engines.cpu.guard import evaluate
+from fallline._engines.cpu.guard import evaluate as evaluate_natively
 from fallline._engines.cpu.work import Cut, Job
 from fallline._engines.llvm.finite import finite_check
 from fallline._engines.llvm.layout import CLASS
 from fallline._engines.llvm.scalars import native_scalars
 from fallline._engines.llvm.sums import halve, totals
 from fallline._formula.program import ACROSS, Program
+from fallline._step.values import evaluate
 
 if TYPE_CHECKING:
     from fallline._step.plan import Plan
@@ -142,7 +143,7 @@ class Pass:
         """Evaluate the scalars; raises ValueError if a dtype cannot hold one."""
         for column, source in self._links:
             column[...] = source
-        failed = len(self.records) and evaluate()(address(self.records), len(self.records))
+        failed = len(self.records) and evaluate_natively()(address(self.records), len(self.records))
         for c in self._classes if failed else self._python:
             if self._given[c] is not None:
                 self._evaluate(c)
@@ -163,7 +164,7 @@ class Pass:
         """Have the scalars that are made of these values where they are read."""
         own = self._plan.classes[c]
         group, program = self._plan.groups[own.group], self._program(own.group)
-        for i, scalar in enumerate(group.evaluate(program, values, taken, own.dtype)[0]):
+        for i, scalar in enumerate(evaluate(group.chain, program, values, taken, own.dtype)[0]):
             if isinstance(scalar, np.ndarray) and scalar.ndim:
                 k = own.members[0]
                 both = (..., None) if group.dtypes[own.own].kind == "c" else ...  # parts have the coordinate's setting
@@ -264,7 +265,7 @@ class StepPass(Pass):
         group, program = self._plan.groups[own.group], self._program(own.group)
         for wanted, steps in ((self._fresh[c], taken), (self._of_tree.get(c, {}), int(group.count[0]))):
             if wanted:
-                new = dict(zip(dict(program.numbers), group.evaluate(program, values, steps, own.dtype)[1]))
+                new = dict(zip(dict(program.numbers), evaluate(group.chain, program, values, steps, own.dtype)[1]))
                 for slot, place in wanted.items():
                     place[0] = new[slot]
 

@@ -20,8 +20,8 @@ from fallline._engines.arithmetic import is_standard, pinned
 from fallline._engines.cpu.pool import perform
 from fallline._engines.llvm.layout import ABSENT, LAYOUT, ROW, STRIDED, pass_columns, row_width
 from fallline._formula.program import Program
+from fallline._step.calls.host import HostCall
 from fallline._step.group import Group
-from fallline._step.host_call import HostCall
 from fallline._step.passes import Pass, StepPass, put_together
 
 __all__ = ["Member", "Plan", "Way"]

@@ -49,7 +49,7 @@ def put(bound: Group, known: Known, paths: Iterable[str], t: int) -> None:
     """Put the state of the leaves of these paths, which fits, into a bound chain that has completed t steps."""
     index = {path: k for k, path in enumerate(bound.paths)}
     places = [(slot, path, index[path]) for slot in bound.state for path in paths]
-    if bound.foreign:  # all are made before any is put in place: a device's memory may not suffice
+    if not bound.engine.in_memory:  # all are made before any is put in place: a device's memory may not suffice
         new = [like(bound.state[slot][k], np.array(host(known.state[slot][path]))) for slot, path, k in places]
         for (slot, _, k), array in zip(places, new):
             bound.state[slot][k] = array

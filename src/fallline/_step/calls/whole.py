@@ -11,9 +11,9 @@ from fallline._arrays.leaves import view
 from fallline._formula import words
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Rule
+from fallline._step.calls.host import HostCall
+from fallline._step.calls.reference import run
 from fallline._step.group import Group
-from fallline._step.host_call import HostCall
-from fallline._step.host_run import run
 from fallline._step.numbers import totals_of
 from fallline.errors import FormulaError
 

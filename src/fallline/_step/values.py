@@ -1,0 +1,66 @@
+"""Values of hyper-parameters in a call, and the scalars that a program makes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline._formula.chain import Chain
+from fallline._formula.program import Program, StateName, TotalName
+
+__all__ = ["by_coordinate", "evaluate", "of_leaf", "value_of"]
+
+
+def value_of(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
+    if not callable(setting):
+        return setting
+    key = (qualified, id(setting))  # a schedule is asked once for each call
+    if key not in memo:
+        value, hyper = setting(t), chain.hyper[qualified]
+        if type(value) is not float or not (math.isfinite(value) and hyper.range.holds(value)):
+            value = hyper.check(value, chain.owner(qualified), f" from its schedule at t={t}")
+        memo[key] = value
+    return memo[key]
+
+
+def of_leaf(setting: Any, k: int) -> Any:
+    return setting[k] if isinstance(setting, list) else setting
+
+
+def _beyond(scalar: Any, largest: float) -> bool:
+    """Whether a scalar, or one of the values per coordinate, is finite and larger than that."""
+    if isinstance(scalar, np.ndarray):
+        return bool(np.any((np.abs(scalar) > largest) & np.isfinite(scalar)))
+    return largest < abs(scalar) < math.inf
+
+
+def evaluate(chain: Chain, program: Program, values: Sequence[Any], count: int, dtype: np.dtype
+             ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The program's scalars and new numbers for values of its `hyper`, after so many steps of a leaf.
+
+    Raises ValueError if the dtype cannot hold a scalar.
+    """
+    limits = np.finfo(dtype)
+    every = program.evaluate(values, count + 1, float(limits.tiny))
+    scalars, numbers = every[: len(program.scalars)], every[len(program.scalars) :]
+    if any(_beyond(s, float(limits.max)) for s in scalars):
+        given = ", ".join(f"{q}={v!r}" for q, v in zip(program.hyper, values) if not isinstance(q, TotalName))
+        state = ", or a number of its state," * any(isinstance(q, StateName) for q in program.hyper)
+        raise ValueError(f"A setting of {chain.title}{state} is too large for {dtype}: {given}.") from None
+    return scalars, numbers
+
+
+def by_coordinate(program: Program, settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """The scalars of a program, by place, that differ by coordinate for a leaf with these settings."""
+    arrays = {n for n, q in enumerate(program.hyper) if isinstance(settings.get(q), np.ndarray)}
+    if not arrays:
+        return ()
+    differ: set[int] = set()
+    for n, step in enumerate(program.steps):
+        made_of = arrays if step.op == "hyper" else () if step.op == "constant" else differ
+        if any(o in made_of for o in step.operands):
+            differ.add(n)
+    return tuple(place for place, n in enumerate(program.scalars) if n in differ)
