@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.dtypes import COMPLEX, HALVES, bfloat16, kept
+from fallline._arrays.dtypes import CASTABLE, COMPLEX, LACKED, STEPPED, SUPPORTED, dtype_named, kept
 from fallline._arrays.namespaces import namespace
 from fallline._arrays.trees import copy, is_container
 from fallline._messages.remedies import instead, is_converted, is_tracer
@@ -17,21 +17,17 @@ from fallline._messages.values import brief
 from fallline.errors import FalllineError
 
 __all__ = [
-    "CASTABLE", "STEPPED",
-    "as_number", "cast", "detached", "dtype_name", "dtype_named", "dtype_of", "filled_like", "host", "is_complex",
+    "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "is_complex",
     "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
     "non_finite", "owned", "reading", "split", "view", "widened",
 ]  # fmt: skip
 
-SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
-STEPPED = (*HALVES, "float32", "float64", *COMPLEX)
-CASTABLE = (*STEPPED, "longdouble", "float96", "float128", "clongdouble", "complex192", "complex256")
 
-
-def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
+def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED, written: bool = True) -> str:
     """ "numpy", "torch" (in host memory), "number" (a Python or NumPy scalar) or "foreign" (any other library).
 
-    Raises TypeError, naming `what` and what to pass instead, for anything that is no array of one of the `dtypes`.
+    Raises TypeError, naming `what` and what to pass instead, for anything that is no array of one of the `dtypes`, or
+    cannot be `written` if it is to be.
     """
     kind = _kind(leaf, what)
     name = dtype_name(leaf)
@@ -40,7 +36,7 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
     if kind == "torch" or (kind == "foreign" and getattr(leaf, "is_meta", False)):
         with reading(leaf, what):
             host(leaf)
-    if kind == "torch" and dtypes is STEPPED:  # written, its negation would be lost
+    if kind == "torch" and written:  # its negation would be lost
         for is_lazy, word, remedy in ((leaf.is_neg(), "negated", "neg"), (leaf.is_conj(), "conjugated", "conj")):
             if is_lazy:
                 raise TypeError(f"{what} is a lazily {word} view: call .resolve_{remedy}() on it first.")
@@ -111,11 +107,6 @@ def dtype_of(leaf: Any) -> np.dtype:
     return dtype_named(dtype_name(leaf))
 
 
-def dtype_named(name: str) -> np.dtype:
-    """The dtype of a name (`dtype_name`)."""
-    return bfloat16() if name == "bfloat16" else np.dtype(name)
-
-
 def filled_like(leaf: Any, value: Any) -> Any:
     """A new array of the leaf's library, shape and dtype, holding a number or the values of an ndarray; if it is
     complex, in both parts."""
@@ -149,9 +140,11 @@ def view(leaf: Any) -> np.ndarray:
 
 def _as_array(tensor: Any) -> np.ndarray:
     """A torch tensor as the array that shares its memory."""
-    if dtype_name(tensor) != "bfloat16":
+    name = dtype_name(tensor)
+    if name not in LACKED:
         return tensor.numpy()
-    return tensor.view(sys.modules["torch"].int16).numpy().view(bfloat16())  # NumPy knows torch's integers only
+    bits = getattr(sys.modules["torch"], f"int{8 * tensor.itemsize}")
+    return tensor.view(bits).numpy().view(dtype_named(name))  # NumPy knows torch's integers only
 
 
 def host(leaf: Any) -> np.ndarray:
@@ -193,7 +186,7 @@ def joined(array: Any, dtype: np.dtype) -> Any:
 
 def is_complex(leaf: Any) -> bool:
     """Whether a leaf of any kind is complex."""
-    return dtype_name(leaf).startswith(("complex", "clong"))
+    return dtype_name(leaf) in COMPLEX
 
 
 def detached(leaf: Any) -> Any:
@@ -214,8 +207,8 @@ def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         new = np.empty(shape, dtype)
     if type(leaf).__module__.split(".")[0] == "torch":
         torch = sys.modules["torch"]
-        if dtype.name == "bfloat16":
-            return torch.from_numpy(new.view(np.int16)).view(torch.bfloat16)
+        if dtype.name in LACKED:
+            return torch.from_numpy(new.view(f"i{dtype.itemsize}")).view(getattr(torch, dtype.name))
         return torch.from_numpy(new)
     return new
 

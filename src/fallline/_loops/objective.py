@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.dtypes import LACKED, kept
 from fallline._arrays.leaves import host
 from fallline._loops.descend import number
 from fallline._loops.scipy_options import Box
@@ -203,7 +204,7 @@ def _array(raw: Any) -> np.ndarray | None:
         return None
     try:
         array = host(raw) if hasattr(raw, "detach") else np.asarray(raw)
-        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        return array.astype(kept(array.dtype)) if array.dtype.name in LACKED else array
     except Exception:  # of whatever library
         return None
 

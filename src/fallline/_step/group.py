@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.dtypes import computed, kept
+from fallline._arrays.dtypes import CASTABLE, computed, kept
 from fallline._arrays.leaves import (
-    CASTABLE,
-    STEPPED,
     detached,
     dtype_name,
     dtype_of,
@@ -450,7 +448,7 @@ class Group:
 
     def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
         name = self.name(k, what)
-        kind = kind_of(leaf, name, CASTABLE if what == "gradient" else STEPPED)
+        kind = kind_of(leaf, name, CASTABLE, written=False) if what == "gradient" else kind_of(leaf, name)
         shape = tuple(np.shape(leaf))
         if shape != self.shapes[k]:
             raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fallline._arrays.dtypes import computed
+from fallline._arrays.dtypes import DTYPES, computed
 
 __all__ = ["FLOATS", "STORED", "Stored", "conversions", "load", "store"]
 
@@ -134,3 +134,7 @@ define internal i16 @narrow(float %f) alwaysinline {
   ret i16 %h
 }""",
 }
+
+if _LACKING := [row.name for row in DTYPES.values() if row.real not in STORED or row.computed not in FLOATS
+                or (row.real != row.computed and row.real not in _CONVERSIONS)]:  # fmt: skip
+    raise NotImplementedError(f"{__name__} says nothing of {', '.join(_LACKING)}, which the table of dtypes has.")
