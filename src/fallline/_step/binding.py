@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline._arrays.leaves import as_number, detached, filled_like, is_number, mark_changed, view
+from fallline._arrays.leaves import as_number, detached, filled_like, in_memory, is_number, mark_changed
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
 from fallline._arrays.trees import Treedef, copy
 from fallline._engines.host import native_missing, without_native
@@ -245,7 +245,7 @@ class Binding:
     @staticmethod
     def _shared(places: Any, leaves: Sequence[Any]) -> list[tuple[int, np.ndarray]]:
         """Those of the leaves at some places that lie in host memory, as arrays."""
-        return [(k, array) for k in places if (array := _in_memory(leaves[k])) is not None]
+        return [(k, array) for k in places if (array := in_memory(leaves[k])) is not None]
 
     # ---- leaves that no group steps ----------------------------------------------------------------------------------
 
@@ -292,21 +292,6 @@ def _is_compiled(calls: Sequence[HostCall]) -> bool:
 
 def _index_arrays(positions: Mapping[str, list[int]]) -> dict[str, np.ndarray]:
     return {part: np.array(own, np.intp) for part, own in positions.items()}
-
-
-def _in_memory(leaf: Any) -> np.ndarray | None:
-    """A leaf of any kind as the array whose memory it shares, if there is one."""
-    if isinstance(leaf, np.ndarray):
-        return view(leaf)
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(leaf, torch.Tensor):
-        return None
-    if leaf.device.type != "cpu" or leaf.layout is not torch.strided:
-        return None
-    try:
-        return view(leaf)
-    except TypeError:  # of a dtype that NumPy lacks, which no group steps
-        return None
 
 
 def _zero(leaf: Any) -> Any:

@@ -85,7 +85,7 @@ class Group:
         if self.foreign and self._directory is not None:
             raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
                             f"Got {type(leaves[0]).__name__}.")
-        self.models = list(map(model, leaves, kinds))
+        self.models = list(map(model, leaves))
         self._libraries = [library(leaf) for leaf in leaves] if self.foreign else []
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self._refuse_whole(leaves, what)

@@ -12,7 +12,17 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.dtypes import CASTABLE, DTYPES, computed, dtype_named, real, reals
-from fallline._arrays.leaves import as_number, dtype_of, host, is_complex, is_number, kind_of, like
+from fallline._arrays.leaves import (
+    as_number,
+    detached,
+    dtype_of,
+    host,
+    is_complex,
+    is_foreign,
+    is_number,
+    kind_of,
+    like,
+)
 from fallline._loops.descend import pair
 from fallline.race.problems.problem import Problem
 
@@ -130,12 +140,12 @@ def _with_row(leaf: Any, row: Reals) -> Any:
     with np.errstate(all="ignore"):
         if is_number(leaf):
             return as_number(leaf, values[()])
-        if isinstance(leaf, np.ndarray):
-            new = leaf.copy()
-            new[...] = values
-            return new
-    new = like(leaf, values)
-    return new.requires_grad_(leaf.requires_grad) if hasattr(leaf, "detach") else new
+        new = like(leaf, values)
+    if is_foreign(leaf):
+        return new
+    own = trees.copy(leaf)
+    detached(own)[...] = new
+    return own
 
 
 def _check_leaf(around: Around, where: str, rng: np.random.Generator) -> None:
