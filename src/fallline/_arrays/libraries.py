@@ -231,12 +231,12 @@ class Torch(ArrayApi):
 
 
 def _library(kind: type) -> ArrayApi:
-    torch = sys.modules.get("torch")
     if issubclass(kind, np.ndarray):
         return Numpy()
     if issubclass(kind, (float, complex)) or (issubclass(kind, np.generic) and np.dtype(kind).name in CASTABLE):
         return Number()
-    return Torch(kind) if torch is not None and issubclass(kind, torch.Tensor) else ArrayApi()
+    tensors = getattr(sys.modules.get("torch"), "Tensor", ())  # none yet while another thread imports it
+    return Torch(kind) if issubclass(kind, tensors) else ArrayApi()
 
 
 class _Libraries(dict[type, ArrayApi]):
