@@ -139,6 +139,21 @@ def test_a_jax_gradient_steps_numpy_parameters_in_place():
     assert w.tolist() == [0.5] * 3
 
 
+def test_a_tensor_of_a_class_of_ones_own_is_a_tensor():
+    torch = need("torch")
+
+    class Own(torch.Tensor):
+        pass
+
+    w, g = torch.ones(3), torch.ones(3, requires_grad=True).as_subclass(Own)
+    assert isinstance(fl.SGD(0.5).update(g), torch.Tensor)
+    assert fl.SGD(0.5).step(w, g) is w
+    assert w.tolist() == [0.5, 0.5, 0.5]
+    own = w.as_subclass(Own)
+    assert fl.SGD(0.5).step(own, g) is own
+    assert w.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_jax_tracer_is_refused_by_name():
     jax = need("jax")
     with pytest.raises(TypeError, match="is a JAX tracer: an optimizer keeps state and cannot run inside jit"):

@@ -12,7 +12,7 @@ import pytest
 
 import fallline as fl
 from fallline._state.checkpoint import load as read_contents
-from fallline._state.file import DTYPES
+from fallline._state.file import CODES
 from needed import need
 from places import TOOLS
 from support import (
@@ -233,7 +233,7 @@ def test_another_optimizers_file_is_refused_by_name_and_changes_nothing(engine, 
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("name", CODES)
 def test_every_dtype_travels_to_the_bit(name, path):
     dtype = np.dtype(getattr(need("ml_dtypes"), name)) if name == "bfloat16" else np.dtype(name)
     rng = np.random.default_rng(0)

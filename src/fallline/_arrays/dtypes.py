@@ -1,18 +1,55 @@
-"""What numbers are computed in: low precision in float32, so that a step rounds once; complex ones as two reals."""
+"""The dtypes of leaves, a row for each, and what follows from the rows.
+
+Low precision is computed in float32, so that a step rounds once; complex numbers as two reals.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["COMPLEX", "HALVES", "bfloat16", "computed", "kept", "real", "reals", "whole"]
+__all__ = ["CASTABLE", "COMPLEX", "DTYPES", "LACKED", "STEPPED", "SUPPORTED", "Dtype", "computed", "dtype_named",
+           "kept", "real", "reals", "whole"]  # fmt: skip
 
-HALVES = ("float16", "bfloat16")
-COMPLEX = ("complex64", "complex128")
 
-_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-_REAL: dict[str, np.dtype] = {"complex64": _SINGLE, "complex128": _DOUBLE}
+class Dtype(NamedTuple):
+    """A dtype that can be stepped. Other dtypes stand in it by name."""
+
+    name: str
+    real: str  # of the reals that its numbers consist of, two each if it is complex (of NumPy's kind "c")
+    size: int  # of such a real, in bytes
+    computed: str  # of the reals that it is computed in, and that its scalars have
+    kept: str  # of its state
+    code: str  # of its reals in files of the safetensors format
+
+
+DTYPES = {row.name: row for row in (
+    Dtype("float16", "float16", 2, "float32", "float32", "F16"),
+    Dtype("bfloat16", "bfloat16", 2, "float32", "float32", "BF16"),
+    Dtype("float32", "float32", 4, "float32", "float32", "F32"),
+    Dtype("float64", "float64", 8, "float64", "float64", "F64"),
+    Dtype("complex64", "float32", 4, "float32", "complex64", "F32"),
+    Dtype("complex128", "float64", 8, "float64", "complex128", "F64"),
+)}  # fmt: skip
+
+_WIDE, _WIDE_COMPLEX = ("longdouble", "float96", "float128"), ("clongdouble", "complex192", "complex256")
+
+STEPPED = tuple(DTYPES)
+CASTABLE = (*STEPPED, *_WIDE, *_WIDE_COMPLEX)  # which gradients may have
+COMPLEX = (*(row.name for row in DTYPES.values() if row.real != row.name), *_WIDE_COMPLEX)
+LACKED = tuple(name for name in DTYPES if not hasattr(np, name))  # by NumPy, which has them of ml_dtypes
+SUPPORTED = f"{', '.join(STEPPED[:-1])} or {STEPPED[-1]}"  # in messages
+
+
+def dtype_named(name: str) -> np.dtype:
+    """NumPy's dtype of that name."""
+    if name not in LACKED:
+        return np.dtype(name)
+    import ml_dtypes  # not before an array of such a dtype shows up
+
+    return np.dtype(getattr(ml_dtypes, name))
 
 
 @cache  # a dtype's name takes microseconds
@@ -22,7 +59,7 @@ def real(dtype: np.dtype) -> np.dtype:
     >>> real(np.dtype(np.complex64)), real(np.dtype(np.float16))
     (dtype('float32'), dtype('float16'))
     """
-    return _REAL.get(dtype.name, dtype)
+    return _in_row(dtype, "real")
 
 
 @cache
@@ -32,7 +69,7 @@ def computed(dtype: np.dtype) -> np.dtype:
     >>> computed(np.dtype(np.float16)), computed(np.dtype(np.complex128))
     (dtype('float32'), dtype('float64'))
     """
-    return _SINGLE if dtype.name in HALVES else real(dtype)
+    return _in_row(dtype, "computed")
 
 
 @cache
@@ -42,7 +79,13 @@ def kept(dtype: np.dtype) -> np.dtype:
     >>> kept(np.dtype(np.float16)), kept(np.dtype(np.complex128))
     (dtype('float32'), dtype('complex128'))
     """
-    return _SINGLE if dtype.name in HALVES else dtype
+    return _in_row(dtype, "kept")
+
+
+def _in_row(dtype: np.dtype, column: str) -> np.dtype:
+    """What stands in the row of a dtype; the dtype itself if it has none."""
+    name = getattr(DTYPES.get(dtype.name), column, dtype.name)
+    return dtype if name == dtype.name else dtype_named(name)
 
 
 def reals(array: np.ndarray) -> np.ndarray:
@@ -58,10 +101,3 @@ def reals(array: np.ndarray) -> np.ndarray:
 def whole(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Reals as numbers of a dtype in the same memory, which undoes `reals`; complex ones must be contiguous."""
     return array.view(dtype)[..., 0] if dtype.kind == "c" else array
-
-
-def bfloat16() -> np.dtype:
-    """NumPy's bfloat16, which is ml_dtypes'."""
-    import ml_dtypes  # not before a bfloat16 array shows up
-
-    return np.dtype(ml_dtypes.bfloat16)

@@ -2,92 +2,37 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fallline._arrays.dtypes import COMPLEX, HALVES, bfloat16, kept
+from fallline._arrays.dtypes import COMPLEX, STEPPED, SUPPORTED, kept
+from fallline._arrays.libraries import LIBRARIES, library_of
 from fallline._arrays.memory import empty
 from fallline._arrays.namespaces import namespace
-from fallline._arrays.trees import copy, is_container
-from fallline._messages.remedies import instead, is_converted, is_tracer
-from fallline._messages.values import brief
-from fallline.errors import FalllineError
+from fallline._arrays.trees import copy
+from fallline._messages.remedies import instead
 
 __all__ = [
-    "CASTABLE", "STEPPED",
-    "as_number", "cast", "detached", "dtype_name", "dtype_named", "dtype_of", "filled_like", "host", "is_complex",
+    "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "in_memory", "is_complex",
     "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
-    "non_finite", "owned", "reading", "split", "view", "widened",
+    "non_finite", "owned", "shared", "split", "view", "widened",
 ]  # fmt: skip
 
-SUPPORTED = "float16, bfloat16, float32, float64, complex64 or complex128"
-STEPPED = (*HALVES, "float32", "float64", *COMPLEX)
-CASTABLE = (*STEPPED, "longdouble", "float96", "float128", "clongdouble", "complex192", "complex256")
 
+def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED, written: bool = True) -> str:
+    """ "host" (an array in host memory that NumPy can share), "number" (a Python or NumPy scalar) or "foreign".
 
-def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED) -> str:
-    """ "numpy", "torch" (in host memory), "number" (a Python or NumPy scalar) or "foreign" (any other library).
-
-    Raises TypeError, naming `what` and what to pass instead, for anything that is no array of one of the `dtypes`.
+    Raises TypeError, naming `what` and what to pass instead, for anything that is no array of one of the `dtypes`, or
+    cannot be `written` if it is to be.
     """
-    kind = _kind(leaf, what)
-    name = dtype_name(leaf)
+    own = library_of(leaf)
+    kind, name = own.kind(leaf, what), own.dtype_name(leaf)
     if name not in dtypes:
         raise TypeError(f"{what} must be {SUPPORTED}. Got {name}{instead(leaf, what)}.")
-    if kind == "torch" or (kind == "foreign" and getattr(leaf, "is_meta", False)):
-        with reading(leaf, what):
-            host(leaf)
-    if kind == "torch" and dtypes is STEPPED:  # written, its negation would be lost
-        for is_lazy, word, remedy in ((leaf.is_neg(), "negated", "neg"), (leaf.is_conj(), "conjugated", "conj")):
-            if is_lazy:
-                raise TypeError(f"{what} is a lazily {word} view: call .resolve_{remedy}() on it first.")
+    own.check(leaf, what, written)
     return kind
-
-
-def _kind(leaf: Any, what: str) -> str:
-    torch, masked = sys.modules.get("torch"), sys.modules.get("numpy.ma")  # which is imported late
-    if masked is not None and isinstance(leaf, masked.MaskedArray):
-        raise TypeError(f"{what} is a masked array; a step would ignore the mask{instead(leaf)}.")
-    if isinstance(leaf, np.ndarray):
-        return "numpy"
-    if is_number(leaf):
-        return "number"
-    if torch is not None and isinstance(leaf, torch.Tensor):
-        if leaf.layout is not torch.strided or leaf.is_nested:
-            raise TypeError(f"{what} is a {'nested' if leaf.is_nested else leaf.layout} tensor{instead(leaf)}.")
-        return "torch" if leaf.device.type == "cpu" else "foreign"
-    if is_tracer(leaf):
-        raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or vmap. "
-                        "Call step outside, on the gradients that a jitted function returns.")
-    if isinstance(leaf, (int, np.generic)):
-        raise TypeError(f"{what} must be {SUPPORTED}. Got {brief(leaf)} ({type(leaf).__name__}){instead(leaf)}.")
-    if is_container(leaf):
-        raise TypeError(f"{what} must be one array, as the parameters have it. Got a {type(leaf).__name__}.")
-    is_array = hasattr(leaf, "__array_namespace__") or type(leaf).__module__.split(".")[0] == "cupy"
-    if not is_array or is_converted(leaf) or isinstance(leaf, type):
-        got = brief(leaf) if isinstance(leaf, type) else type(leaf).__name__
-        raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {got}{instead(leaf, what)}.")
-    if getattr(leaf, "is_deleted", bool)():
-        raise TypeError(f"{what} is a JAX array that was deleted, as those are that were donated to a jitted function: "
-                        "pass what that returned.")
-    return "foreign"
-
-
-@contextmanager
-def reading(leaf: Any, what: str) -> Iterator[None]:
-    """Have what another library raises, as it is asked for the numbers of a leaf, be a TypeError that names that."""
-    try:
-        yield
-    except (FalllineError, MemoryError):
-        raise
-    except Exception as error:
-        root = type(leaf).__module__.split(".")[0]
-        raise TypeError(f"{what} is a {type(leaf).__name__} of {root} whose numbers cannot be read"
-                        f"{instead(leaf)}.") from error
 
 
 def library(leaf: Any) -> str:
@@ -98,23 +43,12 @@ def library(leaf: Any) -> str:
 
 def dtype_name(leaf: Any) -> str:
     """The dtype's name without its library: "float32"."""
-    if isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf.dtype.name if leaf.dtype.names is None else str(leaf.dtype)
-    if isinstance(leaf, (float, complex)):
-        return "float64" if isinstance(leaf, float) else "complex128"
-    return str(leaf.dtype).split(".")[-1]
+    return library_of(leaf).dtype_name(leaf)
 
 
 def dtype_of(leaf: Any) -> np.dtype:
     """The dtype of a leaf of any kind, in native byte order."""
-    if isinstance(leaf, (np.ndarray, np.generic)):
-        return np.dtype(leaf.dtype.type)
-    return dtype_named(dtype_name(leaf))
-
-
-def dtype_named(name: str) -> np.dtype:
-    """The dtype of a name (`dtype_name`)."""
-    return bfloat16() if name == "bfloat16" else np.dtype(name)
+    return library_of(leaf).dtype(leaf)
 
 
 def filled_like(leaf: Any, value: Any) -> Any:
@@ -139,37 +73,27 @@ def like(leaf: Any, value: Any) -> Any:
 
 def view(leaf: Any) -> np.ndarray:
     """A leaf in host memory as a plain ndarray that shares its memory (a number: a copy)."""
-    if type(leaf) is np.ndarray:
-        return leaf
-    if isinstance(leaf, np.ndarray):
-        return leaf.view(np.ndarray)
-    if is_number(leaf):
-        return np.array(leaf)
-    return _as_array(leaf.detach().resolve_conj().resolve_neg())
+    return leaf if type(leaf) is np.ndarray else library_of(leaf).view(leaf)
 
 
-def _as_array(tensor: Any) -> np.ndarray:
-    """A torch tensor as the array that shares its memory."""
-    if dtype_name(tensor) != "bfloat16":
-        return tensor.numpy()
-    return tensor.view(sys.modules["torch"].int16).numpy().view(bfloat16())  # NumPy knows torch's integers only
+def shared(leaf: Any) -> Any:
+    """A tensor (`is_tensor`) as the array that shares its memory, which must be possible; anything else as it is."""
+    return LIBRARIES[type(leaf)].shared(leaf)
+
+
+def in_memory(leaf: Any) -> np.ndarray | None:
+    """A leaf of any kind as the array whose memory it shares, if there is one."""
+    return library_of(leaf).in_memory(leaf)
 
 
 def host(leaf: Any) -> np.ndarray:
     """A leaf of any kind as a plain ndarray in host memory, of its own dtype; shares memory where it can."""
-    if isinstance(leaf, (np.ndarray, float, np.generic)):
-        return np.asarray(leaf)
-    if hasattr(leaf, "detach"):  # torch
-        return _as_array(leaf.detach().cpu().resolve_conj().resolve_neg())
-    return np.asarray(leaf.get() if type(leaf).__module__.split(".")[0] == "cupy" else leaf)
+    return library_of(leaf).host(leaf)
 
 
 def cast(leaf: Any, dtype: np.dtype) -> Any:
     """A leaf of any library in a dtype; a Python number as it is."""
-    xp = namespace(leaf)
-    if xp is np:
-        return leaf.astype(dtype, copy=False)  # which notices another byte order, too
-    return leaf if xp is None or dtype_of(leaf) == dtype else xp.astype(leaf, getattr(xp, dtype.name))
+    return library_of(leaf).cast(leaf, dtype)
 
 
 def widened(leaf: Any) -> Any:
@@ -194,12 +118,12 @@ def joined(array: Any, dtype: np.dtype) -> Any:
 
 def is_complex(leaf: Any) -> bool:
     """Whether a leaf of any kind is complex."""
-    return dtype_name(leaf).startswith(("complex", "clong"))
+    return dtype_name(leaf) in COMPLEX
 
 
 def detached(leaf: Any) -> Any:
     """A leaf outside any autograd graph."""
-    return leaf.detach() if hasattr(leaf, "detach") else leaf
+    return library_of(leaf).detached(leaf)
 
 
 def owned(array: Any) -> Any:
@@ -210,45 +134,33 @@ def owned(array: Any) -> Any:
 def new_like(leaf: Any, shape: tuple[int, ...], dtype: np.dtype, order: Sequence[int] | None = None) -> Any:
     """A new array of the leaf's kind: of its subclass of ndarray, a torch tensor, or plain; C-contiguous, but for a
     plain one that may have another order of its axes."""
-    if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:  # a subclass keeps what it carries
-        new = np.empty_like(leaf, dtype, "C", shape=shape)
-    else:
-        new = empty(shape, dtype, order)
-    if type(leaf).__module__.split(".")[0] == "torch":
-        torch = sys.modules["torch"]
-        if dtype.name == "bfloat16":
-            return torch.from_numpy(new.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(new)
-    return new
+    if order is not None and type(leaf) is np.ndarray:
+        return empty(shape, dtype, order)
+    return library_of(leaf).new_like(leaf, shape, dtype)
 
 
-def model(leaf: Any, kind: str) -> Any:
-    """What to keep of a leaf of a kind (`kind_of`) for `new_like` and `as_number`: a number itself, of a tensor or of a
-    subclass of ndarray an empty one, and of others nothing: plain arrays need none, and the state of other libraries
-    is theirs."""
-    if kind == "numpy":
-        return None if type(leaf) is np.ndarray else np.empty_like(leaf, shape=(0,) * leaf.ndim)
-    return leaf if kind == "number" else leaf.new_empty(0) if kind == "torch" else None
+def model(leaf: Any) -> Any:
+    """What to keep of a leaf for `new_like` and `as_number`: a number itself, of a tensor or a subclass of ndarray an
+    empty one, and of others nothing: plain arrays need none, and the state of other libraries is theirs."""
+    return library_of(leaf).model(leaf)
 
 
 def mark_changed(leaves: Sequence[Any]) -> None:
-    """Tell torch which tensors were written, so that autograd notices a stale saved value."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        if tensors:
-            torch.autograd.graph.increment_version(tensors)
+    """Tell the libraries of leaves that these were written."""
+    kinds = set(map(type, leaves))
+    for kind in kinds:
+        own = leaves if len(kinds) == 1 else [leaf for leaf in leaves if type(leaf) is kind]
+        LIBRARIES[kind].mark_changed(own)
 
 
 def is_tensor(leaf: Any) -> bool:
     """Whether a leaf is a torch tensor or parameter, and of no other class of tensors."""
-    torch = sys.modules.get("torch")
-    return torch is not None and type(leaf) in (torch.Tensor, torch.nn.Parameter)
+    return LIBRARIES[type(leaf)].is_plain_tensor
 
 
 def is_number(leaf: Any) -> bool:
     """Whether a leaf is a Python or NumPy scalar, which cannot be written."""
-    return isinstance(leaf, (float, complex)) or (isinstance(leaf, np.generic) and leaf.dtype.name in CASTABLE)
+    return LIBRARIES[type(leaf)].is_number
 
 
 def as_number(leaf: Any, value: Any) -> Any:
@@ -263,8 +175,7 @@ def as_number(leaf: Any, value: Any) -> Any:
 
 def is_foreign(leaf: Any) -> bool:
     """Whether a leaf is an array of a library that does not share its memory with NumPy."""
-    known = isinstance(leaf, (np.ndarray, float, complex, np.generic))
-    return not known and type(leaf).__module__.split(".")[0] != "torch"
+    return LIBRARIES[type(leaf)].is_foreign
 
 
 def non_finite(array: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.differences import difference, is_container, of_upper_levels, part
+from fallline._arrays.libraries import library_of
 from fallline._arrays.sealed import unsealed
 
 __all__ = ["Treedef", "copy", "decode", "encode", "flatten", "is_container", "paths", "unlike_upper_levels"]
@@ -135,17 +136,7 @@ def copy(tree: Any) -> Any:
     False
     """
     leaves, treedef = flatten(tree)
-    return treedef.unflatten([_copy_leaf(leaf) for leaf in leaves])
-
-
-def _copy_leaf(leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray):
-        return leaf.copy()
-    if hasattr(leaf, "detach"):  # torch
-        return leaf.detach().clone().requires_grad_(leaf.requires_grad)
-    # CuPy, JAX (where it costs little); what is no array at all, such as a dict of another class, is refused later
-    duplicate: Callable[[], Any] | None = getattr(leaf, "copy", None) if hasattr(leaf, "dtype") else None
-    return duplicate() if duplicate is not None else leaf
+    return treedef.unflatten([library_of(leaf).copy(leaf) for leaf in leaves])
 
 
 _SAVED = "must be made of dicts (with strings or integers as keys), lists and tuples to be saved"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.dtypes import LACKED
 from fallline._arrays.leaves import host
 from fallline._arrays.namespaces import namespace
 from fallline._arrays.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
@@ -132,7 +133,7 @@ def looks_like_parameters(value: Any) -> bool:
 
 
 def _check_array(hyper: Hyper, value: np.ndarray, owner: str, hint: str) -> np.ndarray:
-    if is_masked(value) or (value.dtype.kind not in "fiu" and value.dtype.name != "bfloat16"):
+    if is_masked(value) or (value.dtype.kind not in "fiu" and value.dtype.name not in LACKED):
         got = value.dtype if type(value) is np.ndarray else type(value).__name__
         raise TypeError(f"{hyper.name} of {owner}, one per coordinate, must be an array of real numbers. "
                         f"Got {got}{hint}{as_array(value)}.")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._arrays.leaves import host
+from fallline._arrays.dtypes import LACKED, kept
+from fallline._arrays.leaves import host, is_foreign
 from fallline._loops.descend import number
 from fallline._loops.scipy_options import Box
 from fallline._messages.remedies import as_array, is_masked
@@ -202,8 +203,8 @@ def _array(raw: Any) -> np.ndarray | None:
     if is_masked(raw):
         return None
     try:
-        array = host(raw) if hasattr(raw, "detach") else np.asarray(raw)
-        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        array = np.asarray(raw) if is_foreign(raw) else host(raw)
+        return array.astype(kept(array.dtype)) if array.dtype.name in LACKED else array
     except Exception:  # of whatever library
         return None
 

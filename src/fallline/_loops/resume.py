@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._arrays.leaves import dtype_name, host, is_number, like
+from fallline._arrays.leaves import dtype_name, in_memory, is_number, like
 from fallline._loops.stopping import MOVED
 from fallline._optimizer.optimizer import Optimizer
 from fallline._state.checkpoint import load
@@ -115,10 +115,11 @@ def _with(leaf: Any, value: Any) -> Any:
     """A leaf with these numbers: this one, which may be written, or a new one like it."""
     if is_number(leaf):
         return value
-    if isinstance(leaf, np.ndarray) or (hasattr(leaf, "detach") and leaf.device.type == "cpu"):
-        host(leaf)[...] = value
-        return leaf
-    return like(leaf, value)
+    array = in_memory(leaf)
+    if array is None:
+        return like(leaf, value)
+    array[...] = value
+    return leaf
 
 
 class _TerminatedError(BaseException):

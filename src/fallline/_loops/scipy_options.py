@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.dtypes import CASTABLE
 from fallline._loops.descend import number
 from fallline._messages.values import brief
 
@@ -98,7 +99,7 @@ def _floats(leaf: Any) -> np.ndarray:
     if array.dtype.kind == "c":
         raise TypeError("x0 of minimize must be real, as SciPy's minimisers have it: pass the real and the imaginary "
                         f"part as arrays of their own, (z.real, z.imag). Got {array.dtype}.")  # fmt: skip
-    if array.dtype.name in ("bfloat16", "longdouble", "float96", "float128"):
+    if array.dtype.name in CASTABLE and array.dtype.name not in ("float16", "float32", "float64"):
         raise TypeError("x0 of minimize must be float16, float32 or float64, which SciPy's finite differences and "
                         f"bounds know: convert it, x0.astype(np.float64). Got {array.dtype}.")  # fmt: skip
     if array.dtype.kind not in "iuf" or isinstance(leaf, np.ma.MaskedArray):

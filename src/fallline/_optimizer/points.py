@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.leaves import as_number, cast, detached, dtype_named, host, is_number, new_like, view, widened
+from fallline._arrays.dtypes import dtype_named
+from fallline._arrays.leaves import as_number, cast, detached, host, is_number, new_like, view, widened
 from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun

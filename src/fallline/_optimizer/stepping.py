@@ -80,8 +80,11 @@ class Stepping(Settable):
         >>> opt.step(w, np.array([1.0, -1.0])) is w, w
         (True, array([0.9, 1.1]))
         """
-        if self._at_once("x", params, grads, None):
-            return params
+        binding = self._binding
+        if binding is not None and not self._torn:
+            take = binding.at_once.get(("x", False))  # one native call, which looks itself whose turn it is
+            if take is not None and take(params, grads, None):
+                return params
         return self._turn.take(self._step, params, grads)
 
     def _step(self, params: Any, grads: Any) -> Any:
@@ -114,9 +117,11 @@ class Stepping(Settable):
         """
         if misplaced:
             raise TypeError(by_name(misplaced))
-        new = self._at_once(INCREMENT, params, grads, out)
-        if new is not None and new is not False:
-            return new if out is None else out
+        binding = self._binding
+        if binding is not None and not self._torn:
+            take = binding.at_once.get((INCREMENT, out is not None))  # as for a step
+            if take is not None and (new := take(params, grads, out)) is not None and new is not False:
+                return new if out is None else out
         return self._turn.take(self._update, grads, params, out)
 
     def _update(self, grads: Any, params: Any, out: Any) -> Any:
@@ -141,14 +146,8 @@ class Stepping(Settable):
 
     # ---- quickly -----------------------------------------------------------------------------------------------------
 
-    def _at_once(self, into: str, params: Any, grads: Any, out: Any) -> Any:
-        """Take a step that is one native call, which looks itself whether it is like the last and whose turn it is."""
-        binding = self._binding
-        look = None if binding is None or self._torn else binding.look(into, out is not None)
-        return look.take(params, grads, out) if look is not None and look.is_atomic else None
-
     def _quickly(self, into: str, params: Any, grads: Any, out: Any) -> Any:
-        """Take any other step that is like the last one."""
+        """Take a step that is like the last one, if it is no single native call."""
         binding = None if self._torn else self._binding
         look = None if binding is None else binding.look(into, out is not None)
         return look.take(params, grads, out) if look is not None and not look.is_atomic else None
@@ -307,7 +306,7 @@ class Stepping(Settable):
             if whole and result is False and known is None and before == [holder.t for holder in holders.values()]:
                 self._unbind()
         self._torn = False
-        for holder in holders.values():
+        for holder in holders.values() if result is not False else ():
             holder._waiting = None
         return result
 

@@ -12,7 +12,7 @@ from fallline._arrays.sealed import unsealed
 from fallline._arrays.trees import decode, encode
 from fallline._state.file import Path, guarding, read, write
 from fallline._state.fingerprint import described
-from fallline._state.state_dict import FLOATS, TREE
+from fallline._state.state_dict import TREE
 
 __all__ = ["Contents", "load", "save"]
 
@@ -107,7 +107,7 @@ def _decode_setting(node: Any, arrays: dict[str, np.ndarray]) -> Any:
 def _encode_params(params: Any, arrays: dict[str, Any]) -> Any:
     def leaf(value: Any, path: str) -> dict[str, str]:
         if not isinstance(value, np.generic):
-            kind_of(value, f"parameter {path!r}", FLOATS)
+            kind_of(value, f"parameter {path!r}", written=False)
         arrays[f"params/{path}"] = value
         kind = "scalar" if isinstance(value, np.generic) else "float" if isinstance(value, float) else "array"
         return {kind: f"params/{path}"}

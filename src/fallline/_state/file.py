@@ -27,16 +27,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline._arrays.dtypes import COMPLEX, DTYPES, dtype_named
 from fallline._arrays.leaves import dtype_name, host
 from fallline._state.digests import DIGEST, PIECE, in_pieces, of_all, of_pieces
 from fallline.errors import CheckpointError
 
-__all__ = ["DTYPES", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
+__all__ = ["CODES", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
 
 VERSION = 2  # of the format that is written
-DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "F32",
-          "complex128": "F64", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
-SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+CODES = {name: row.code for name, row in DTYPES.items()} | {
+    "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
+SIZES = {row.code: row.size for row in DTYPES.values()} | {"I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 Path = str | os.PathLike[str]
@@ -54,9 +55,9 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
     """
     dtypes = {name: dtype_name(array) for name, array in arrays.items()}
     for name, dtype in dtypes.items():
-        if dtype not in DTYPES:
-            raise TypeError(f"A checkpoint holds arrays of {', '.join(DTYPES)}. {name!r} is of {dtype}.")
-    names = sorted(arrays, key=lambda name: -SIZES[DTYPES[dtypes[name]]])  # so that none lies unaligned
+        if dtype not in CODES:
+            raise TypeError(f"A checkpoint holds arrays of {', '.join(CODES)}. {name!r} is of {dtype}.")
+    names = sorted(arrays, key=lambda name: -SIZES[CODES[dtypes[name]]])  # so that none lies unaligned
     header = _header(info, {name: (dtypes[name], np.shape(arrays[name])) for name in names})
     target = os.path.realpath(path)
     try:
@@ -70,12 +71,12 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
 
 def _header(info: Any, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
     """The length and the header, which ends at a multiple of 8; `arrays` are dtypes and shapes in order."""
-    pairs = {name: dtype for name, (dtype, _) in arrays.items() if dtype.startswith("complex")}
+    pairs = {name: dtype for name, (dtype, _) in arrays.items() if dtype in COMPLEX}
     entries: dict[str, Any] = {"__metadata__": {"fallline": str(VERSION), "complex": json.dumps(pairs),
                                                 "info": json.dumps(info, allow_nan=False)}}
     start = 0
     for name, (dtype, shape) in arrays.items():
-        code, stored = DTYPES[dtype], [*shape, 2] if name in pairs else list(shape)
+        code, stored = CODES[dtype], [*shape, 2] if name in pairs else list(shape)
         stop = start + math.prod(stored) * SIZES[code]
         entries[name] = {"dtype": code, "shape": stored, "data_offsets": [start, stop]}
         start = stop
@@ -299,7 +300,7 @@ def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> l
             raise ValueError(f"{name!r} has no proper shape or place")
         if stop - start != math.prod(shape) * SIZES[entry["dtype"]]:
             raise ValueError(f"the size of {name!r} does not fit its shape")
-        dtype = _dtype(pairs.get(name) or next(n for n, code in DTYPES.items() if code == entry["dtype"]))
+        dtype = dtype_named(pairs.get(name) or next(n for n, code in CODES.items() if code == entry["dtype"]))
         if name in pairs and shape[-1:] != (2,):
             raise ValueError(f"{name!r} holds no pairs")
         table.append(_Entry(name, dtype, shape[:-1] if name in pairs else shape, start, stop))
@@ -307,14 +308,6 @@ def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> l
     if [e.start for e in table] + [size] != [0, *(e.stop for e in table)]:
         raise ValueError("the arrays do not lie end to end")
     return table
-
-
-def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
 
 
 def _array(entry: _Entry) -> np.ndarray:

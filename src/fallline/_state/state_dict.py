@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fallline._arrays.dtypes import DTYPES
 from fallline._arrays.leaves import dtype_of, host
 from fallline._arrays.trees import flatten, paths
 from fallline._formula.chain import Chain
@@ -15,10 +16,9 @@ from fallline._messages.values import brief
 from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["FLOATS", "TREE", "Known", "Leaf", "Loaded", "check_fits", "check_leaves", "checked", "named",
+__all__ = ["TREE", "Known", "Leaf", "Loaded", "check_fits", "check_leaves", "checked", "named",
            "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
-FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
 KEYS = ("format", "rules", "t", "hyper", "leaves", "state")
 
@@ -248,7 +248,7 @@ def _same(got: Iterable[Any], wanted: Iterable[str], what: str) -> None:
 def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
     try:
         shape, dtype, own = tuple(leaf["shape"]), leaf["dtype"], leaf["t"]
-        well = isinstance(path, str) and dtype in FLOATS and len(leaf) == 3
+        well = isinstance(path, str) and dtype in DTYPES and len(leaf) == 3
         well = well and all(type(n) is int and n >= 0 for n in shape) and type(own) is int and 0 <= own <= t
     except (TypeError, KeyError, IndexError):
         well = False
@@ -260,7 +260,7 @@ def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
 
 def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
     plain = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)  # in memory or in a file
-    if not plain or array.dtype.name not in FLOATS:
+    if not plain or array.dtype.name not in DTYPES:
         got = f"an array of {array.dtype}" if plain else type(array).__name__
         raise TypeError(f"{what} must be a NumPy array of floats. Got {got}.")
     if array.shape != shape:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline._arrays.leaves import as_number, detached, filled_like, is_number, mark_changed, view
+from fallline._arrays.leaves import as_number, detached, filled_like, in_memory, is_number, mark_changed
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
 from fallline._arrays.trees import Treedef, copy
 from fallline._engines.engine import native_missing, without_native
@@ -48,6 +48,7 @@ class Binding:
     def _forget(self) -> None:
         self.groups: dict[str, Group] = {}
         self.plans = Plans()
+        self.at_once = self.plans.at_once
         self._apart: dict[str, list[Any]] = {}  # where the arrays of a call lay when last found to share nothing
         self._left_at: list[tuple[Any, ...]] = []  # of these, the parameters that no group steps, in a step
         self._met: set[Any] = set()  # calls that were made cold
@@ -185,14 +186,13 @@ class Binding:
         from fallline._engines.cpu.guard import readable
         from fallline._step.look import Look, can_look
 
-        key = plan.way[:3]
         was_kept, plan.is_kept = plan.is_kept, True
-        look = self.plans.looks.pop(key, None)
+        look = self.plans.pop(plan.way)
         if not settled and (plan.way.into != "x" or not was_kept):
             return
         if look is not None and look.plan is plan:
             look.settle(trees[0])
-            self.plans.looks[key] = look
+            self.plans.put(look)
             return
         xs, gs, outs = trees
         reads = "x" in {name for program in plan.programs for name in program.reads} or plan.way.into == "x"
@@ -210,7 +210,7 @@ class Binding:
             return  # new increments are arrays
         this = weakref.ref(self)  # and not itself: a cycle would keep a dropped optimizer's state for a while
         left = (lambda xs: this().lies_still(xs)) if self.left else None  # type: ignore[union-attr]
-        self.plans.looks[key] = Look(plan, self.treedef, xs, gs, outs, taken, left)
+        self.plans.put(Look(plan, self.treedef, xs, gs, outs, taken, left))
 
     def lies_still(self, xs: Sequence[Any]) -> bool:
         """Whether parameters that no group steps lie where they lay when last found to share nothing."""
@@ -256,7 +256,7 @@ class Binding:
     @staticmethod
     def _shared(places: Any, leaves: Sequence[Any]) -> list[tuple[int, np.ndarray]]:
         """Those of the leaves at some places that lie in host memory, as arrays."""
-        return [(k, array) for k in places if (array := _in_memory(leaves[k])) is not None]
+        return [(k, array) for k in places if (array := in_memory(leaves[k])) is not None]
 
     # ---- leaves that no group steps ----------------------------------------------------------------------------------
 
@@ -303,21 +303,6 @@ def _is_compiled(calls: Sequence[HostCall]) -> bool:
 
 def _index_arrays(positions: Mapping[str, list[int]]) -> dict[str, np.ndarray]:
     return {part: np.array(own, np.intp) for part, own in positions.items()}
-
-
-def _in_memory(leaf: Any) -> np.ndarray | None:
-    """A leaf of any kind as the array whose memory it shares, if there is one."""
-    if isinstance(leaf, np.ndarray):
-        return view(leaf)
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(leaf, torch.Tensor):
-        return None
-    if leaf.device.type != "cpu" or leaf.layout is not torch.strided:
-        return None
-    try:
-        return view(leaf)
-    except TypeError:  # of a dtype that NumPy lacks, which no group steps
-        return None
 
 
 def _zero(leaf: Any) -> Any:

@@ -146,7 +146,7 @@ class Group(Leaves):
                 array[...] = start
             self.state[slot][k] = array
         self.state_ranges += [(*byte_range(a), a) for a in arenas if a.size]
-        self.plans.looks.clear()  # which know where state lies
+        self.plans.look_anew()  # which know where state lies
 
     @property
     def sums(self) -> bool:
@@ -369,9 +369,6 @@ class Group(Leaves):
         """Hyper-parameters as they were given for leaf k."""
         return [self._setting(q, k) for q in names]
 
-    def asked(self, name: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
-        """A hyper-parameter's value after t completed steps; a schedule is asked once for each memo."""
-        return value_of(self.chain, name, setting, t, memo)
 
     def _setting(self, qualified: str, k: int) -> Any:
         return of_leaf(self._settings[qualified], k)

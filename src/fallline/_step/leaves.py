@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.dtypes import computed
+from fallline._arrays.dtypes import CASTABLE, computed
 from fallline._arrays.leaves import (
-    CASTABLE,
-    STEPPED,
     dtype_name,
     dtype_of,
     is_complex,
@@ -35,7 +33,7 @@ class Leaves:
         leaves, self.treedef = flatten(like)
         self.paths = paths(self.treedef)
         kinds = [kind_of(leaf, self.name(k, what)) for k, leaf in enumerate(leaves)]
-        self.models = list(map(model, leaves, kinds))
+        self.models = list(map(model, leaves))
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.computed = list(map(computed, self.dtypes))
@@ -70,7 +68,7 @@ class Leaves:
 
     def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
         name = self.name(k, what)
-        kind = kind_of(leaf, name, CASTABLE if what == "gradient" else STEPPED)
+        kind = kind_of(leaf, name, CASTABLE, written=False) if what == "gradient" else kind_of(leaf, name)
         shape = tuple(np.shape(leaf))
         if shape != self.shapes[k]:
             raise ValueError(f"{name} must have the shape {self.shapes[k]}. Got {shape}.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import real
-from fallline._arrays.leaves import is_tensor, mark_changed, view
+from fallline._arrays.leaves import is_tensor, mark_changed, shared, view
 from fallline._arrays.memory import address, byte_range, empty, is_direct
 from fallline._arrays.trees import Treedef
 from fallline._engines.cpu.guard import ALIGNED, CONTIGUOUS, WRITEABLE, looking
@@ -255,13 +255,6 @@ class Look:
     def _as_arrays(self, leaves: Any) -> Any:
         """The same with arrays that share the memory of tensors, which must be possible."""
         try:
-            return _as_array(leaves) if self._single or leaves is None else list(map(_as_array, leaves))
+            return shared(leaves) if self._single or leaves is None else list(map(shared, leaves))
         except (ValueError, TypeError, RuntimeError):
             return ()
-
-
-def _as_array(leaf: Any) -> Any:
-    """A torch tensor as the array that shares its memory, which must be possible; anything else as it is."""
-    if not is_tensor(leaf):
-        return leaf
-    return view(leaf) if leaf.itemsize == 2 else leaf.detach().numpy()  # which knows no bfloat16, and takes less time

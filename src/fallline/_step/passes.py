@@ -139,6 +139,12 @@ class Pass:
                 for place, at in self._places[self._plan.classes[c].group]:
                     row[place] = given[at]
 
+    def places(self, c: int, n: int) -> list[tuple[np.ndarray, int]]:
+        """Where the value of the n-th setting of a class's program goes, if native code reads it."""
+        if c not in self._values or c in self._python:
+            return []
+        return [(self._values[c], place) for place, at in self._places[self._plan.classes[c].group] if at == n]
+
     def evaluate(self) -> None:
         """Evaluate the scalars; raises ValueError if a dtype cannot hold one."""
         for column, source in self._links:

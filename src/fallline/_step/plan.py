@@ -23,6 +23,7 @@ from fallline._formula.program import Program
 from fallline._step.calls.host import HostCall
 from fallline._step.group import Group
 from fallline._step.passes import Pass, StepPass, put_together
+from fallline._step.values import asked, value_of
 
 __all__ = ["Member", "Plan", "Way"]
 
@@ -157,35 +158,59 @@ class Plan:
     # ---- for a call --------------------------------------------------------------------------------------------------
 
     def revalue(self) -> None:
-        """Take settings as they are now."""
+        """Take settings as they are now; of schedules their values are asked for by each call."""
         self._given = [self.settings_of(own) for own in self.classes]
-        self._schedules = [[(n, q, s) for n, (q, s) in enumerate(zip(self._names[own.group], given)) if callable(s)]
-                           for own, given in zip(self.classes, self._given)]
-        self._strange = not all(is_own(s) for asked in self._schedules for _, _, s in asked)
+        self._stale = self.asks
         if not self.asks:
             self.set_values(self._given)
 
+    def _find_schedules(self) -> None:
+        """Each schedule of a group once, with the places that its value goes to; settings that are none are set."""
+        found: dict[Any, _Schedule] = {}
+        values = [[0.0 if callable(s) else s for s in settings] for settings in self._given]
+        self.set_values(values)
+        for c, (own, settings) in enumerate(zip(self.classes, self._given)):
+            for n, (q, s) in enumerate(zip(self._names[own.group], settings)):
+                if callable(s):
+                    each = found.setdefault((own.group, q, id(s)), _Schedule(self.groups[own.group], q, s, [], []))
+                    each.settings.append((values[c], n))
+                    each.places.extend(place for p in (*self.readings, self.step) for place in p.places(c, n))
+        self._schedules = list(found.values())
+        self._strange = not all(is_own(each.function) for each in self._schedules)
+
     def ask(self, gradients: Sequence[Any]) -> None:
         """Ask the schedules of the leaves that take part, after as many steps as are completed."""
-        if self._strange or not is_standard():
+        if self._stale:
+            self._find_schedules()
+            self._stale = False
+        if self._strange or self.way.apart or not is_standard():
             with pinned(), np.errstate(all="ignore"):  # as where all is checked
                 self._ask(gradients)
         else:
             self._ask(gradients)
 
     def _ask(self, gradients: Sequence[Any]) -> None:
-        given, schedules = self._given, self._schedules  # as they are before any is asked, which might set another
+        if self.way.apart:
+            return self._ask_some(gradients)
+        for group, q, schedule, settings, places in self._schedules:
+            value = asked(group.chain, q, schedule, int(group.count[0]))
+            for given, n in settings:
+                given[n] = value
+            for row, place in places:
+                row[place] = value
+        return None
+
+    def _ask_some(self, gradients: Sequence[Any]) -> None:
+        """The same where leaves may be absent, whose schedules are left alone."""
         memos: list[dict[Any, Any]] = [{} for _ in self.groups]
-        values: list[Sequence[Any] | None] = []
-        for own, settings, asked in zip(self.classes, given, schedules):
+        given, values = [self.settings_of(own) for own in self.classes], list[Sequence[Any] | None]()
+        for own, settings in zip(self.classes, given):
             group = self.groups[own.group]
-            if self.way.apart and gradients[self.way.members[own.members[0]].place] is None and not group.numbers.tree:
+            if gradients[self.way.members[own.members[0]].place] is None and not group.numbers.tree:
                 values.append(None)
                 continue
-            now, t = list(settings), int(group.count[0])
-            for n, q, schedule in asked:
-                now[n] = group.asked(q, schedule, t, memos[own.group])
-            values.append(now)
+            values.append([value_of(group.chain, q, s, int(group.count[0]), memos[own.group])
+                           for q, s in zip(self._names[own.group], settings)])
         self.set_values(values)
 
     def take_over(self, calls: Sequence[HostCall]) -> None:
@@ -239,6 +264,16 @@ class Plan:
 def _shape(group: Group, own: int) -> tuple[int, ...]:
     """The shape of a leaf's reals."""
     return group.shapes[own] + ((2,) if group.dtypes[own].kind == "c" else ())
+
+
+class _Schedule(NamedTuple):
+    """A schedule of a group for a hyper-parameter, and where its value goes: into lists, and rows that passes read."""
+
+    group: Group
+    name: str
+    function: Any
+    settings: list[tuple[list[Any], int]]
+    places: list[tuple[np.ndarray, int]]
 
 
 def is_own(schedule: Any) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from fallline._formula.chain import Chain
 from fallline._formula.program import Program, StateName, TotalName
 
-__all__ = ["by_coordinate", "evaluate", "of_leaf", "value_of"]
+__all__ = ["asked", "by_coordinate", "evaluate", "of_leaf", "value_of"]
 
 
 def value_of(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
@@ -19,11 +19,16 @@ def value_of(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any,
         return setting
     key = (qualified, id(setting))  # a schedule is asked once for each call
     if key not in memo:
-        value, hyper = setting(t), chain.hyper[qualified]
-        if type(value) is not float or not (math.isfinite(value) and hyper.range.holds(value)):
-            value = hyper.check(value, chain.owner(qualified), f" from its schedule at t={t}")
-        memo[key] = value
+        memo[key] = asked(chain, qualified, setting, t)
     return memo[key]
+
+
+def asked(chain: Chain, qualified: str, schedule: Any, t: int) -> float:
+    """What a schedule says after t completed steps; raises ValueError or TypeError if that is out of range."""
+    value, hyper = schedule(t), chain.hyper[qualified]
+    if type(value) is float and math.isfinite(value) and hyper.range.holds(value):
+        return value
+    return hyper.check(value, chain.owner(qualified), f" from its schedule at t={t}")
 
 
 def of_leaf(setting: Any, k: int) -> Any:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fallline._arrays.dtypes import computed
+from fallline._arrays.dtypes import DTYPES, computed
 from fallline._engines.llvm.function import Function, Value
 
 __all__ = ["REAL", "STORED", "Stored", "conversions", "load", "operate", "store"]
@@ -126,3 +126,8 @@ def _is_nan(bits: Value) -> Value:
 
 _INFINITE = STORED["float16"].infinity
 _CONVERSIONS = {"bfloat16": (_widen_bfloat16, _narrow_bfloat16), "float16": (_widen_float16, _narrow_float16)}
+
+
+if _LACKING := [row.name for row in DTYPES.values() if row.real not in STORED or row.computed not in REAL
+                or (row.real != row.computed and row.real not in _CONVERSIONS)]:  # fmt: skip
+    raise NotImplementedError(f"{__name__} says nothing of {', '.join(_LACKING)}, which the table of dtypes has.")

@@ -18,11 +18,11 @@ from fallline._arrays.leaves import (
     joined,
     kind_of,
     like,
-    reading,
     split,
     view,
     widened,
 )
+from fallline._arrays.libraries import reading
 from fallline._arrays.memory import check_disjoint
 from fallline._arrays.namespaces import namespace
 from fallline._engines.array_api import reduced, run_eagerly
@@ -103,7 +103,7 @@ class ArrayCall:
         """Refuse what shares memory, where that can be told: in host memory. (JAX arrays are not written.)"""
         what = "parameter" if self.into == "x" else "out"
         here = [(view(leaf), self.group.name(k, what)) for k, leaf in enumerate(targets)
-                if not is_number(leaf) and kind_of(leaf, what) in ("numpy", "torch")]
+                if kind_of(leaf, what) == "host"]
         check_disjoint([array for array, _ in here], [name for _, name in here])
 
     def run(self) -> list[Any] | None:
@@ -184,8 +184,5 @@ def _put(old: Any, new: Any) -> Any:
         return as_number(old, new)
     if not _writable(old):
         return new
-    if hasattr(old, "detach"):  # torch: no part of the user's graph, but its version counter moves
-        old.detach().copy_(new)
-    else:
-        old[...] = new
+    detached(old)[...] = new  # no part of the user's graph, but a tensor's version counter moves
     return old

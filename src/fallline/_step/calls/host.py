@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import real, reals, whole
-from fallline._arrays.leaves import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, reading, view
+from fallline._arrays.leaves import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, view
+from fallline._arrays.libraries import reading
 from fallline._arrays.memory import address, byte_range, check_disjoint
 from fallline._engines.reference import all_finite
 from fallline._engines.threads import num_threads

@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._arrays.dtypes import bfloat16, computed, real, reals
-from fallline._arrays.leaves import CASTABLE, as_number, dtype_of, host, is_complex, is_number, kind_of, like
+from fallline._arrays.dtypes import CASTABLE, DTYPES, computed, dtype_named, real, reals
+from fallline._arrays.leaves import (
+    as_number,
+    detached,
+    dtype_of,
+    host,
+    is_complex,
+    is_foreign,
+    is_number,
+    kind_of,
+    like,
+)
 from fallline._loops.descend import pair
 from fallline.race.problems.problem import Problem
 
@@ -67,7 +77,7 @@ def _at_start(problem: Problem) -> tuple[float, list[Any]]:
     slopes = treedef.flatten_like(gradient, f"The gradient of {problem.name}", "its parameters")
     for slope, path in zip(slopes, trees.paths(treedef), strict=True):
         if slope is not None:
-            kind_of(slope, f"The gradient{f' of {path!r}' * bool(path)} of {problem.name}", CASTABLE)
+            kind_of(slope, f"The gradient{f' of {path!r}' * bool(path)} of {problem.name}", CASTABLE, written=False)
     shapes = [host(leaf).shape for leaf in leaves]
     found = [shape if slope is None else host(slope).shape for slope, shape in zip(slopes, shapes, strict=True)]
     if found != shapes:
@@ -91,7 +101,7 @@ def _precision(problem: Problem, value: float) -> np.dtype:
     if len(set(seen)) < 3:  # too few to tell
         return min((computed(dtype_of(leaf)) for leaf in leaves), key=lambda dtype: dtype.itemsize)
     with np.errstate(all="ignore"):
-        for dtype in (bfloat16(), np.dtype(np.float16), np.dtype(np.float32)):
+        for dtype in sorted({dtype_named(row.real) for row in DTYPES.values()}, key=_epsilon, reverse=True):
             if np.array_equal(values, values.astype(dtype).astype(float)):
                 return dtype
     return values.dtype
@@ -101,8 +111,13 @@ def _rounding(dtype: np.dtype, size: float, count: float = 1.0) -> float:
     """What rounding may have of a sum of that size of so many numbers."""
     import ml_dtypes
 
-    limits = ml_dtypes.finfo(dtype)
-    return float(limits.eps) * size + float(limits.smallest_subnormal) * count
+    return _epsilon(dtype) * size + float(ml_dtypes.finfo(dtype).smallest_subnormal) * count
+
+
+def _epsilon(dtype: np.dtype) -> float:
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).eps)
 
 
 def _evaluated(problem: Problem, params: Any) -> tuple[float, Any] | None:
@@ -125,12 +140,12 @@ def _with_row(leaf: Any, row: Reals) -> Any:
     with np.errstate(all="ignore"):
         if is_number(leaf):
             return as_number(leaf, values[()])
-        if isinstance(leaf, np.ndarray):
-            new = leaf.copy()
-            new[...] = values
-            return new
-    new = like(leaf, values)
-    return new.requires_grad_(leaf.requires_grad) if hasattr(leaf, "detach") else new
+        new = like(leaf, values)
+    if is_foreign(leaf):
+        return new
+    own = trees.copy(leaf)
+    detached(own)[...] = new
+    return own
 
 
 def _check_leaf(around: Around, where: str, rng: np.random.Generator) -> None:
