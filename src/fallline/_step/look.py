@@ -70,7 +70,8 @@ class Look:
         plan = self.plan
         step, at_once = plan.step, sum(plan.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
         simple = step.is_native and not plan.readings
-        self.is_atomic = simple and not plan.asks and at_once and not (self._numbers or self._lies_still)
+        gathers = any(group.chain.gathers for group in plan.groups)  # which do not take every call alike
+        self.is_atomic = simple and not plan.asks and at_once and not (self._numbers or self._lies_still or gathers)
         self._known = {
             "n": len(self._expected), "single": self._single, "type": id(np.ndarray),
             "expected": address(self._expected), "x": reads_x, "x_flags": ALIGNED | WRITEABLE * self._into_x,
