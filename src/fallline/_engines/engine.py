@@ -6,10 +6,19 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
-__all__ = ["ENGINES", "Engine", "Wish", "chosen", "native_missing", "without_native"]
+import numpy as np
+
+from fallline._engines import reference
+from fallline._engines.rows import Row
+from fallline._formula.program import Program
+
+__all__ = ["ENGINES", "Engine", "KernelOf", "Wish", "chosen", "native_missing", "without_native"]
+
+KernelOf = Callable[[Program, np.dtype, tuple[int, ...]], Callable[[Row], None]]
+"""Gives the kernel of a program for leaves stored in a dtype, some of whose scalars, by place, differ by coordinate."""
 
 
 class Engine(NamedTuple):
@@ -17,12 +26,14 @@ class Engine(NamedTuple):
 
     in_memory: whether it steps arrays in host memory, and has their state there; else state is of the leaves' library.
     plans: whether it makes a plan of a call that it keeps for calls like it (`_step.plan`); else calls run themselves.
+    kernel_of: what runs calls without a plan, of leaves in host memory.
     """
 
     name: str
     why: str
     in_memory: bool = True
     plans: bool = False
+    kernel_of: KernelOf = reference.kernel_of
 
     def __str__(self) -> str:
         return f"{self.name}: {self.why}"
@@ -54,8 +65,9 @@ def _eager(wish: Wish) -> Engine:
     return Engine("eager", why, in_memory=False)
 
 
-def _reference(wish: Wish) -> Engine:
-    return Engine("reference", "asked for")
+def _named(name: str, wish: Wish) -> Engine:
+    """The engine whose `kernel_of` is in the module, or folder, of its name here, loaded once it is asked for."""
+    return Engine(name, "asked for", kernel_of=importlib.import_module(f"fallline._engines.{name}").kernel_of)
 
 
 def _native(wish: Wish) -> Engine:
@@ -72,7 +84,11 @@ def _auto(wish: Wish) -> Engine:
 
 
 ENGINES: dict[str, Callable[[Wish], Engine]] = {
-    "auto": _auto, "reference": _reference, "native": _native, "eager": _eager}  # fmt: skip
+    "auto": _auto,
+    "reference": partial(_named, "reference"),
+    "native": _native,
+    "eager": _eager,
+}
 """What can be asked for."""
 
 

@@ -13,7 +13,7 @@ from fallline._engines.blocks import BLOCK, block_count, block_sums
 from fallline._engines.rows import Row
 from fallline._formula.program import Program
 
-__all__ = ["all_finite", "reference_kernel"]
+__all__ = ["all_finite", "kernel_of"]
 
 TILE = 16384  # coordinates; a handful of float32 buffers of this length stay in a second-level cache
 
@@ -45,7 +45,7 @@ _TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 @lru_cache(maxsize=256)
-def reference_kernel(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> _Reference:
+def kernel_of(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> _Reference:
     """The kernel of a program for parameters stored in a dtype; `columns` are the scalars (by place) that differ by
     coordinate."""
     kind = _Reading if program.totals else _Reference

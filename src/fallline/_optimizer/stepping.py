@@ -35,8 +35,6 @@ __all__ = ["LAST_STEP", "Stepping"]
 
 LAST_STEP = 2**63 - 1
 Call = HostCall | ArrayCall
-CALLS: dict[str, type[Call]] = {"native": HostCall, "reference": HostCall, "numpy": WholeCall, "eager": ArrayCall}
-"""How the calls of an engine are checked, and run where it makes no plan."""
 Calls = Mapping[str, Call]
 
 
@@ -239,13 +237,14 @@ class Stepping(Settable):
         group = binding.groups[name]
         xs, gs, targets = (binding.own(name, leaves) for leaves in trees)
         chain = group.chain
+        kind = HostCall if group.engine.in_memory else ArrayCall
         if group.holds():
-            kind = HostCall if group.engine.in_memory else ArrayCall
             return kind(group, chain.holding(into), into, xs, gs, targets)
         if chain.gathers:
             gs = group.completed(gs)
         program = chain.stepping if into == "x" else chain.updating
-        return CALLS[group.engine.name](group, program, into, xs, gs, targets)
+        kind = WholeCall if chain.rule.whole_leaf else kind
+        return kind(group, program, into, xs, gs, targets)
 
     def _skips(self, binding: Binding, calls: Calls) -> bool:
         """Whether to skip the call for gradients that are not finite; raises under nonfinite="raise"."""

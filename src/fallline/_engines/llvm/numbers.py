@@ -80,10 +80,11 @@ def conversions(dtype: np.dtype) -> str:
     """The functions `widen` and `narrow` of a dtype that is not computed in itself, else nothing."""
     if computed(dtype) == dtype:
         return ""
-    widen, narrow = _CONVERSIONS[dtype.name]
-    f, g = Function("internal float @widen(i16) alwaysinline"), Function("internal i16 @narrow(float) alwaysinline")
+    (widen, narrow), kind = _CONVERSIONS[dtype.name], STORED[dtype.name].type
+    f = Function(f"internal float @widen({kind}) alwaysinline")
+    g = Function(f"internal {kind} @narrow(float) alwaysinline")
     f.ret(widen(f.arguments[0].cast("zext", "i32")).cast("bitcast", "float"))
-    g.ret(narrow(g.arguments[0].cast("bitcast", "i32")).cast("trunc", "i16"))
+    g.ret(narrow(g.arguments[0].cast("bitcast", "i32")).cast("trunc", kind))
     return f.text() + g.text()
 
 

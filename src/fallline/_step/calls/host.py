@@ -1,4 +1,4 @@
-"""A call on leaves in host memory: what is given is checked; the reference engine can run it."""
+"""A call on leaves in host memory: what is given is checked; it runs by a plan, or by kernels of its engine."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class HostCall:
             return dict(zip(("g", "x", INCREMENT), self.arrays(k)))
         return {"g": None, "x": self._x[k] if self._x else None, INCREMENT: None}
 
-    # ---- on the reference engine -------------------------------------------------------------------------------------
+    # ---- without a plan ----------------------------------------------------------------------------------------------
 
     @property
     def readings(self) -> Sequence[Program]:
@@ -161,7 +161,7 @@ class HostCall:
         with np.errstate(all="ignore"):
             leaves = [self._leaf(reading, k) for k in self.live]
         by_leaf = np.zeros((len(self._gs), len(reading.totals)))
-        by_leaf[self.live] = read(reading, leaves)
+        by_leaf[self.live] = read(reading, leaves, self.group.engine.kernel_of)
         return by_leaf
 
     def know(self, totals: Mapping[str, Any]) -> None:
@@ -202,7 +202,7 @@ class HostCall:
 
     def run(self) -> list[Any] | None:
         """Run the program and count that; see `finish`."""
-        run(self.program, self._leaves)
+        run(self.program, self._leaves, self.group.engine.kernel_of)
         self.group.numbers.renew(self._numbers)
         if not self.holds:
             self.group.count += 1

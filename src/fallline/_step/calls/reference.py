@@ -1,4 +1,4 @@
-"""A program run by the reference engine over leaves in host memory: contiguous ones as they lie, others by copies."""
+"""A program run by kernels over leaves in host memory: contiguous ones as they lie, others by copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fallline._arrays.memory import address, byte_range, is_direct, overlapping
 from fallline._engines.blocks import BLOCK, block_count, halved
-from fallline._engines.reference import reference_kernel
+from fallline._engines.engine import KernelOf
 from fallline._engines.rows import Row
 from fallline._formula.program import Program
 
@@ -31,11 +31,11 @@ class Leaf(NamedTuple):
     columns: dict[int, np.ndarray]
 
 
-def run(program: Program, leaves: Sequence[Leaf]) -> None:
+def run(program: Program, leaves: Sequence[Leaf], kernel_of: KernelOf) -> None:
     """Run the program over the leaves, in place."""
     written = {name for name, _ in program.outputs}
     for leaf in leaves:
-        kernel = reference_kernel(program, leaf.dtype, tuple(leaf.columns))
+        kernel = kernel_of(program, leaf.dtype, tuple(leaf.columns))
         arrays = _turned((*leaf.arrays, *leaf.columns.values()))
         for part in _parts(arrays):
             _run_part(kernel, leaf, arrays, part, [k for k, name in enumerate(program.arrays) if name in written])
@@ -51,11 +51,11 @@ def _run_part(kernel: Callable[[Row], None], leaf: Leaf, arrays: tuple[np.ndarra
             arrays[k].flat[part] = own[k]
 
 
-def read(program: Program, leaves: Sequence[Leaf]) -> np.ndarray:
+def read(program: Program, leaves: Sequence[Leaf], kernel_of: KernelOf) -> np.ndarray:
     """The totals of a program that only reads: a row for each leaf."""
     sums = [np.zeros((block_count(leaf.arrays[0].size), len(program.totals))) for leaf in leaves]
     for leaf, into in zip(leaves, sums):
-        kernel = reference_kernel(program, leaf.dtype, tuple(leaf.columns))
+        kernel = kernel_of(program, leaf.dtype, tuple(leaf.columns))
         arrays = (*leaf.arrays, *leaf.columns.values())  # which are summed in C's order
         for part in _parts(arrays):
             own = _copied(arrays, part)

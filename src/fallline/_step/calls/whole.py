@@ -117,7 +117,7 @@ class _Ahead(HostCall):
     def increments(self) -> dict[int, np.ndarray]:
         """What they make of the gradients, by leaf; their totals must be known."""
         self.prepare()
-        run(self.program, self._leaves)
+        run(self.program, self._leaves, self.group.engine.kernel_of)
         return {k: view(new) for k, new in self._new.items()}
 
     def keep(self, group: Group) -> None:
