@@ -5,20 +5,6 @@
 2.0
 """
 
-from fallline._formula.words import (
-    abs,
-    exp,
-    kept,
-    log,
-    maximum,
-    minimum,
-    norm,
-    root,
-    sign,
-    sqrt,
-    tiny,
-    total,
-    where,
-)
+from fallline._formula.words import abs, exp, kept, log, maximum, minimum, norm, root, sign, sqrt, tiny, total, where
 
 __all__ = ["abs", "exp", "kept", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]

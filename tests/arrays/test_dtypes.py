@@ -26,7 +26,7 @@ from fallline._arrays.dtypes import DTYPES, Dtype
 DTYPES["made_up"] = Dtype("made_up", "made_up", 1, "float32", "float32", "M8")
 try:
     import fallline._engines.llvm.numbers
-except NotImplementedError as error:
+except LookupError as error:
     print(error)
 """
     assert "says nothing of made_up" in run_alone(script)

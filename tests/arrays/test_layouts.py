@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from fallline._arrays.memory import byte_range
-from fallline._step.calls.reference import detach
+from fallline._step.calls.kernels import detach
 from support import (
     COMPLEX,
     FULL,

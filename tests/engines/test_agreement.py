@@ -9,7 +9,7 @@ import fallline as fl
 from fallline._arrays.memory import address
 from fallline._engines.llvm.scalars import LAST, native_scalars
 from fallline._engines.reference import TILE
-from fallline._step.calls.reference import BUFFER
+from fallline._step.calls.kernels import BUFFER
 from needed import need
 from support import COMPLEX, FULL, HALVES, NUMBERS, every_dtype, every_precision, limits, normal
 

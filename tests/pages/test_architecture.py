@@ -13,6 +13,7 @@ import tomllib
 import pytest
 
 import fallline as fl
+from needed import need
 from places import DATA, DOCS, ROOT
 from support import output_of, run_alone, start_alone
 
@@ -206,3 +207,32 @@ except ValueError as error:
     assert said.splitlines() == [
         "2 1.5", "1.5 1.5 True", " ".join(["0.0"] * (1 + len(files))),
         "seconds of the state must be a time of at least 0.0. Got -1.0."]
+
+
+def test_a_dtype_is_a_row_and_words_for_native_code(changed):
+    need("ml_dtypes")
+    assert DIFFS[2].count("+++ ") == 2
+    said = changed(DIFFS[2], """
+import os, tempfile
+import numpy as np, ml_dtypes, fallline as fl
+
+every = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e5m2)
+finite = every[np.isfinite(every.astype(np.float32))]
+rng = np.random.default_rng(0)
+gradients = [rng.permutation(finite) for _ in range(20)]
+
+def walked(engine, lr):
+    opt, w = fl.Momentum(lr, engine=engine), finite.copy()
+    for g in gradients:
+        w = opt.step(w, g)
+    return opt, w
+
+for lr in (1e-3, 1.0, 100.0):
+    assert walked("native", lr)[1].tobytes() == walked("reference", lr)[1].tobytes()
+opt, w = walked("native", 0.1)
+with tempfile.TemporaryDirectory() as folder:
+    opt.save(os.path.join(folder, "a"), w)
+    again, v = fl.load(os.path.join(folder, "a"))
+print(opt.engine, opt.state["velocity"].dtype, v.dtype, v.tobytes() == w.tobytes())
+""")
+    assert said == "native: asked for float32 float8_e5m2 True\n"

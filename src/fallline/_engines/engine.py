@@ -104,7 +104,7 @@ def native_missing() -> str:
     """Why the native engine cannot be had; empty if it can."""
     try:
         import fallline._engines.cpu.engine  # noqa: F401
-    except Exception as error:  # llvmlite raises OSError or RuntimeError where its library does not load
+    except (ImportError, OSError, RuntimeError) as error:  # of the latter two where its library does not load
         return f"{type(error).__name__}: {error}"
     return ""
 

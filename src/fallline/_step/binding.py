@@ -16,9 +16,9 @@ from fallline._arrays.trees import Treedef, copy
 from fallline._engines.engine import native_missing, without_native
 from fallline._messages.values import brief
 from fallline._step.calls.host import HostCall
-from fallline._step.calls.reference import detach
+from fallline._step.calls.kernels import detach
 from fallline._step.group import Group
-from fallline._step.leaves import leaves_of
+from fallline._step.leaves import leaf_name, leaves_of
 from fallline._step.plans import Plans
 
 if TYPE_CHECKING:  # which needs llvmlite
@@ -96,7 +96,7 @@ class Binding:
 
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf."""
-        return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
+        return leaf_name(self.paths[k], what)
 
     def rows(self, sums: Mapping[str, np.ndarray], width: int) -> np.ndarray:
         """Totals of all leaves, a row for each, from those of the leaves of each group."""

@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import kept
-from fallline._arrays.leaves import (
-    detached,
-    dtype_name,
-    filled_like,
-    is_complex,
-    owned,
-    widened,
-)
+from fallline._arrays.leaves import detached, dtype_name, filled_like, is_complex, owned, widened
 from fallline._arrays.memory import arena, byte_range, places
 from fallline._engines.engine import Engine, Wish, chosen
 from fallline._engines.options import Options

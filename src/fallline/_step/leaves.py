@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import CASTABLE, computed
-from fallline._arrays.leaves import (
-    dtype_name,
-    dtype_of,
-    is_complex,
-    kind_of,
-    library,
-    model,
-)
+from fallline._arrays.leaves import dtype_name, dtype_of, is_complex, kind_of, library, model
 from fallline._arrays.trees import Treedef, flatten, paths
 from fallline._engines.engine import Engine
 
-__all__ = ["Leaves", "leaves_of"]
+__all__ = ["Leaves", "leaf_name", "leaves_of"]
+
+
+def leaf_name(path: str, what: str) -> str:
+    """What messages call a leaf: "gradient 'layer1/W'"."""
+    return f"{what} {path!r}" if path else what if what == "out" else f"the {what}"
 
 
 class Leaves:
@@ -45,8 +43,8 @@ class Leaves:
         self._libraries = [] if engine.in_memory else [library(leaf) for leaf in leaves]
 
     def name(self, k: int, what: str) -> str:
-        """What messages call a leaf: "gradient 'layer1/W'"."""
-        return f"{what} {self.paths[k]!r}" if self.paths[k] else what if what == "out" else f"the {what}"
+        """What messages call a leaf."""
+        return leaf_name(self.paths[k], what)
 
     def leaves(self, tree: Any, what: str) -> list[Any]:
         """The leaves of a tree of parameters, gradients or "out", checked against structure, shapes and dtypes.

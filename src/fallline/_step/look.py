@@ -16,7 +16,7 @@ from fallline._engines.cpu.guard import ALIGNED, CONTIGUOUS, WRITEABLE, looking
 from fallline._engines.llvm.layout import EXPECTED, JOB, LAYOUT, LOOK, ROW
 from fallline._engines.llvm.text import CHUNK
 from fallline._formula.program import INCREMENT
-from fallline._step.calls.reference import detach
+from fallline._step.calls.kernels import detach
 from fallline._step.plan import Plan
 
 __all__ = ["Look", "can_look"]

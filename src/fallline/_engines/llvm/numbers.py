@@ -131,4 +131,4 @@ _CONVERSIONS = {"bfloat16": (_widen_bfloat16, _narrow_bfloat16), "float16": (_wi
 
 if _LACKING := [row.name for row in DTYPES.values() if row.real not in STORED or row.computed not in REAL
                 or (row.real != row.computed and row.real not in _CONVERSIONS)]:  # fmt: skip
-    raise NotImplementedError(f"{__name__} says nothing of {', '.join(_LACKING)}, which the table of dtypes has.")
+    raise LookupError(f"{__name__} says nothing of {', '.join(_LACKING)}, which the table of dtypes has.")

@@ -14,7 +14,7 @@ from fallline._arrays.memory import address, byte_range, check_disjoint
 from fallline._engines.reference import all_finite
 from fallline._engines.threads import num_threads
 from fallline._formula.program import INCREMENT, Program
-from fallline._step.calls.reference import Leaf, detach, read, run
+from fallline._step.calls.kernels import Leaf, detach, read, run
 from fallline._step.group import Group
 
 __all__ = ["HostCall"]

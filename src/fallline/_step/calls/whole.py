@@ -12,7 +12,7 @@ from fallline._formula import words
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Rule
 from fallline._step.calls.host import HostCall
-from fallline._step.calls.reference import run
+from fallline._step.calls.kernels import run
 from fallline._step.group import Group
 from fallline._step.numbers import totals_of
 from fallline.errors import FormulaError
