@@ -42,28 +42,29 @@ def interrupt(times: int, seed: int = 0) -> dict[str, int]:
 
 def _interrupted(name: str, engine: str, leaves: Any, rng: random.Random) -> str:
     opt, w = fl.OPTIMIZERS[name](engine=engine), leaves()
-    twin, v, g = opt.fresh(), leaves(), [np.full(a.shape, 0.1, a.dtype) for a in w]
+    twin, v = opt.fresh(), leaves()
+    gs = [[np.full(a.shape, g, a.dtype) for a in w] for g in (0.1, -0.1)]  # in turns, or Prodigy's d has no end
     warm = rng.choice((1, 4))  # after some the quick way is taken
     for _ in range(warm):
         start = time.perf_counter()
-        opt.step(w, g)
+        opt.step(w, gs[opt.t % 2])
     try:
         signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 5 * (time.perf_counter() - start)))
         while True:
-            opt.step(w, g)
+            opt.step(w, gs[opt.t % 2])
     except KeyboardInterrupt:
         pass
     try:
-        opt.step(w, g)
+        opt.step(w, gs[opt.t % 2])
     except fl.TornOptimizer:
         opt.reset()  # and goes on
-        opt.step(leaves(), g)
+        opt.step(leaves(), gs[0])
         return "torn"
     while twin.t < opt.t:
-        twin.step(v, g)
+        twin.step(v, gs[twin.t % 2])
     assert _bits(opt, w) == _bits(twin, v), f"{name}, {engine}: no whole number of steps after {opt.t}"
     return "whole"
 
 
 def _bits(opt: fl.Optimizer, w: list[np.ndarray]) -> list[bytes]:
-    return [a.tobytes() for part in (w, *opt.state.values()) for a in part]
+    return [a.tobytes() for part in (w, *opt.state.values()) for a in (part if isinstance(part, list) else [part])]
