@@ -10,7 +10,7 @@ from support import run_alone, same_bits
 RULES = {
     "Adam": lambda **o: fl.Adam(0.1, **o),
     "a norm": lambda **o: fl.chain(fl.clip_norm(0.5), fl.Adam(0.1), fl.weight_decay(0.01), **o),
-    "a partition": lambda **o: fl.partition({"x": fl.Adam(0.1), "y": fl.Momentum(0.1)}, {"a": "x", "b": "y"}, **o),
+    "a partition": lambda **o: fl.partition({"x": fl.Adam(0.1), "y": fl.Momentum(0.1)}, dict(zip("abc", "xyy")), **o),
     "a schedule": lambda **o: fl.Adam(fl.schedules.linear(0.1, steps=9), **o),
 }
 every_rule = pytest.mark.parametrize("rule", RULES)
@@ -18,7 +18,8 @@ every_rule = pytest.mark.parametrize("rule", RULES)
 
 def numbers(seed):
     rng = np.random.default_rng(seed)
-    return {"a": rng.standard_normal((3, 50)), "b": rng.standard_normal(70).astype(np.float32)}
+    return {"a": rng.standard_normal((3, 50)), "b": rng.standard_normal(70).astype(np.float32),
+            "c": np.zeros((0, 2))}
 
 
 def plans_of(opt):
@@ -59,7 +60,8 @@ def test_parameters_that_moved_onto_each_other_are_refused_as_ever():
         opt.step(w, numbers(k))
     whole = np.zeros(200)
     with pytest.raises(ValueError, match="overlap"):
-        opt.step({"a": whole[:150].reshape(3, 50), "b": whole.view(np.float32)[100:170]}, numbers(5))
+        opt.step({"a": whole[:150].reshape(3, 50), "b": whole.view(np.float32)[100:170],
+                  "c": whole[:0].reshape(0, 2)}, numbers(5))
     assert opt.t == 4
     assert not whole.any()
 

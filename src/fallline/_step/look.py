@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,18 +51,29 @@ class Look:
         self.place_numbers()
         into = (self._with_numbers(xs, 0) if self._numbers and xs else xs if self._into_x else outs) or ()
         self._expected = self._expect(outs)
-        self._note_ranges([view(into[m.place]) for m in plan.way.members if into])
+        self._of_state = np.array([r[:2] for group in plan.groups for r in group.state_ranges], np.int64).reshape(-1, 2)
+        written = [view(into[m.place]) for m in plan.way.members if into]
+        self._starts, self._furthest = np.zeros((2, len(written) + len(self._of_state)), np.int64)
+        self._note(written)
+        self._can_move = self._into_x and all(m.lies != "strided" for m in plan.way.members) and not (
+            self._has_tensors or self._numbers or self._lies_still)
         self._prepare(xs is not None, taken)
 
     # ---- made once ---------------------------------------------------------------------------------------------------
 
-    def _note_ranges(self, written: Sequence[np.ndarray]) -> None:
+    def _note(self, written: Sequence[np.ndarray]) -> None:
+        """How the arrays lie that are written, and where."""
+        self._forms = [(x.dtype, x.shape, x.strides) for x in written]
+        ranges = np.array([byte_range(x) for x in written], np.int64).reshape(-1, 2)
+        self._starts_at, self._lengths = ranges[:, 0].tolist(), ranges[:, 1] - ranges[:, 0]
+        self._note_ranges(ranges[:, 0])
+
+    def _note_ranges(self, starts: np.ndarray) -> None:
         """Where is written, sorted, for the comparison with gradients: starts, and the furthest end so far."""
-        ranges = [byte_range(array) for array in written if array.size]
-        ranges += [r[:2] for group in self.plan.groups for r in group.state_ranges]
-        ranges.sort()
-        self._starts = np.array([low for low, _ in ranges], np.int64)
-        self._furthest = np.maximum.accumulate(np.array([high for _, high in ranges], np.int64))
+        starts = np.where(self._lengths, starts, 0)  # and nowhere in empty arrays
+        ranges = np.concatenate([np.stack([starts, starts + self._lengths], axis=1), self._of_state])
+        ranges = ranges[ranges[:, 0].argsort()]
+        self._starts[:], self._furthest[:] = ranges[:, 0], np.maximum.accumulate(ranges[:, 1])
 
     def _prepare(self, reads_x: bool, taken: np.ndarray) -> None:
         """The native calls: one that does all, or one before schedules are asked and one behind."""
@@ -132,7 +142,7 @@ class Look:
         """Know where the leaves of a call lie that was checked."""
         self.place_numbers()
         if self._into_x and xs is not None and not self._numbers:
-            self._move_ranges([view(xs[m.place]) for m in self.plan.way.members])
+            self._note([view(xs[m.place]) for m in self.plan.way.members])
 
     def place_numbers(self) -> None:
         """Have the rows of numbers lead to their cells."""
@@ -179,50 +189,44 @@ class Look:
 
     def mend(self, params: Any, grads: Any) -> Any:
         """As `take`, where parameters lie elsewhere than before, or gradients share memory with them."""
-        plan, xs, gs = self.plan, self._leaves_of(params), self._leaves_of(grads)
-        if params is None or grads is None or not self._into_x or self._has_tensors or self._numbers or (
-                self._lies_still):
+        if not self._can_move or params is None or grads is None:
             return None
-        xs, gs = ([xs], [gs]) if self._single else (xs, list(gs))
-        if not len(xs) == len(gs) == len(plan.way.members):
+        xs, gs = self._leaves_of(params), self._leaves_of(grads)
+        xs, gs = ([xs], [gs]) if self._single else (xs, gs)
+        if not len(xs) == len(gs) == len(self._forms) or not all(g is None or type(g) is np.ndarray for g in gs):
             return None
-        for k, (x, m) in enumerate(zip(xs, plan.way.members)):
-            group = plan.groups[m.group]
-            if type(x) is not np.ndarray or x.dtype != group.dtypes[m.own] or x.shape != group.shapes[m.own]:
+        for x, (dtype, shape, strides) in zip(xs, self._forms):
+            if type(x) is not np.ndarray or x.dtype != dtype or x.shape != shape or x.strides != strides:
                 return None
-            if not (x.flags.c_contiguous and x.flags.writeable if m.lies == "plain" else
-                    m.lies == "turned" and x.strides == tuple(plan.strides[k]["x"])):
-                return None
-        if not all(g is None or type(g) is np.ndarray for g in gs) or not self._move_to(xs):
+        if not self._move_to([address(x) for x in xs]):
             return None
-        written = [(*byte_range(x), x) for x in xs]
-        there = [k for k, g in enumerate(gs) if g is not None]
-        for k, g in zip(there, detach([gs[k] for k in there], written)):
-            gs[k] = g
-        return True if self._advance(xs[0] if self._single else xs, gs[0] if self._single else gs, None) else None
-
-    def _move_to(self, xs: Sequence[np.ndarray]) -> bool:
-        """Have the parameters lie there; False if they share memory, and nothing is done."""
-        rows = self.plan.rows
-        moved = [k for k, x in enumerate(xs) if rows[k][ROW["x"]] != address(x)]
-        if not moved:
+        given = xs[0] if self._single else xs
+        if self._advance(given, gs[0] if self._single else gs, None):
             return True
-        if len(xs) > 1:
-            ranges = sorted(byte_range(x) for x in xs if x.size)
-            if any(stop > start for (_, stop), (start, _) in itertools.pairwise(ranges)):
-                return False
-        for k in moved:
-            rows[k][ROW["x"]] = address(xs[k])
-        self._move_ranges(xs)
-        return True
+        there = [k for k, g in enumerate(gs) if g is not None]
+        apart = detach([gs[k] for k in there], [(*byte_range(x), x) for x in xs])
+        if all(gs[k] is g for k, g in zip(there, apart)):  # it was for something else
+            return None
+        gs = list(gs)
+        for k, g in zip(there, apart):
+            gs[k] = g
+        return self._advance(given, gs[0] if self._single else gs, None) or None
 
-    def _move_ranges(self, xs: Sequence[np.ndarray]) -> None:
-        """Note anew where is written, where native code has read it before."""
-        old = self._starts, self._furthest
-        self._note_ranges(xs)
-        for kept, new in zip(old, (self._starts, self._furthest)):
-            kept[:] = new
-        self._starts, self._furthest = old
+    def _move_to(self, starts: list[int]) -> bool:
+        """Have the parameters begin there; False if they share memory, and nothing is done."""
+        if starts == self._starts_at:
+            return True
+        now = np.array(starts, np.int64)
+        if len(starts) > 1:
+            order = now.argsort()
+            ends = (now + self._lengths)[order]
+            if (ends[:-1] > now[order][1:]).any():
+                return False
+        for row, start in zip(self.plan.rows, starts):
+            row[ROW["x"]] = start
+        self._starts_at = starts
+        self._note_ranges(now)
+        return True
 
     def _advance(self, xs: Any, gs: Any, outs: Any) -> bool:
         """Whether the step was taken; else nothing was done."""
