@@ -186,9 +186,8 @@ class Binding:
         from fallline._engines.cpu.guard import readable
         from fallline._step.look import Look, can_look
 
-        was_kept, plan.is_kept = plan.is_kept, True
         look = self.plans.pop(plan.way)
-        if not settled and (plan.way.into != "x" or not was_kept):
+        if not settled and plan.way.into != "x":
             return
         if look is not None and look.plan is plan:
             look.settle(trees[0])

@@ -51,9 +51,10 @@ class Look:
         self.place_numbers()
         into = (self._with_numbers(xs, 0) if self._numbers and xs else xs if self._into_x else outs) or ()
         self._expected = self._expect(outs)
-        self._of_state = np.array([r[:2] for group in plan.groups for r in group.state_ranges], np.int64).reshape(-1, 2)
+        ranges = [r[:2] for group in plan.groups for r in group.state_ranges]
+        self._of_state = np.array(ranges, np.int64).reshape(-1, 2).T
         written = [view(into[m.place]) for m in plan.way.members if into]
-        self._starts, self._furthest = np.zeros((2, len(written) + len(self._of_state)), np.int64)
+        self._starts, self._furthest = np.zeros((2, len(written) + len(ranges)), np.int64)
         self._note(written)
         self._can_move = self._into_x and all(m.lies != "strided" for m in plan.way.members) and not (
             self._has_tensors or self._numbers or self._lies_still)
@@ -64,16 +65,18 @@ class Look:
     def _note(self, written: Sequence[np.ndarray]) -> None:
         """How the arrays lie that are written, and where."""
         self._forms = [(x.dtype, x.shape, x.strides) for x in written]
-        ranges = np.array([byte_range(x) for x in written], np.int64).reshape(-1, 2)
-        self._starts_at, self._lengths = ranges[:, 0].tolist(), ranges[:, 1] - ranges[:, 0]
-        self._note_ranges(ranges[:, 0])
+        starts, ends = np.array([byte_range(x) for x in written], np.int64).reshape(-1, 2).T
+        self._starts_at, self._lengths = starts.tolist(), ends - starts
+        self._note_ranges(starts)
 
     def _note_ranges(self, starts: np.ndarray) -> None:
         """Where is written, sorted, for the comparison with gradients: starts, and the furthest end so far."""
-        starts = np.where(self._lengths, starts, 0)  # and nowhere in empty arrays
-        ranges = np.concatenate([np.stack([starts, starts + self._lengths], axis=1), self._of_state])
-        ranges = ranges[ranges[:, 0].argsort()]
-        self._starts[:], self._furthest[:] = ranges[:, 0], np.maximum.accumulate(ranges[:, 1])
+        starts = starts * (self._lengths > 0)  # and nowhere in empty arrays
+        low, high = self._of_state
+        every, ends = np.concatenate([starts, low]), np.concatenate([starts + self._lengths, high])
+        order = every.argsort()
+        self._starts[:] = every[order]
+        np.maximum.accumulate(ends[order], out=self._furthest)
 
     def _prepare(self, reads_x: bool, taken: np.ndarray) -> None:
         """The native calls: one that does all, or one before schedules are asked and one behind."""

@@ -75,7 +75,6 @@ class Plan:
         self.readings = [Pass(self, level) for level in range(self.levels)]
         self.step = StepPass(self, self.levels)
         self._link()
-        self.is_kept = False  # whether a call has gone by it before
         self._proven = groups[0].checks_finite and bool(self.readings) and self.readings[0].proves()
         self.checks = self.step.check() if groups[0].checks_finite and not self._proven else None
         self.asks = any(map(callable, (s for own in self.classes for s in self.settings_of(own))))
