@@ -128,7 +128,8 @@ class Binding:
             self.plans.keep_apart()  # others take it that all leaves have taken all steps
         if self._is_cold(host) or not self._has_native():
             return None
-        from fallline._step.plan import Member, Plan, Way
+        from fallline._step.plan import Plan
+        from fallline._step.table import Member, Table, Way
 
         groups = list(calls)
         members = tuple(Member(groups.index(part), n, k, self._lies(calls[part], n))
@@ -138,10 +139,10 @@ class Binding:
         way = Way(host[0].into, host[0].writes_out, tuple(call.holds for call in host), members, apart)
         plan = self.plans.made.get(way)
         if plan is None:
-            plan = Plan([call.group for call in host], [call.program for call in host], way, len(self.paths))
+            plan = Plan(Table([call.group for call in host], [call.program for call in host], way, len(self.paths)))
             self.plans.made[way] = plan
         for k, m in enumerate(members):
-            plan.place(k, host[m.group].placed(m.own))
+            plan.table.place(k, host[m.group].placed(m.own))
         return plan
 
     def _has_native(self) -> bool:
@@ -194,7 +195,7 @@ class Binding:
             self.plans.put(look)
             return
         xs, gs, outs = trees
-        reads = "x" in {name for program in plan.programs for name in program.reads} or plan.way.into == "x"
+        reads = "x" in {name for program in plan.table.programs for name in program.reads} or plan.way.into == "x"
         gathers = any(group.chain.gathers for group in plan.groups)  # what is absent may have gathered something before
         only_all = plan.way.into != "x" or gathers
         if (xs is not None) != reads or not readable() or (only_all and plan.way.apart) or (

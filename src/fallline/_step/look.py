@@ -46,8 +46,9 @@ class Look:
         self._has_tensors = any(map(is_tensor, given))
         self._numbers = [(k, m.place) for k, m in enumerate(plan.way.members) if xs and type(xs[m.place]) is float]
         self._single = treedef.spec is None and not self._numbers
-        self._cells = np.zeros((2, plan.size))  # numbers are stepped in an array of our own, beside their gradients
-        self._views = [[row[k : k + 1].reshape(()) for k in range(plan.size)] for row in self._cells if self._numbers]
+        size = plan.table.size
+        self._cells = np.zeros((2, size))  # numbers are stepped in an array of our own, beside their gradients
+        self._views = [[row[k : k + 1].reshape(()) for k in range(size)] for row in self._cells if self._numbers]
         self.place_numbers()
         into = (self._with_numbers(xs, 0) if self._numbers and xs else xs if self._into_x else outs) or ()
         self._expected = self._expect(outs)
@@ -81,7 +82,7 @@ class Look:
     def _prepare(self, reads_x: bool, taken: np.ndarray) -> None:
         """The native calls: one that does all, or one before schedules are asked and one behind."""
         plan = self.plan
-        step, at_once = plan.step, sum(plan.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
+        step, at_once = plan.step, sum(plan.table.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
         simple = step.is_native and not plan.readings
         gathers = any(group.chain.gathers for group in plan.groups)  # which do not take every call alike
         self.is_atomic = simple and not plan.asks and at_once and not (self._numbers or self._lies_still or gathers)
@@ -121,19 +122,19 @@ class Look:
     def _expect(self, outs: Sequence[Any] | None) -> np.ndarray:
         """What is expected of each leaf of the tree; nothing of those that no group steps."""
         plan = self.plan
-        found = np.zeros((plan.size, len(EXPECTED)), np.int64)
+        found = np.zeros((plan.table.size, len(EXPECTED)), np.int64)
         self._dims: list[np.ndarray] = []
         for k, m in enumerate(plan.way.members):
-            group, layout = plan.groups[m.group], plan.layouts.get(k)
+            group, layout = plan.groups[m.group], plan.table.layouts.get(k)
             if layout is not None:
                 turned = m.lies == "turned"
                 for name, fixed in (("g", turned), ("x", True), (INCREMENT, turned or outs is not None)):
-                    layout[LAYOUT[f"expected {name}"]] = address(plan.strides[k][name]) if fixed else 0
+                    layout[LAYOUT[f"expected {name}"]] = address(plan.table.strides[k][name]) if fixed else 0
             dtype, shape = group.dtypes[m.own], group.shapes[m.own]
             self._dims.append(np.array(shape or (0,), np.int64))
-            given = {"row": int(plan.row_at[k]), "begun": group.has_begun(m.own), "dtype": id(dtype),
+            given = {"row": int(plan.table.row_at[k]), "begun": group.has_begun(m.own), "dtype": id(dtype),
                      "scalar": id(dtype.type), "nd": len(shape), "shape": address(self._dims[-1]),
-                     "size": plan.sizes[k], "itemsize": real(dtype).itemsize,
+                     "size": plan.table.sizes[k], "itemsize": real(dtype).itemsize,
                      "flags": 0 if layout is not None else CONTIGUOUS,
                      "layout": 0 if layout is None else address(layout)}  # fmt: skip
             found[m.place] = [given[name] for name in EXPECTED]
@@ -150,7 +151,7 @@ class Look:
     def place_numbers(self) -> None:
         """Have the rows of numbers lead to their cells."""
         for k, place in self._numbers:
-            self.plan.rows[k][ROW["x"]] = address(self._views[0][place])
+            self.plan.table.rows[k][ROW["x"]] = address(self._views[0][place])
 
     def _with_numbers(self, leaves: Sequence[Any], which: int) -> Any:
         """Leaves with a cell in the place of each number, which it holds."""
@@ -225,7 +226,7 @@ class Look:
             ends = (now + self._lengths)[order]
             if (ends[:-1] > now[order][1:]).any():
                 return False
-        for row, start in zip(self.plan.rows, starts):
+        for row, start in zip(self.plan.table.rows, starts):
             row[ROW["x"]] = start
         self._starts_at = starts
         self._note_ranges(now)

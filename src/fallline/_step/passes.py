@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +20,8 @@ from fallline._engines.llvm.layout import CLASS
 from fallline._engines.llvm.scalars import native_scalars
 from fallline._engines.llvm.sums import halve, totals
 from fallline._formula.program import ACROSS, Program
+from fallline._step.table import Table
 from fallline._step.values import evaluate
-
-if TYPE_CHECKING:
-    from fallline._step.plan import Plan
 
 __all__ = ["Pass", "StepPass", "put_together"]
 
@@ -36,11 +33,11 @@ class Pass:
     are copied from where they stand (`link`). Scalars are evaluated by native code, or if it cannot, in Python.
     """
 
-    def __init__(self, plan: Plan, level: int) -> None:
-        self._plan, self._level = weakref.proxy(plan), level  # of which it is a piece
-        self.programs = [plan.program(g, level) for g in range(len(plan.groups))]
-        self._members = [k for k, m in enumerate(plan.way.members) if self.programs[m.group] is not None]
-        self._classes = [c for c, own in enumerate(plan.classes) if self.programs[own.group] is not None]
+    def __init__(self, table: Table, level: int) -> None:
+        self._table, self._level = table, level
+        self.programs = [table.program(g, level) for g in range(len(table.groups))]
+        self._members = [k for k, m in enumerate(table.way.members) if self.programs[m.group] is not None]
+        self._classes = [c for c, own in enumerate(table.classes) if self.programs[own.group] is not None]
         self._records: list[list[int]] = []
         self._python: list[int] = []  # classes that native code cannot evaluate
         self._kept: dict[Any, np.ndarray] = {}  # scalars that differ by coordinate
@@ -55,21 +52,21 @@ class Pass:
         return program
 
     def _by_coordinate(self, c: int) -> tuple[int, ...]:
-        plan = self._plan
-        return plan.classes[c].by_coordinate[-1 if self._level == plan.levels else self._level]
+        table = self._table
+        return table.classes[c].by_coordinate[-1 if self._level == table.levels else self._level]
 
     def _make_job(self) -> Job:
-        plan, kernel_of, self._check_of = self._plan, {}, {}
+        table, kernel_of, self._check_of = self._table, {}, {}
         for c in self._classes:
-            own, program = plan.classes[c], self._program(plan.classes[c].group)
+            own, program = table.classes[c], self._program(table.classes[c].group)
             for k in own.members:
-                m = plan.way.members[k]
-                stored = real(plan.groups[m.group].dtypes[m.own])
-                kernel_of[k] = native_kernel(program, stored, self._by_coordinate(c), plan.columns(k, self._level),
+                m = table.way.members[k]
+                stored = real(table.groups[m.group].dtypes[m.own])
+                kernel_of[k] = native_kernel(program, stored, self._by_coordinate(c), table.columns(k, self._level),
                                              m.lies == "strided")
                 self._check_of[kernel_of[k]] = stored.name, m.lies == "strided"
         self._kernels = list(dict.fromkeys(kernel_of[k] for k in self._members))
-        self._cut = Cut([plan.sizes[k] for k in self._members], plan.row_at[self._members],
+        self._cut = Cut([table.sizes[k] for k in self._members], table.row_at[self._members],
                         [self._kernels.index(kernel_of[k]) for k in self._members])
         return Job(self._cut, self._kernels)
 
@@ -81,25 +78,25 @@ class Pass:
 
     def _prepare_values(self) -> None:
         """A table of values for each group, with a row for each of its classes."""
-        plan = self._plan
+        table = self._table
         of: dict[int, list[int]] = {}
         for c in self._classes:
-            of.setdefault(plan.classes[c].group, []).append(c)
+            of.setdefault(table.classes[c].group, []).append(c)
         self._tables = {g: np.zeros((len(own), max(1, len(self._program(g).hyper)))) for g, own in of.items()}
         self._values = {c: self._tables[g][n] for g, own in of.items() for n, c in enumerate(own)}
         self._given: dict[int, Sequence[Any] | None] = {}
-        settings = {g: {q: k for k, q in enumerate(plan.programs[g].settings)} for g in of}
+        settings = {g: {q: k for k, q in enumerate(table.programs[g].settings)} for g in of}
         self._places = {g: [(place, settings[g][q]) for place, q in enumerate(self._program(g).hyper)
                             if q in settings[g]] for g in of}  # fmt: skip
 
     def _prepare_scalars(self) -> None:
         """The scalars of each class, and where native code finds them."""
-        plan, self._constants = self._plan, {}
+        table, self._constants = self._table, {}
         for c in self._classes:
-            own, program = plan.classes[c], self._program(plan.classes[c].group)
+            own, program = table.classes[c], self._program(table.classes[c].group)
             self._constants[c] = np.zeros(max(1, len(program.scalars)), own.dtype)
             for k in own.members:
-                plan.rows[k][plan.columns(k, self._level)["constants"]] = address(self._constants[c])
+                table.rows[k][table.columns(k, self._level)["constants"]] = address(self._constants[c])
             function = 0 if self._by_coordinate(c) else native_scalars(program, own.dtype, program.scalars)
             if function:
                 self._record(c, function, self._missed_of(c), address(self._constants[c]))
@@ -107,14 +104,14 @@ class Pass:
                 self._python.append(c)
 
     def _missed_of(self, c: int) -> int:
-        own = self._plan.classes[c]
-        return address(self._plan.groups[own.group].missed[own.own :])
+        own = self._table.classes[c]
+        return address(self._table.groups[own.group].missed[own.own :])
 
     def _record(self, c: int, function: int, missed: int, constants: int) -> None:
         """Have native code evaluate a function of the values of a class."""
-        own = self._plan.classes[c]
+        own = self._table.classes[c]
         tiny = int(np.array(np.finfo(own.dtype).tiny, np.float64).view(np.int64))
-        count = address(self._plan.groups[own.group].count)
+        count = address(self._table.groups[own.group].count)
         given = {"scalars": function, "count": count, "missed": missed, "tiny": tiny,
                  "hyper": address(self._values[c]), "constants": constants}  # fmt: skip
         self._records.append([given[name] for name in CLASS])
@@ -136,14 +133,14 @@ class Pass:
             given = self._given[c] = values[c]
             if given is not None and c not in self._python:
                 row = self._values[c]
-                for place, at in self._places[self._plan.classes[c].group]:
+                for place, at in self._places[self._table.classes[c].group]:
                     row[place] = given[at]
 
     def places(self, c: int, n: int) -> list[tuple[np.ndarray, int]]:
         """Where the value of the n-th setting of a class's program goes, if native code reads it."""
         if c not in self._values or c in self._python:
             return []
-        return [(self._values[c], place) for place, at in self._places[self._plan.classes[c].group] if at == n]
+        return [(self._values[c], place) for place, at in self._places[self._table.classes[c].group] if at == n]
 
     def evaluate(self) -> None:
         """Evaluate the scalars; raises ValueError if a dtype cannot hold one."""
@@ -156,8 +153,8 @@ class Pass:
 
     def _evaluate(self, c: int) -> None:
         """Evaluate the scalars of a class in Python."""
-        own = self._plan.classes[c]
-        group, given = self._plan.groups[own.group], self._given[c]
+        own = self._table.classes[c]
+        group, given = self._table.groups[own.group], self._given[c]
         assert given is not None
         values: list[Any] = self._values[c].tolist()
         for place, at in self._places[own.group]:
@@ -168,15 +165,15 @@ class Pass:
 
     def _take_over(self, c: int, values: Sequence[Any], taken: int) -> None:
         """Have the scalars that are made of these values where they are read."""
-        own = self._plan.classes[c]
-        group, program = self._plan.groups[own.group], self._program(own.group)
+        table, own = self._table, self._table.classes[c]
+        group, program = table.groups[own.group], self._program(own.group)
         for i, scalar in enumerate(evaluate(group.chain, program, values, taken, own.dtype)[0]):
             if isinstance(scalar, np.ndarray) and scalar.ndim:
                 k = own.members[0]
                 both = (..., None) if group.dtypes[own.own].kind == "c" else ...  # parts have the coordinate's setting
-                column = np.array(np.broadcast_to(np.asarray(scalar, own.dtype)[both], self._plan.shapes[k]), order="C")
+                column = np.array(np.broadcast_to(np.asarray(scalar, own.dtype)[both], table.shapes[k]), order="C")
                 self._kept[c, i] = column
-                self._plan.rows[k][self._plan.columns(k, self._level)[f"scalar {i}"]] = address(column)
+                table.rows[k][table.columns(k, self._level)[f"scalar {i}"]] = address(column)
             else:
                 self._constants[c][i] = scalar
 
@@ -185,16 +182,16 @@ class Pass:
     def _prepare_results(self) -> None:
         """For each group that reads: the sums of its blocks, and the totals of its leaves and of its tree."""
         self._sums: dict[int, tuple[np.ndarray, ...]] = {}
-        plan = self._plan
+        table = self._table
         for g, program in enumerate(self.programs):
-            own = [k for k in self._members if plan.way.members[k].group == g]
+            own = [k for k in self._members if table.way.members[k].group == g]
             if program is None or not own:
                 continue
-            first = np.concatenate([[0], np.cumsum([block_count(plan.sizes[k]) for k in own])]).astype(np.int64)
+            first = np.concatenate([[0], np.cumsum([block_count(table.sizes[k]) for k in own])]).astype(np.int64)
             width = len(program.totals)
             sums = np.zeros((int(first[-1]) + 1, width))
             for k, begin in zip(own, first):
-                plan.rows[k][plan.columns(k, self._level)["sums"]] = address(sums) + int(begin) * sums.strides[0]
+                table.rows[k][table.columns(k, self._level)["sums"]] = address(sums) + int(begin) * sums.strides[0]
             self._sums[g] = sums, first, np.zeros((len(own), width)), np.zeros((len(own), width))
 
     def sources(self) -> dict[int, dict[str, np.ndarray]]:
@@ -232,15 +229,15 @@ class StepPass(Pass):
 
     def _prepare_results(self) -> None:
         """Where new numbers are evaluated to, before the step takes them over."""
-        plan, self._sums = self._plan, {}
+        table, self._sums = self._table, {}
         self._copies: list[tuple[np.ndarray, np.ndarray]] = []
         self._fresh: dict[int, dict[str, np.ndarray]] = {}  # by class: new numbers of its leaf
         self._of_tree: dict[int, dict[str, np.ndarray]] = {}  # by the class that stands for a group: those of the tree
         self._none_missed = np.zeros(1, np.int64)
         met: set[int] = set()
         for c in self._classes:
-            own = plan.classes[c]
-            numbers, made = plan.groups[own.group].numbers, dict(self._program(own.group).numbers)
+            own = table.classes[c]
+            numbers, made = table.groups[own.group].numbers, dict(self._program(own.group).numbers)
             if own.group not in met:
                 self._of_tree[c] = self._evaluated_to(c, [slot for slot in numbers.tree if slot in made],
                                                       address(self._none_missed))
@@ -251,8 +248,8 @@ class StepPass(Pass):
         """Where new numbers of these slots are put, evaluated by the values of a class."""
         if not slots:
             return {}
-        own = self._plan.classes[c]
-        numbers, program = self._plan.groups[own.group].numbers, self._program(own.group)
+        own = self._table.classes[c]
+        numbers, program = self._table.groups[own.group].numbers, self._program(own.group)
         fresh, made = np.zeros(len(slots)), dict(program.numbers)
         function = native_scalars(program, np.dtype(np.float64), tuple(made[slot] for slot in slots))
         if function and c not in self._python:
@@ -267,8 +264,8 @@ class StepPass(Pass):
 
     def _take_over(self, c: int, values: Sequence[Any], taken: int) -> None:
         super()._take_over(c, values, taken)
-        own = self._plan.classes[c]
-        group, program = self._plan.groups[own.group], self._program(own.group)
+        own = self._table.classes[c]
+        group, program = self._table.groups[own.group], self._program(own.group)
         for wanted, steps in ((self._fresh[c], taken), (self._of_tree.get(c, {}), int(group.count[0]))):
             if wanted:
                 new = dict(zip(dict(program.numbers), evaluate(group.chain, program, values, steps, own.dtype)[1]))
@@ -276,29 +273,29 @@ class StepPass(Pass):
                     place[0] = new[slot]
 
     def _make_job(self) -> Job:
-        job, plan = super()._make_job(), self._plan
-        job.count([group.count for group, holds in zip(plan.groups, plan.way.holds) if not holds],
-                  self._missed_at() if plan.way.apart else None)
+        job, table = super()._make_job(), self._table
+        job.count([group.count for group, holds in zip(table.groups, table.way.holds) if not holds],
+                  self._missed_at() if table.way.apart else None)
         job.copy(self._copies)
         return job
 
     def _missed_at(self) -> np.ndarray:
         """Of each leaf where is counted that it was absent; of one that is only held, where nobody reads it."""
-        plan = self._plan
+        table = self._table
         self._nowhere = np.zeros(1, np.int64)
-        return np.array([address(self._nowhere) if plan.way.holds[m.group] else
-                         address(plan.groups[m.group].missed[m.own :]) for m in plan.way.members], np.int64)
+        return np.array([address(self._nowhere) if table.way.holds[m.group] else
+                         address(table.groups[m.group].missed[m.own :]) for m in table.way.members], np.int64)
 
 
-def put_together(plan: Plan, each: Pass) -> None:
+def put_together(table: Table, each: Pass) -> None:
     """Have each group know the totals ACROSS the trees of all."""
     found = each.across()
     width = max((len(columns) for _, columns, _ in found.values()), default=0)
     if not width:
         return
-    rows = np.zeros((plan.size, width))
+    rows = np.zeros((table.size, width))
     for g, (by_leaf, columns, _) in found.items():
-        places = [m.place for m in plan.way.members if m.group == g]
+        places = [m.place for m in table.way.members if m.group == g]
         rows[places, : len(columns)] = by_leaf[:, columns]
     halve()(address(rows), *rows.shape)
     for _, columns, row in found.values():
