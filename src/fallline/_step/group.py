@@ -108,13 +108,8 @@ class Group(Leaves):
 
     def _unbegun(self, slot: str, k: int, start: Any) -> np.ndarray:
         """The state of a leaf that has had no gradient, as it starts: an array that takes no memory."""
-        dtype = kept(self.dtypes[k])
-        if isinstance(start, np.ndarray):
-            own = np.empty(start.shape, dtype)
-            _fill(own, start)
-        else:
-            own = np.empty((), dtype)
-            _fill(own, start)
+        own = np.empty(np.shape(start), kept(self.dtypes[k]))
+        _fill(own, start)
         return np.broadcast_to(own, self.chain.shape(slot, self.shapes[k]))
 
     def begin(self, leaves: Sequence[int], order: Mapping[int, Sequence[int]] | None = None) -> None:
