@@ -11,10 +11,10 @@ import numpy as np
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._state import fields
-from fallline._state.state_dict import Known, Loaded, check_fits, checked, plain, record
+from fallline._state.state_dict import LeafStates, Loaded, check_fits, checked, plain, record
 from fallline._step.binding import Binding
 from fallline._step.group import Group
-from fallline._step.transfer import carry, known_of, put
+from fallline._step.transfer import carry, put, states_of
 from fallline._step.turn import Turn
 from fallline.errors import TornOptimizer
 
@@ -32,7 +32,7 @@ class Keeping:
     _settings: dict[str, Any]
     _group: Group | None  # the leaves that it steps, once they are known
     _binding: Binding | None
-    _waiting: Known | None  # a state that was loaded before the structure is known
+    _waiting: LeafStates | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
     _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
     _skipped: int
@@ -100,8 +100,8 @@ class Keeping:
         return checked(d, self._chain, self._settings)
 
     def _load_copies(self, loaded: Loaded) -> None:
-        if self._group is None and loaded.known is not None:
-            loaded = loaded._replace(known=loaded.known.copied())
+        if self._group is None and loaded.states is not None:
+            loaded = loaded._replace(states=loaded.states.copied())
         self._load(loaded)
 
     def adapt(self, params: Any, **hyper: Any) -> None:
@@ -131,12 +131,12 @@ class Keeping:
 
     def _adapted(self, params: Any, hyper: Mapping[str, Any]) -> tuple[Group, dict[str, Any]]:
         """What `adapt` makes of the state and of the settings, the given ones by "rule.name"."""
-        known, settings = self._known(), dict(self._settings)
+        states, settings = self._states(), dict(self._settings)
         for qualified, value in hyper.items():
             self._refuse_started(qualified)
             settings[self._chain.source(qualified, settings)] = self._checked(qualified, value)
         bound = self._bound_to(params, "parameter", settings)
-        return bound if known is None else carry(bound, known), settings
+        return bound if states is None else carry(bound, states), settings
 
     def save(self, path: Path, params: Any = None) -> None:
         """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
@@ -227,25 +227,25 @@ class Keeping:
                                 "of no whole number of steps: load a state, or call opt.reset(), and start from known "
                                 "parameters.")
 
-    def _known(self) -> Known | None:
-        return known_of(self._group, self.t) if self._group else self._waiting
+    def _states(self) -> LeafStates | None:
+        return states_of(self._group, self.t) if self._group else self._waiting
 
     def _record(self) -> dict[str, Any]:
         self._check_untorn()
-        return record(self._chain, self._settings, self.t, fields.of(self), self._known())
+        return record(self._chain, self._settings, self.t, fields.of(self), self._states())
 
     def _load(self, loaded: Loaded) -> None:
         """Take over what was checked; its arrays too where they have to wait."""
-        bound, known = self._group, loaded.known
-        if bound is None or known is None:
+        bound, states = self._group, loaded.states
+        if bound is None or states is None:
             self._torn = True  # should an interrupt come
             self._binding = self._group = None
-            self._waiting, self._count = known, np.zeros(1, np.int64)
+            self._waiting, self._count = states, np.zeros(1, np.int64)
         else:
-            check_fits(known, known_of(bound, self.t))
+            check_fits(states, states_of(bound, self.t))
             bound.resolve(loaded.settings)
             self._torn = True
-            put(bound, known, bound.paths, loaded.t)
+            put(bound, states, bound.paths, loaded.t)
         self._count[0], self._settings = loaded.t, loaded.settings
         fields.put(self, loaded.fields)
         self._torn = False

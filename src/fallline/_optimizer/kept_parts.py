@@ -12,9 +12,9 @@ from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline._state import fields
 from fallline._state.fingerprint import described
-from fallline._state.state_dict import Known, Loaded, check_fits, plain
+from fallline._state.state_dict import LeafStates, Loaded, check_fits, plain
 from fallline._step.binding import Binding
-from fallline._step.transfer import known_of
+from fallline._step.transfer import states_of
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
     from fallline._state.file import Path
@@ -32,7 +32,7 @@ class _Loaded(NamedTuple):
 
     def copied(self) -> _Loaded:
         """The same in memory of its own."""
-        return self._replace(parts={name: own._replace(known=own.known and own.known.copied())
+        return self._replace(parts={name: own._replace(states=own.states and own.states.copied())
                                     for name, own in self.parts.items()})
 
 
@@ -110,7 +110,8 @@ class KeptParts(Optimizer):
 
     def _check_division(self, divided: Binding | None, loaded: _Loaded) -> None:
         if divided is not None:
-            self._check_places(divided, _places({name: own.known for name, own in loaded.parts.items()}), divided.paths)
+            theirs = _places({name: own.states for name, own in loaded.parts.items()})
+            self._check_places(divided, theirs, divided.paths)
 
     def _waiting_places(self) -> dict[str, str]:
         """Whose the leaves are of a state that waits for the first step."""
@@ -119,7 +120,7 @@ class KeptParts(Optimizer):
     def _takes_now(self, loaded: _Loaded) -> bool:
         """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
         bound = self._binding is not None and all(part._group is not None for part in self._parts.values())
-        return bound and all(own.known is not None for own in loaded.parts.values())
+        return bound and all(own.states is not None for own in loaded.parts.values())
 
     def _load(self, loaded: _Loaded) -> None:  # type: ignore[override]
         now = self._takes_now(loaded)
@@ -128,7 +129,7 @@ class KeptParts(Optimizer):
         for name, own in loaded.parts.items() if now else ():
             part = self._parts[name]
             with _telling(name):
-                check_fits(own.known, known_of(part._group, part.t))  # type: ignore[arg-type]
+                check_fits(own.states, states_of(part._group, part.t))  # type: ignore[arg-type]
                 part._group.aside().resolve(own.settings)  # type: ignore[union-attr]
         self._torn = True  # should an interrupt come
         if not now:
@@ -162,10 +163,10 @@ class KeptParts(Optimizer):
         return {"class": type(self).__name__, "parts": parts, "around": list(around), "options": options}
 
 
-def _places(known: Mapping[str, Known | None]) -> dict[str, str]:
+def _places(states: Mapping[str, LeafStates | None]) -> dict[str, str]:
     """The part of each leaf, by path; none if a part does not know its leaves."""
-    every = None not in known.values()
-    return {path: name for name, own in known.items() if own and every for path in own.leaves}
+    every = None not in states.values()
+    return {path: name for name, own in states.items() if own and every for path in own.leaves}
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from fallline._optimizer.describing import Slots, docstring_of, signature_of
 from fallline._optimizer.points import averages, keeps_none, loaded_averages, point_at
 from fallline._optimizer.stepping import LAST_STEP, Stepping
 from fallline._state import fields
-from fallline._state.state_dict import Known
+from fallline._state.state_dict import LeafStates
 from fallline._step.binding import Binding
 from fallline._step.turn import Turn
 from fallline.errors import FormulaError
@@ -60,7 +60,7 @@ class Optimizer(Stepping):
     rule: ClassVar[Rule | None] = None
     __signature__: ClassVar[inspect.Signature]
     _within: Callable[..., Optimizer]  # of a partition, which stands below too: the same among links around it
-    _waiting: Known | None  # a state that was loaded before the structure is known
+    _waiting: LeafStates | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
     _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
 
@@ -317,7 +317,7 @@ class Optimizer(Stepping):
         return []
 
     def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
-        self._check_whole()
+        self._check_ready()
         return point_at(self._bind(params, "parameter").groups[""], formula, params)
 
 

@@ -220,7 +220,7 @@ class Partition(KeptParts):
         return self._turn.join(self._rested, params)
 
     def _rested(self, params: Any) -> Any:
-        self._check_whole()
+        self._check_ready()
         binding = self._bind(params, "parameter")
         leaves = binding.leaves(params, "parameter")
         points = {name: point_at(binding.groups[name], part._chain.rule.rest or copied, binding.tree(name, leaves))

@@ -13,7 +13,7 @@ from fallline._arrays.leaves import as_number, cast, detached, host, is_number, 
 from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun
-from fallline._state.state_dict import Known
+from fallline._state.state_dict import LeafStates
 from fallline._step.group import Group
 from fallline.errors import NotStepped
 from fallline.rules import average
@@ -27,7 +27,7 @@ def point_at(bound: Group, formula: Callable[..., Any], params: Any) -> Any:
     values = []
     for k, leaf in enumerate(bound.leaves(params, "parameter")):
         x = widened(view(leaf) if bound.engine.in_memory else detached(leaf))
-        given = {name: _known(bound, name, k, x) for name in names}
+        given = {name: _argument(bound, name, k, x) for name in names}
         if not bound.engine.in_memory:
             values.append(cast(formula(x, **given), bound.dtypes[k]))
         else:
@@ -38,7 +38,7 @@ def point_at(bound: Group, formula: Callable[..., Any], params: Any) -> Any:
     return bound.treedef.unflatten(values)
 
 
-def _known(bound: Group, name: str, k: int, x: Any) -> Any:
+def _argument(bound: Group, name: str, k: int, x: Any) -> Any:
     """What the chain's rule calls by that name at leaf k: a hyper-parameter's value, or state."""
     chain, rule = bound.chain, bound.chain.rule
     own = chain.names[chain.rules.index(rule)]
@@ -75,17 +75,17 @@ def _like_parameter(bound: Group, k: int, value: Any) -> Any:
     return new
 
 
-def loaded_averages(title: str, parts: Mapping[str, tuple[Chain, Known | None]]) -> Any:
+def loaded_averages(title: str, parts: Mapping[str, tuple[Chain, LeafStates | None]]) -> Any:
     """The averages of chains whose state waits for the first step, as arrays by leaf path; a single leaf by itself.
 
     None stands for leaves without one. Raises NotStepped if there is no state.
     """
-    if not any(known for _, known in parts.values()):
+    if not any(states for _, states in parts.values()):
         raise NotStepped(f"{title} has averaged nothing before its first step.")
     found: dict[str, Any] = {}
-    for chain, known in parts.values():
-        arrays = known.state[_slot(chain)] if known and average in chain.rules else {}
-        for path, leaf in known.leaves.items() if known else ():
+    for chain, states in parts.values():
+        arrays = states.state[_slot(chain)] if states and average in chain.rules else {}
+        for path, leaf in states.leaves.items() if states else ():
             begun = path in arrays and _has_begun(arrays[path])
             found[path] = np.array(cast(arrays[path], dtype_named(leaf.dtype))) if begun else None
     return found[""] if list(found) == [""] else found

@@ -89,7 +89,7 @@ class Stepping(Settable):
         taken = self._quickly("x", params, grads, None) or self._mended(params, grads)
         if taken is not None and taken is not False:
             return params if taken is True else taken
-        self._check_whole()
+        self._check_ready()
         if params is None:
             raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
         binding = self._bind(params, "parameter")
@@ -126,7 +126,7 @@ class Stepping(Settable):
         new = self._quickly(INCREMENT, params, grads, out)
         if new is not None and new is not False:
             return new if out is None else out
-        self._check_whole()
+        self._check_ready()
         if grads is None:
             raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
         if params is None and self._chain.needs_parameters:
@@ -178,7 +178,7 @@ class Stepping(Settable):
     def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Group:
         return Group(self._chain, settings, like, what, self._options, self._count)
 
-    def _check_whole(self) -> None:
+    def _check_ready(self) -> None:
         self._check_untorn()
         if self.t == LAST_STEP:
             raise OverflowError(f"{self._chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
@@ -209,16 +209,16 @@ class Stepping(Settable):
                 return self._nothing(binding, calls, still, into, targets, tree)
             if plan is not None:
                 self._look_ahead(binding, calls, plan, (xs, gs, None if into == "x" else targets))
-            return self._whole(binding, results, still, into, targets, tree)
+            return self._result(binding, results, still, into, targets, tree)
 
     def _nothing(self, binding: Binding, calls: Calls, still: list[Any], into: str, targets: Any, tree: Any) -> Any:
         """What comes of a call that was skipped."""
         if into == "x":
             return tree
-        return self._whole(binding, {name: call.nothing() for name, call in calls.items()}, still, into, targets, tree)
+        return self._result(binding, {name: call.nothing() for name, call in calls.items()}, still, into, targets, tree)
 
     @staticmethod
-    def _whole(binding: Binding, results: Mapping[str, Any], still: list[Any], into: str, targets: Any,
+    def _result(binding: Binding, results: Mapping[str, Any], still: list[Any], into: str, targets: Any,
                tree: Any) -> Any:
         """The tree that comes back: the one that was written to, or a new one."""
         if into != "x" and targets is not None:
@@ -290,19 +290,19 @@ class Stepping(Settable):
             if binding.groups[name].given is not holder._settings:
                 binding.groups[name].resolve(holder._settings)
 
-    def _commit(self, binding: Binding, act: Callable[[], Any], whole: bool) -> Any:
-        """Act, and have the binding; an interrupt leaves it done or not begun if that is one native call (`whole`),
+    def _commit(self, binding: Binding, act: Callable[[], Any], atomic: bool) -> Any:
+        """Act, and have the binding; an interrupt leaves it done or not begun if that is one native call (`atomic`),
         else a torn optimizer."""
-        holders, known = self._holders(), self._binding
+        holders, bound = self._holders(), self._binding
         before = [holder.t for holder in holders.values()]
-        self._binding, self._torn = binding, not whole
+        self._binding, self._torn = binding, not atomic
         for name, holder in holders.items():
             holder._group = binding.groups[name]
         result = False
         try:
             result = act()
         finally:
-            if whole and result is False and known is None and before == [holder.t for holder in holders.values()]:
+            if atomic and result is False and bound is None and before == [holder.t for holder in holders.values()]:
                 self._unbind()
         self._torn = False
         for holder in holders.values() if result is not False else ():

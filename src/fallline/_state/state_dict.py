@@ -16,7 +16,7 @@ from fallline._messages.values import brief
 from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["TREE", "Known", "Leaf", "Loaded", "check_fits", "check_leaves", "checked", "named",
+__all__ = ["TREE", "Leaf", "LeafStates", "Loaded", "check_fits", "check_leaves", "checked", "named",
            "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
 TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
@@ -31,18 +31,18 @@ class Leaf(NamedTuple):
     t: int
 
 
-class Known(NamedTuple):
+class LeafStates(NamedTuple):
     """The leaves by path, and their state by slot and path."""
 
     leaves: dict[str, Leaf]
     state: dict[str, dict[str, Any]]
 
-    def copied(self) -> Known:
+    def copied(self) -> LeafStates:
         """The same in memory of its own."""
-        return Known(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
+        return LeafStates(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
                                    for slot, arrays in self.state.items()})
 
-    def counted(self, t: int) -> Known:
+    def counted(self, t: int) -> LeafStates:
         """The same with every leaf at step t."""
         return self._replace(leaves={path: leaf._replace(t=t) for path, leaf in self.leaves.items()})
 
@@ -56,12 +56,12 @@ class Known(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A state that was checked against a chain; `known` is None for that of an optimizer that never stepped."""
+    """A state that was checked against a chain; `states` is None for that of an optimizer that never stepped."""
 
     t: int
     fields: dict[str, Any]
     settings: dict[str, Any]
-    known: Known | None
+    states: LeafStates | None
 
 
 # ---- given out -------------------------------------------------------------------------------------------------------
@@ -72,12 +72,12 @@ def paths_of(slot: str, chain: Chain, paths: Iterable[str]) -> Iterable[str]:
     return [TREE] if chain.scopes().get(slot) == "tree" else paths
 
 
-def record(chain: Chain, settings: Mapping[str, Any], t: int, own: Mapping[str, Any], known: Known | None
+def record(chain: Chain, settings: Mapping[str, Any], t: int, own: Mapping[str, Any], states: LeafStates | None
            ) -> dict[str, Any]:
     """The state dictionary, with these fields, with the live arrays and the functions in it."""
-    leaves = None if known is None else {path: leaf._asdict() for path, leaf in known.leaves.items()}
+    leaves = None if states is None else {path: leaf._asdict() for path, leaf in states.leaves.items()}
     return {"format": fields.FORMAT, "rules": origins(chain), "t": t, **own, "hyper": dict(settings),
-            "leaves": leaves, "state": {} if known is None else known.state}
+            "leaves": leaves, "state": {} if states is None else states.state}
 
 
 def plain(live: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
     own = fields.checked(d, KEYS, "A state")
     _check_rules(d["rules"], chain)
     t = fields.count(d["t"], "t")
-    return Loaded(t, own, _settings(d["hyper"], chain, settings), _known(d["leaves"], d["state"], chain, t))
+    return Loaded(t, own, _settings(d["hyper"], chain, settings), _leaf_states(d["leaves"], d["state"], chain, t))
 
 
 def _check_rules(saved: Any, chain: Chain) -> None:
@@ -172,14 +172,14 @@ def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
     leaves, treedef = flatten(saved)
     own, own_treedef = flatten(() if here is None else here)
     leaves = [_restored(leaf, own[k] if treedef == own_treedef else None) for k, leaf in enumerate(leaves)]
-    named, known = list(map(_name, leaves)), list(map(_name, own))
-    if not any(named) and not any(known):
+    named, own_named = list(map(_name, leaves)), list(map(_name, own))
+    if not any(named) and not any(own_named):
         return treedef.unflatten(leaves)
-    if treedef == own_treedef and named == known:
+    if treedef == own_treedef and named == own_named:
         return treedef.unflatten(function if name else value for name, value, function in zip(named, leaves, own))
     at = ""
     if treedef == own_treedef and len(leaves) > 1:
-        k = next(k for k in range(len(leaves)) if named[k] != known[k])
+        k = next(k for k in range(len(leaves)) if named[k] != own_named[k])
         saved, here, at = leaves[k], own[k], f" at {paths(treedef)[k]!r}"
     name, owner = chain.hyper[qualified].name, chain.owner(qualified)
     raise ValueError(f"{name} of {owner} was {shown(saved)}{at} when it was saved, and is {shown(here)} here. "
@@ -218,7 +218,7 @@ def shown(setting: Any) -> str:
     return text if len(text) <= 300 and in_full else brief(plain)
 
 
-def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
+def _leaf_states(leaves: Any, state: Any, chain: Chain, t: int) -> LeafStates | None:
     if leaves is None and state == {}:
         return None
     if not isinstance(leaves, Mapping) or not isinstance(state, Mapping):
@@ -232,7 +232,7 @@ def _known(leaves: Any, state: Any, chain: Chain, t: int) -> Known | None:
         for path, array in arrays.items():
             shape = () if slot in chain.scopes() else chain.shape(slot, found[path].shape)
             _check_array(array, shape, f"The state {slot}{' of ' * bool(path)}{path}")
-    return Known(found, {slot: dict(state[slot]) for slot in chain.starts()})
+    return LeafStates(found, {slot: dict(state[slot]) for slot in chain.starts()})
 
 
 def _same(got: Iterable[Any], wanted: Iterable[str], what: str) -> None:
@@ -270,25 +270,25 @@ def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
 # ---- compared --------------------------------------------------------------------------------------------------------
 
 
-def check_fits(known: Known, here: Known) -> None:
+def check_fits(states: LeafStates, here: LeafStates) -> None:
     """Raise ValueError or TypeError, naming what does not fit, unless a state can take the place of the one here."""
-    _same(known.leaves, here.leaves, "leaves")
-    check_leaves(known, here, here.leaves)
+    _same(states.leaves, here.leaves, "leaves")
+    check_leaves(states, here, here.leaves)
 
 
-def check_leaves(known: Known, here: Known, paths: Iterable[str]) -> None:
+def check_leaves(states: LeafStates, here: LeafStates, paths: Iterable[str]) -> None:
     """The same of the leaves of these paths alone, which both have."""
     for path in paths:
-        saved, own = known.leaves[path], here.leaves[path]
+        saved, own = states.leaves[path], here.leaves[path]
         if (saved.shape, saved.dtype) != (own.shape, own.dtype):
             raise ValueError(f"The state of {path or 'the parameter'} is for {saved.dtype} of shape {saved.shape}. "
                              f"The parameter is {own.dtype} of shape {own.shape}.")
         for slot, arrays in here.state.items():
             if path in arrays:
-                _check_dtype(known.state[slot][path], arrays[path], f"{slot}{' of ' * bool(path)}{path}")
+                _check_dtype(states.state[slot][path], arrays[path], f"{slot}{' of ' * bool(path)}{path}")
     for slot, arrays in here.state.items():
-        if TREE in arrays and TREE in known.state[slot]:  # which is the name of a single array, too
-            _check_dtype(known.state[slot][TREE], arrays[TREE], slot)
+        if TREE in arrays and TREE in states.state[slot]:  # which is the name of a single array, too
+            _check_dtype(states.state[slot][TREE], arrays[TREE], slot)
 
 
 def _check_dtype(theirs: Any, ours: Any, what: str) -> None:

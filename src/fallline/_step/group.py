@@ -80,10 +80,10 @@ class Group(Leaves):
             raise TypeError("state_dir is for arrays in host memory (NumPy, torch CPU tensors). "
                             f"Got {type(leaves[0]).__name__}.")
         if rule:
-            self._refuse_whole(leaves, what, rule, engine)
+            self._refuse_for_whole_leaves(leaves, what, rule, engine)
         return engine
 
-    def _refuse_whole(self, leaves: Sequence[Any], what: str, rule: str, engine: Engine) -> None:
+    def _refuse_for_whole_leaves(self, leaves: Sequence[Any], what: str, rule: str, engine: Engine) -> None:
         """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
         if not engine.in_memory:
             got = 'engine="eager"' if self.wanted == "eager" else type(leaves[0]).__name__
@@ -274,7 +274,7 @@ class Group(Leaves):
 
         Raises ValueError if one of them resized an array of the call: what was checked of it holds no longer.
         """
-        memo: dict[Any, Any] = {"known": self.numbers.known(), "settings": settings}
+        memo: dict[Any, Any] = {"numbers": self.numbers.by_name(), "settings": settings}
         scheduled = [q for q in names if type(settings[q]) is not float]
         if scheduled:
             before = places(arrays)
@@ -291,7 +291,7 @@ class Group(Leaves):
         """The program's scalars for leaf k after t completed steps: floats, and arrays of float64 per coordinate.
 
         `memo` is the call's own (see `ask`): leaves that agree in settings, dtype and step count share one evaluation.
-        Its item "known" holds the numbers that are no hyper-parameters, "settings" what a schedule cannot change for
+        Its item "numbers" holds the numbers that are no hyper-parameters, "settings" what a schedule cannot change for
         this call.
         """
         return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
@@ -335,7 +335,7 @@ class Group(Leaves):
     def _given(self, name: str, settings: Mapping[str, Any], k: int, t: int, memo: dict[Any, Any]) -> Any:
         """The value of what a program depends on: a hyper-parameter, or a number known before."""
         if isinstance(name, Computed):
-            return of_leaf(memo["known"][name], k)
+            return of_leaf(memo["numbers"][name], k)
         setting = settings[name]
         return setting if type(setting) is float else value_of(self.chain, name, of_leaf(setting, k), t, memo)
 

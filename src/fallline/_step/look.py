@@ -86,26 +86,26 @@ class Look:
         simple = step.is_native and not plan.readings
         gathers = any(group.chain.gathers for group in plan.groups)  # which do not take every call alike
         self.is_atomic = simple and not plan.asks and at_once and not (self._numbers or self._lies_still or gathers)
-        self._known = {
+        self._fields = {
             "n": len(self._expected), "single": self._single, "type": id(np.ndarray),
             "expected": address(self._expected), "x": reads_x, "x_flags": ALIGNED | WRITEABLE * self._into_x,
             "g": 1, "out": plan.way.into == INCREMENT, "out_flags": ALIGNED | WRITEABLE, "out_taken": self._is_new,
             "may_miss": plan.way.apart, "starts": address(self._starts), "furthest": address(self._furthest),
             "ranges": len(self._starts), "at_once": at_once}  # fmt: skip
         checks = None if plan.checks is None else plan.checks.fields
-        whole = step.job.fields.copy()
+        job = step.job.fields.copy()
         if checks is not None and not plan.asks:
-            whole[JOB["checks"]] = checks[JOB["checks"]]
-        self._kept: list[np.ndarray | None] = [whole, checks, step.records, taken]
+            job[JOB["checks"]] = checks[JOB["checks"]]
+        self._kept: list[np.ndarray | None] = [job, checks, step.records, taken]
         self._first: Any = None
         self._second: Any = None
         self._alone: Any = None
         if plan.asks or not simple:
             self._first = self._looking(job=checks)
         if simple:
-            self._second = self._looking(records=step.records, job=whole)
-            self._alone = self._looking(step.records, whole, taken) if self.is_atomic else None
-        self._jobs = None if at_once else (checks, whole)
+            self._second = self._looking(records=step.records, job=job)
+            self._alone = self._looking(step.records, job, taken) if self.is_atomic else None
+        self._jobs = None if at_once else (checks, job)
         if self.is_atomic and self._single and not (self._is_new or self._has_tensors):
             vars(self)["take"] = self._alone  # with no Python around it
 
@@ -113,11 +113,11 @@ class Look:
                  ) -> Any:
         """A native look, which evaluates what is recorded and does a job."""
         some = {"classes": records, "job": job, "busy": busy}
-        known = {**self._known, **{name: address(array) for name, array in some.items() if array is not None},
+        fields = {**self._fields, **{name: address(array) for name, array in some.items() if array is not None},
                  "n_classes": 0 if records is None else len(records)}  # fmt: skip
         if job is None:
-            known["at_once"] = 0
-        return looking(np.array([known.get(name, 0) for name in LOOK], np.int64))
+            fields["at_once"] = 0
+        return looking(np.array([fields.get(name, 0) for name in LOOK], np.int64))
 
     def _expect(self, outs: Sequence[Any] | None) -> np.ndarray:
         """What is expected of each leaf of the tree; nothing of those that no group steps."""

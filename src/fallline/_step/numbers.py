@@ -40,7 +40,7 @@ class Numbers:
             return range(place, place + 1)
         return range(len(self.tree) + self.leaf.index(slot), len(self.values), len(self.leaf))
 
-    def known(self) -> dict[str, Any]:
+    def by_name(self) -> dict[str, Any]:
         """All by the names that programs have for them: a number, or one for each leaf."""
         return {StateName(f"state {slot}"): own.item() if slot in self.tree else own.tolist()
                 for slot, own in self.by_slot().items()}

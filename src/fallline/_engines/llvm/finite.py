@@ -18,7 +18,7 @@ __all__ = ["finite_check"]
 def finite_check(name: str, strided: bool) -> int:
     """The address of the check of gradients of a dtype, by its name, that lie contiguously or in any way, for a job."""
     kind = STORED[name]
-    fetch = [move("fetch", kind.whole)] if strided else []
+    fetch = [move("fetch", kind.integer)] if strided else []
     return compiled(module(*fetch, _largest(kind), _finite(kind, strided)), "finite", passes=0)[0]
 
 
@@ -27,14 +27,14 @@ def _finite(kind: Stored, strided: bool) -> str:
     f = Function("i64 @finite(ptr, ptr, i64, i64)")
 
     def look(at: Value, n: Value) -> None:
-        f.ret_if(f.call(kind.whole, "largest", at, n).compare("uge", kind.infinity), 1)
+        f.ret_if(f.call(kind.integer, "largest", at, n).compare("uge", kind.infinity), 1)
 
-    buffer = f.room(kind.whole, PART) if strided else None
+    buffer = f.room(kind.integer, PART) if strided else None
     with chunks(f) as (row, offset, n):
         f.skip(n <= 0)
         g = row.load("ptr", ROW["g"])
         if buffer is None:
-            look(g.at(offset, kind.whole), n)
+            look(g.at(offset, kind.integer), n)
         else:
             move = moving(f, row)
             with parts(f, offset, n, PART) as (start, m):
@@ -50,18 +50,18 @@ def _largest(kind: Stored) -> str:
     Vectors are written out, of 64 bytes: they are cut to what the processor has without the optimiser, which takes
     longer to start.
     """
-    whole, lanes = kind.whole, 64 // kind.size
-    vector = f"<{lanes} x {whole}>"
-    f = Function(f"internal {whole} @largest(ptr noalias, i64) noinline")
+    integer, lanes = kind.integer, 64 // kind.size
+    vector = f"<{lanes} x {integer}>"
+    f = Function(f"internal {integer} @largest(ptr noalias, i64) noinline")
     numbers, n = f.arguments
-    largest, end = f.variable(0, whole), n & -lanes
+    largest, end = f.variable(0, integer), n & -lanes
     with f.when(end > 0):
         each = f.variable(0, vector)
         with f.loop(end, step=lanes) as k:
-            size = numbers.at(k, whole).load(vector, align=kind.size) & kind.magnitude
-            each.now = f.intrinsic(vector, f"umax.v{lanes}{whole}", each.now, size)
-        largest.now = f.intrinsic(whole, f"vector.reduce.umax.v{lanes}{whole}", each.now)
+            size = numbers.at(k, integer).load(vector, align=kind.size) & kind.magnitude
+            each.now = f.intrinsic(vector, f"umax.v{lanes}{integer}", each.now, size)
+        largest.now = f.intrinsic(integer, f"vector.reduce.umax.v{lanes}{integer}", each.now)
     with f.loop(n, start=end) as k:
-        largest.now = f.intrinsic(whole, f"umax.{whole}", largest.now, numbers.load(whole, k) & kind.magnitude)
+        largest.now = f.intrinsic(integer, f"umax.{integer}", largest.now, numbers.load(integer, k) & kind.magnitude)
     f.ret(largest.now)
     return f.text()

@@ -24,9 +24,9 @@ def _operator(op: str) -> Callable[[Value, Operand], Value]:
     return compute
 
 
-def _comparison(whole: str, real: str) -> Callable[[Value, Operand], Value]:
+def _comparison(integer: str, real: str) -> Callable[[Value, Operand], Value]:
     def compare(self: Value, other: Operand) -> Value:
-        return self.compare(real if _is_real(self.kind) else whole, other)
+        return self.compare(real if _is_real(self.kind) else integer, other)
 
     return compare
 

@@ -25,13 +25,13 @@ class Stored(NamedTuple):
     """How a dtype is stored: the type that is loaded and stored, the integers of its size, and the bits of infinity."""
 
     type: str
-    whole: str
+    integer: str
     infinity: int
 
     @property
     def size(self) -> int:
         """Of a number, in bytes."""
-        return int(self.whole[1:]) // 8
+        return int(self.integer[1:]) // 8
 
     @property
     def magnitude(self) -> int:

@@ -86,7 +86,7 @@ class ArrayCall:
 
     def know(self, totals: Mapping[str, Any]) -> None:
         """As `HostCall.know`."""
-        self.memo["known"] |= totals
+        self.memo["numbers"] |= totals
 
     def prepare(self) -> None:
         """Compute what `run` puts in place."""

@@ -166,7 +166,7 @@ class HostCall:
 
     def know(self, totals: Mapping[str, Any]) -> None:
         """Take the totals of a reading by name: a number, or one for each leaf."""
-        self.memo["known"] |= totals
+        self.memo["numbers"] |= totals
 
     def prepare(self) -> None:
         """Find the scalars; raises what the step could raise."""
