@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,6 +222,13 @@ class Keeping:
         options = {name: value for name, value in self._options.given().items() if name != "state_dir"}
         return {"class": type(self).__name__, "links": links, "options": options}
 
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """For what an interrupt must not leave half-way: it leaves a torn optimizer, as any error does."""
+        self._torn = True
+        yield
+        self._torn = False
+
     def _check_untorn(self) -> None:
         if self._torn:
             raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
@@ -237,15 +245,14 @@ class Keeping:
     def _load(self, loaded: Loaded) -> None:
         """Take over what was checked; its arrays too where they have to wait."""
         bound, states = self._group, loaded.states
-        if bound is None or states is None:
-            self._torn = True  # should an interrupt come
-            self._binding = self._group = None
-            self._waiting, self._count = states, np.zeros(1, np.int64)
-        else:
+        if bound is not None and states is not None:
             check_fits(states, states_of(bound, self.t))
             bound.resolve(loaded.settings)
-            self._torn = True
-            put(bound, states, bound.paths, loaded.t)
-        self._count[0], self._settings = loaded.t, loaded.settings
-        fields.put(self, loaded.fields)
-        self._torn = False
+        with self._changing():
+            if bound is None or states is None:
+                self._binding = self._group = None
+                self._waiting, self._count = states, np.zeros(1, np.int64)
+            else:
+                put(bound, states, bound.paths, loaded.t)
+            self._count[0], self._settings = loaded.t, loaded.settings
+            fields.put(self, loaded.fields)

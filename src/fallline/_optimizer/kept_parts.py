@@ -131,13 +131,12 @@ class KeptParts(Optimizer):
             with _telling(name):
                 check_fits(own.states, states_of(part._group, part.t))  # type: ignore[arg-type]
                 part._group.aside().resolve(own.settings)  # type: ignore[union-attr]
-        self._torn = True  # should an interrupt come
-        if not now:
-            self._unbind()
-        for name, own in loaded.parts.items():
-            self._parts[name]._load(own)
-        fields.put(self, loaded.fields)
-        self._torn = False
+        with self._changing():
+            if not now:
+                self._unbind()
+            for name, own in loaded.parts.items():
+                self._parts[name]._load(own)
+            fields.put(self, loaded.fields)
 
     def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         self._check_untorn()
@@ -149,11 +148,11 @@ class KeptParts(Optimizer):
             self._check_places(divided, waiting, [path for path in divided.paths if path in waiting])  # others are new
         new = {name: part._adapted(divided.tree(name, leaves), given[name]) for name, part in self._parts.items()}
         divided.bind({name: group for name, (group, _) in new.items()})
-        self._torn = True  # should an interrupt come
-        for name, part in self._parts.items():
-            part._group, part._settings = new[name]
-            part._waiting = None
-        self._binding, self._label, self._torn = divided, label, False
+        with self._changing():
+            for name, part in self._parts.items():
+                part._group, part._settings = new[name]
+                part._waiting = None
+            self._binding, self._label = divided, label
 
     def _built(self) -> dict[str, Any]:
         parts = {name: {**self._parts[name]._built(), "class": type(self._made[name]).__name__, "options": {}}

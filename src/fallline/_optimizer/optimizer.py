@@ -146,12 +146,11 @@ class Optimizer(Stepping):
     def _recount(self, t: int) -> None:
         self._check_untorn()
         waiting = self._waiting and self._waiting.counted(t)
-        self._torn = True  # should an interrupt come
-        self._count[0] = t
-        if self._group:
-            self._group.forget_missed()
-        self._waiting = waiting
-        self._torn = False
+        with self._changing():
+            self._count[0] = t
+            if self._group:
+                self._group.forget_missed()
+            self._waiting = waiting
 
     @property
     def calls(self) -> int:
@@ -287,11 +286,10 @@ class Optimizer(Stepping):
             self._binding.bind({"": self._group})
 
     def _forget(self) -> None:
-        self._torn = True  # should an interrupt come
-        self._binding = self._group = self._waiting = None
-        self._count = np.zeros(1, np.int64)
-        fields.put(self)
-        self._torn = False
+        with self._changing():
+            self._binding = self._group = self._waiting = None
+            self._count = np.zeros(1, np.int64)
+            fields.put(self)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """What SciPy calls: an optimizer is a method of `scipy.optimize.minimize`; see `fallline.minimize`."""

@@ -257,12 +257,11 @@ class Partition(KeptParts):
         return other
 
     def _forget(self) -> None:
-        self._torn = True  # should an interrupt come
-        for part in self._parts.values():
-            part._forget()
-        self._binding = None
-        fields.put(self)
-        self._torn = False
+        with self._changing():
+            for part in self._parts.values():
+                part._forget()
+            self._binding = None
+            fields.put(self)
 
     def _recount(self, t: int) -> None:
         self._check_untorn()
@@ -271,10 +270,9 @@ class Partition(KeptParts):
         most = min(takes, key=takes.__getitem__)
         calls = t * takes[most] + most.calls % takes[most]
         steps = {part: max(calls - part.calls % each, 0) // each for part, each in takes.items()}
-        self._torn = True  # should an interrupt come
-        for part, own in steps.items():
-            part._recount(own)
-        self._torn = False
+        with self._changing():
+            for part, own in steps.items():
+                part._recount(own)
 
     def _get(self, name: str) -> Any:
         part, own = next(iter(self._chain.places(self._qualified(name)).items()))
