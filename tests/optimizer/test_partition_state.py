@@ -72,6 +72,43 @@ def test_copies_step_by_themselves_and_pickles_keep_their_parts_together():
     assert [part.t for part in opt.parts.values()] == [5, 5]
 
 
+def stepped_beside_one_alone():
+    """A partition, one of its parts, and an optimizer by itself that has taken the same steps, with its parameters."""
+    opt, w = fl.partition({"x": fl.Nesterov(0.1), "y": fl.SGD()}, {"a": "x", "b": "y"}), a_tree(0)
+    alone, own = fl.Nesterov(0.1), {"a": w["a"].copy(), "b": None}
+    for seed in range(3):
+        opt.step(w, a_tree(seed))
+        alone.step(own, {**a_tree(seed), "b": None})
+    return opt, opt.parts["x"], alone, own
+
+
+@pytest.mark.parametrize("carry", [copy.copy, copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))])
+def test_a_part_that_is_copied_goes_on_alone_with_its_state(carry):
+    opt, part, alone, w = stepped_beside_one_alone()
+    other, v, before = carry(part), copy.deepcopy(w), everything_of(opt)
+    for seed in (3, 4):
+        other.step(v, {**a_tree(seed), "b": None})
+        alone.step(w, {**a_tree(seed), "b": None})
+    assert same_bits(v, w)
+    assert same_bits(other.rest(v), alone.rest(w))
+    assert (other.t, opt.t) == (5, 3)
+    assert everything_of(opt) == before
+
+
+def test_a_part_says_its_point_and_is_saved_with_parameters_of_its_own(tmp_path):
+    _, part, alone, w = stepped_beside_one_alone()
+    assert same_bits(part.rest(w), alone.rest(w))
+    part.save(tmp_path / "part", w)
+    other, v = fl.load(tmp_path / "part")
+    other.step(v, {**a_tree(3), "b": None})
+    alone.step(w, {**a_tree(3), "b": None})
+    assert same_bits(v, w)
+    wrong = {"a": np.ones(9), "b": None}
+    for act in (lambda: part.rest(wrong), lambda: part.save(tmp_path / "part", wrong)):
+        with pytest.raises(ValueError, match="'a' must have the shape"):
+            act()
+
+
 def test_t_is_set_to_as_many_calls_for_all_parts():
     opt = fl.partition({"x": fl.SGD(1.0), "y": fl.accumulate(2, fl.SGD(1.0)), "z": fl.accumulate(3, fl.SGD(1.0))},
                        {"a": "x", "b": "y", "c": "z"})  # fmt: skip

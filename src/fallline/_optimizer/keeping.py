@@ -31,7 +31,7 @@ class Keeping:
 
     _chain: Chain
     _settings: dict[str, Any]
-    _group: Group | None  # the leaves that it steps, once they are known
+    _group: Group | None = None  # the leaves that it steps, once they are known; a partition has none of its own
     _binding: Binding | None
     _waiting: LeafStates | None  # a state that was loaded before the structure is known
     _torn: bool  # whether a step was interrupted half-way
@@ -49,9 +49,6 @@ class Keeping:
 
     @abstractmethod
     def _refuse_started(self, qualified: str) -> None: ...
-
-    @abstractmethod
-    def _divided(self, like: Any) -> tuple[Binding, list[Any]]: ...
 
     @abstractmethod
     def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Group: ...
@@ -126,9 +123,7 @@ class Keeping:
     def _adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         self._check_untorn()
         group, settings = self._adapted(params, self._chain.qualify(hyper))
-        binding = self._divided(params)[0]
-        binding.bind({"": group})
-        self._group, self._binding, self._settings, self._waiting = group, binding, settings, None
+        self._group, self._binding, self._settings, self._waiting = group, Binding.of(group), settings, None
 
     def _adapted(self, params: Any, hyper: Mapping[str, Any]) -> tuple[Group, dict[str, Any]]:
         """What `adapt` makes of the state and of the settings, the given ones by "rule.name"."""
@@ -190,8 +185,9 @@ class Keeping:
 
         def written() -> None:
             state = self._record()
-            if params is not None and self._binding:
-                self._binding.leaves(params, "parameter")
+            bound = self._binding or self._group  # only the latter of a part
+            if params is not None and bound:
+                bound.leaves(params, "parameter")
             write(path, Contents(state, self._built(), params, dict(arrays or {}), extra))
 
         self._turn.join(written)

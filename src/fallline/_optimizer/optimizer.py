@@ -273,7 +273,7 @@ class Optimizer(Stepping):
 
     def _carried(self) -> dict[str, Any]:
         """What a copy or a pickle is made of: nothing that this optimizer writes when it steps on."""
-        return {**self.__dict__, "_count": self.t, "_group": self._group and self._group.apart()}
+        return {**self.__dict__, "_count": self.t, "_binding": None, "_group": self._group and self._group.apart()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -282,8 +282,7 @@ class Optimizer(Stepping):
         self._waiting = self._waiting and self._waiting.copied()
         if self._group:
             self._group.settle(self._count, self._settings)
-        if self._binding and self._group:
-            self._binding.bind({"": self._group})
+            self._binding = Binding.of(self._group)  # even of a part, which goes on alone, without the partition
 
     def _forget(self) -> None:
         with self._changing():
@@ -316,7 +315,8 @@ class Optimizer(Stepping):
 
     def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
         self._check_ready()
-        return point_at(self._bind(params, "parameter").groups[""], formula, params)
+        group = self._group or self._bind(params, "parameter").groups[""]  # that of a part is bound with the others
+        return point_at(group, formula, params)
 
 
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,

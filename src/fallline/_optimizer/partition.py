@@ -98,7 +98,7 @@ class Partition(KeptParts):
 
     def _attach(self) -> None:
         for part in self._parts.values():
-            part._turn, part._options = PartsTurn(self._turn), self._options
+            part._turn, part._options, part._binding = PartsTurn(self._turn), self._options, None
 
     def _carried(self) -> dict[str, Any]:
         return dict(self.__dict__)  # whose parts go by themselves: who has one of them has it of the copy

@@ -45,6 +45,13 @@ class Binding:
         self._place = {k: (part, n) for part, own in positions.items() for n, k in enumerate(own)}
         self._forget()
 
+    @classmethod
+    def of(cls, group: Group) -> Binding:
+        """That of a group which steps all leaves of its tree."""
+        binding = cls(group.treedef, group.paths, {"": list(range(len(group.paths)))}, [])
+        binding.bind({"": group})
+        return binding
+
     def _forget(self) -> None:
         self.groups: dict[str, Group] = {}
         self.plans = Plans()
