@@ -206,8 +206,8 @@ class Binding:
         gathers = any(group.chain.gathers for group in plan.groups)  # what is absent may have gathered something before
         only_all = plan.way.into != "x" or gathers
         if (xs is not None) != reads or not readable() or (only_all and plan.way.apart) or (
-                plan.way.into != "x" and self.left):
-            return
+                plan.way.into != "x" and (self.left or any(plan.way.holds))):
+            return  # nor where increments are nothing, which nobody writes
         dtypes = {m.place: plan.groups[m.group].dtypes[m.own] for m in plan.way.members}
         given = [(leaf, dtype) for tree in trees if tree is not None for place, dtype in dtypes.items()
                  if (leaf := tree[place]) is not None]

@@ -167,6 +167,7 @@ class Group(Leaves):
         """
         other = self.aside()
         other.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
+        other.orders = list(self.orders)
         other.missed, other.numbers = self.missed.copy(), self.numbers.copied()
         return other
 

@@ -173,7 +173,7 @@ class Look:
     def take(self, params: Any, grads: Any, out: Any) -> Any:
         """See above."""
         given = [self._leaves_of(tree) for tree in (params, grads, out)]
-        if self._lies_still and not self._lies_still(given[0]):
+        if self._lies_still and not (given[0] and self._lies_still(given[0])):
             return None
         xs, gs, outs = map(self._as_arrays, given) if self._has_tensors else given
         if self._numbers:
