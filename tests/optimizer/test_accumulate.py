@@ -55,6 +55,15 @@ def test_engines_agree_to_the_bit(dtype):
 
 
 @every_engine
+@pytest.mark.parametrize("within", [lambda opt: opt,
+                                    lambda opt: fl.partition({"x": opt, "y": fl.SGD()}, lambda _: "x")])
+def test_updates_give_nothing_at_every_call_that_only_gathers(engine, within):
+    opt = fl.chain(within(fl.accumulate(2, fl.SGD(1.0))), engine=engine)
+    got = [opt.update({"a": np.full(3, float(k))})["a"].tolist() for k in range(8)]
+    assert got == [[0.0] * 3 if k % 2 == 0 else [0.5 - k] * 3 for k in range(8)]
+
+
+@every_engine
 def test_update_gives_nothing_until_the_chain_steps(engine):
     opt, out = fl.accumulate(2, fl.SGD(1.0), engine=engine), np.full(2, 7.0)
     d = opt.update(np.array([1.0, 2.0]))

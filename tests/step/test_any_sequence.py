@@ -98,6 +98,11 @@ class Run:
         for p, d in zip(self.params, self.opt.update(g, params=self.params)):
             p += d
 
+    def update_blindly(self, g):
+        params = self.params if self.opt._chain.needs_parameters else None
+        for p, d in zip(self.params, self.opt.update(g, params=params)):
+            p += d
+
     def update_into(self, g):
         self.opt.update(g, params=self.params, out=g)
         for p, d in zip(self.params, g):
@@ -128,6 +133,10 @@ class Run:
     def turn_the_parameters(self, g):
         self.params[1] = spread(self.params[1])
         self.step(g)
+
+    def lay_all_in_fortrans_order(self, g):
+        self.params = [np.array(p, order="F") for p in self.params]
+        self.step([np.array(a, order="F") for a in g])
 
     def step_with_nothing(self, g):
         self.step([None] * 4)
@@ -173,6 +182,9 @@ class Run:
             other = "f4" if self.dtypes[1] == "f8" else "f8"
             with pytest.raises(TypeError, match=r"must be (b?float|complex)\d+, as before"):
                 self.opt.step([self.params[0], np.zeros((2, 2), other), *self.params[2:]], g)
+            for params in ([self.params], None):
+                with pytest.raises((ValueError, TypeError)):
+                    self.opt.step(params, [g])
 
     def refuse_read_only(self, g):
         self.params[0].flags.writeable = False
@@ -182,6 +194,10 @@ class Run:
 
     def copy_it(self, g):
         self.opt = copy.deepcopy(self.opt)
+        self.step(g)
+
+    def go_on_beside_a_copy(self, g):
+        copy.deepcopy(self.opt).step([p.copy() for p in self.params], g)
         self.step(g)
 
 

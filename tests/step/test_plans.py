@@ -1,5 +1,7 @@
 """Plans are made for what a call depends on: a number, an address or an overlap that changes makes no new one."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -142,3 +144,15 @@ print(opt.engine)
 
 def test_a_first_small_call_is_numpys_and_llvm_is_loaded_for_the_next():
     assert run_alone(COLD) == "native: arrays in host memory\n"
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_a_copy_does_leaves_state_of_the_original_as_it_lies(order):
+    opt, twin, v = fl.Adam(0.1, engine="native"), fl.Adam(0.1, engine="reference"), numbers(0)
+    w = {path: np.array(x, order="F") for path, x in numbers(0).items()}
+    for k in range(8):
+        g = {path: np.array(x, order="F" if k < 3 else order) for path, x in numbers(k + 1).items()}
+        copy.deepcopy(opt).step(copy.deepcopy(w), numbers(k + 1))
+        opt.step(w, g)
+        twin.step(v, g)
+        assert same_bits(w, v)
