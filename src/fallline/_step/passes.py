@@ -91,12 +91,19 @@ class Pass:
 
     def _prepare_scalars(self) -> None:
         """The scalars of each class, and where native code finds them."""
-        table, self._constants = self._table, {}
+        table, self._constants, shared = self._table, {}, {}
+        of_leaf = [table.of_leaf(group) for group in range(len(table.groups))]
         for c in self._classes:
             own, program = table.classes[c], self._program(table.classes[c].group)
-            self._constants[c] = np.zeros(max(1, len(program.scalars)), own.dtype)
+            alike = own.alike if of_leaf[own.group].isdisjoint(program.hyper) else c
+            is_first = alike not in shared
+            if is_first:
+                shared[alike] = np.zeros(max(1, len(program.scalars)), own.dtype)
+            self._constants[c] = shared[alike]
             for k in own.members:
                 table.rows[k][table.columns(k, self._level)["constants"]] = address(self._constants[c])
+            if not is_first:
+                continue
             function = 0 if self._by_coordinate(c) else native_scalars(program, own.dtype, program.scalars)
             if function:
                 self._record(c, function, self._missed_of(c), address(self._constants[c]))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fallline._arrays.memory import address
 from fallline._engines.llvm.layout import ABSENT, LAYOUT, ROW, STRIDED, pass_columns, row_width
-from fallline._formula.program import Program
+from fallline._formula.program import Program, StateName
 from fallline._step.group import Group
 
 __all__ = ["Class", "Member", "Table", "Way"]
@@ -39,13 +39,15 @@ class Way(NamedTuple):
 
 
 class Class(NamedTuple):
-    """Leaves of a group that share their scalars: members by number, the first of which stands for all."""
+    """Leaves of a group that share their scalars: members by number, the first of which stands for all. Classes that
+    are `alike` differ in what is known by leaf only, and share the scalars that do not depend on it."""
 
     group: int
     members: list[int]
     own: int
     dtype: np.dtype
     by_coordinate: tuple[tuple[int, ...], ...]
+    alike: Any
 
 
 class Table:
@@ -70,25 +72,32 @@ class Table:
         own = self.programs[group]
         return own if level == self.levels else own.readings[level] if level < len(own.readings) else None
 
+    def of_leaf(self, group: int) -> set[str]:
+        """What programs of a group call the numbers that each leaf has for itself."""
+        totals = {total.name for reading in self.programs[group].readings for total in reading.totals
+                  if total.over == "leaf"}
+        return totals | {StateName(f"state {slot}") for slot in self.groups[group].numbers.leaf}
+
     def settings_of(self, own: Class) -> list[Any]:
         """The settings of a class as they were given, in the order of its program."""
         return self.groups[own.group].given_settings(self.names[own.group], own.own)
 
     def _classes(self) -> list[Class]:
-        alike: dict[Any, list[int]] = {}
+        classes: dict[Any, list[int]] = {}
         for k, m in enumerate(self.way.members):
             group, program = self.groups[m.group], self.programs[m.group]
             by_leaf = group.numbers.leaf or any(t.over == "leaf" for p in program.readings for t in p.totals)
             own = group.given_settings(program.settings, m.own)
-            alone = self.way.apart or by_leaf or any(isinstance(s, np.ndarray) for s in own)
+            alone = self.way.apart or any(isinstance(s, np.ndarray) for s in own)
             settings = () if alone else tuple(id(s) if callable(s) else s for s in own)
-            alike.setdefault((m.group, k if alone else group.computed[m.own], settings), []).append(k)
+            alike = m.group, k if alone else group.computed[m.own], settings
+            classes.setdefault((alike, k if by_leaf else None), []).append(k)
         found = []
-        for members in alike.values():
+        for (alike, _), members in classes.items():
             first = self.way.members[members[0]]
             group, program = self.groups[first.group], self.programs[first.group]
             by_coordinate = tuple(group.by_coordinate(p, first.own) for p in (*program.readings, program))
-            found.append(Class(first.group, members, first.own, group.computed[first.own], by_coordinate))
+            found.append(Class(first.group, members, first.own, group.computed[first.own], by_coordinate, alike))
         return found
 
     def _lay_rows(self) -> None:
