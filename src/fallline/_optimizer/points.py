@@ -21,39 +21,39 @@ from fallline.rules import average
 __all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
 
 
-def point_at(bound: Group, formula: Callable[..., Any], params: Any) -> Any:
+def point_at(group: Group, formula: Callable[..., Any], params: Any) -> Any:
     """A formula of the parameter, state slots and hyper-parameters of the chain's rule, at every leaf: a new tree."""
     names = list(inspect.signature(formula).parameters)[1:]
     values = []
-    for k, leaf in enumerate(bound.leaves(params, "parameter")):
-        x = widened(view(leaf) if bound.engine.in_memory else detached(leaf))
-        given = {name: _argument(bound, name, k, x) for name in names}
-        if not bound.engine.in_memory:
-            values.append(cast(formula(x, **given), bound.dtypes[k]))
+    for k, leaf in enumerate(group.leaves(params, "parameter")):
+        x = widened(view(leaf) if group.engine.in_memory else detached(leaf))
+        given = {name: _argument(group, name, k, x) for name in names}
+        if not group.engine.in_memory:
+            values.append(cast(formula(x, **given), group.dtypes[k]))
         else:
-            new = new_like(leaf, bound.shapes[k], bound.dtypes[k])
+            new = new_like(leaf, group.shapes[k], group.dtypes[k])
             with np.errstate(all="ignore"):
                 view(new)[...] = formula(x, **given)
             values.append(as_number(leaf, new) if is_number(leaf) else new)
-    return bound.treedef.unflatten(values)
+    return group.treedef.unflatten(values)
 
 
-def _argument(bound: Group, name: str, k: int, x: Any) -> Any:
+def _argument(group: Group, name: str, k: int, x: Any) -> Any:
     """What the chain's rule calls by that name at leaf k: a hyper-parameter's value, or state."""
-    chain, rule = bound.chain, bound.chain.rule
+    chain, rule = group.chain, group.chain.rule
     own = chain.names[chain.rules.index(rule)]
     if name in rule.hyper:
-        return bound.value(f"{own}.{name}", k, int(bound.count[0]), {})
-    every, start = bound.slots()[chain.slots[own, name]], rule.slots[name]
+        return group.value(f"{own}.{name}", k, int(group.count[0]), {})
+    every, start = group.slots()[chain.slots[own, name]], rule.slots[name]
     if name in rule.scopes:
         return float(every[k if rule.scopes[name] == "leaf" else 0])
     return begun(every[k], x if start == "x" else 0.0) if start in ("x", "g") else every[k]
 
 
-def averages(bound: Group) -> Any:
+def averages(group: Group) -> Any:
     """What the last `average` of the chain keeps, as leaves like the parameters; None for a leaf without one yet."""
-    kept = bound.state[_slot(bound.chain)]
-    return bound.treedef.unflatten(_like_parameter(bound, k, a) if _has_begun(a) else None for k, a in enumerate(kept))
+    kept = group.state[_slot(group.chain)]
+    return group.treedef.unflatten(_like_parameter(group, k, a) if _has_begun(a) else None for k, a in enumerate(kept))
 
 
 def _slot(chain: Chain) -> str:
@@ -62,14 +62,14 @@ def _slot(chain: Chain) -> str:
     return chain.slots[own, "a"]
 
 
-def _like_parameter(bound: Group, k: int, value: Any) -> Any:
+def _like_parameter(group: Group, k: int, value: Any) -> Any:
     """State of leaf k as a new leaf of the parameter's kind and dtype."""
-    model = bound.models[k]
+    model = group.models[k]
     if is_number(model):
         return as_number(model, host(value))
-    if not bound.engine.in_memory:
-        return copy(cast(value, bound.dtypes[k]))
-    new = new_like(model, bound.shapes[k], bound.dtypes[k])
+    if not group.engine.in_memory:
+        return copy(cast(value, group.dtypes[k]))
+    new = new_like(model, group.shapes[k], group.dtypes[k])
     with np.errstate(all="ignore"):
         view(new)[...] = value
     return new

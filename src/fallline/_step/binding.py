@@ -34,8 +34,9 @@ class Binding:
     """A tree's leaves, divided among groups.
 
     `positions` are the leaves of each group, which sees a tree of the same structure with None in the place of others
-    and so calls them by the same paths; `left` are those that no group steps. `looks` are the quick looks at the next
-    call, by what the last one like it was: where results went, whether outputs were given, which groups only held.
+    and so calls them by the same paths; `left` are those that no group steps. `plans` has the plans of calls, and
+    quick looks at the next one by what the last like it was: where results went, whether outputs were given, which
+    groups only held.
     """
 
     def __init__(self, treedef: Treedef, paths: Sequence[str], positions: Mapping[str, list[int]], left: list[int]
