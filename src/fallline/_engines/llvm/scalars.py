@@ -52,8 +52,13 @@ def _is_count(exponent: Instruction) -> bool:
 
 @cache
 def _compiled(steps: tuple[Instruction, ...], wanted: tuple[int, ...], dtype: np.dtype) -> int:
-    return compiled(module(_whole(), _power(), _scalars(steps, wanted, REAL[dtype.name])), "scalars", passes=0,
-                    codegen=0)[0]
+    return compiled(_scalars(steps, wanted, REAL[dtype.name]), "scalars", passes=0, codegen=0)[0]
+
+
+@cache
+def _power_at() -> int:
+    """The address of `_power`, made by itself: the loops in it take more time than all else that scalars need."""
+    return compiled(module(_whole(), _power()), "power", passes=0)[0]
 
 
 def _scalars(steps: tuple[Instruction, ...], wanted: tuple[int, ...], real: str) -> str:
@@ -84,7 +89,7 @@ def _value(f: Function, step: Instruction, steps: tuple[Instruction, ...], value
     if step.op == "power":
         exponent = steps[step.operands[1]]
         n = t if exponent.op == "t" else int(exponent.operands[0])
-        return f.call("double", "power", values[step.operands[0]], n)
+        return f.call("double", f.value(_power_at(), "ptr"), values[step.operands[0]], n)
     return operate(f, step.op, [values[k] for k in step.operands])
 
 
@@ -115,7 +120,7 @@ def _whole() -> str:
 
 def _power() -> str:
     """b**n as `program.power` computes it: (b**256)**(n >> 8) * b**(n & 255) from 256 on."""
-    f = Function("internal double @power(double, i64)")
+    f = Function("double @power(double, i64)")
     base, exponent = f.arguments
     n = f.intrinsic("i64", "abs.i64", exponent, f.value(False, "i1"))
     power = f.variable(f.call("double", "whole", base, n & 255))
