@@ -212,7 +212,7 @@ class Group(Leaves):
         if gathers is None:
             return False
         calls, n = gathers
-        return bool(self.numbers.by_slot()[calls][0] + 1 < self._setting(n, 0))
+        return bool(self.numbers.by_slot[calls][0] + 1 < self._setting(n, 0))
 
     def gathered(self) -> list[tuple[int, Any]]:
         """The mean of what was gathered of the gradients before the coming call, by the number of the leaf."""
@@ -357,7 +357,6 @@ class Group(Leaves):
     def given_settings(self, names: Sequence[str], k: int) -> list[Any]:
         """Hyper-parameters as they were given for leaf k."""
         return [self._setting(q, k) for q in names]
-
 
     def _setting(self, qualified: str, k: int) -> Any:
         return of_leaf(self._settings[qualified], k)

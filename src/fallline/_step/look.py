@@ -28,6 +28,9 @@ def can_look(leaf: Any, dtype: np.dtype) -> bool:
     return array.dtype == dtype and (is_direct(array) if dtype.kind == "c" else array.flags.aligned)
 
 
+_LOOKED_AT = {np.ndarray, type(None)}
+
+
 class Look:
     """The look at calls whose parameters, and outputs if they are given, lie where those of this one lie (`xs`, `outs`:
     the leaves of the trees, None where a call has none).
@@ -197,29 +200,28 @@ class Look:
             return None
         xs, gs = self._leaves_of(params), self._leaves_of(grads)
         xs, gs = ([xs], [gs]) if self._single else (xs, gs)
-        if not len(xs) == len(gs) == len(self._forms) or not all(g is None or type(g) is np.ndarray for g in gs):
+        if not len(xs) == len(gs) == len(self._forms) or not {type(g) for g in gs} <= _LOOKED_AT:
             return None
         for x, (dtype, shape, strides) in zip(xs, self._forms):
             if type(x) is not np.ndarray or x.dtype != dtype or x.shape != shape or x.strides != strides:
                 return None
-        if not self._move_to([address(x) for x in xs]):
+        starts, single = [address(x) for x in xs], self._single
+        lay_there = starts == self._starts_at
+        if not (lay_there or self._move_to(starts)):
             return None
-        given = xs[0] if self._single else xs
-        if self._advance(given, gs[0] if self._single else gs, None):
+        given = xs[0] if single else xs
+        if not lay_there and self._advance(given, gs[0] if single else gs, None):
             return True
         there = [k for k, g in enumerate(gs) if g is not None]
         apart = detach([gs[k] for k in there], [(*byte_range(x), x) for x in xs])
-        if all(gs[k] is g for k, g in zip(there, apart)):  # it was for something else
+        copies = {k: g for k, g in zip(there, apart) if g is not gs[k]}
+        if not copies:  # it was for something else
             return None
-        gs = list(gs)
-        for k, g in zip(there, apart):
-            gs[k] = g
-        return self._advance(given, gs[0] if self._single else gs, None) or None
+        gs = [copies.get(k, g) for k, g in enumerate(gs)]
+        return self._advance(given, gs[0] if single else gs, None) or None
 
     def _move_to(self, starts: list[int]) -> bool:
         """Have the parameters begin there; False if they share memory, and nothing is done."""
-        if starts == self._starts_at:
-            return True
         now = np.array(starts, np.int64)
         if len(starts) > 1:
             order = now.argsort()

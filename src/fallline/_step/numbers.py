@@ -15,7 +15,7 @@ __all__ = ["Numbers", "totals_of"]
 
 
 class Numbers:
-    """The state slots that are one number, in float64: those of the tree, then those of each leaf in turn.
+    """The state slots that are one number, `by_slot`: live arrays (float64) of one, or of one for each leaf.
 
     `scopes` says for each slot what it is for; `starts` where it starts, leaf by leaf (or once).
     """
@@ -23,47 +23,34 @@ class Numbers:
     def __init__(self, scopes: Mapping[str, str], starts: Mapping[str, Sequence[float]], leaves: int) -> None:
         self.tree = [slot for slot, over in scopes.items() if over == "tree"]
         self.leaf = [slot for slot, over in scopes.items() if over == "leaf"]
-        self.values = np.zeros(len(self.tree) + leaves * len(self.leaf))
-        for slot in (*self.tree, *self.leaf):
-            for place, start in zip(self._places(slot), starts[slot]):
-                self.values[place] = start
+        self.by_slot = {slot: np.zeros(1 if slot in self.tree else leaves) for slot in (*self.tree, *self.leaf)}
+        self.renew(starts)
 
     def copied(self) -> Numbers:
         """The same in memory of its own."""
         other = object.__new__(Numbers)
-        other.__dict__.update(self.__dict__, values=np.array(self.values))
+        other.__dict__.update(self.__dict__, by_slot={slot: np.array(own) for slot, own in self.by_slot.items()})
         return other
-
-    def _places(self, slot: str) -> range:
-        if slot in self.tree:
-            place = self.tree.index(slot)
-            return range(place, place + 1)
-        return range(len(self.tree) + self.leaf.index(slot), len(self.values), len(self.leaf))
 
     def by_name(self) -> dict[str, Any]:
         """All by the names that programs have for them: a number, or one for each leaf."""
         return {StateName(f"state {slot}"): own.item() if slot in self.tree else own.tolist()
-                for slot, own in self.by_slot().items()}
+                for slot, own in self.by_slot.items()}
 
     def arrays(self) -> dict[str, list[np.ndarray]]:
         """Live 0-d arrays, by slot: one, or one for each leaf."""
-        return {slot: [own[k : k + 1].reshape(()) for k in range(len(own))] for slot, own in self.by_slot().items()}
-
-    def by_slot(self) -> dict[str, np.ndarray]:
-        """Live arrays, by slot, of one number, or one for each leaf."""
-        return {slot: self.values[places.start : places.stop : places.step]
-                for slot in (*self.tree, *self.leaf) for places in [self._places(slot)]}
+        return {slot: [own[k : k + 1].reshape(()) for k in range(len(own))] for slot, own in self.by_slot.items()}
 
     def sources(self) -> dict[str, np.ndarray]:
-        """The same by the names that programs have for them."""
-        return {StateName(f"state {slot}"): own for slot, own in self.by_slot().items()}
+        """`by_slot`, by the names that programs have for them."""
+        return {StateName(f"state {slot}"): own for slot, own in self.by_slot.items()}
 
     def renew(self, new: Mapping[str, Sequence[float | None]]) -> None:
         """Take new values by slot; None leaves an old one."""
         for slot, numbers in new.items():
-            for place, number in zip(self._places(slot), numbers):
+            for place, number in zip(range(len(self.by_slot[slot])), numbers):
                 if number is not None:
-                    self.values[place] = number
+                    self.by_slot[slot][place] = number
 
 
 def totals_of(totals: Sequence[Total], by_leaf: np.ndarray, across: Sequence[float] = ()) -> dict[str, Any]:

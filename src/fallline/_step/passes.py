@@ -266,7 +266,7 @@ class StepPass(Pass):
         found = {slot: fresh[n : n + 1] for n, slot in enumerate(slots)}
         for slot, new in found.items():
             at = own.own if slot in numbers.leaf else 0
-            self._copies.append((numbers.by_slot()[slot][at : at + 1], new))
+            self._copies.append((numbers.by_slot[slot][at : at + 1], new))
         return found
 
     def _take_over(self, c: int, values: Sequence[Any], taken: int) -> None:
