@@ -20,11 +20,11 @@ from fallline._formula.words import exp, log, maximum, minimum, norm, root, sign
 from fallline._loops.descend import descend
 from fallline._loops.minimize import minimize
 from fallline._messages.suggestions import meant_name
+from fallline._optimizer.compose import accumulate, chain, mask, partition
 from fallline._optimizer.load import load
 from fallline._optimizer.named import *  # noqa: F403
 from fallline._optimizer.named import OPTIMIZERS
-from fallline._optimizer.optimizer import Optimizer, accumulate, chain
-from fallline._optimizer.partition import mask, partition
+from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import (
     BusyOptimizer,
     CheckpointError,

@@ -220,7 +220,7 @@ BAD_FILES = {
 def bad_tree(kind, spoil):
     def calls(whole, seed):
         w, g = spoil(copy.deepcopy(whole.w), a_tree(seed))
-        if whole.opt._binding or kind not in ONLY_AFTER:
+        if whole.opt._stepper.binding or kind not in ONLY_AFTER:
             yield lambda: whole.opt.step(w, g), w, g
     return calls
 
@@ -229,7 +229,7 @@ def bad_parameters(table):
     def of(kind):
         def calls(whole, seed):
             w, g = table[kind][0](copy.deepcopy(whole.w)), a_tree(seed)
-            if table is BAD_PARAMETERS or whole.opt._binding:
+            if table is BAD_PARAMETERS or whole.opt._stepper.binding:
                 yield lambda: whole.opt.step(w, g), w, g
         return calls
     return of
@@ -241,7 +241,7 @@ def bad_gradients(table):
             g = table[kind][0](a_tree(seed))
             yield lambda: whole.opt.step(whole.w, g), g
             yield lambda: whole.opt.update(g, params=whole.w), g
-            if whole.opt._binding:
+            if whole.opt._stepper.binding:
                 yield lambda: update(whole.opt, g, whole.w), g
         return calls
     return of
@@ -257,7 +257,7 @@ def bad_out(spoil):
 
 def bad_value(kind):
     def calls(whole, seed):
-        for name in whole.opt.hyper if whole.opt._binding or kind not in BEFORE_SHAPES else ():
+        for name in whole.opt.hyper if whole.opt._stepper.binding or kind not in BEFORE_SHAPES else ():
             yield lambda name=name: whole.opt.hyper.__setitem__(name, BAD_VALUES[kind]), BAD_VALUES[kind]
     return calls
 
@@ -282,7 +282,7 @@ def bad_schedule(kind):
 def bad_state(spoil, needs_leaves=False):
     def calls(whole, seed):
         d = whole.opt.state_dict()
-        if whole.opt._binding is None and not d["state"] and spoil is BAD_STATES["a leaf too few"]:
+        if whole.opt._stepper.binding is None and not d["state"] and spoil is BAD_STATES["a leaf too few"]:
             return  # nothing says yet that there is another leaf
         if d["leaves"] or not needs_leaves:
             bad = spoil(d)
@@ -293,7 +293,7 @@ def bad_state(spoil, needs_leaves=False):
 def bad_array(spoil, unfit=False):
     def calls(whole, seed):
         d = whole.opt.state_dict()
-        for slot in d["state"] if whole.opt._binding or not unfit else ():
+        for slot in d["state"] if whole.opt._stepper.binding or not unfit else ():
             for path, array in d["state"][slot].items():
                 bad = with_array(d, spoil(array), slot, path)
                 yield lambda bad=bad: whole.opt.load_state_dict(bad), bad
@@ -321,7 +321,7 @@ def a_file_of_other_leaves(whole, seed):
             update(other, {"a": np.ones(4), "z": np.ones(2)})
             other.save(path)
         whole.opt.load(path)
-    if whole.opt._binding:
+    if whole.opt._stepper.binding:
         yield (loading,)
 
 

@@ -107,7 +107,7 @@ def test_an_optimizer_that_has_stepped_before_the_run_keeps_its_count(tmp_path):
     expected = seen(go(opt), opt)
     with pytest.raises(Cut):
         go(stepped(), tmp_path / "run", callback=cut_at(3 + 4))
-    again._settings["adam.lr"].__qualname__ = opt.lr.__qualname__
+    again._stepper.holders[""].settings["adam.lr"].__qualname__ = opt.lr.__qualname__
     assert seen(go(again, tmp_path / "run"), again) == expected
 
 

@@ -24,7 +24,7 @@ SPANS = re.findall(r"`([^`\n]+)`", PROSE)
 PATHS = [span for span in SPANS if re.fullmatch(r"\w[\w/]*(\.py|\.md|\.toml)?(::[\w.]+)?", span)
          and re.search(r"\.(py|md|toml)\b|/", span) and not span.startswith("file.py")]  # which stands for any
 WORDS = [span for span in SPANS if re.fullmatch(r"[A-Za-z_][\w.]*(\(\))?", span) and span not in PATHS]
-ELSEWHERE = {"tool.importlinter", "_seconds"}
+ELSEWHERE = {"tool.importlinter"}
 WALKS = re.findall(r"## The life of [^\n]+\n(.*?)(?=\n## )", PROSE, re.DOTALL)
 DIFFS = re.findall(r"```diff\n(.*?)```", PAGE, re.DOTALL)
 
@@ -189,16 +189,16 @@ import fallline as fl
 folder, *older = sys.argv[1:]
 opt = fl.Adam()
 w = opt.step(1.0, 1.0)
-opt._seconds = 1.5
+opt._stepper.seconds = 1.5
 d = opt.state_dict()
 print(d["format"], d["seconds"])
 other = fl.Adam()
 other.load_state_dict(d)
 opt.save(os.path.join(folder, "new"), w)
 again, v = fl.load(os.path.join(folder, "new"))
-print(other._seconds, again._seconds, again.step(v, 1.0) == opt.step(w, 1.0))
+print(other._stepper.seconds, again._stepper.seconds, again.step(v, 1.0) == opt.step(w, 1.0))
 again.reset()
-print(again._seconds, *[fl.load(file)._seconds for file in older])
+print(again._stepper.seconds, *[fl.load(file)._stepper.seconds for file in older])
 try:
     other.load_state_dict({**d, "seconds": -1.0})
 except ValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
+from fallline._optimizer.keeping import save
 from fallline._state.checkpoint import load as read_contents
 from fallline._state.file import CODES
 from needed import need
@@ -242,7 +243,7 @@ def test_every_dtype_travels_to_the_bit(name, path):
     arrays = {"x": x, "strided": x[::2, ::-1], "fortran": np.asfortranarray(x), "0-d": np.array(x[0, 0]),
               "empty": x[:0], "a/b": x[0], "__metadata__": x[1], "digest": x[2]}  # fmt: skip
     params = None if name in ("int64", "int32", "uint8", "bool") else {**arrays, "0": [x], 0: (x[0, 0], None)}
-    fl.SGD()._save(path, params, arrays, {"best": 1.5})
+    save((opt := fl.SGD())._stepper, opt._built(), path, params, arrays, {"best": 1.5})
     contents = read_contents(path)
     assert frozen(contents.arrays) == frozen(arrays)
     assert contents.extra == {"best": 1.5}

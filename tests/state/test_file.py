@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
+from fallline._optimizer.keeping import save
 from fallline._state.digests import PIECE
 from fallline._state.file import READERS, VERSION
 from fuzz_checkpoints import digest_of
@@ -228,7 +229,7 @@ def test_an_interrupt_while_saving_leaves_the_old_file(path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        opt._save(path, w, {"late": Interrupting()})
+        save(opt._stepper, opt._built(), path, w, {"late": Interrupting()})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 
@@ -285,7 +286,7 @@ def test_an_optimizer_that_is_torn_is_not_saved_and_a_file_makes_it_whole(path):
     opt, w = stepped()
     opt.save(path, w)
     before = path.read_bytes()
-    opt._torn = True
+    opt._stepper.torn = True
     for call in (lambda: opt.save(path), opt.state_dict):
         with pytest.raises(fl.TornOptimizer, match="load a state"):
             call()

@@ -236,8 +236,8 @@ def test_a_field_that_came_later_starts_anew_from_an_older_state(recipe, path, m
     new, again = RECIPES[recipe](), RECIPES[recipe]()
     new.load_state_dict(data)
     again.load(path)
-    assert new._flops == again._flops == 7
-    new._flops = 8
+    assert new._stepper.flops == again._stepper.flops == 7
+    new._stepper.flops = 8
     d = new.state_dict()
     assert (d["format"], d["flops"]) == (now, 8)
     again.load_state_dict(d)
@@ -245,11 +245,13 @@ def test_a_field_that_came_later_starts_anew_from_an_older_state(recipe, path, m
     assert again.fresh().load(path) is None
     new.reset()
     new.load(path)
-    assert new._flops == 8
+    assert new._stepper.flops == 8
     for wrong, message in ((without(d, "flops"), "with the keys .*flops"), ({**d, "flops": -1}, "flops of the state"),
                            ({**d, "format": now + 1}, f"format {now + 1}; this version of fallline reads 1 ")):
         with pytest.raises(ValueError, match=message):
             new.load_state_dict(wrong)
+
+
 # ---- other arrays ----------------------------------------------------------------------------------------------------
 
 

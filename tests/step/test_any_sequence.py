@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
+from fallline._optimizer.stepping import Stepper
 from needed import need
 from short_way import long_way, spread
 from support import COMPLEX, HALVES, frozen, gauged, normal
@@ -227,7 +228,7 @@ def test_partitions_take_the_short_way_of_all_parts_or_of_none(name, monkeypatch
         for run in runs:
             with monkeypatch.context() as patched:
                 if seed >= 6 and run is runs[0]:
-                    patched.setattr(type(run.opt), "_take_checked", long_way)
+                    patched.setattr(Stepper, "_take_checked", long_way)
                 run.act("step", seed)
         assert runs[0].log[-1] == runs[1].log[-1], seed
     for action in ("refuse", "refuse_read_only", "step_without_one", "step", "step", "set_a_rate", "step"):
@@ -253,7 +254,7 @@ def test_what_one_part_cannot_do_on_the_short_way_changes_nothing_in_any(monkeyp
     with pytest.raises(fl.NonFiniteGradient, match="b has 3 infinite"):
         opt.step(w, {**g, "b": np.full(3, np.inf, np.float32)})
     assert (frozen(w), frozen(dict(opt.state)), opt.t) == before
-    monkeypatch.setattr(type(opt), "_take_checked", long_way)
+    monkeypatch.setattr(Stepper, "_take_checked", long_way)
     assert opt.step(w, g) is w
 
 
@@ -265,7 +266,7 @@ def test_parts_of_tensors_take_the_short_way_and_torch_knows_of_it(monkeypatch):
     for _ in range(3):
         opt.step(w, g)
     versions, before = [x._version for x in w.values()], w["a"].tolist()
-    monkeypatch.setattr(type(opt), "_take_checked", long_way)
+    monkeypatch.setattr(Stepper, "_take_checked", long_way)
     opt.step(w, g)
     assert [x._version - old for x, old in zip(w.values(), versions)] == [1, 1]
     assert w["a"].tolist() == pytest.approx([x - 0.5 / 6**0.5 for x in before])

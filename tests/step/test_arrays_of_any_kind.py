@@ -160,7 +160,7 @@ def test_where_objects_do_not_lie_in_memory_as_expected_there_is_no_short_way(mo
     opt, w = fl.SGD(1.0), np.zeros(3)
     for _ in range(5):
         opt.step(w, np.ones(3))
-    assert not opt._binding.plans.looks
+    assert not opt._stepper.binding.plans.looks
     assert w.tolist() == [-5.0] * 3
 
 

@@ -25,7 +25,7 @@ def numbers(seed):
 
 
 def plans_of(opt):
-    return list(opt._binding.plans.made.values())
+    return list(opt._stepper.binding.plans.made.values())
 
 
 @every_rule
@@ -137,7 +137,7 @@ twin, v = fl.Adam(0.1, engine="reference"), np.ones(100)
 assert (twin.step(v, np.full(100, 0.5)) == first).all() and (twin.step(v, np.full(100, 0.5)) == w).all()
 large = fl.Adam(0.1)
 large.step(np.ones(10**6), np.ones(10**6))
-assert large._binding.plans.made
+assert large._stepper.binding.plans.made
 print(opt.engine)
 """
 

@@ -35,3 +35,7 @@ class Options(NamedTuple):
     def given(self) -> dict[str, Any]:
         """The options that are not the default, by name."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
+
+    def saved(self) -> dict[str, Any]:
+        """Of these what a file has: a folder for scratch files is this machine's alone."""
+        return {name: value for name, value in self.given().items() if name != "state_dir"}

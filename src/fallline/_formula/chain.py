@@ -109,6 +109,14 @@ class Chain:
         unknown_setting(self.title, given, {**self.short, **({} if len(self.rules) == 1 else self.hyper)})
         return {self.short.get(name, name): value for name, value in given.items()}
 
+    def by_holder(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The same by whose they are: this chain's, ""."""
+        return {"": self.qualify(given)}
+
+    def places(self, qualified: str) -> Mapping[str, str]:
+        """Whose a hyper-parameter is, with what it is called there."""
+        return {"": qualified}
+
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All hyper-parameters by "rule.name", defaults filled in; raises TypeError for what nothing gives a value.
 

@@ -138,7 +138,7 @@ def minimize(
     x = start(x0)
     box = box_of(bounds, x)
     clip(x, box)
-    box = held(box, x, optimizer._left_alone(x))
+    box = held(box, x, optimizer._stepper.division.divide(x)[0].left)
     function = objective(fun, jac, args, box, settings.finite_diff_rel_step)
     walk = Walk(function, x, _projected_step(optimizer, x, box), itertools.count())
     path: deque[Any] = deque(maxlen=None if settings.return_all else 0)

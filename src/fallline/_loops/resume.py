@@ -14,6 +14,7 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name, in_memory, is_number, like
 from fallline._loops.stopping import MOVED
+from fallline._optimizer.keeping import save, take
 from fallline._optimizer.optimizer import Optimizer
 from fallline._state.checkpoint import load
 from fallline._state.file import Path, sweep
@@ -33,7 +34,7 @@ class Record:
     def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
         self.path, self.every, self._optimizer = path, every, optimizer
         self.start, self._saved = optimizer.calls, -1
-        self._given = {key: told(value) for key, value in _settings(optimizer._record()).items()}
+        self._given = {key: told(value) for key, value in _settings(optimizer._stepper.record()).items()}
         self.holding = Holding()
 
     def resume(self, params: Any) -> tuple[Any, list[float], list[int]]:
@@ -53,7 +54,7 @@ class Record:
         params = self._taken_over(trees.copy(params), contents.params)
         before = {tuple(key.split("/")): text for key, text in extra.get("given", {}).items()}
         self._keep_what_is_new(contents.state, before)
-        self._optimizer._take(self.path, contents)
+        take(self._optimizer._stepper, self.path, contents)
         self._optimizer.adapt(params)  # whose kinds what it knows of them has from here on, as in the run before
         self.start, self._saved = int(extra["start"]), len(values)
         moves = contents.arrays.get("moves", np.full(len(values), MOVED))
@@ -62,7 +63,7 @@ class Record:
     def _keep_what_is_new(self, state: dict[str, Any], before: dict[Any, str]) -> None:
         """Put settings of the optimizer that are not those `before`, given when the run was begun, in the place of the
         file's."""
-        now, saved = self._optimizer._record(), _settings(state)
+        now, saved = self._optimizer._stepper.record(), _settings(state)
         for key, setting in _settings(now).items():
             if before.get(key, self._given[key]) == self._given[key] or key not in saved:
                 continue
@@ -94,7 +95,8 @@ class Record:
         if len(values) != self._saved:
             arrays = {"values": np.array(values, np.float64), "moves": np.array(moves(len(values), params), np.uint8)}
             given = {"/".join(key): text for key, text in self._given.items()}
-            self._optimizer._save(self.path, params, arrays, {"what": "descend", "start": self.start, "given": given})
+            save(self._optimizer._stepper, self._optimizer._built(), self.path, params, arrays,
+                 {"what": "descend", "start": self.start, "given": given})
             self._saved = len(values)
 
 

@@ -1,4 +1,4 @@
-"""What the class of a named optimizer says of itself, from its rule, and what the state of any says of its names."""
+"""What the class of a named optimizer says and takes, from its rule; what state and parts say of their names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 from fallline._arrays.sealed import ReadOnly
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
-from fallline._formula.rule import Rule
+from fallline._formula.rule import Link, Rule
+from fallline._formula.settings import looks_like_parameters
+from fallline._messages.suggestions import REMEDY, unknown_setting
 
-__all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "signature_of"]
+__all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "option", "own_link", "signature_of"]
 
 
 class Slots(ReadOnly):
@@ -44,6 +46,11 @@ class PartsByName(ReadOnly):
         raise KeyError(f"There is no part {name!r} that steps leaves. Known: {', '.join(self)}.")
 
 
+def option(name: str, doc: str) -> Any:
+    """A property: an option as it was given."""
+    return property(lambda optimizer: getattr(optimizer._stepper.options, name), doc=doc)
+
+
 def signature_of(rule: Rule) -> inspect.Signature:
     """A named optimizer's signature, from its rule: lr by position or name, everything else by name."""
     kind = inspect.Parameter
@@ -70,3 +77,23 @@ def _extent(rule: Rule, slot: str) -> str:
         return ", has a shape of its own"
     extents = {"leaf": ", one number for each leaf", "tree": ", one number for the tree"}
     return extents[rule.scopes[slot]] if slot in rule.scopes else ""
+
+
+def own_link(name: str, rule: Rule, args: tuple[Any, ...], hyper: Mapping[str, Any]) -> Link:
+    """The link of an optimizer of that name: lr may be given by position, all else by name; raises TypeError."""
+    positional = ["lr"] if "lr" in rule.hyper else []
+    if len(args) > len(positional):
+        hint = f" Parameters? {REMEDY.capitalize()}." if any(map(looks_like_parameters, args)) else ""
+        hint = f" As a SciPy method pass an instance: method={name}()." if callable(args[0]) else hint
+        named = ", ".join(key for key in rule.hyper if key not in positional)
+        raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, all else by name"
+                        f"{f' ({named})' * bool(named)}. "
+                        f"Got {len(args)} positional argument{'s' * (len(args) > 1)}.{hint}")
+    settings = dict(hyper)
+    for key, value in zip(positional, args):
+        if key in settings:
+            raise TypeError(f"{name} is made without parameters: {REMEDY}." if looks_like_parameters(value) else
+                            f"{key} of {name} was given twice, by position and by name.")
+        settings = {key: value, **settings}
+    unknown_setting(name, settings, rule.hyper)
+    return Link(rule, settings, name)

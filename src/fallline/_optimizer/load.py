@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fallline import rules as built_in
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
+from fallline._formula.chains import Chains
 from fallline._formula.rule import Link, Rule
 from fallline._messages.values import brief
+from fallline._optimizer.keeping import take
 from fallline._optimizer.named import OPTIMIZERS
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.partition import Mask, Partition
-from fallline._optimizer.parts import Chains
 from fallline._state.fingerprint import BUILT_IN, fingerprint
 from fallline._state.state_dict import checked, names_function, shown
 from fallline.errors import CheckpointError
@@ -60,7 +61,7 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     with guarding(path):
         make = _partition if "parts" in contents.built else _optimizer
     optimizer = make(path, contents, given, hyper)
-    optimizer._take(path, contents)
+    take(optimizer._stepper, path, contents)
     return optimizer if contents.params is None else (optimizer, contents.params)
 
 
@@ -93,9 +94,9 @@ def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
         chains = {name: _chain(path, own, state[name], given, around) for name, own in built.items() if own is not None}
         kind = {"Partition": Partition, "Mask": Mask}[contents.built["class"]]
         options = Options(**_options(contents.built))
-        label = _label(path, kind.divider, contents.state["label"], hyper)
-    whole = Chains(kind.kind, chains)
-    settings = whole.qualify({key: v for key, v in hyper.items() if key != kind.divider})
+        label = _label(path, kind.divides.divider, contents.state["label"], hyper)
+    whole = Chains(kind.divides.kind, chains)
+    settings = whole.by_holder({key: v for key, v in hyper.items() if key != kind.divides.divider})
     with guarding(path):
         links = {name: _links(path, state[name], chain, settings[name], partial(whole.name_of, name))
                  for name, chain in chains.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from fallline import rules
 from fallline._optimizer.optimizer import Optimizer
+from fallline._optimizer.points import at
 
 
 class SGD(Optimizer):
@@ -25,7 +26,7 @@ class Momentum(Optimizer):
         >>> w, opt.lookahead(w)
         (-1.0, -1.5)
         """
-        return self._at(rules.looked_ahead, params)
+        return self._stepper.turn.join(at, self._stepper, lambda chain: rules.looked_ahead, params)
 
 
 class Nesterov(Optimizer):

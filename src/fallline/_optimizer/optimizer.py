@@ -1,39 +1,36 @@
-"""Optimizer: a chain of rules with its hyper-parameters and state; `update` and `step` live here."""
+"""Optimizer: a chain of rules with its hyper-parameters and state; the public face of all that steps."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from fallline import rules
 from fallline._arrays.trees import copy as copied
-from fallline._arrays.trees import flatten, paths
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
+from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
-from fallline._formula.settings import looks_like_parameters, owned, renewed
-from fallline._messages.suggestions import REMEDY, unknown_setting
-from fallline._optimizer.describing import Slots, docstring_of, signature_of
-from fallline._optimizer.points import averages, keeps_none, loaded_averages, point_at
-from fallline._optimizer.stepping import LAST_STEP, Stepping
-from fallline._state import fields
-from fallline._state.state_dict import LeafStates
-from fallline._step.binding import Binding
-from fallline._step.turn import Turn
+from fallline._messages.suggestions import by_name
+from fallline._optimizer.describing import Slots, docstring_of, option, own_link, signature_of
+from fallline._optimizer.division import Whole
+from fallline._optimizer.holder import Holder
+from fallline._optimizer.keeping import save, take
+from fallline._optimizer.points import at, averaged
+from fallline._optimizer.settable import Settable
+from fallline._optimizer.stepping import LAST_STEP, Stepper
 from fallline.errors import FormulaError
-from fallline.rules import average
 
-__all__ = ["Optimizer", "accumulate", "chain"]
+if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
+    from fallline._state.file import Path
+
+__all__ = ["Optimizer"]
 
 
-
-class Optimizer(Stepping):
+class Optimizer(Settable):
     """A chain of rules with hyper-parameters and state.
 
     Parameters
@@ -59,10 +56,7 @@ class Optimizer(Stepping):
 
     rule: ClassVar[Rule | None] = None
     __signature__: ClassVar[inspect.Signature]
-    _within: Callable[..., Optimizer]  # of a partition, which stands below too: the same among links around it
-    _waiting: LeafStates | None  # a state that was loaded before the structure is known
-    _torn: bool  # whether a step was interrupted half-way
-    _count: np.ndarray  # the completed steps: an array, so that native code counts what it has done
+    _stepper: Stepper
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -73,65 +67,83 @@ class Optimizer(Stepping):
     def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
                  state_dir: Any = None, **hyper: Any) -> None:
         if self.rule is not None:
-            links = (self._own_link(links, hyper),)
+            links = (own_link(type(self).__name__, self.rule, links, hyper),)
             hyper = {}
-        self._options = Options(engine, nonfinite, threads, state_dir)
-        self._options.check(type(self).__name__)
+        options = Options(engine, nonfinite, threads, state_dir)
+        options.check(type(self).__name__)
         flat = [link for item in links for link in _links_of(item)]
-        self._chain = self._chained(flat)
-        given = {f"{name}.{key}": value
-                 for name, link in zip(self._chain.names, flat) for key, value in link.settings.items()}
-        given.update(self._chain.qualify(hyper))
-        self._settings = {q: self._checked(q, value) for q, value in self._chain.settings(given).items()}
-        self._refuse_taken_names()
-        self._turn = Turn()
-        self._chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
-        if not all(rule.built_in for rule in self._chain.rules):
-            self._chain.updating  # noqa: B018  too, before what the formula closes over changes
-        self._forget()
+        chain = self._chained(flat)
+        holder = Holder.of(chain, flat, hyper)
+        for name in chain.short:
+            if hasattr(Optimizer, name):
+                raise FormulaError(f"{name!r} is a name of Optimizer itself and no hyper-parameter's: choose another.")
+        chain.stepping  # noqa: B018  traced now, so that a mistake in a formula is an error here
+        if not all(rule.built_in for rule in chain.rules):
+            chain.updating  # noqa: B018  too, before what the formula closes over changes
+        self._chain, self._stepper = chain, Stepper(chain, {"": holder}, Whole(), options)
 
     def _chained(self, links: Sequence[Link]) -> Chain:
         return Chain(links)
 
-    def _own_link(self, args: tuple[Any, ...], hyper: Mapping[str, Any]) -> Link:
-        """The link of a named optimizer: lr may be given by position, all else by name."""
-        rule, name = type(self).rule, type(self).__name__
-        assert rule is not None
-        positional = ["lr"] if "lr" in rule.hyper else []
-        if len(args) > len(positional):
-            hint = f" Parameters? {REMEDY.capitalize()}." if any(map(looks_like_parameters, args)) else ""
-            hint = f" As a SciPy method pass an instance: method={name}()." if callable(args[0]) else hint
-            named = ", ".join(key for key in rule.hyper if key not in positional)
-            raise TypeError(f"{name} takes {'only lr' if positional else 'nothing'} by position, all else by name"
-                            f"{f' ({named})' * bool(named)}. "
-                            f"Got {len(args)} positional argument{'s' * (len(args) > 1)}.{hint}")
-        settings = dict(hyper)
-        for key, value in zip(positional, args):
-            if key in settings:
-                raise TypeError(f"{name} is made without parameters: {REMEDY}." if looks_like_parameters(value) else
-                                f"{key} of {name} was given twice, by position and by name.")
-            settings = {key: value, **settings}
-        unknown_setting(name, settings, rule.hyper)
-        return Link(rule, settings, name)
+    def step(self, params: Any, grads: Any) -> Any:
+        """Step the parameters against the gradients, in place where they can be written.
 
-    def _refuse_taken_names(self) -> None:
-        for name in self._chain.short:
-            if hasattr(Optimizer, name):
-                raise FormulaError(f"{name!r} is a name of Optimizer itself and no hyper-parameter's: choose another.")
+        Parameters
+        ----------
+        params: a tree of Python numbers or arrays (NumPy, torch, JAX, ...) of float16, bfloat16, float32, float64,
+            complex64 or complex128. What has 16 bits is computed in float32, with state of float32, and rounded once.
+            Complex numbers are stepped as pairs of reals.
+        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone. That of a
+            complex parameter is ∂L/∂Re + i·∂L/∂Im, as torch gives it (`jax.grad` gives its conjugate).
 
-    def _holders(self) -> Mapping[str, Stepping]:
-        return {"": self}
+        Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
 
-    def _divided(self, like: Any) -> tuple[Binding, list[Any]]:
-        leaves, treedef = flatten(like)
-        return Binding(treedef, paths(treedef), {"": list(range(len(leaves)))}, []), leaves
+        Raises ValueError or TypeError for what does not fit, NonFiniteGradient for NaN and infinity; then nothing was
+        changed.
 
-    # ---- what it knows -----------------------------------------------------------------------------------------------
+        >>> import numpy as np, fallline as fl
+        >>> opt, w = fl.SGD(lr=0.1), np.ones(2)
+        >>> opt.step(w, np.array([1.0, -1.0])) is w, w
+        (True, array([0.9, 1.1]))
+        """
+        stepper = self._stepper
+        binding = stepper.binding
+        if binding is not None and not stepper.torn:
+            take = binding.at_once.get(("x", False))  # one native call, which looks itself whose turn it is
+            if take is not None and take(params, grads, None):
+                return params
+        return stepper.turn.take(stepper.step, params, grads)
+
+    def update(self, grads: Any, *misplaced: Any, params: Any = None, out: Any = None) -> Any:
+        """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
+
+        Parameters
+        ----------
+        grads: a tree of arrays or Python floats.
+        params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
+        out: a tree of writable arrays to hold the increment. Both are taken by name alone.
+
+        Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
+        In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
+
+        >>> import numpy as np, fallline as fl
+        >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
+        {'W': array([-0.5, -1. ]), 'b': -2.0}
+        """
+        if misplaced:
+            raise TypeError(by_name(misplaced))
+        stepper = self._stepper
+        binding = stepper.binding
+        if binding is not None and not stepper.torn:
+            take = binding.at_once.get((INCREMENT, out is not None))  # as for a step
+            if take is not None and (new := take(params, grads, out)) is not None and new is not False:
+                return new if out is None else out
+        return stepper.turn.take(stepper.update, grads, params, out)
 
     @property
     def t(self) -> int:
         """Steps taken. Assigning it sets the count of every leaf too."""
-        return int(self._count[0])
+        return self._stepper.t
 
     @t.setter
     def t(self, value: int) -> None:
@@ -141,30 +153,17 @@ class Optimizer(Stepping):
             t = -1
         if not 0 <= t <= LAST_STEP or isinstance(value, bool):
             raise ValueError(f"t of {self._chain.title} must be a whole number from 0 to 2**63 - 1. Got {value!r}.")
-        self._turn.take(self._recount, t)
-
-    def _recount(self, t: int) -> None:
-        self._check_untorn()
-        waiting = self._waiting and self._waiting.counted(t)
-        with self._changing():
-            self._count[0] = t
-            if self._group:
-                self._group.forget_missed()
-            self._waiting = waiting
+        self._stepper.turn.take(self._stepper.recount, t)
 
     @property
     def calls(self) -> int:
         """Calls of `step` and `update` that were not skipped: as many as steps, but with `accumulate`."""
-        if self._chain.gathers is None:
-            return self.t
-        calls, n = self._chain.gathers
-        gathered = self.state.get(calls, 0)
-        return self.t * int(self._get(n)) + int(gathered)
+        return max(holder.calls for holder in self._stepper.holders.values())
 
     @property
     def skipped(self) -> int:
         """Calls left out because a gradient was not finite (nonfinite="skip")."""
-        return self._skipped
+        return self._stepper.skipped
 
     @property
     def state(self) -> Mapping[str, Any]:
@@ -174,31 +173,16 @@ class Optimizer(Stepping):
         is shown by leaf path. A slot that starts at the parameter or at the gradient is NaN for a leaf that has not
         stepped yet, having had no gradient.
         """
-        trees = self._group.state_trees() if self._group else self._waiting.trees() if self._waiting else {}
-        return MappingProxyType(Slots(trees, self._chain))
+        return MappingProxyType(Slots(self._stepper.holders[""].trees(), self._chain))
 
     @property
     def engine(self) -> str:
-        """Which engine runs, and why."""
-        if self._group:
-            return str(self._group.engine)
-        wanted = self._options.engine
-        return f"{wanted}: " + ("chosen at the first step" if wanted == "auto" else "asked for")
+        """Which engine runs, and why; by part where they differ."""
+        return self._stepper.engine
 
-    @property
-    def threads(self) -> int | None:
-        """How many threads a step may use; None: as many as `fallline.set_num_threads` says."""
-        return self._options.threads
-
-    @property
-    def state_dir(self) -> Any:
-        """The folder of the files that hold the state; None: it is held in memory."""
-        return self._options.state_dir
-
-    @property
-    def nonfinite(self) -> str:
-        """What a gradient that is not finite does: "raise", "skip" or "propagate"."""
-        return self._options.nonfinite
+    threads = option("threads", "How many threads a step may use; None: as many as `fallline.set_num_threads` says.")
+    state_dir = option("state_dir", "The folder of the files that hold the state; None: it is held in memory.")
+    nonfinite = option("nonfinite", "What a gradient that is not finite does: \"raise\", \"skip\" or \"propagate\".")
 
     def rest(self, params: Any) -> Any:
         """The point to report, a new tree, given the parameters that `step` updates.
@@ -213,7 +197,7 @@ class Optimizer(Stepping):
         >>> w, opt.rest(w)
         (-1.5, -1.0)
         """
-        return self._at(self._chain.rule.rest or copied, params)
+        return self._stepper.turn.join(at, self._stepper, lambda chain: chain.rule.rest or copied, params)
 
     @property
     def averaged(self) -> Any:
@@ -230,15 +214,112 @@ class Optimizer(Stepping):
         >>> opt.step(0.0, 2.0), opt.averaged
         (-2.0, -1.0)
         """
-        return self._turn.join(self._averages)
+        return self._stepper.turn.join(averaged, self._stepper)
 
-    def _averages(self) -> Any:
-        if average not in self._chain.rules:
-            raise keeps_none(self._chain.title)
-        self._check_untorn()
-        if self._group is None:
-            return loaded_averages(self._chain.title, {"": (self._chain, self._waiting)})
-        return averages(self._group)
+    def state_dict(self) -> dict[str, Any]:
+        """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
+
+        Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
+        where functions stand by name, and fallline's schedules as they print; "leaves", by path the shape, dtype and
+        the steps taken (None before the first step); "state", by slot and path. How paths are written:
+        `fallline._arrays.trees.paths`.
+
+        Raises TornOptimizer after a step that was interrupted half-way.
+
+        >>> import numpy as np, fallline as fl
+        >>> opt = fl.Momentum(lr=0.1)
+        >>> _ = opt.step({"W": np.ones(2)}, {"W": np.ones(2)})
+        >>> opt.state_dict()["state"]
+        {'velocity': {'W': array([-0.1, -0.1])}}
+        """
+        return self._stepper.turn.join(self._stepper.plain)
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
+
+        Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
+        waits, and the first step checks it. Hyper-parameters are restored (as torch does), fallline's schedules among
+        them, but for functions of one's own, which must be those that were saved, by name, and by value the fields of
+        dataclasses and the arguments of partials.
+
+        Raises ValueError or TypeError, naming what does not fit; then nothing was changed.
+
+        >>> import fallline as fl
+        >>> opt, other = fl.Adam(), fl.Adam(0.5)
+        >>> w = opt.step(1.0, 1.0)
+        >>> other.load_state_dict(opt.state_dict())
+        >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
+        (1, True)
+        """
+        self._stepper.turn.take(self._stepper.load_copies, d)
+
+    def adapt(self, params: Any, **hyper: Any) -> None:
+        """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
+
+        A leaf whose path stays keeps its state and step count, a new one begins at its own step 1, others are
+        forgotten. A path in a list is an index: to leave out any but the last item of a list moves those behind it.
+        Hyper-parameters that are trees may be given along in their new form.
+
+        Raises ValueError or TypeError, naming the leaf, if one changed its shape or dtype; then nothing was changed.
+
+        >>> import fallline as fl
+        >>> opt = fl.Momentum(lr=1.0)
+        >>> w = opt.step({"a": 0.0}, {"a": 1.0})
+        >>> opt.adapt({**w, "b": 0.0})
+        >>> opt.step({**w, "b": 0.0}, {"a": 1.0, "b": 1.0})
+        {'a': -2.9, 'b': -1.0}
+        """
+        self._stepper.turn.take(self._stepper.adapt, params, hyper)
+
+    def save(self, path: Path, params: Any = None) -> None:
+        """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
+
+        All or nothing: the old file stays until the new one is whole and on disk. A link is followed, permission bits
+        are kept. Arrays of any library are written by leaf path ("params/W", "state/m/W"); parameters are trees of
+        dicts, lists and tuples. Rules are recorded by name, your own by a fingerprint of their formula too (of
+        whole leaves: of their signature); what `fallline.schedules` has is recorded whole, other functions by name.
+
+        Raises CheckpointError if the file cannot be written, ValueError or TypeError for parameters that are not this
+        optimizer's or that a file cannot hold, TornOptimizer after a step that was interrupted half-way.
+
+        >>> import os, tempfile, fallline as fl
+        >>> opt = fl.Adam()
+        >>> w = opt.step(1.0, 1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     opt.save(os.path.join(folder, "run.safetensors"), w)
+        ...     os.listdir(folder)
+        ['run.safetensors']
+        """
+        save(self._stepper, self._built(), path, params)
+
+    def load(self, path: Path) -> Any:
+        """Take over the state of a file that `save` wrote, as `load_state_dict` does; returns its parameters, or None.
+
+        To make the optimizer too: `fallline.load`, where also the kinds that parameters come back as are told.
+
+        Raises FileNotFoundError if there is no file, CheckpointError if anything is wrong with it or it is another
+        optimizer's; then nothing was changed.
+
+        >>> import os, tempfile, fallline as fl
+        >>> opt, other = fl.Adam(), fl.Adam()
+        >>> w = opt.step(1.0, 1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     opt.save(os.path.join(folder, "run.safetensors"), w)
+        ...     v = other.load(os.path.join(folder, "run.safetensors"))
+        >>> v == w, other.t
+        (True, 1)
+        """
+        from fallline._state.checkpoint import load as read
+
+        contents = read(path)
+        take(self._stepper, path, contents)
+        return contents.params
+
+    def _built(self) -> dict[str, Any]:
+        """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""
+        (holder,) = self._stepper.holders.values()
+        links = [[link.rule.name, link.title] for link in holder.chain.links(holder.settings)]
+        return {"class": type(self).__name__, "links": links, "options": self._stepper.options.saved()}
 
     def reset(self) -> None:
         """Forget state and step count; hyper-parameters stay.
@@ -249,7 +330,7 @@ class Optimizer(Stepping):
         >>> opt.reset(); opt.t
         0
         """
-        self._turn.take(self._forget)
+        self._stepper.turn.take(self._stepper.forget)
 
     def fresh(self) -> Optimizer:
         """A copy with the same chain, hyper-parameters and options, and no state.
@@ -259,36 +340,26 @@ class Optimizer(Stepping):
         SGD(lr=0.1)
         """
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other._settings = {name: renewed(value) for name, value in self._settings.items()}
-        other._turn = Turn()
-        other._forget()
+        holders = {name: holder.fresh() for name, holder in self._stepper.holders.items()}
+        other.__dict__.update(self.__dict__, _stepper=self._stepper.fresh(holders))
         return other
 
     def __copy__(self) -> Optimizer:
         return copy.deepcopy(self)  # two optimizers that share their state would both be wrong
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._turn.join(self._carried)
+        return self._stepper.turn.join(self._carried)
 
     def _carried(self) -> dict[str, Any]:
         """What a copy or a pickle is made of: nothing that this optimizer writes when it steps on."""
-        return {**self.__dict__, "_count": self.t, "_binding": None, "_group": self._group and self._group.apart()}
+        holders = {name: holder.apart() for name, holder in self._stepper.holders.items()}
+        return {**self.__dict__, "_stepper": self._stepper.apart(holders)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._count = np.array([state["_count"]], np.int64)
-        self._settings = {name: owned(value) for name, value in self._settings.items()}
-        self._waiting = self._waiting and self._waiting.copied()
-        if self._group:
-            self._group.settle(self._count, self._settings)
-            self._binding = Binding.of(self._group)  # even of a part, which goes on alone, without the partition
-
-    def _forget(self) -> None:
-        with self._changing():
-            self._binding = self._group = self._waiting = None
-            self._count = np.zeros(1, np.int64)
-            fields.put(self)
+        for holder in self._stepper.holders.values():
+            holder.settle()
+        self._stepper.bind_again()
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """What SciPy calls: an optimizer is a method of `scipy.optimize.minimize`; see `fallline.minimize`."""
@@ -297,68 +368,14 @@ class Optimizer(Stepping):
         return fallline._loops.minimize.as_scipy_method(self, *given, **named)
 
     def __repr__(self) -> str:
-        options = [f"{name}={value!r}" for name, value in self._options.given().items()]
+        options = [f"{name}={value!r}" for name, value in self._stepper.options.given().items()]
         return ", ".join([self._described()[:-1], *options]).replace("(, ", "(") + ")"
 
     def _described(self) -> str:
         """What makes it again, but for its options."""
-        text = self._chain.describe(self._settings)
-        return f"Optimizer({text})" if self.rule is None and len(self._chain.rules) == 1 else text
-
-    def _at(self, formula: Callable[..., Any], params: Any) -> Any:
-        """A formula of the parameter, state slots and hyper-parameters, at every leaf: a new tree."""
-        return self._turn.join(self._evaluate_at, formula, params)
-
-    def _left_alone(self, params: Any) -> list[int]:
-        """The leaves, by number, that it does not step: those of which a `mask` or a part of None says so."""
-        return []
-
-    def _evaluate_at(self, formula: Callable[..., Any], params: Any) -> Any:
-        self._check_ready()
-        group = self._group or self._bind(params, "parameter").groups[""]  # that of a part is bound with the others
-        return point_at(group, formula, params)
-
-
-def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
-          state_dir: Any = None) -> Optimizer:
-    """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
-
-    An optimizer among the links lends its rules and hyper-parameters; it is left alone itself. It may be a `partition`
-    or a `mask`: the modifiers act on all its leaves.
-
-    Raises FormulaError for any other order, or if there is not exactly one rule.
-
-    >>> import fallline as fl
-    >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.1), fl.weight_decay(0.01))
-    chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
-    """
-    options = Options(engine, nonfinite, threads, state_dir)
-    for place, item in enumerate(links):
-        if isinstance(item, Optimizer) and not isinstance(item._chain, Chain):  # but several
-            return item._within(links[:place], links[place + 1 :], options)
-    return Optimizer(*links, **options._asdict())
-
-
-def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
-               state_dir: Any = None) -> Optimizer:
-    """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
-
-    In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
-    of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps. What a chain has
-    behind it acts when it steps.
-
-    Raises ValueError or TypeError if n is no whole number ≥ 1 (one for the chain; `opt.n` may be set before the first
-    call), FormulaError for what is no chain.
-
-    >>> import fallline as fl
-    >>> opt, w = fl.accumulate(2, fl.SGD(1.0)), 0.0
-    >>> for g in (1.0, 3.0, 5.0):
-    ...     w = opt.step(w, g)
-    >>> w, opt.t, opt
-    (-2.0, 1, accumulate(2, SGD(lr=1.0)))
-    """
-    return chain(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
-                 state_dir=state_dir)
+        (holder,) = self._stepper.holders.values()
+        text = holder.chain.describe(holder.settings)
+        return f"Optimizer({text})" if self.rule is None and len(holder.chain.rules) == 1 else text
 
 
 def _links_of(item: Any) -> list[Link]:
@@ -366,7 +383,8 @@ def _links_of(item: Any) -> list[Link]:
         item = item()
     if not isinstance(item, Optimizer):
         return [as_link(item)]
-    for name, value in item._options.given().items():
+    for name, value in item._stepper.options.given().items():
         raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
                            "or the outer Optimizer(...).")
-    return item._chain.links(item._settings)
+    holder, *_ = item._stepper.holders.values()
+    return item._chain.links(holder.settings)  # which those of several holders refuse

@@ -13,16 +13,44 @@ from fallline._arrays.leaves import as_number, cast, detached, host, is_number, 
 from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun
+from fallline._optimizer.stepping import Stepper
 from fallline._state.state_dict import LeafStates
 from fallline._step.group import Group
 from fallline.errors import NotStepped
 from fallline.rules import average
 
-__all__ = ["averages", "keeps_none", "loaded_averages", "point_at"]
+__all__ = ["at", "averaged"]
 
 
-def point_at(group: Group, formula: Callable[..., Any], params: Any) -> Any:
+def at(stepper: Stepper, formula_of: Callable[[Chain], Callable[..., Any]], params: Any) -> Any:
+    """A formula of the parameter, state slots and hyper-parameters, by the chain, at every leaf: a new tree."""
+    stepper.check_ready()
+    if stepper.group_of_part is not None:
+        return _point_at(stepper.group_of_part, formula_of, params)
+    binding = stepper.bind(params, "parameter")
+    leaves = binding.leaves(params, "parameter")
+    points = {name: _point_at(group, formula_of, binding.tree(name, leaves)) for name, group in binding.groups.items()}
+    for k in binding.left:
+        leaves[k] = copy(leaves[k])
+    return binding.joined(points, leaves)
+
+
+def averaged(stepper: Stepper) -> Any:
+    """See `Optimizer.averaged`."""
+    holders, binding = stepper.holders, stepper.binding
+    averaging = {name: holder.group for name, holder in holders.items() if average in holder.chain.rules}
+    if not averaging:
+        raise AttributeError(f"{stepper.chain.title} keeps no average: end its chain with fallline.average(decay).")
+    stepper.check_whole()
+    found = {name: _averages(group) for name, group in averaging.items() if group is not None}
+    if len(found) < len(averaging):
+        return _loaded_averages(stepper.chain.title, {name: (own.chain, own.waiting) for name, own in holders.items()})
+    return found[""] if binding is None else binding.joined(found, [None] * len(binding.paths))
+
+
+def _point_at(group: Group, formula_of: Callable[[Chain], Callable[..., Any]], params: Any) -> Any:
     """A formula of the parameter, state slots and hyper-parameters of the chain's rule, at every leaf: a new tree."""
+    formula = formula_of(group.chain)
     names = list(inspect.signature(formula).parameters)[1:]
     values = []
     for k, leaf in enumerate(group.leaves(params, "parameter")):
@@ -50,7 +78,7 @@ def _argument(group: Group, name: str, k: int, x: Any) -> Any:
     return begun(every[k], x if start == "x" else 0.0) if start in ("x", "g") else every[k]
 
 
-def averages(group: Group) -> Any:
+def _averages(group: Group) -> Any:
     """What the last `average` of the chain keeps, as leaves like the parameters; None for a leaf without one yet."""
     kept = group.state[_slot(group.chain)]
     return group.treedef.unflatten(_like_parameter(group, k, a) if _has_begun(a) else None for k, a in enumerate(kept))
@@ -75,7 +103,7 @@ def _like_parameter(group: Group, k: int, value: Any) -> Any:
     return new
 
 
-def loaded_averages(title: str, parts: Mapping[str, tuple[Chain, LeafStates | None]]) -> Any:
+def _loaded_averages(title: str, parts: Mapping[str, tuple[Chain, LeafStates | None]]) -> Any:
     """The averages of chains whose state waits for the first step, as arrays by leaf path; a single leaf by itself.
 
     None stands for leaves without one. Raises NotStepped if there is no state.
@@ -89,11 +117,6 @@ def loaded_averages(title: str, parts: Mapping[str, tuple[Chain, LeafStates | No
             begun = path in arrays and _has_begun(arrays[path])
             found[path] = np.array(cast(arrays[path], dtype_named(leaf.dtype))) if begun else None
     return found[""] if list(found) == [""] else found
-
-
-def keeps_none(title: str) -> AttributeError:
-    """The error of an optimizer that keeps no average."""
-    return AttributeError(f"{title} keeps no average: end its chain with fallline.average(decay).")
 
 
 def _has_begun(state: Any) -> bool:

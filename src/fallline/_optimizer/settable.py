@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, MutableMapping
-from typing import Any
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, ClassVar
 
-from fallline._arrays.sealed import sealed
 from fallline._engines.options import Options
-from fallline._formula.settings import check
 from fallline._messages.values import shown
-from fallline._optimizer.keeping import Keeping
+from fallline._optimizer.points import averaged
+from fallline._optimizer.stepping import Stepper
 
-__all__ = ["Settable"]
+__all__ = ["HyperParameters", "Settable"]
 
 
-class Settable(Keeping):
-    """What `Optimizer` is made of as far as its hyper-parameters can be asked for and set."""
+class HyperParameters(MutableMapping[str, Any]):
+    """The live view that `Optimizer.hyper` gives."""
 
-    @abstractmethod
-    def _averages(self) -> Any: ...
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper, self._chain = stepper, stepper.chain
+
+    def __getitem__(self, name: str) -> Any:
+        part, own = next(iter(self._chain.places(self._qualified(name)).items()))
+        return self._stepper.holders[part].asked(own)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._stepper.turn.join(self._assign, self._chain.places(self._qualified(name)), value)
+
+    def _assign(self, places: Mapping[str, str], value: Any) -> None:
+        """Assign a hyper-parameter in all holders that have it, or in none."""
+        holders = [(self._stepper.holders[part], own) for part, own in places.items()]
+        new = [(holder, holder.with_settings({own: value})) for holder, own in holders]
+        for holder, settings in new[1:]:  # the first says itself if they do not fit
+            holder.check_settings(settings)
+        for holder, settings in new:
+            holder.set(settings)
+
+    def _qualified(self, name: str) -> str:
+        qualified = self._chain.short.get(name, name)
+        if qualified not in self._chain.hyper:
+            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. "
+                           f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
+        return str(qualified)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("Hyper-parameters cannot be deleted, only set.")
+
+    def __iter__(self) -> Iterator[str]:
+        short = {qualified: name for name, qualified in self._chain.short.items()}
+        return (short.get(q, q) for q in self._given())
+
+    def _given(self) -> list[str]:
+        """Those that have a value of their own, and not that of another of the chain."""
+        first = {q: next(iter(self._chain.places(q).items())) for q in self._chain.hyper}
+        return [q for q, (part, own) in first.items() if own in self._stepper.holders[part].settings]
+
+    def __len__(self) -> int:
+        return len(self._given())
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{name!r}: {shown(value)}' for name, value in self.items())}}}"
+
+
+class Settable:
+    """Has hyper-parameters, and those that have short names as attributes, too."""
+
+    _chain: Any
+    _stepper: Stepper
+    _view: ClassVar[type[HyperParameters]] = HyperParameters
 
     @property
     def hyper(self) -> MutableMapping[str, Any]:
@@ -34,49 +81,15 @@ class Settable(Keeping):
         >>> opt.lr
         0.01
         """
-        return _Hyper(self)
-
-    def _checked(self, qualified: str, value: Any) -> Any:
-        return check(self._chain.hyper[qualified], value, self._chain.owner(qualified))
-
-    def _get(self, name: str) -> Any:
-        source = self._chain.source(self._qualified(name), self._settings)
-        return self._chain.hyper[source].asked(sealed(self._settings[source]))
-
-    def _set(self, name: str, value: Any) -> None:
-        qualified = self._chain.source(self._qualified(name), self._settings)
-        self._refuse_started(qualified)
-        self._turn.join(self._assign, qualified, value)
-
-    def _assign(self, qualified: str, value: Any) -> None:
-        settings = {**self._settings, qualified: self._checked(qualified, value)}
-        if self._group:
-            self._group.resolve(settings)
-        self._settings = settings
-
-    def _refuse_started(self, qualified: str) -> None:
-        gathers = self._chain.gathers
-        if (self._group or self._waiting) and gathers is not None and qualified == gathers[1]:
-            raise ValueError(f"n of {self._chain.owner(qualified)} says how the calls so far are counted, and cannot "
-                             "change after the first: call reset() first, or make a new optimizer.")
-        if (self._group or self._waiting) and qualified in self._chain.only_start():
-            raise ValueError(f"{self._chain.hyper[qualified].name} of {self._chain.owner(qualified)} only says where "
-                             "the state starts, and that has started: call reset() first, or make a new optimizer.")
-
-    def _qualified(self, name: str) -> str:
-        qualified = self._chain.short.get(name, name)
-        if qualified not in self._chain.hyper:
-            raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. "
-                           f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
-        return qualified
+        return self._view(self._stepper)
 
     def __getattr__(self, name: str) -> Any:
         chain = self.__dict__.get("_chain")
         if name == "averaged" and chain is not None:
-            return self._averages()  # whose error Python has taken for that of a name that is not known
+            return averaged(self._stepper)  # whose error Python has taken for that of a name that is not known
         if chain is None or name.startswith("_") or name not in chain.short:
             raise AttributeError(self._unknown(name))
-        return self._get(name)
+        return self.hyper[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = getattr(type(self), name, None)
@@ -85,7 +98,7 @@ class Settable(Keeping):
         elif own is not None:
             raise AttributeError(self._unsettable(name))
         elif name in self._chain.short:
-            self._set(name, value)
+            self.hyper[name] = value
         else:
             raise AttributeError(self._unknown(name))
 
@@ -98,8 +111,7 @@ class Settable(Keeping):
         chain = self.__dict__.get("_chain")
         if chain is None:
             return f"{type(self).__name__} has no attribute {name!r}."
-        short = {q: alias for alias, q in chain.short.items()}
-        several = [f'opt.hyper["{short.get(q, q)}"]' for q in self._settings if chain.hyper[q].name == name]
+        several = [f'opt.hyper["{own}"]' for own in self.hyper if chain.hyper[chain.short.get(own, own)].name == name]
         if several:
             return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
         known = ", ".join(chain.short) or "none"
@@ -107,30 +119,3 @@ class Settable(Keeping):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._chain.short})
-
-
-class _Hyper(MutableMapping[str, Any]):
-    """The live view that `Optimizer.hyper` gives."""
-
-    def __init__(self, optimizer: Settable) -> None:
-        self._optimizer = optimizer
-
-    def __getitem__(self, name: str) -> Any:
-        return self._optimizer._get(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._optimizer._set(name, value)
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError("Hyper-parameters cannot be deleted, only set.")
-
-    def __iter__(self) -> Iterator[str]:
-        chain = self._optimizer._chain
-        short = {qualified: name for name, qualified in chain.short.items()}
-        return (short.get(q, q) for q in chain.hyper if q in self._optimizer._settings)
-
-    def __len__(self) -> int:
-        return len(self._optimizer._settings)
-
-    def __repr__(self) -> str:
-        return f"{{{', '.join(f'{name!r}: {shown(value)}' for name, value in self.items())}}}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,128 +12,210 @@ import numpy as np
 from fallline._arrays.memory import places
 from fallline._arrays.trees import holds_none
 from fallline._engines.arithmetic import pinned
-from fallline._engines.blocks import halved
-from fallline._formula.program import ACROSS, INCREMENT
-from fallline._messages.suggestions import by_name
-from fallline._optimizer.damping import warn_if_damped
-from fallline._optimizer.settable import Settable
+from fallline._engines.options import Options
+from fallline._formula.program import INCREMENT
+from fallline._optimizer.division import Checked, Whole, telling
+from fallline._optimizer.holder import Holder
+from fallline._state import fields
 from fallline._step.binding import Binding
 from fallline._step.calls.array import ArrayCall
+from fallline._step.calls.damping import warn_if_damped
 from fallline._step.calls.host import HostCall
 from fallline._step.calls.whole import WholeCall
 from fallline._step.group import Group
-from fallline._step.numbers import totals_of
-from fallline._step.transfer import fill
-from fallline._step.turn import held
-from fallline.errors import NonFiniteGradient
+from fallline._step.turn import Turn, held
+from fallline.errors import NonFiniteGradient, TornOptimizer
 
 if TYPE_CHECKING:
     from fallline._step.plan import Plan
 
-__all__ = ["LAST_STEP", "Stepping"]
+__all__ = ["LAST_STEP", "Stepper"]
 
 LAST_STEP = 2**63 - 1
 Call = HostCall | ArrayCall
 Calls = Mapping[str, Call]
 
 
-class Stepping(Settable):
-    """What `Optimizer` is made of as far as it steps.
+class Stepper:
+    """Holders, by name, that step a tree together, as `division` says which leaf is whose; and all that a call changes.
 
-    Whoever steps leaves is a holder: a chain with its settings, its count and, once the leaves are known, a group of
-    them. An optimizer is the only holder of its own, a partition has one for each part.
+    An optimizer has one holder of its own, a partition one for each part. `binding` has their groups once the leaves
+    are known. What is done at a time that others wait for, or is refused, goes through `turn`; `torn` says whether an
+    interrupt left something half-way. The fields of a state (`fallline._state.fields`) are attributes.
     """
 
-    _binding: Binding | None  # the holders' groups, bound to a tree
+    skipped: int
 
-    @abstractmethod
-    def _holders(self) -> Mapping[str, Stepping]:
-        """Those who step leaves, by name."""
+    def __init__(self, chain: Any, holders: Mapping[str, Holder], division: Whole, options: Options) -> None:
+        self.chain, self.holders, self.division, self.options = chain, holders, division, options
+        self.turn = Turn()
+        self.forget()
 
-    @abstractmethod
-    def _divided(self, like: Any) -> tuple[Binding, list[Any]]:
-        """The leaves of a tree, divided among the holders, and these leaves."""
+    # ---- what changes it ---------------------------------------------------------------------------------------------
 
-    # ---- from outside ------------------------------------------------------------------------------------------------
+    @property
+    def t(self) -> int:
+        """The steps taken: those of the holder that took most; others may gather gradients meanwhile."""
+        return max(holder.t for holder in self.holders.values())
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """For what an interrupt must not leave half-way: it leaves a torn optimizer, as any error does."""
+        self.torn = True
+        yield
+        self.torn = False
+
+    def check_whole(self) -> None:
+        """Raise TornOptimizer if an interrupt left something half-way."""
+        if self.torn:
+            raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
+                                "of no whole number of steps: load a state, or call opt.reset(), and start from known "
+                                "parameters.")
+
+    def forget(self) -> None:
+        """Begin anew, with the same settings."""
+        with self.changing():
+            for holder in self.holders.values():
+                holder.forget()
+            self.binding: Binding | None = None
+            fields.put(self, fields.starts())
+
+    @property
+    def engine(self) -> str:
+        """Which engine runs, and why; by part where they differ."""
+        wanted = self.options.engine
+        coming = f"{wanted}: " + ("chosen at the first step" if wanted == "auto" else "asked for")
+        notes = {name: str(holder.group.engine) if holder.group else coming for name, holder in self.holders.items()
+                 if self.binding is None or self.binding.positions[name]}
+        if len(set(notes.values())) > 1:
+            return "; ".join(f"{name}: {note}" for name, note in notes.items())
+        return next(iter(notes.values()), "none: no leaf is stepped")
+
+    @property
+    def group_of_part(self) -> Group | None:
+        """Of an optimizer that is a part of a partition the group that is bound with the others'; else None."""
+        return self.holders[""].group if self.binding is None and "" in self.holders else None
+
+    def record(self) -> dict[str, Any]:
+        """The state dictionary, live."""
+        self.check_whole()
+        return self.division.record(self.holders, fields.of(self))
+
+    def plain(self) -> dict[str, Any]:
+        """See `Optimizer.state_dict`."""
+        return self.division.plain(self.record())
+
+    def load_copies(self, d: Any) -> None:
+        """See `Optimizer.load_state_dict`."""
+        state = self.division.checked(d, self.holders)
+        self.load(state if self._takes_now(state) else state.copied())
+
+    def load(self, state: Checked) -> None:
+        """Take over a state that was checked, its arrays too where they have to wait for leaves."""
+        now = self._takes_now(state)
+        if now and self.binding is not None:
+            self.check_division(self.binding, state)
+        for name, own in state.own.items() if now else ():
+            with telling(name):
+                self.holders[name].check_loads(own)
+        with self.changing():
+            if not now:
+                self._unbind()
+            for name, own in state.own.items():
+                self.holders[name].load(own)
+            fields.put(self, state.fields)
+
+    def _takes_now(self, state: Checked) -> bool:
+        """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
+        return all(holder.group is not None for holder in self.holders.values()) and all(
+            own.states is not None for own in state.own.values())
+
+    def check_division(self, divided: Binding, state: Checked) -> None:
+        """Raise ValueError, naming a leaf, unless leaves are divided as in a state."""
+        self.division.check(divided, {name: own.states for name, own in state.own.items()}, divided.paths)
+
+    def adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
+        """See `Optimizer.adapt`."""
+        self.check_whole()
+        division, settings = self.division.relabelled(hyper)
+        given = self.chain.by_holder(settings)
+        binding, leaves = division.divide(params)
+        if division is self.division:
+            known = {path for states in self._waiting().values() if states for path in states.leaves}
+            division.check(binding, self._waiting(), [path for path in binding.paths if path in known])
+        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options)
+               for name, holder in self.holders.items()}
+        binding.bind({name: group for name, (group, _) in new.items()})
+        with self.changing():
+            for name, holder in self.holders.items():
+                holder.group, holder.settings = new[name]
+                holder.waiting = None
+            self.binding, self.division = binding, division
+
+    def recount(self, t: int) -> None:
+        """Have taken so many steps, and the calls that go with them."""
+        self.check_whole()
+        takes = {holder: int(holder.asked(holder.chain.gathers[1])) if holder.chain.gathers else 1
+                 for holder in self.holders.values()}  # that many calls for a step
+        most = min(takes, key=takes.__getitem__)
+        calls = t * takes[most] + most.calls % takes[most]
+        steps = {holder: max(calls - holder.calls % each, 0) // each for holder, each in takes.items()}
+        with self.changing():
+            for holder, own in steps.items():
+                holder.recount(own)
+
+    def _waiting(self) -> dict[str, Any]:
+        return {name: holder.waiting for name, holder in self.holders.items()}
+
+    # ---- copies ------------------------------------------------------------------------------------------------------
+
+    def fresh(self, holders: Mapping[str, Holder]) -> Stepper:
+        """The same with these holders, which have no state."""
+        return Stepper(self.chain, holders, self.division, self.options)
+
+    def apart(self, holders: Mapping[str, Holder]) -> Stepper:
+        """The same with these holders, which are `apart`, to be copied or pickled."""
+        other = object.__new__(Stepper)
+        other.__dict__.update(self.__dict__, holders=holders)
+        return other
+
+    def bind_again(self) -> None:
+        """Step on, here, after `apart`; a part goes on by itself."""
+        groups = {name: holder.group for name, holder in self.holders.items() if holder.group}
+        if self.binding is not None:
+            self.binding.bind(groups)
+        elif "" in groups:
+            self.binding = Binding.of(groups[""])
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
 
     def step(self, params: Any, grads: Any) -> Any:
-        """Step the parameters against the gradients, in place where they can be written.
-
-        Parameters
-        ----------
-        params: a tree of Python numbers or arrays (NumPy, torch, JAX, ...) of float16, bfloat16, float32, float64,
-            complex64 or complex128. What has 16 bits is computed in float32, with state of float32, and rounded once.
-            Complex numbers are stepped as pairs of reals.
-        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone. That of a
-            complex parameter is ∂L/∂Re + i·∂L/∂Im, as torch gives it (`jax.grad` gives its conjugate).
-
-        Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
-
-        Raises ValueError or TypeError for what does not fit, NonFiniteGradient for NaN and infinity; then nothing was
-        changed.
-
-        >>> import numpy as np, fallline as fl
-        >>> opt, w = fl.SGD(lr=0.1), np.ones(2)
-        >>> opt.step(w, np.array([1.0, -1.0])) is w, w
-        (True, array([0.9, 1.1]))
-        """
-        binding = self._binding
-        if binding is not None and not self._torn:
-            take = binding.at_once.get(("x", False))  # one native call, which looks itself whose turn it is
-            if take is not None and take(params, grads, None):
-                return params
-        return self._turn.take(self._step, params, grads)
-
-    def _step(self, params: Any, grads: Any) -> Any:
+        """See `Optimizer.step`."""
         taken = self._quickly("x", params, grads, None) or self._mended(params, grads)
         if taken is not None and taken is not False:
             return params if taken is True else taken
-        self._check_ready()
+        self.check_ready()
         if params is None:
-            raise TypeError(f"step of {self._chain.title} needs the parameters: opt.step(params, grads). Got None.")
-        binding = self._bind(params, "parameter")
+            raise TypeError(f"step of {self.chain.title} needs the parameters: opt.step(params, grads). Got None.")
+        binding = self.bind(params, "parameter")
         xs = binding.leaves(params, "parameter")
         gs = binding.leaves(grads, "gradient")
         return self._take_checked(binding, "x", xs, gs, xs, params)
 
-    def update(self, grads: Any, *misplaced: Any, params: Any = None, out: Any = None) -> Any:
-        """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
-
-        Parameters
-        ----------
-        grads: a tree of arrays or Python floats.
-        params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
-        out: a tree of writable arrays to hold the increment. Both are taken by name alone.
-
-        Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
-        In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
-
-        >>> import numpy as np, fallline as fl
-        >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
-        {'W': array([-0.5, -1. ]), 'b': -2.0}
-        """
-        if misplaced:
-            raise TypeError(by_name(misplaced))
-        binding = self._binding
-        if binding is not None and not self._torn:
-            take = binding.at_once.get((INCREMENT, out is not None))  # as for a step
-            if take is not None and (new := take(params, grads, out)) is not None and new is not False:
-                return new if out is None else out
-        return self._turn.take(self._update, grads, params, out)
-
-    def _update(self, grads: Any, params: Any, out: Any) -> Any:
+    def update(self, grads: Any, params: Any, out: Any) -> Any:
+        """See `Optimizer.update`."""
         new = self._quickly(INCREMENT, params, grads, out)
         if new is not None and new is not False:
             return new if out is None else out
-        self._check_ready()
+        self.check_ready()
         if grads is None:
-            raise TypeError(f"update of {self._chain.title} needs a gradient: opt.update(grads). Got None.")
-        if params is None and self._chain.needs_parameters:
-            raise TypeError(f"update of {self._chain.title} needs the parameters: opt.update(grads, params=w).")
-        if params is None and self._binding is None and holds_none(grads):
-            raise ValueError(f"The first update of {self._chain.title} cannot know a leaf whose gradient is None: pass "
+            raise TypeError(f"update of {self.chain.title} needs a gradient: opt.update(grads). Got None.")
+        if params is None and self.chain.needs_parameters:
+            raise TypeError(f"update of {self.chain.title} needs the parameters: opt.update(grads, params=w).")
+        if params is None and self.binding is None and holds_none(grads):
+            raise ValueError(f"The first update of {self.chain.title} cannot know a leaf whose gradient is None: pass "
                              "the parameters too, opt.update(grads, params=w).")
-        binding = self._bind(grads, "gradient") if params is None else self._bind(params, "parameter")
+        binding = self.bind(grads, "gradient") if params is None else self.bind(params, "parameter")
         gs = binding.leaves(grads, "gradient")
         for k, g in enumerate(gs) if params is None else ():
             binding.check_library(k, g, "gradient")
@@ -146,42 +227,32 @@ class Stepping(Settable):
 
     def _quickly(self, into: str, params: Any, grads: Any, out: Any) -> Any:
         """Take a step that is like the last one, if it is no single native call."""
-        binding = None if self._torn else self._binding
+        binding = None if self.torn else self.binding
         look = None if binding is None else binding.look(into, out is not None)
         return look.take(params, grads, out) if look is not None and not look.is_atomic else None
 
     def _mended(self, params: Any, grads: Any) -> Any:
         """Take a step that is like the last one but for where parameters lie, or what gradients share with them."""
-        binding = None if self._torn else self._binding
+        binding = None if self.torn else self.binding
         look = None if binding is None else binding.look("x", False)
         return None if look is None else look.mend(params, grads)
 
     # ---- carefully ---------------------------------------------------------------------------------------------------
 
-    def _bind(self, like: Any, what: str) -> Binding:
+    def bind(self, like: Any, what: str) -> Binding:
         """The binding, a new one if there is none, which is kept once a call has succeeded."""
-        if self._binding is not None:
-            return self._binding
-        binding, leaves = self._divided(like)
-        self._check_binding(binding)
-        groups = {}
-        for name, holder in self._holders().items():
-            groups[name] = holder._bound_to(binding.tree(name, leaves), what, holder._settings)
-            if holder._waiting is not None:
-                fill(groups[name], holder._waiting)
-        binding.bind(groups)
+        if self.binding is not None:
+            return self.binding
+        binding, leaves = self.division.divide(like)
+        self.division.check(binding, self._waiting(), binding.paths)
+        binding.bind({name: holder.bound_to(binding.tree(name, leaves), what, self.options)
+                      for name, holder in self.holders.items()})
         return binding
 
-    def _check_binding(self, binding: Binding) -> None:
-        """Raise ValueError if leaves are not divided as in a state that waits for them."""
-
-    def _bound_to(self, like: Any, what: str, settings: Mapping[str, Any]) -> Group:
-        return Group(self._chain, settings, like, what, self._options, self._count)
-
-    def _check_ready(self) -> None:
-        self._check_untorn()
+    def check_ready(self) -> None:
+        self.check_whole()
         if self.t == LAST_STEP:
-            raise OverflowError(f"{self._chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
+            raise OverflowError(f"{self.chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
                                 "to a smaller number.")
 
     def _take_checked(self, binding: Binding, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
@@ -200,7 +271,7 @@ class Stepping(Settable):
             for name, call in calls.items():
                 call.ask(int(binding.groups[name].count[0]))
             if places(arrays) != before:
-                raise ValueError(f"An array was resized while a schedule of {self._chain.title} was asked: parameters, "
+                raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
             self._warn(calls)
             results = self._run(binding, calls, plan)
@@ -229,7 +300,7 @@ class Stepping(Settable):
 
     def _asks(self, gs: Sequence[Any]) -> bool:
         """Whether to prepare a call runs code of others: schedules, and libraries whose gradients are converted."""
-        scheduled = any(type(s) is not float for holder in self._holders().values() for s in holder._settings.values())
+        scheduled = any(type(s) is not float for holder in self.holders.values() for s in holder.settings.values())
         return scheduled or any(type(g) is not np.ndarray and g is not None for g in gs)
 
     def _call(self, name: str, binding: Binding, into: str, *trees: Sequence[Any] | None) -> Call:
@@ -252,16 +323,16 @@ class Stepping(Settable):
         if not bad:
             return False
         bad.sort(key=lambda found: binding.paths.index(found[0]))
-        if self._options.nonfinite == "raise":
+        if self.options.nonfinite == "raise":
             said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
             raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing changed; "
                                     'nonfinite="skip" goes on without such steps.', tuple(path for path, _ in bad))
-        self._skipped += 1
+        self.skipped += 1
         return True
 
     def _warn(self, calls: Calls) -> None:
         """Say at the very first step if its gradients are damped."""
-        first = all(holder.t == 0 and holder._waiting is None for holder in self._holders().values())
+        first = all(holder.t == 0 and holder.waiting is None for holder in self.holders.values())
         if first and not any(call.holds for call in calls.values()):
             warn_if_damped([(call.group, call.gradients) for call in calls.values()])
 
@@ -269,7 +340,7 @@ class Stepping(Settable):
         """Run the calls: by a plan, in one native call, or one after the other; None if that finds a gradient that is
         not finite, and nothing was changed."""
         if plan is None:
-            _prepare(binding, calls)
+            binding.prepare(calls)
         self._keep_settings(binding)
         if plan is not None:
             host = [call for call in calls.values() if isinstance(call, HostCall)]
@@ -286,52 +357,38 @@ class Stepping(Settable):
 
     def _keep_settings(self, binding: Binding) -> None:
         """Have groups that are new know what a schedule has set meanwhile; refused, if at all, before any steps."""
-        for name, holder in self._holders().items():
-            if binding.groups[name].given is not holder._settings:
-                binding.groups[name].resolve(holder._settings)
+        for name, holder in self.holders.items():
+            if binding.groups[name].given is not holder.settings:
+                binding.groups[name].resolve(holder.settings)
 
     def _commit(self, binding: Binding, act: Callable[[], Any], atomic: bool) -> Any:
         """Act, and have the binding; an interrupt leaves it done or not begun if that is one native call (`atomic`),
         else a torn optimizer."""
-        holders, bound = self._holders(), self._binding
+        holders, bound = self.holders, self.binding
         before = [holder.t for holder in holders.values()]
-        self._binding, self._torn = binding, not atomic
+        self.binding, self.torn = binding, not atomic
         for name, holder in holders.items():
-            holder._group = binding.groups[name]
+            holder.group = binding.groups[name]
         result = False
         try:
             result = act()
         finally:
             if atomic and result is False and bound is None and before == [holder.t for holder in holders.values()]:
                 self._unbind()
-        self._torn = False
+        self.torn = False
         for holder in holders.values() if result is not False else ():
-            holder._waiting = None
+            holder.waiting = None
         return result
 
     def _unbind(self) -> None:
         """Know the leaves no longer."""
-        self._binding = None
-        for holder in self._holders().values():
-            holder._group = None
+        self.binding = None
+        for holder in self.holders.values():
+            holder.group = None
 
     def _look_ahead(self, binding: Binding, calls: Calls, plan: Plan, trees: Sequence[Any]) -> None:
         """Have the next call looked at quickly."""
         plan.revalue()
         settled = all(call.settled for call in calls.values() if isinstance(call, HostCall))
-        with suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
-            binding.watch(plan, trees, self._turn.taken, settled)
-
-
-def _prepare(binding: Binding, calls: Calls) -> None:
-    """Prepare the calls of all groups, each with its own totals and with those of all."""
-    for level in range(max((len(call.readings) for call in calls.values()), default=0)):
-        reading = {name: call.readings[level].totals for name, call in calls.items() if level < len(call.readings)}
-        sums = {name: calls[name].read(calls[name].readings[level]) for name in reading}
-        across = {name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
-                  for name, own in sums.items()}
-        of_all = halved(binding.rows(across, max(own.shape[1] for own in across.values()))).tolist()
-        for name, own in sums.items():
-            calls[name].know(totals_of(reading[name], own, of_all))
-    for call in calls.values():
-        call.prepare()
+        with contextlib.suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
+            binding.watch(plan, trees, self.turn.taken, settled)

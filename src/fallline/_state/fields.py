@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["FIELDS", "FORMAT", "Field", "checked", "count", "of", "put"]
+__all__ = ["FIELDS", "FORMAT", "Field", "checked", "count", "of", "put", "starts"]
 
 
 class Field(NamedTuple):
-    """A value that JSON takes, the optimizer's attribute of this name with "_" before it."""
+    """A value that JSON takes, the attribute of this name of what steps (`fallline._optimizer.stepping.Stepper`)."""
 
     check: Callable[[Any, str], Any]  # of a value and its name: the value; raises ValueError for what it cannot be
     start: Any  # what it begins as, and what it was in a format that lacks it
@@ -43,12 +43,17 @@ def checked(d: Any, keys: Iterable[str], what: str) -> dict[str, Any]:
     return {name: field.check(d.get(name, field.start), name) for name, field in FIELDS.items()}
 
 
-def of(optimizer: Any) -> dict[str, Any]:
-    """The fields of an optimizer."""
-    return {name: getattr(optimizer, f"_{name}") for name in FIELDS}
+def starts() -> dict[str, Any]:
+    """The fields as they begin."""
+    return {name: field.start for name, field in FIELDS.items()}
 
 
-def put(optimizer: Any, values: Mapping[str, Any] | None = None) -> None:
-    """Give an optimizer these fields, or those that it begins with."""
-    for name, field in FIELDS.items():
-        setattr(optimizer, f"_{name}", field.start if values is None else values[name])
+def of(owner: Any) -> dict[str, Any]:
+    """The fields of what has them."""
+    return {name: getattr(owner, name) for name in FIELDS}
+
+
+def put(owner: Any, values: Mapping[str, Any]) -> None:
+    """Give these fields to what has them."""
+    for name in FIELDS:
+        setattr(owner, name, values[name])

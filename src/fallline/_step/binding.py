@@ -13,12 +13,15 @@ import numpy as np
 from fallline._arrays.leaves import as_number, detached, filled_like, in_memory, is_number, mark_changed
 from fallline._arrays.memory import address, byte_range, check_disjoint, is_direct
 from fallline._arrays.trees import Treedef, copy
+from fallline._engines.blocks import halved
 from fallline._engines.engine import native_missing, without_native
+from fallline._formula.program import ACROSS
 from fallline._messages.values import brief
 from fallline._step.calls.host import HostCall
 from fallline._step.calls.kernels import detach
 from fallline._step.group import Group
 from fallline._step.leaves import leaf_name, leaves_of
+from fallline._step.numbers import totals_of
 from fallline._step.plans import Plans
 
 if TYPE_CHECKING:  # which needs llvmlite
@@ -112,6 +115,19 @@ class Binding:
         for part, own in sums.items():
             rows[self._places[part], : own.shape[1]] = own
         return rows
+
+    def prepare(self, calls: Mapping[str, Any]) -> None:
+        """Prepare calls that no plan runs, each with its own totals and with those of all."""
+        for level in range(max((len(call.readings) for call in calls.values()), default=0)):
+            reading = {name: call.readings[level].totals for name, call in calls.items() if level < len(call.readings)}
+            sums = {name: calls[name].read(calls[name].readings[level]) for name in reading}
+            across = {name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
+                      for name, own in sums.items()}
+            of_all = halved(self.rows(across, max(own.shape[1] for own in across.values()))).tolist()
+            for name, own in sums.items():
+                calls[name].know(totals_of(reading[name], own, of_all))
+        for call in calls.values():
+            call.prepare()
 
     # ---- plans -------------------------------------------------------------------------------------------------------
 
@@ -291,6 +307,11 @@ class Binding:
         for k in self.left:
             detached(targets[k])[...] = _zero(targets[k])
         mark_changed([targets[k] for k in self.left])
+
+    def joined(self, trees: Mapping[str, Any], leaves: list[Any]) -> Any:
+        """A tree of the leaves of each group's own, in a tree such as it sees, and these for the others."""
+        own = {part: self.groups[part].treedef.flatten_like(tree, "", "") for part, tree in trees.items()}
+        return self.treedef.unflatten(self.merged(own, leaves))
 
     def merged(self, results: Mapping[str, Sequence[Any] | None], leaves: list[Any]) -> list[Any]:
         """All leaves, with those that groups gave in their places."""

@@ -1,25 +1,16 @@
-"""The parts of a partition: optimizers that step together, their chains, the label that says whose a leaf is."""
+"""Several chains at once, and the names that all they hold have together."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from fallline._arrays.trees import Treedef, flatten, unlike_upper_levels
-from fallline._arrays.trees import paths as paths_of
-from fallline._formula.chain import Chain, as_link, distinct, titled
-from fallline._formula.rule import Hyper, Link
-from fallline._formula.settings import renewed
-from fallline._messages.remedies import instead
+from fallline._formula.chain import Chain, distinct, titled
+from fallline._formula.ranges import Hyper
 from fallline._messages.suggestions import unknown_setting
-from fallline._messages.values import brief
-from fallline._optimizer.optimizer import Optimizer
-from fallline._state.fingerprint import described
-from fallline._step.turn import Turn
-from fallline.errors import BusyOptimizer, FormulaError
+from fallline.errors import FormulaError
 
-__all__ = ["Chains", "Part", "PartsTurn", "checked_label", "modifier", "names_of"]
+__all__ = ["Chains"]
 
 
 class Chains:
@@ -90,7 +81,7 @@ class Chains:
         dotted = {name: q for name, q in alone.items() if "." in name}
         return {**dotted, **full, **{name: q for name, q in alone.items() if "." not in name}}
 
-    def qualify(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def by_holder(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Hyper-parameters by any of their names, those of each part by "rule.name"; TypeError for unknown names."""
         unknown_setting(self.title, {n: v for n, v in given.items() if n not in self.hyper}, self.short)
         found: dict[str, dict[str, Any]] = {part: {} for part in self._chains}
@@ -122,89 +113,3 @@ class Chains:
     def needs_parameters(self) -> bool:
         """Whether the increment of a part depends on the parameters themselves."""
         return any(chain.needs_parameters for chain in self._chains.values())
-
-
-def names_of(label: Any, what: str, treedef: Treedef, paths: Sequence[str], leaves: Sequence[Any]) -> list[Any]:
-    """What a function of the path, or a tree of names (`what` messages call it), says of each leaf."""
-    if callable(label):
-        if not _takes_shape(label):
-            return [label(path) for path in paths]
-        return [label(path, shape=tuple(getattr(leaf, "shape", ()))) for path, leaf in zip(paths, leaves)]
-    said = treedef.spread(label)
-    if said is not None:
-        return said
-    where = ", ".join(map(repr, paths[:5])) + " ..." * (len(paths) > 5) if paths != [""] else "a single array"
-    raise ValueError(f"{what} must have the structure of the parameters or of their upper levels ({where}), or be a "
-                     f"function of the path. Got {brief(label)}{unlike_upper_levels(treedef, label)}.")
-
-
-def checked_label(label: Any, what: str, part_of: Callable[[Any, str], Any]) -> Any:
-    """A label (`what` messages call it) if it is a function, or a tree of what `part_of` knows."""
-    if isinstance(label, (dict, list, tuple)):
-        leaves, treedef = flatten(label)
-        for path, said in zip(paths_of(treedef), leaves):
-            part_of(said, path)
-        return renewed(label)
-    if not callable(label) or hasattr(label, "hyper"):  # rules and optimizers are callable, but no labels
-        raise TypeError(f"{what} must be a function of the leaf's path, or a tree shaped like the parameters. "
-                        f"Got {brief(label)}{instead(label)}.")
-    try:
-        signature = inspect.signature(label)
-    except (TypeError, ValueError):  # of some that are built in nothing is known
-        return label
-    try:
-        signature.bind("", **{"shape": ()} if "shape" in signature.parameters else {})
-    except TypeError:
-        raise TypeError(f"{what} must be a function of the leaf's path, or of path and shape, under that name. "
-                        f"Got {described(label)}{signature}.") from None
-    return label
-
-
-def _takes_shape(label: Callable[..., Any]) -> bool:
-    """Whether a function of a leaf's path asks for the shape of the leaf too."""
-    try:
-        return "shape" in inspect.signature(label).parameters
-    except (TypeError, ValueError):
-        return False
-
-
-class PartsTurn(Turn):
-    """The turn of a part, which can be looked at and set, but steps with the others only."""
-
-    def __init__(self, whole: Turn) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def take(self, act: Callable[..., Any], *given: object) -> Any:
-        raise BusyOptimizer("This optimizer is part of a partition: it steps, loads and starts anew with the others. "
-                            "Call the partition, or take one of the same settings, .fresh(). Nothing was changed.")
-
-    def join(self, act: Callable[..., Any], *given: object) -> Any:
-        return self._whole.join(act, *given)
-
-
-class Part(Optimizer):
-    """An optimizer among links that are those of a chain around all parts."""
-
-    def __init__(self, inside: Optimizer, around: tuple[Sequence[Link], Sequence[Link]]) -> None:
-        self._lengths = len(around[0]), len(around[1])
-        super().__init__(*around[0], inside, *around[1])
-
-    def _chained(self, links: Sequence[Link]) -> Chain:
-        return Chain(links, self._lengths)
-
-    def _set(self, name: str, value: Any) -> None:
-        qualified = self._qualified(name)
-        if qualified.split(".")[0] in [self._chain.names[k] for k in self._chain.outer]:
-            raise ValueError(f"{name} of {self._chain.owner(qualified)} is one for all parts: set it for the whole.")
-        super()._set(name, value)
-
-
-def modifier(item: Any) -> Link:
-    """A link beside a partition."""
-    is_one = isinstance(item, Optimizer) or (isinstance(item, type) and issubclass(item, Optimizer))
-    link = None if is_one else as_link(item)
-    if link is None or link.rule.kind == "rule":
-        raise FormulaError(f"A chain has exactly one rule or partition. Got {brief(item)} beside one: step them as two "
-                           "optimizers, or let it be one of the parts.")
-    return link

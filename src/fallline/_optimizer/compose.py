@@ -1,0 +1,114 @@
+"""Optimizers made of others: `chain`, `accumulate`, `partition` and `mask`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fallline import rules
+from fallline._engines.options import Options
+from fallline._optimizer.optimizer import Optimizer
+from fallline._optimizer.partition import Mask, Partition
+
+__all__ = ["accumulate", "chain", "mask", "partition"]
+
+
+def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+          state_dir: Any = None) -> Optimizer:
+    """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
+
+    An optimizer among the links lends its rules and hyper-parameters; it is left alone itself. It may be a `partition`
+    or a `mask`: the modifiers act on all its leaves.
+
+    Raises FormulaError for any other order, or if there is not exactly one rule.
+
+    >>> import fallline as fl
+    >>> fl.chain(fl.clip_value(1.0), fl.SGD(0.1), fl.weight_decay(0.01))
+    chain(clip_value(limit=1.0), SGD(lr=0.1), weight_decay(rate=0.01))
+    """
+    options = Options(engine, nonfinite, threads, state_dir)
+    for place, item in enumerate(links):
+        if isinstance(item, Partition):
+            return item.within(links[:place], links[place + 1 :], options)
+    return Optimizer(*links, **options._asdict())
+
+
+def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+               state_dir: Any = None) -> Optimizer:
+    """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
+
+    In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
+    of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps. What a chain has
+    behind it acts when it steps.
+
+    Raises ValueError or TypeError if n is no whole number ≥ 1 (one for the chain; `opt.n` may be set before the first
+    call), FormulaError for what is no chain.
+
+    >>> import fallline as fl
+    >>> opt, w = fl.accumulate(2, fl.SGD(1.0)), 0.0
+    >>> for g in (1.0, 3.0, 5.0):
+    ...     w = opt.step(w, g)
+    >>> w, opt.t, opt
+    (-2.0, 1, accumulate(2, SGD(lr=1.0)))
+    """
+    return chain(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
+                 state_dir=state_dir)
+
+
+def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
+              threads: int | None = None, state_dir: Any = None) -> Partition:
+    """Different optimizers for different leaves, as one optimizer: a call steps all or, if it raises, none.
+
+    Parameters
+    ----------
+    parts: by name, an optimizer, a class or a chain; each lends its rules and hyper-parameters. None leaves its leaves
+        alone, as `mask` does. A part may have no leaves.
+    label: says which leaf is whose: a function of its path ("layer1/W"), or of path and `shape`, that returns the
+        name of a part; or a tree of names shaped like the parameters or their upper levels.
+    engine, nonfinite, threads, state_dir: as of `Optimizer`, for all parts. (Parts take none of their own.)
+
+    It is used as any optimizer. `opt.parts["name"]` has what belongs to one: `opt.parts["rest"].lr = 1e-4`, which is
+    also `opt.hyper["rest.lr"]`, and `opt.lr` where no other part has that name. Settings by path or as trees know the
+    leaves by their paths in the whole tree. `fallline.load` has to be given a label that is a function:
+    `fl.load(path, label=label)`, or another that divides the leaves alike. `state` and `state_dict()["parts"]` have the
+    state part by part, and `averaged` has None for the leaves of a part that keeps no average.
+
+    It may stand among modifiers, `fl.chain(fl.clip_norm(1.0), fl.partition(...), fl.weight_decay(0.01))`, which act on
+    all leaves: the norm is that of all. In the chain of a part a norm over the tree is one over the part's leaves.
+
+    Raises FormulaError, TypeError or ValueError for parts and labels that are none; the first step does for a label
+    that names no part.
+
+    >>> import numpy as np, fallline as fl
+    >>> opt = fl.partition({"weights": fl.SGD(0.1), "rest": fl.SGD(1.0)},
+    ...                    lambda path, shape: "weights" if len(shape) == 2 else "rest")
+    >>> opt.step({"W": np.ones((1, 2)), "b": np.ones(2)}, {"W": np.ones((1, 2)), "b": np.ones(2)})
+    {'W': array([[0.9, 0.9]]), 'b': array([0., 0.])}
+    """
+    return Partition(parts, label, Options(engine, nonfinite, threads, state_dir))
+
+
+def mask(by: Any, optimizer: Any, *, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
+         state_dir: Any = None) -> Mask:
+    """An optimizer that steps some leaves only, and leaves the others alone.
+
+    Parameters
+    ----------
+    by: a function of the leaf's path ("layer1/W"), or of path and `shape`, that is True for the leaves to step; or a
+        tree of True and False shaped like the parameters or their upper levels.
+    optimizer: an optimizer, a class or a chain.
+    engine, nonfinite, threads, state_dir: as of `Optimizer`.
+
+    The other leaves may be anything: they and their gradients are not looked at, and there is no state for them; they
+    must not share memory with leaves that are stepped. `update` gives increments of -0.0 for them.
+
+    To have a modifier act on some leaves, give its setting by path: `weight_decay(rate=fl.by_path(...))`.
+
+    >>> import fallline as fl
+    >>> opt = fl.mask(lambda path: path != "b", fl.SGD(0.5))
+    >>> opt.step({"W": 1.0, "b": 1.0}, {"W": 1.0, "b": 1.0})
+    {'W': 0.5, 'b': 1.0}
+    >>> opt.lr, opt
+    (0.5, mask(<lambda>, SGD(lr=0.5)))
+    """
+    return Mask({"stepped": optimizer}, by, Options(engine, nonfinite, threads, state_dir))
