@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -17,7 +17,7 @@ import numpy as np
 
 import fallline as fl
 
-__all__ = ["LIBRARIES", "digests"]
+__all__ = ["CHAINS", "DTYPES", "LIBRARIES", "WHOLE", "Hash", "digests"]
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16,
           "complex128": np.complex128, "complex64": np.complex64}  # fmt: skip
@@ -96,14 +96,14 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda a: a, "Fortran": lambda a: np.asfortranarray(a) if a.ndim else a, "spread": _spread}  # fmt: skip
 
 
-class _Hash:
+class Hash:
     """Of all that is added: arrays by their bytes in C order, NaN as one number."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
 
     def add(self, value: Any) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             for key in sorted(value):
                 self._sha.update(repr(key).encode())
                 self.add(value[key])
@@ -129,7 +129,7 @@ def _state(opt: Any) -> Any:
 
 def _walk(opt: Any, dtype: Any, lay: Callable[[np.ndarray], np.ndarray], steps: int) -> str:
     """Steps, updates and steps without some gradient in turn; parameters, increments and state."""
-    rng, found = np.random.default_rng(1), _Hash()
+    rng, found = np.random.default_rng(1), Hash()
     w = _laid(_tree(rng, dtype), lay)
     # numbers of the tree and gathered gradients have leaves without a gradient in a way of their own
     for k in range(steps):
@@ -147,7 +147,7 @@ def _walk(opt: Any, dtype: Any, lay: Callable[[np.ndarray], np.ndarray], steps: 
 
 
 def _settings_by_coordinate(**options: Any) -> str:
-    rng, found = np.random.default_rng(2), _Hash()
+    rng, found = np.random.default_rng(2), Hash()
     w = _tree(rng, np.float64)
     rates = _laid(w, lambda a: np.abs(a) / 100)
     opt = fl.Adam(rates, **options)
@@ -158,7 +158,7 @@ def _settings_by_coordinate(**options: Any) -> str:
 
 
 def _floats(**options: Any) -> str:
-    rng, found = np.random.default_rng(3), _Hash()
+    rng, found = np.random.default_rng(3), Hash()
     w: Any = {"a": 1.0, "b": [2.0, 3.0]}
     opt = fl.chain(fl.clip_norm(1.0), fl.Adam(0.1), **options)
     for k in range(6):
@@ -169,7 +169,7 @@ def _floats(**options: Any) -> str:
 
 
 def _rates_assigned(**options: Any) -> str:
-    rng, found = np.random.default_rng(4), _Hash()
+    rng, found = np.random.default_rng(4), Hash()
     w, opt = _tree(rng, np.float32), fl.chain(fl.clip_norm(1.0), fl.Adam(0.1), **options)
     for k in range(8):
         opt.lr = 0.1 / (k + 1)
@@ -181,7 +181,7 @@ def _rates_assigned(**options: Any) -> str:
 
 
 def _several_dtypes(**options: Any) -> str:
-    rng, found = np.random.default_rng(5), _Hash()
+    rng, found = np.random.default_rng(5), Hash()
     trees = [{name: _numbers(rng, (50, 3), dtype) for name, dtype in DTYPES.items()} for _ in range(6)]
     w, opt = trees[0], fl.chain(fl.clip_norm(1.0), fl.AdamW(0.1), **options)
     for g in trees[1:]:
@@ -193,7 +193,7 @@ def _several_dtypes(**options: Any) -> str:
 
 def _shared(**options: Any) -> str:
     """Gradients that are the parameters, parameters at another address at each call, outputs."""
-    rng, found = np.random.default_rng(6), _Hash()
+    rng, found = np.random.default_rng(6), Hash()
     w, opt = rng.standard_normal(3000), fl.Adam(0.1, **options)
     for k in range(6):
         w = opt.step(w, w) if k % 2 else opt.step(w.copy(), rng.standard_normal(3000))
@@ -213,7 +213,7 @@ def _rosen(x: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _minimized(**options: Any) -> str:
-    found = _Hash()
+    found = Hash()
     for opt in (fl.Adam(0.05, **options), fl.Nesterov(1e-4, **options), fl.RMSProp(0.01, **options)):
         result = fl.minimize(_rosen, np.array([-1.2, 1.0, 0.5]), method=opt, jac=True, bounds=[(-2, 0.9)] * 3,
                              options={"maxiter": 200})
@@ -223,7 +223,7 @@ def _minimized(**options: Any) -> str:
 
 
 def _descended(**options: Any) -> str:
-    found, rng = _Hash(), np.random.default_rng(7)
+    found, rng = Hash(), np.random.default_rng(7)
     batches = [rng.standard_normal((20, 4)) for _ in range(5)]
 
     def loss(w: np.ndarray, batch: np.ndarray) -> tuple[float, np.ndarray]:
