@@ -34,7 +34,7 @@ class Functions(NamedTuple):
 @cache
 def functions() -> Functions:
     """The functions, compiled on first use."""
-    alone, conduct, attend, epoch = compiled(_jobs(), "alone", "conduct", "attend", "epoch", passes=0)
+    alone, conduct, attend, epoch = compiled(_jobs(), "alone", "conduct", "attend", "epoch", passes=0, codegen=0)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     release = ctypes.CFUNCTYPE
     return Functions(alone, release(number, pointer)(alone), release(number, pointer, pointer, number)(conduct),
