@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import fallline as fl
+from handbook.dialects import dialects
 from handbook.drawn import drawn
 from handbook.index import index
 from handbook.notes import notes
@@ -41,7 +42,7 @@ def main() -> None:
 def pages(out: Path) -> dict[str, str]:
     """The text of every page by its name below the folder; the pictures must be there."""
     texts = {f"optimizers/{name}.md": page(name, drawn(out / "optimizers", name)) for name in fl.OPTIMIZERS}
-    return {"optimizers.md": index(), **texts}
+    return {"optimizers.md": index(), "dialects.md": dialects(), **texts}
 
 
 def _write(file: Path, text: str) -> None:

@@ -1,14 +1,16 @@
-"""python -m reliability [kills | interrupts | disk | eager | finite] [--times 200] [--seed 0]; all if none is named"""
+"""python -m reliability [kills | interrupts | disk | eager | finite | dialects] [--times 200] [--seed 0]; all if none"""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 import fallline as fl
+from reliability.dialects import measured
 from reliability.disk import fill
 from reliability.eager import stray
 from reliability.finite import endure, settings
@@ -51,8 +53,14 @@ def disk(times: int, seed: int) -> str:
     return fill()
 
 
+def dialects(times: int, seed: int) -> str:
+    page = Path("docs/dialects-measured.md")
+    page.write_text(measured(), encoding="utf-8")
+    return f"written: {page}"
+
+
 TRIALS: dict[str, Callable[[int, int], str]] = {"kills": kills, "interrupts": interrupts, "disk": disk,
-                                               "eager": eager, "finite": finite}  # fmt: skip
+                                               "eager": eager, "finite": finite, "dialects": dialects}  # fmt: skip
 
 
 def main() -> None:

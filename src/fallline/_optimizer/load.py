@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fallline import rules as built_in
 from fallline._engines.options import Options
@@ -179,10 +180,20 @@ def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: M
     name, options = built["class"], _options(built)
     if name == Optimizer.__name__:
         return Optimizer(*links, **options)
+    if "flags" in built:
+        return _dialect(built, links, options)
     if name not in classes or classes[name].rule is not links[0].rule or len(links) > 1:
         raise CheckpointError(f"{path} needs the class {name}, which is not fallline's own: give it, "
                               f"fl.load(path, rules=[{name}]).")
     return classes[name](**links[0].settings, **options)
+
+
+def _dialect(built: Mapping[str, Any], links: Sequence[Link], options: Mapping[str, Any]) -> Optimizer:
+    """An optimizer as another library has it."""
+    known = importlib.import_module("fallline.dialects").every()  # which stand above, and are loaded when asked for
+    if built["class"] not in known:
+        raise ValueError(f"it needs {built['class']}, and known are {', '.join(known)}")
+    return cast(Optimizer, known[built["class"]].again(built, links, options))
 
 
 def _options(built: Mapping[str, Any]) -> dict[str, Any]:

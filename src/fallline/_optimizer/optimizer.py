@@ -371,6 +371,11 @@ class Optimizer(Settable):
         options = [f"{name}={value!r}" for name, value in self._stepper.options.given().items()]
         return ", ".join([self._described()[:-1], *options]).replace("(, ", "(") + ")"
 
+    @property
+    def _title(self) -> str:
+        """What tables call it."""
+        return str(self._chain.title)
+
     def _described(self) -> str:
         """What makes it again, but for its options."""
         (holder,) = self._stepper.holders.values()

@@ -4,8 +4,8 @@ Each is called by the library in which it was read first, though others may shar
 the root is `root`, so that 0 is divided by what is not 0 where ε is 0: nothing else differs. Weight decay, clipping and
 climbing are modifiers in all dialects, as everywhere.
 
-Sources: torch 2.13, torch/optim/*.py, _single_tensor_*; Keras 3.15, keras/src/optimizers/*.py, update_step; optax 0.2.8,
-optax/_src/transform.py; TensorFlow 1, tensorflow/core/kernels/training_ops.cc.
+Sources: torch 2.13, torch/optim/*.py, _single_tensor_*; Keras 3.15, keras/src/optimizers/*.py, update_step; optax
+0.2.8, optax/_src/transform.py; TensorFlow 1, tensorflow/core/kernels/training_ops.cc.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def torch_nesterov(g, t, b=0, *, lr: NonNegative = 1e-3, momentum: NonNegative =
 
 
 @rule
-def torch_asgd(g, x, t, ax=0, eta=scalar("lr", over="leaf"), *, lr: NonNegative = 1e-2, lambd: NonNegative = 1e-4,
+def torch_asgd(g, x, t, ax=0, rate=scalar("lr", over="leaf"), *, lr: NonNegative = 1e-2, lambd: NonNegative = 1e-4,
                alpha: float = 0.75, t0: float = 1e6):
     """ASGD: SGD with decay at a rate that falls, and an average of the points from t0 on.
 
     The rate of a step is made of the lr that the step before had; ax is the average, which `step` does not step.
     """
-    d = -lambd*eta*x - eta*g
-    mu = 1/maximum(1, t - 1 - t0)
-    return d, where(mu == 1, x + d, ax + mu*(x + d - ax)), lr/(1 + lambd*lr*t)**alpha
+    d = -lambd*rate*x - rate*g
+    share = 1/maximum(1, t - 1 - t0)
+    return d, where(share == 1, x + d, ax + share*(x + d - ax)), lr/(1 + lambd*lr*t)**alpha
 
 
 @rule
@@ -113,17 +113,18 @@ def torch_adamax(g, t, m=0, u=0, *, lr: NonNegative = 2e-3, beta1: Fraction = 0.
 
 
 @rule
-def torch_nadam(g, t, m=0, v=0, mu=scalar(1, over="leaf"), *, lr: NonNegative = 2e-3, beta1: Fraction = 0.9,
+def torch_nadam(g, t, m=0, v=0, product=scalar(1, over="leaf"), *, lr: NonNegative = 2e-3, beta1: Fraction = 0.9,
                 beta2: Fraction = 0.999, eps: NonNegative = 1e-8, momentum_decay: NonNegative = 4e-3):
     """Nadam as Dozat has it: beta1 grows over the run, and the product of all so far corrects the moment.
 
     Keras' is the same with a momentum_decay of 1. torch has that product in float32.
     """
-    now, then = beta1*(1 - 0.5*0.96**(t*momentum_decay)), beta1*(1 - 0.5*0.96**((t + 1)*momentum_decay))
-    mu = mu*now
+    mu = beta1*(1 - 0.5*0.96**(t*momentum_decay))
+    mu_next = beta1*(1 - 0.5*0.96**((t + 1)*momentum_decay))
+    product = product*mu
     m, v = moments(g, m, v, beta1, beta2)
-    size = root(v/(1 - beta2**t)) + eps
-    return -lr*(1 - now)/(1 - mu)*(g/size) - lr*then/(1 - mu*then)*(m/size), m, v, mu
+    ahead = mu_next/(1 - product*mu_next)*m + (1 - mu)/(1 - product)*g
+    return -lr*(ahead/(root(v/(1 - beta2**t)) + eps)), m, v, product
 
 
 @rule
@@ -131,10 +132,10 @@ def torch_radam(g, t, m=0, v=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9
                 eps: NonNegative = 1e-8):
     """RAdam with ε beside the root of v, rectified where the length of the average is above 5 (the paper: 4)."""
     m, v = moments(g, m, v, beta1, beta2)
-    most = 2/(1 - beta2) - 1
-    length = most - 2*t*beta2**t/(1 - beta2**t)
-    share = sqrt(maximum((length - 4)*(length - 2)*most/((most - 4)*(most - 2)*length), 0)*(1 - beta2**t))
-    return -lr/(1 - beta1**t)*where(length > 5, share*(m/(root(v) + eps)), m), m, v
+    ρ_inf = 2/(1 - beta2) - 1
+    ρ = ρ_inf - 2*t*beta2**t/(1 - beta2**t)
+    r = sqrt(maximum((ρ - 4)*(ρ - 2)*ρ_inf/((ρ_inf - 4)*(ρ_inf - 2)*ρ), 0)*(1 - beta2**t))
+    return -lr/(1 - beta1**t)*where(ρ > 5, r*(m/(root(v) + eps)), m), m, v
 
 
 # ---- Keras, whose first three optax shares ---------------------------------------------------------------------------
@@ -267,11 +268,11 @@ def optax_radam(g, t, m=0, v=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9
                 eps: NonNegative = 1e-8, eps_root: NonNegative = 0.0, threshold: float = 5.0):
     """RAdam with ε beside the root of the corrected v, and a threshold of one's own."""
     m, v = moments(g, m, v, beta1, beta2)
-    most = 2/(1 - beta2) - 1
-    length = most - 2*t*beta2**t/(1 - beta2**t)
-    share = sqrt(maximum((length - 4)*(length - 2)*most/((most - 4)*(most - 2)*length), 0))
+    ρ_inf = 2/(1 - beta2) - 1
+    ρ = ρ_inf - 2*t*beta2**t/(1 - beta2**t)
+    r = sqrt(maximum((ρ - 4)*(ρ - 2)*ρ_inf/((ρ_inf - 4)*(ρ_inf - 2)*ρ), 0))
     ahead = m/(1 - beta1**t)
-    return -lr*where(length >= threshold, share*ahead/(root(v/(1 - beta2**t) + eps_root) + eps), ahead), m, v
+    return -lr*where(ρ >= threshold, r*ahead/(root(v/(1 - beta2**t) + eps_root) + eps), ahead), m, v
 
 
 @rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 import warnings
@@ -47,8 +48,15 @@ def warn_if_damped(calls: Iterable[tuple[Group, Iterable[tuple[int, Any]]]]) -> 
         warnings.warn(
             f"All gradients at the first step are below √eps of {damped}, {root:.3g}; the largest is {largest:.3g}. "
             f"{slot} starts at eps, as in the article, and gradients so small hardly change it: for long they are "
-            f"divided by √eps and not by their own size, so that {damped} may hardly move. Give it eps=0, or scale "
-            "the loss up.", UserWarning, stacklevel=_level())  # fmt: skip
+            f"divided by √eps and not by their own size, so that {damped} may hardly move. Give it "
+            f"eps=0,{_elsewhere(damped)} or scale the loss up.", UserWarning, stacklevel=_level())  # fmt: skip
+
+
+def _elsewhere(damped: str) -> str:
+    """Another library's optimizer of that name, which adds eps at every step, as a part of a sentence."""
+    names = importlib.import_module("fallline.dialects.torch").__all__  # above, and for a warning alone
+    return next((f" take torch's formula, fallline.dialects.torch.{name}," for name in names
+                 if name.lower() == damped.lower()), "")
 
 
 def _largest(g: Any) -> float:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fallline
 from fallline import rules
 from fallline._arrays import trees
 from fallline._messages.values import brief, shown
 from fallline._optimizer.named import TEN
 from fallline._optimizer.optimizer import Optimizer
-from fallline.race.contenders.named import OptimizerSource, find_optimizer
+from fallline.race.contenders.named import OptimizerSource, find_optimizer, usual
 from fallline.race.contenders.tuned import Tuned, chains, tuned
 from fallline.race.problems.places import placed
 
@@ -82,7 +81,7 @@ def contenders(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource
         raise ValueError("optimizers must name at least one. Got none.")
     listed = [placed(source) for source in listed]
     given = [find_optimizer(source) for source in listed]
-    settled = [tuned(optimizer._chain.title, optimizer) for optimizer in given]
+    settled = [tuned(optimizer._title, optimizer) for optimizer in given]
     names = own or _names(given, settled)
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"optimizers must differ from each other. Got {twice[0]} twice.")
@@ -107,13 +106,13 @@ def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled
     averaging, resting = (any(found) for found in ((rules.average in c.rules for c in own), (c.rule.rest for c in own)))
     judged_at = "averaged" if averaging else "rest" if resting else "params"
     of_matrices = any(chain.rule.whole_leaf for chain in own)
-    usual = name == optimizer._chain.title and _is_usual(optimizer, settled)
-    return Contender(name, source, repr(optimizer), settled, judged_at, usual, of_matrices)
+    is_usual = name == optimizer._title and _is_usual(optimizer, settled)
+    return Contender(name, source, repr(optimizer), settled, judged_at, is_usual, of_matrices)
 
 
 def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
     """Titles, and behind those that several have what tells them apart: in short, in full, or else all settings."""
-    titles = [optimizer._chain.title for optimizer in given]
+    titles = [optimizer._title for optimizer in given]
     said = [_said(optimizer, own) for optimizer, own in zip(given, settled, strict=True)]
     names = titles
     for written in (_beginning, str):
@@ -150,8 +149,8 @@ def _said(optimizer: Optimizer, settled: Tuned) -> dict[str, str]:
 
 
 def _is_usual(optimizer: Optimizer, settled: Tuned) -> bool:
-    named = fallline.OPTIMIZERS.get(optimizer._chain.title)
-    return named is not None and not settled.is_factor and _said(optimizer, settled) == _said(named(), settled)
+    named = usual(optimizer._title)
+    return named is not None and not settled.is_factor and _said(optimizer, settled) == _said(named, settled)
 
 
 def _decays(optimizer: Optimizer) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +10,8 @@ import fallline
 from fallline._formula.rule import Rule
 from fallline._messages.suggestions import meant_name
 from fallline._optimizer.optimizer import Optimizer
+from fallline.dialects import every
+from fallline.dialects.dialect import Dialect
 from fallline.race.problems.places import Place, placed, thing_at
 
 OptimizerSource = Any  # a name, "module:rule", a class, an Optimizer, a rule
@@ -24,18 +27,30 @@ def find_optimizer(source: OptimizerSource) -> Optimizer:
     if isinstance(source, Optimizer):
         return source.fresh()
     if isinstance(source, type) and issubclass(source, Optimizer):
-        return source()
+        return source.usual() if issubclass(source, Dialect) else source()
     if isinstance(source, Rule):
         return Optimizer(source)
     raise TypeError(f"optimizers must be names, Optimizer classes, Optimizers or rules. Got {source!r}.")
 
 
 def _by_name(name: str) -> Any:
-    known = {class_name.lower(): cls for class_name, cls in fallline.OPTIMIZERS.items()}
+    names = _names(name)
+    known = {class_name.lower(): cls for class_name, cls in names.items()}
     if name.lower() in known:
         return known[name.lower()]
-    raise ValueError(f"optimizers must be among {', '.join(fallline.OPTIMIZERS)}, or module:rule. Got {name!r}."
-                     f"{meant_name(name, fallline.OPTIMIZERS)}")
+    raise ValueError(f"optimizers must be among {', '.join(names)}, or module:rule. Got {name!r}."
+                     f"{meant_name(name, names)}")
+
+
+def _names(name: str) -> Mapping[str, type[Optimizer]]:
+    """All names of a kind: fallline's own, or other libraries'."""
+    return every() if name.lower().startswith("dialects.") else fallline.OPTIMIZERS
+
+
+def usual(name: str) -> Optimizer | None:
+    """The one of that name with its defaults, if there is one."""
+    found = _names(name).get(name)
+    return None if found is None else find_optimizer(found)
 
 
 def _is_optimizer(thing: Any, module: ModuleType) -> bool:

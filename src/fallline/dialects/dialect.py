@@ -1,0 +1,160 @@
+"""What makes an optimizer of a function with another library's arguments."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from fallline._engines.options import Options
+from fallline._formula.rule import Link, Rule
+from fallline._formula.settings import looks_like_parameters
+from fallline._messages.suggestions import REMEDY, unknown_setting
+from fallline._messages.values import brief, shown
+from fallline._optimizer.optimizer import Optimizer
+
+__all__ = ["Dialect", "dialect", "link", "only", "refuse"]
+
+
+class Dialect(Optimizer):
+    """An optimizer as another library has it; `links_of` makes its links of that library's `arguments`."""
+
+    title: ClassVar[str]
+    arguments: ClassVar[inspect.Signature]
+    links_of: ClassVar[Callable[..., Iterable[Link | None]]]
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        options = {name: named.pop(name) for name in Options._fields if name in named}
+        given = self._arguments(args, named)
+        links = [each for each in type(self).links_of(**given) if each is not None]
+        super().__init__(*(Link(each.rule, each.settings, self.title) if each.rule.kind == "rule" else each
+                           for each in links), **options)
+        where = {id(value): f"{name}.{h}" for name, each in zip(self._chain.names, links)
+                 for h, value in each.settings.items()}
+        parts = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
+        # of each argument the hyper-parameters, by "rule.name", that have its numbers; what else was given
+        self._kept_in = {name: [where[id(part)] for part in own] for name, own in parts.items()
+                         if own and all(id(part) in where for part in own)}
+        self._flags = {name: _plain(value) for name, value in given.items() if name not in self._kept_in}
+
+    @classmethod
+    def again(cls, built: Mapping[str, Any], links: Sequence[Link], options: Mapping[str, Any]) -> Dialect:
+        """The one of a file, of these links.
+
+        Raises ValueError if arguments or hyper-parameters are named that there are not.
+        """
+        made = object.__new__(cls)
+        Optimizer.__init__(made, *links, **options)
+        made._flags, made._kept_in = dict(built["flags"]), {name: list(own) for name, own in built["kept_in"].items()}
+        known = {q for own in made._kept_in.values() for q in own} <= set(made._chain.hyper)
+        if not known or {*made._flags, *made._kept_in} != set(cls.arguments.parameters):
+            raise ValueError(f"its arguments are not those of {cls.title}")
+        return made
+
+    def _arguments(self, args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        """All arguments by name, each number an object of its own."""
+        if looks_like_parameters(args[0] if args else named.get("params")):
+            raise TypeError(f"{self.title} is made without parameters: {REMEDY}.")
+        unknown_setting(self.title, named, self.arguments.parameters, "argument")
+        try:
+            bound = self.arguments.bind(*args, **named)
+        except TypeError as error:
+            raise TypeError(f"{self.title}{self.arguments}: {error}.") from None
+        bound.apply_defaults()
+        for name, parameter in self.arguments.parameters.items():
+            pair, value = parameter.default, bound.arguments[name]
+            if isinstance(pair, tuple) and (not isinstance(value, (tuple, list)) or len(value) != len(pair)):
+                raise TypeError(f"{name} of {self.title} must be {len(pair)} numbers, such as {pair}. "
+                                f"Got {brief(value)}.")
+            bound.arguments[name] = _own(tuple(value) if isinstance(pair, tuple) else value)
+        return dict(bound.arguments)
+
+    @classmethod
+    def usual(cls) -> Dialect:
+        """The one with the defaults of its library, and where that has none for the rate, with 1e-3."""
+        return cls(*(1e-3 for p in cls.arguments.parameters.values() if p.default is p.empty))
+
+    @property
+    def _title(self) -> str:
+        return self.title
+
+    def _described(self) -> str:
+        settings = self._stepper.holders[""].settings
+        said = []
+        for name, parameter in self.arguments.parameters.items():
+            if name in self._kept_in:
+                values = [shown(settings[q]) for q in self._kept_in[name]]
+                said.append(f"{name}=({', '.join(values)})" if isinstance(parameter.default, tuple) else
+                            f"{name}={values[0]}")
+            elif self._flags[name] != parameter.default or isinstance(parameter.default, float):
+                said.append(f"{name}={shown(self._flags[name])}")
+        return f"{self.title}({', '.join(said)})"
+
+    def _built(self) -> dict[str, Any]:
+        return {**super()._built(), "class": self.title, "flags": self._flags, "kept_in": self._kept_in}
+
+
+class _Number(float):
+    """A number that no other is, so that it is known where it goes."""
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_own, value))
+    return _Number(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return float(value) if isinstance(value, _Number) else value
+
+
+def dialect(around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable[..., Any]], Any]:
+    """What makes a class of a function with another library's name, arguments and defaults.
+
+    `around` takes the links that such a function returns, and the arguments that all of the library have, which follow
+    its own by name, and gives all links. An argument of both has the place and default of the function's own.
+    """
+    shared = {name: p for name, p in inspect.signature(around).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def made(of: Callable[..., Any]) -> Any:
+        own = inspect.signature(of).parameters
+        library, name = of.__module__.rpartition(".")[2], of.__name__
+        bare = [p.replace(annotation=p.empty) for p in (*own.values(), *(shared[n] for n in shared if n not in own))]
+        options = [inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default)
+                   for option, default in Options._field_defaults.items()]
+        example = "" if bare[0].default is not bare[0].empty else "0.1"
+        said = (f"{inspect.getdoc(of)}\n\nArguments and defaults are those of {library}; hyper-parameters go by "
+                f"fallline's names, `opt.hyper`.\nFor {', '.join(Options._fields)}, and what may stand in a number's "
+                f"place, see `fallline.Optimizer`.\n\n>>> import fallline as fl\n"
+                f">>> opt = fl.dialects.{library}.{name}({example})\n>>> opt.step(1.0, 2.0) < 1.0\nTrue\n")
+
+        def links_of(**given: Any) -> Iterable[Link | None]:
+            links = of(**{n: given[n] for n in own})
+            return around(links, **{n: given[n] for n in shared})
+
+        return type(name, (Dialect,), {
+            "links_of": staticmethod(links_of), "arguments": inspect.Signature(bare), "__doc__": said,
+            "title": f"dialects.{library}.{name}", "__module__": of.__module__,
+            "__signature__": inspect.Signature([*bare, *options])})  # fmt: skip
+
+    return made
+
+
+def link(rule: Rule, **settings: Any) -> Link:
+    """A rule with settings, which are checked with all others."""
+    return Link(rule, settings)
+
+
+def only(condition: Any, rule: Rule, **settings: Any) -> Link | None:
+    """A link that is there under a condition."""
+    return link(rule, **settings) if condition else None
+
+
+def refuse(what: str, remedies: dict[str, tuple[Any, str]]) -> None:
+    """Raise ValueError for arguments that ask for what is done otherwise here: by name what was given, and how."""
+    for name, (value, remedy) in remedies.items():
+        if value not in (None, False):
+            raise ValueError(f"{name}={brief(value)} of {what} is not taken here: {remedy}.")

@@ -1,0 +1,126 @@
+"""Keras' optimizers: `fallline.dialects.keras.Adam` and its siblings, as of Keras 3.15.
+
+Their weight_decay is decoupled in all. `clipnorm` clips each leaf, `global_clipnorm` all leaves together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fallline import rules
+from fallline._formula.rule import Link, Rule
+from fallline.dialects.dialect import dialect, link, only, refuse
+from fallline.rules import dialects as own
+
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion", "Nadam", "RMSprop"]
+
+Links = Iterator[Link | None]
+
+
+def _around(links: Links, *, weight_decay: Any = None, clipnorm: Any = None, clipvalue: Any = None,
+            global_clipnorm: Any = None, use_ema: bool = False, loss_scale_factor: Any = None,
+            gradient_accumulation_steps: Any = None) -> Links:
+    """Links between clipping and decay."""
+    refuse("Keras' optimizers", {
+        "use_ema": (use_ema, "end a chain with fallline.average(ema_momentum), which keeps the average apart"),
+        "loss_scale_factor": (loss_scale_factor, "scale the gradients where they are made"),
+        "gradient_accumulation_steps": (gradient_accumulation_steps, "wrap it, fallline.accumulate(n, ...)"),
+    })  # fmt: skip
+    if sum(value is not None for value in (clipnorm, clipvalue, global_clipnorm)) > 1:
+        raise ValueError("Only one of clipnorm, clipvalue and global_clipnorm of Keras' optimizers can be given.")
+    yield only(clipnorm is not None, own.clip_leaf_norms, max_norm=clipnorm)
+    yield only(clipvalue is not None, rules.clip_value, limit=clipvalue)
+    yield only(global_clipnorm is not None, rules.clip_norm, max_norm=global_clipnorm)
+    yield from links
+    yield only(weight_decay is not None, rules.weight_decay, rate=weight_decay)
+
+
+def _decayed_within(links: Links, *, weight_decay: Any = None, **shared: Any) -> Links:
+    """The same where the rule itself has the decay."""
+    return _around(links, **shared)
+
+
+of_keras = dialect(_around)
+
+
+@of_keras
+def SGD(learning_rate=0.01, momentum=0.0, nesterov=False) -> Links:
+    """Keras' SGD, whose momentum has the rate within: `fallline.SGD`, `fallline.Momentum` or `fallline.Nesterov`."""
+    rule: Rule = rules.nesterov if nesterov else rules.momentum
+    yield only(momentum != 0, rule, lr=learning_rate, momentum=momentum) or link(rules.sgd, lr=learning_rate)
+
+
+@of_keras
+def RMSprop(learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False) -> Links:
+    """Keras' RMSprop: epsilon within the root, and a momentum of the increments."""
+    yield link(own.keras_rmsprop_centered if centered else own.keras_rmsprop, lr=learning_rate, rho=rho, eps=epsilon)
+    yield only(momentum > 0, own.trace, momentum=momentum)
+
+
+@of_keras
+def Adagrad(learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7) -> Links:
+    """Keras' Adagrad: epsilon within the root, and a sum that starts at 0.1."""
+    yield link(own.keras_adagrad, lr=learning_rate, initial=initial_accumulator_value, eps=epsilon)
+
+
+@of_keras
+def Adadelta(learning_rate=0.001, rho=0.95, epsilon=1e-7) -> Links:
+    """Keras' Adadelta: Zeiler's form, times a learning rate of 0.001 by default."""
+    yield link(own.torch_adadelta, lr=learning_rate, rho=rho, eps=epsilon)
+
+
+@of_keras
+def Adam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False) -> Links:
+    """Keras' Adam: epsilon beside the root of v as it is."""
+    rule: Rule = own.keras_amsgrad if amsgrad else own.keras_adam
+    yield link(rule, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon)
+
+
+@of_keras
+def AdamW(learning_rate=0.001, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False) -> Links:
+    """Keras' AdamW: its Adam with a weight decay of 0.004 by default."""
+    rule: Rule = own.keras_amsgrad if amsgrad else own.keras_adam
+    yield link(rule, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon)
+
+
+@of_keras
+def Adamax(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
+    """Keras' Adamax: epsilon is added to the norm."""
+    yield link(own.keras_adamax, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon)
+
+
+@of_keras
+def Nadam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
+    """Keras' Nadam: Dozat's, whose beta1 grows within some 100 steps."""
+    yield link(own.torch_nadam, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon, momentum_decay=1.0)
+
+
+@of_keras
+def Ftrl(learning_rate=0.001, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
+         l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0) -> Links:
+    """Keras' Ftrl, of the power -1/2 alone: another is no formula of exact operations."""
+    return ftrl("dialects.keras.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
+                l1=l1_regularization_strength, l2=l2_regularization_strength,
+                shrinkage=l2_shrinkage_regularization_strength, beta=beta)
+
+
+@of_keras
+def Lion(learning_rate=0.001, beta_1=0.9, beta_2=0.99) -> Links:
+    """Keras' Lion: `fallline.Lion`, its decay beside."""
+    yield link(rules.lion, lr=learning_rate, beta1=beta_1, beta2=beta_2)
+
+
+@dialect(_decayed_within)
+def Lamb(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=None) -> Links:
+    """Keras' Lamb: the ratio is of the decayed parameter to a step without decay."""
+    yield link(own.keras_lamb, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon,
+               weight_decay=0.0 if weight_decay is None else weight_decay)
+
+
+def ftrl(title: str, power: float, **settings: Any) -> Links:
+    """FTRL, in which each coordinate is raised to a power that must be exact."""
+    if power != -0.5:
+        raise ValueError(f"learning_rate_power of {title} must be -0.5: no other power of an array is rounded the same "
+                         f"on every machine. Got {power}.")
+    yield link(own.keras_ftrl, **settings)

@@ -1,0 +1,52 @@
+"""TensorFlow 1's two whose formulas no other library has: `fallline.dialects.tensorflow.RMSProp` and `Ftrl`.
+
+TensorFlow rounds settings to float32 before it computes, whatever the parameters' dtype; so do these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from fallline._formula.rule import Link
+from fallline.dialects.dialect import dialect, link, only
+from fallline.dialects.keras import ftrl
+from fallline.rules import dialects as own
+
+__all__ = ["Ftrl", "RMSProp"]
+
+Links = Iterator[Link | None]
+
+
+def _around(links: Links) -> Links:
+    """With the numbers as float32 has them."""
+    for each in links:
+        if each is not None:
+            yield link(each.rule, **{name: _single(value) for name, value in each.settings.items()})
+
+
+def _single(value: Any) -> Any:
+    return float(np.float32(value)) if isinstance(value, Real) else value
+
+
+of_tensorflow = dialect(_around)
+
+
+@of_tensorflow
+def RMSProp(learning_rate, decay=0.9, momentum=0.0, epsilon=1e-10, centered=False) -> Links:
+    """TensorFlow 1's RMSProp: the mean square starts at 1, epsilon is within the root; increments have momentum."""
+    yield link(own.keras_rmsprop_centered if centered else own.keras_rmsprop, lr=learning_rate, rho=decay, initial=1.0,
+               eps=epsilon)
+    yield only(momentum != 0, own.trace, momentum=momentum)
+
+
+@of_tensorflow
+def Ftrl(learning_rate, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
+         l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0) -> Links:
+    """TensorFlow 1's Ftrl, of the power -1/2 alone."""
+    return ftrl("dialects.tensorflow.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
+                l1=l1_regularization_strength, l2=l2_regularization_strength,
+                shrinkage=l2_shrinkage_regularization_strength, beta=beta)
