@@ -33,8 +33,8 @@ def dialects() -> str:
     """All of it."""
     sections = [
         MADE, "# The same names elsewhere",
-        "`fl.Adam` is the article's: its second moment *starts* at eps, and nothing is added later. Other libraries add "
-        "eps to a root at every step, within it or beside it, before a correction or behind. Whoever copies "
+        "`fl.Adam` is the article's: its second moment *starts* at eps, and nothing is added later. Other libraries "
+        "add eps to a root at every step, within it or beside it, before a correction or behind. Whoever copies "
         "`Adam(1e-3)` from a script wants that library's: `fl.dialects.torch.Adam(1e-3)`, with its names of arguments "
         "and its defaults, on arrays of any library, in chains, checkpoints and races as any optimizer.",
         table(["I want", "I write"], [
@@ -42,13 +42,13 @@ def dialects() -> str:
             ["torch's formula on my arrays", "`fl.dialects.torch.Adam(lr)`"],
         ]),
         "`torch`, `keras`, `optax` and `tensorflow` need not be installed. Flags choose another rule or add a link "
-        "(`amsgrad`, `centered`, `maximize`, clipping, decay); what only says how a library runs is taken without effect "
-        "(`foreach`, `fused`), and what is done otherwise here is refused with the way to do it. Hyper-parameters go by "
-        "the house's names once it is made: `opt.lr`, `opt.hyper`. "
+        "(`amsgrad`, `centered`, `maximize`, clipping, decay); what only says how a library runs is taken without "
+        "effect (`foreach`, `fused`), and what is done otherwise here is refused with the way to do it. "
+        "Hyper-parameters go by the house's names once it is made: `opt.lr`, `opt.hyper`. "
         "[How close they are](dialects-measured.md) to the libraries is measured.",
-        f"*Apart*: {STEPS} steps at a rate of 1e-3, all else as by default, on the same normal gradients of three sizes "
-        "in float64: how far what is named lies in the end from the first of its table, as a share of the way that it "
-        "went itself.",
+        f"*Apart*: {STEPS} steps at a rate of 1e-3, all else as by default, on the same normal gradients of three "
+        "sizes in float64: how far what is named lies in the end from the first of its table, as a share of the way "
+        "that it went itself.",
     ]  # fmt: skip
     for name, those in groups().items():
         sections += [f"## {name}", *_group(those)]
@@ -63,7 +63,7 @@ def _group(those: Mapping[str, Any]) -> list[str]:
         apart = ["–" if k == 0 else number(_apart(cls, size, ends[size]), 2) for size in SIZES]
         rows.append([f"`{'fl.' if k or 'dialects' in title else ''}{_call(cls)}`".replace("fl.fl.", "fl."), *apart,
                      _decay(cls)])  # fmt: skip
-    head = ["with its defaults", *(f"apart, gradients of {size:g}" for size in SIZES), "weight decay"]
+    head = ["with its defaults", *(f"apart at {number(size)}" for size in SIZES), "weight decay"]
     said = [f"`{title}`: {summary(_rule(cls))}" if k == 0 and "dialects" not in title else
             f"`{title}`: {(cls.__doc__ or '').splitlines()[0]}" for k, (title, cls) in enumerate(those.items())]
     parts = [table(head, rows), "\n".join(f"- {line}" for line in said)]

@@ -28,6 +28,8 @@ def index() -> str:
         "float64 it is twice that; what has 16 bits keeps its state in float32.",
         "What stands before and behind them, `clip_norm`, `weight_decay`, `average` and others, is combined with any "
         "of them by `fl.chain` and runs in the same pass.",
+        "Other libraries call other formulas by the same names: [side by side](dialects.md), and as "
+        "`fl.dialects.torch.Adam` and its like.",
         "Not sure? Start with [Adam](optimizers/Adam.md), or let the race decide on your own problem: "
         "`fallline race --problem my_problem.py:name`.",
     ]) + "\n"  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import fallline as fl
 from fallline._formula.rule import Rule, summary
+from fallline.dialects import every
 from fallline.race.findings.wording import number
 from fallline.race.problems.surfaces import SURFACES
 from handbook.cost import cost
@@ -73,7 +74,9 @@ def _neighbours(name: str) -> str:
     k = names.index(name)
     before = [f"← [{names[k - 1]}]({names[k - 1]}.md)"] if k else []
     after = [f"[{names[k + 1]}]({names[k + 1]}.md) →"] if k + 1 < len(names) else []
-    return " · ".join([*before, "[all optimisers](../optimizers.md)", *after])
+    elsewhere = any(title.rpartition(".")[2].lower() == name.lower() for title in every())
+    dialects = [f"[what other libraries call so](../dialects.md#{name.lower()})"] * elsewhere
+    return " · ".join([*before, "[all optimisers](../optimizers.md)", *dialects, *after])
 
 
 def _hyper(rule: Rule) -> str:

@@ -1,4 +1,4 @@
-"""python -m reliability [kills | interrupts | disk | eager | finite | dialects] [--times 200] [--seed 0]; all if none"""
+"""python -m reliability [kills | interrupts | disk | eager | finite | dialects] [--times 200] [--seed 0]; else all"""
 
 from __future__ import annotations
 

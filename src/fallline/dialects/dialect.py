@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from fallline._engines.options import Options
 from fallline._formula.rule import Link, Rule
@@ -111,13 +111,15 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, _Number) else value
 
 
-def dialect(around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable[..., Any]], Any]:
+def dialect(*around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable[..., Any]], Any]:
     """What makes a class of a function with another library's name, arguments and defaults.
 
-    `around` takes the links that such a function returns, and the arguments that all of the library have, which follow
-    its own by name, and gives all links. An argument of both has the place and default of the function's own.
+    Such a function returns links. What is around takes these, one after the other, and gives more; the arguments that
+    it has by name follow the function's own. An argument of both has the place and default of the function's own.
     """
-    shared = {name: p for name, p in inspect.signature(around).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    taken = [[name for name, p in inspect.signature(each).parameters.items() if p.kind is p.KEYWORD_ONLY]
+             for each in around]  # fmt: skip
+    shared = {name: inspect.signature(each).parameters[name] for each, names in zip(around, taken) for name in names}
 
     def made(of: Callable[..., Any]) -> Any:
         own = inspect.signature(of).parameters
@@ -133,7 +135,9 @@ def dialect(around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable[
 
         def links_of(**given: Any) -> Iterable[Link | None]:
             links = of(**{n: given[n] for n in own})
-            return around(links, **{n: given[n] for n in shared})
+            for each, names in zip(around, taken):
+                links = each(links, **{n: given[n] for n in names})
+            return cast(Iterable[Link | None], links)
 
         return type(name, (Dialect,), {
             "links_of": staticmethod(links_of), "arguments": inspect.Signature(bare), "__doc__": said,

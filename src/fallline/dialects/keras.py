@@ -18,10 +18,15 @@ __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lam
 Links = Iterator[Link | None]
 
 
-def _around(links: Links, *, weight_decay: Any = None, clipnorm: Any = None, clipvalue: Any = None,
-            global_clipnorm: Any = None, use_ema: bool = False, loss_scale_factor: Any = None,
-            gradient_accumulation_steps: Any = None) -> Links:
-    """Links between clipping and decay."""
+def _decay(links: Links, *, weight_decay: Any = None) -> Links:
+    """Links, and decay beside their step."""
+    yield from links
+    yield only(weight_decay is not None, rules.weight_decay, rate=weight_decay)
+
+
+def _clip(links: Links, *, clipnorm: Any = None, clipvalue: Any = None, global_clipnorm: Any = None,
+          use_ema: bool = False, loss_scale_factor: Any = None, gradient_accumulation_steps: Any = None) -> Links:
+    """Links behind clipping."""
     refuse("Keras' optimizers", {
         "use_ema": (use_ema, "end a chain with fallline.average(ema_momentum), which keeps the average apart"),
         "loss_scale_factor": (loss_scale_factor, "scale the gradients where they are made"),
@@ -33,15 +38,9 @@ def _around(links: Links, *, weight_decay: Any = None, clipnorm: Any = None, cli
     yield only(clipvalue is not None, rules.clip_value, limit=clipvalue)
     yield only(global_clipnorm is not None, rules.clip_norm, max_norm=global_clipnorm)
     yield from links
-    yield only(weight_decay is not None, rules.weight_decay, rate=weight_decay)
 
 
-def _decayed_within(links: Links, *, weight_decay: Any = None, **shared: Any) -> Links:
-    """The same where the rule itself has the decay."""
-    return _around(links, **shared)
-
-
-of_keras = dialect(_around)
+of_keras = dialect(_decay, _clip)
 
 
 @of_keras
@@ -96,13 +95,15 @@ def Nadam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
     yield link(own.torch_nadam, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon, momentum_decay=1.0)
 
 
-@of_keras
+@dialect(_clip)
 def Ftrl(learning_rate=0.001, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
-         l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0) -> Links:
+         l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0, weight_decay=None
+         ) -> Links:
     """Keras' Ftrl, of the power -1/2 alone: another is no formula of exact operations."""
     return ftrl("dialects.keras.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
                 l1=l1_regularization_strength, l2=l2_regularization_strength,
-                shrinkage=l2_shrinkage_regularization_strength, beta=beta)
+                shrinkage=l2_shrinkage_regularization_strength, beta=beta,
+                weight_decay=0.0 if weight_decay is None else weight_decay)
 
 
 @of_keras
@@ -111,7 +112,7 @@ def Lion(learning_rate=0.001, beta_1=0.9, beta_2=0.99) -> Links:
     yield link(rules.lion, lr=learning_rate, beta1=beta_1, beta2=beta_2)
 
 
-@dialect(_decayed_within)
+@dialect(_clip)
 def Lamb(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=None) -> Links:
     """Keras' Lamb: the ratio is of the decayed parameter to a step without decay."""
     yield link(own.keras_lamb, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon,

@@ -19,11 +19,7 @@ __all__ = ["adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "ada
 Links = Iterator[Link | None]
 
 
-def _around(links: Links) -> Links:
-    return links
-
-
-of_optax = dialect(_around)
+of_optax = dialect()
 
 
 def _plain(mu_dtype: Any = None, mask: Any = None, nesterov: bool = False, bias_correction: bool = False) -> None:
@@ -35,6 +31,11 @@ def _plain(mu_dtype: Any = None, mask: Any = None, nesterov: bool = False, bias_
         "nesterov": (nesterov, "only Adam's has a rule of its own, nadam"),
         "bias_correction": (bias_correction, "RMSProp corrected is Adam without its first moment, adam(b1=0)"),
     })  # fmt: skip
+
+
+def _adam(mu_dtype: Any, nesterov: bool, **settings: Any) -> Links:
+    _plain(mu_dtype)
+    yield link(own.optax_nadam if nesterov else own.optax_adam, **settings)
 
 
 @of_optax
@@ -52,8 +53,8 @@ def adagrad(learning_rate, initial_accumulator_value=0.1, eps=1e-7) -> Links:
 
 
 @of_optax
-def adadelta(learning_rate=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, weight_decay_mask=None) -> Links:
-    """optax's adadelta: Zeiler's form, times a learning rate, after decay as a part of the gradient."""
+def adadelta(learning_rate, rho=0.9, eps=1e-6, weight_decay=0.0, weight_decay_mask=None) -> Links:
+    """optax's adadelta: Zeiler's form, times a learning rate, without which optax climbs."""
     _plain(mask=weight_decay_mask)
     yield only(weight_decay != 0, rules.l2, rate=weight_decay)
     yield link(own.torch_adadelta, lr=learning_rate, rho=rho, eps=eps)
@@ -77,34 +78,30 @@ def rmsprop(learning_rate, decay=0.9, eps=1e-8, initial_scale=0.0, eps_in_sqrt=T
 @of_optax
 def adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, *, nesterov=False) -> Links:
     """optax's adam: the paper's, with an eps within the root besides."""
-    _plain(mu_dtype)
-    rule: Rule = own.optax_nadam if nesterov else own.optax_adam
-    yield link(rule, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
+    return _adam(mu_dtype, nesterov, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
 
 
 @of_optax
 def adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, weight_decay=1e-4, mask=None, *,
           nesterov=False) -> Links:
     """optax's adamw: its adam, with a decay of 1e-4 by default."""
-    _plain(mu_dtype, mask)
-    rule: Rule = own.optax_nadam if nesterov else own.optax_adam
-    yield link(rule, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
+    _plain(mask=mask)
+    yield from _adam(mu_dtype, nesterov, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
     yield link(rules.weight_decay, rate=weight_decay)
 
 
 @of_optax
-def nadam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None) -> Links:
+def nadam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, *, nesterov=True) -> Links:
     """optax's nadam: without a schedule for b1, its new moment corrected a step ahead."""
-    _plain(mu_dtype)
-    yield link(own.optax_nadam, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
+    return _adam(mu_dtype, nesterov, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
 
 
 @of_optax
-def nadamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, weight_decay=1e-4, mask=None
-           ) -> Links:
+def nadamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, weight_decay=1e-4, mask=None, *,
+           nesterov=True) -> Links:
     """optax's nadamw: its nadam, with a decay of 1e-4 by default."""
-    _plain(mu_dtype, mask)
-    yield link(own.optax_nadam, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
+    _plain(mask=mask)
+    yield from _adam(mu_dtype, nesterov, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
     yield link(rules.weight_decay, rate=weight_decay)
 
 
@@ -123,9 +120,13 @@ def adamaxw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, mask=N
 
 
 @of_optax
-def amsgrad(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None) -> Links:
+def amsgrad(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, bias_correction_mu=True,
+            bias_correction_nu=True) -> Links:
     """optax's amsgrad: the largest of the corrected v."""
     _plain(mu_dtype)
+    if not (bias_correction_mu and bias_correction_nu):
+        raise ValueError("dialects.optax.amsgrad has both moments corrected: bias_correction_mu=True and "
+                         "bias_correction_nu=True.")
     yield link(own.optax_amsgrad, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root)
 
 

@@ -21,7 +21,7 @@ __all__ = ["Ftrl", "RMSProp"]
 Links = Iterator[Link | None]
 
 
-def _around(links: Links) -> Links:
+def _rounded(links: Links) -> Links:
     """With the numbers as float32 has them."""
     for each in links:
         if each is not None:
@@ -32,7 +32,7 @@ def _single(value: Any) -> Any:
     return float(np.float32(value)) if isinstance(value, Real) else value
 
 
-of_tensorflow = dialect(_around)
+of_tensorflow = dialect(_rounded)
 
 
 @of_tensorflow

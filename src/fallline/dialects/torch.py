@@ -18,23 +18,34 @@ __all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAd
 Links = Iterator[Link | None]
 
 
-def _around(links: Links, *, weight_decay: Any = 0, decoupled_weight_decay: bool = False, maximize: bool = False,
-            foreach: Any = None, fused: Any = None, capturable: bool = False, differentiable: bool = False) -> Links:
-    """Links between climbing and decay of the gradient, or before decay of the parameters if it is decoupled."""
+def _run(links: Links, *, maximize: bool = False, foreach: Any = None, fused: Any = None, capturable: bool = False,
+         differentiable: bool = False) -> Links:
+    """Links, climbing if asked for."""
     refuse("torch's optimizers", {
         "capturable": (capturable, "nothing here is captured in a CUDA graph"),
         "differentiable": (differentiable, "for gradients through a step call a rule's formula"),
     })  # fmt: skip
     yield only(maximize, rules.maximize)
-    yield only(weight_decay != 0 and not decoupled_weight_decay, rules.l2, rate=weight_decay)
     yield from links
-    yield only(weight_decay != 0 and decoupled_weight_decay, rules.weight_decay, rate=weight_decay)
 
 
-of_torch = dialect(_around)
+def _decay(links: Links, *, weight_decay: Any = 0) -> Links:
+    """Links behind decay as a part of the gradient."""
+    yield only(weight_decay != 0, rules.l2, rate=weight_decay)
+    yield from links
 
 
-@of_torch
+def _decoupled(rule: Link, weight_decay: Any, decoupled: bool) -> Links:
+    """A rule with decay of one kind or the other."""
+    yield only(weight_decay != 0 and not decoupled, rules.l2, rate=weight_decay)
+    yield rule
+    yield only(weight_decay != 0 and decoupled, rules.weight_decay, rate=weight_decay)
+
+
+of_torch, with_decay = dialect(_run), dialect(_decay, _run)
+
+
+@with_decay
 def SGD(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False) -> Links:
     """torch's SGD: the rate multiplies what the momentum buffer has come to, and the first buffer is the gradient."""
     if nesterov and (momentum <= 0 or dampening != 0):
@@ -43,25 +54,25 @@ def SGD(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False) -> Lin
     yield only(momentum != 0, rule, lr=lr, momentum=momentum, dampening=dampening) or link(rules.sgd, lr=lr)
 
 
-@of_torch
+@with_decay
 def ASGD(lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0) -> Links:
     """torch's ASGD: a falling rate, with an average of the points from t0 on in the state `ax`."""
     yield link(own.torch_asgd, lr=lr, lambd=lambd, alpha=alpha, t0=t0)
 
 
-@of_torch
+@with_decay
 def Adagrad(lr=1e-2, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10) -> Links:
     """torch's Adagrad: eps beside the root, and a rate that may fall with lr_decay."""
     yield link(own.torch_adagrad, lr=lr, lr_decay=lr_decay, initial=initial_accumulator_value, eps=eps)
 
 
-@of_torch
+@with_decay
 def Adadelta(lr=1.0, rho=0.9, eps=1e-6, weight_decay=0) -> Links:
     """torch's Adadelta: Zeiler's form, times an lr."""
     yield link(own.torch_adadelta, lr=lr, rho=rho, eps=eps)
 
 
-@of_torch
+@with_decay
 def RMSprop(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False) -> Links:
     """torch's RMSprop: eps beside the root; centered, by the variance of gradients."""
     rule: Rule = own.torch_rmsprop_centered if centered else own.torch_rmsprop
@@ -75,21 +86,21 @@ def Rprop(lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50)) -> Links:
 
 
 @of_torch
-def Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False) -> Links:
+def Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, *, decoupled_weight_decay=False
+         ) -> Links:
     """torch's Adam: eps beside the root of the corrected v, and decay as a part of the gradient."""
     rule: Rule = own.torch_amsgrad if amsgrad else own.torch_adam
-    yield link(rule, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
+    return _decoupled(link(rule, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps), weight_decay, decoupled_weight_decay)
 
 
 @of_torch
-def AdamW(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, decoupled_weight_decay=True
-          ) -> Links:
+def AdamW(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False) -> Links:
     """torch's AdamW: its Adam, with a decay that the moments do not see."""
     rule: Rule = own.torch_amsgrad if amsgrad else own.torch_adam
-    yield link(rule, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
+    return _decoupled(link(rule, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps), weight_decay, True)
 
 
-@of_torch
+@with_decay
 def Adamax(lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0) -> Links:
     """torch's Adamax: eps is added to the gradient's magnitude."""
     yield link(own.torch_adamax, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
@@ -99,10 +110,12 @@ def Adamax(lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0) -> Links:
 def NAdam(lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, momentum_decay=4e-3, decoupled_weight_decay=False
           ) -> Links:
     """torch's NAdam: Dozat's, whose beta1 grows over the run."""
-    yield link(own.torch_nadam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, momentum_decay=momentum_decay)
+    rule = link(own.torch_nadam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, momentum_decay=momentum_decay)
+    return _decoupled(rule, weight_decay, decoupled_weight_decay)
 
 
 @of_torch
 def RAdam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, decoupled_weight_decay=False) -> Links:
     """torch's RAdam: rectified from a length of 5 on."""
-    yield link(own.torch_radam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
+    rule = link(own.torch_radam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
+    return _decoupled(rule, weight_decay, decoupled_weight_decay)

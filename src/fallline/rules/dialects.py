@@ -217,13 +217,14 @@ def keras_lamb(g, x, t, m=0, v=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0
 
 @rule
 def keras_ftrl(g, x, n="initial", z=0, *, lr: Positive = 1e-3, initial: NonNegative = 0.1, l1: NonNegative = 0.0,
-               l2: NonNegative = 0.0, shrinkage: NonNegative = 0.0, beta: NonNegative = 0.0):
-    """FTRL-Proximal, of the power -1/2: where |z| is at most l1 the parameter is 0.
+               l2: NonNegative = 0.0, shrinkage: NonNegative = 0.0, beta: NonNegative = 0.0,
+               weight_decay: NonNegative = 0.0):
+    """FTRL-Proximal, of the power -1/2: where |z| is at most l1 the parameter is 0. It decays before it is read.
 
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1, with Keras' shrinkage.
     """
-    more = n + g*g
-    z = z + g + 2*shrinkage*x - (root(more) - root(n))/lr*x
+    more, old = n + g*g, x - lr*weight_decay*x
+    z = z + g + 2*shrinkage*old - (root(more) - root(n))/lr*old
     size = root(more)/lr + 2*(l2 + beta/(2*lr))
     return (minimum(maximum(z, -l1), l1) - z)/size - x, more, z
 
