@@ -91,7 +91,7 @@ def test_it_goes_on_to_the_bit_from_a_file_a_pickle_or_a_copy(make, tmp_path):
 
 
 def test_what_was_set_is_printed_saved_and_loaded(tmp_path):
-    opt = fl.dialects.torch.Adam(weight_decay=0.1)
+    opt = fl.dialects.torch.Adam(weight_decay=0.1)  # whose decay is a link, and stays one
     opt.lr, opt.rate = 0.5, 0.0
     opt.save(tmp_path / "run")
     said = "dialects.torch.Adam(lr=0.5, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)"

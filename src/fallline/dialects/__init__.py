@@ -6,7 +6,7 @@ them in full, as `from fallline.dialects import torch` would hide the real one.
 
 >>> import fallline as fl
 >>> fl.dialects.torch.Adam(lr=0.1, betas=(0.9, 0.99))
-dialects.torch.Adam(lr=0.1, betas=(0.9, 0.99), eps=1e-08, weight_decay=0.0)
+dialects.torch.Adam(lr=0.1, betas=(0.9, 0.99), eps=1e-08)
 """
 
 from __future__ import annotations
