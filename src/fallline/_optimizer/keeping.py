@@ -1,10 +1,11 @@
-"""How an optimizer goes into a file and comes back."""
+"""How an optimizer goes into a file, or to another library, and comes back."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from fallline._optimizer.stepping import Stepper
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # files take modules that an import of fallline need not wait
     from fallline._state.checkpoint import Contents
     from fallline._state.file import Path
 
-__all__ = ["save", "take"]
+__all__ = ["as_dialect", "of_dialect", "save", "take"]
 
 
 def save(stepper: Stepper, built: dict[str, Any], path: Path, params: Any = None,
@@ -50,3 +51,17 @@ def take(stepper: Stepper, path: Path, contents: Contents) -> None:
             stepper.load(state)
 
     stepper.turn.take(taken)
+
+
+def as_dialect(optimizer: Any, library: str) -> Callable[[], dict[str, Any]]:
+    """What gives an optimizer's state as another library has it."""
+    return lambda: cast(dict[str, Any], _moving().given(optimizer, library))
+
+
+def of_dialect(optimizer: Any, d: Any, library: str) -> dict[str, Any]:
+    """Another library's state as the state dictionary of an optimizer."""
+    return cast(dict[str, Any], _moving().taken(optimizer, d, library))
+
+
+def _moving() -> Any:
+    return importlib.import_module("fallline.dialects.moving")  # above, and for other libraries alone

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fallline._arrays.trees import copy as copied
 from fallline._engines.options import Options
@@ -18,14 +19,11 @@ from fallline._messages.suggestions import by_name
 from fallline._optimizer.describing import Slots, docstring_of, option, own_link, signature_of
 from fallline._optimizer.division import Whole
 from fallline._optimizer.holder import Holder
-from fallline._optimizer.keeping import save, take
+from fallline._optimizer.keeping import as_dialect, of_dialect, save, take
 from fallline._optimizer.points import at, averaged
 from fallline._optimizer.settable import Settable
 from fallline._optimizer.stepping import LAST_STEP, Stepper
 from fallline.errors import FormulaError
-
-if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
-    from fallline._state.file import Path
 
 __all__ = ["Optimizer"]
 
@@ -216,8 +214,10 @@ class Optimizer(Settable):
         """
         return self._stepper.turn.join(averaged, self._stepper)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, dialect: str | None = None) -> dict[str, Any]:
         """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
+
+        With `dialect`, "torch", "keras" or "optax", that of an optimizer of `fallline.dialects` as its library has it.
 
         Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
         where functions stand by name, and fallline's schedules as they print; "leaves", by path the shape, dtype and
@@ -232,10 +232,13 @@ class Optimizer(Settable):
         >>> opt.state_dict()["state"]
         {'velocity': {'W': array([-0.1, -0.1])}}
         """
-        return self._stepper.turn.join(self._stepper.plain)
+        return self._stepper.turn.join(self._stepper.plain if dialect is None else as_dialect(self, dialect))
 
-    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+    def load_state_dict(self, d: Any, *, dialect: str | None = None) -> None:
         """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
+
+        With `dialect` it is another library's: torch's `optimizer.state_dict()`, Keras' `optimizer.variables` by path,
+        optax' state. The optimizer must have a formula of that library, by whatever name; settings are its own.
 
         Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
         waits, and the first step checks it. Hyper-parameters are restored (as torch does), fallline's schedules among
@@ -251,7 +254,8 @@ class Optimizer(Settable):
         >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
         (1, True)
         """
-        self._stepper.turn.take(self._stepper.load_copies, d)
+        state = d if dialect is None else of_dialect(self, d, dialect)
+        self._stepper.turn.take(self._stepper.load_copies, state)
 
     def adapt(self, params: Any, **hyper: Any) -> None:
         """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
@@ -271,7 +275,7 @@ class Optimizer(Settable):
         """
         self._stepper.turn.take(self._stepper.adapt, params, hyper)
 
-    def save(self, path: Path, params: Any = None) -> None:
+    def save(self, path: str | os.PathLike[str], params: Any = None) -> None:
         """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
 
         All or nothing: the old file stays until the new one is whole and on disk. A link is followed, permission bits
@@ -292,7 +296,7 @@ class Optimizer(Settable):
         """
         save(self._stepper, self._built(), path, params)
 
-    def load(self, path: Path) -> Any:
+    def load(self, path: str | os.PathLike[str]) -> Any:
         """Take over the state of a file that `save` wrote, as `load_state_dict` does; returns its parameters, or None.
 
         To make the optimizer too: `fallline.load`, where also the kinds that parameters come back as are told.

@@ -1,0 +1,239 @@
+"""A run begun in a library goes on here, and back, leaf by leaf by name; and from one library to another."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from reliability.dialects import cases, settings
+
+import fallline as fl
+from fallline.dialects import every
+from needed import need
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # within Keras
+NEEDS = {"torch": ["torch"], "keras": ["torch", "keras"], "optax": ["jax", "optax"]}
+SHAPES = {"w": (3, 2), "b": (4,), "a": (2,)}  # whose order is not that of the alphabet
+MOVED = [case for case in cases() if str(case) != "keras.Nadam" and case.name != "Nadam"]  # see below
+
+
+def tree(seed):
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+
+
+class Torch:
+    def __init__(self, name, given, params):
+        torch = need("torch")
+        self.params = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in params.items()}
+        self.optimizer = getattr(torch.optim, name)(self.params.items(), foreach=False, **given)
+
+    def step(self, grads):
+        for name, parameter in self.params.items():
+            parameter.grad = need("torch").tensor(grads[name])
+        self.optimizer.step()
+
+    def arrays(self):
+        return {name: parameter.detach().numpy().copy() for name, parameter in self.params.items()}
+
+    def state(self):
+        return copy.deepcopy(self.optimizer.state_dict())
+
+    def load(self, state):
+        self.optimizer.load_state_dict(state)
+
+
+class Keras:
+    def __init__(self, name, given, params):
+        keras = need("keras")
+        keras.config.set_floatx("float64")
+        self.params = {k: keras.Variable(v, dtype="float64", name=k) for k, v in params.items()}
+        self.optimizer = getattr(keras.optimizers, name)(**given)
+        self.optimizer.build(list(self.params.values()))
+
+    def step(self, grads):
+        tensors = [need("keras").ops.convert_to_tensor(grads[name], dtype="float64") for name in self.params]
+        self.optimizer.apply(tensors, list(self.params.values()))
+
+    def arrays(self):
+        return {name: variable.value.detach().numpy().copy() for name, variable in self.params.items()}
+
+    def state(self):
+        return {v.path: np.array(v.value.detach().numpy()) for v in self.optimizer.variables}
+
+    def load(self, state):
+        for v in self.optimizer.variables:
+            v.assign(state[v.path.rpartition("/")[2]])
+
+
+class Optax:
+    def __init__(self, name, given, params):
+        self.jax, self.optax = need("jax"), need("optax")
+        with self.jax.enable_x64(True):
+            self.transform = getattr(self.optax, name)(**given)
+            self.params = {k: self.jax.numpy.asarray(v) for k, v in params.items()}
+            self.now = self.transform.init(self.params)
+
+    def step(self, grads):
+        with self.jax.enable_x64(True):
+            grads = {k: self.jax.numpy.asarray(g) for k, g in grads.items()}
+            increments, self.now = self.transform.update(grads, self.now, self.params)
+            self.params = self.optax.apply_updates(self.params, increments)
+
+    def arrays(self):
+        return {name: np.array(array) for name, array in self.params.items()}
+
+    def state(self):
+        return self.now
+
+    def load(self, state):
+        with self.jax.enable_x64(True):
+            fields = {k: v for k, v in state.items() if self.optax.tree.get_all_with_path(self.now, k)}
+            self.now = self.optax.tree.set(self.now, **fields)
+
+
+RUNS = {"torch": Torch, "keras": Keras, "optax": Optax}
+
+
+def need_libraries(*libraries):
+    for library in libraries:
+        for module in NEEDS[library]:
+            need(module)
+
+
+def apart(run, other):
+    there = other.arrays()
+    return max(abs(array - there[name]).max() for name, array in run.arrays().items())
+
+
+@pytest.mark.parametrize("case", MOVED, ids=str)
+def test_a_run_goes_on_here_and_back(case):
+    need_libraries(case.library)
+    given = {k: v for k, v in settings(case).items() if k not in ("clipnorm", "global_clipnorm")}
+    there = RUNS[case.library](case.name, given, tree(0))
+    for seed in range(1, 6):
+        there.step(tree(seed))
+    ours, w = case.cls(**given), there.arrays()
+    ours.load_state_dict(there.state(), dialect=case.library)
+    for seed in range(6, 10):
+        w = ours.step(w, tree(seed))
+    back = RUNS[case.library](case.name, given, w)
+    back.load(ours.state_dict(dialect=case.library))
+    for seed in range(10, 14):
+        back.step(tree(seed))
+    for seed in range(6, 14):
+        there.step(tree(seed))
+    assert apart(there, back) <= max(1e-10, case.farther[0])
+
+
+PAIRS = [
+    ("torch.Adam", {"lr": 0.05, "betas": (0.8, 0.99)}, "optax.adam", {"learning_rate": 0.05, "b1": 0.8, "b2": 0.99}),
+    ("torch.AdamW", {"weight_decay": 0.1}, "optax.adamw", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    ("torch.SGD", {"lr": 0.1, "momentum": 0.9}, "optax.sgd", {"learning_rate": 0.1, "momentum": 0.9}),
+    ("torch.SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+     "optax.sgd", {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}),
+    ("torch.Adamax", {"lr": 0.05}, "optax.adamax", {"learning_rate": 0.05}),
+    ("torch.Adadelta", {"eps": 1e-7}, "keras.Adadelta", {"learning_rate": 1.0, "rho": 0.9}),
+    ("torch.Adadelta", {}, "optax.adadelta", {"learning_rate": 1.0}),
+    ("torch.RMSprop", {"alpha": 0.9}, "optax.rmsprop", {"learning_rate": 0.01, "eps_in_sqrt": False}),
+    ("keras.RMSprop", {"momentum": 0.5, "epsilon": 1e-8}, "optax.rmsprop", {"learning_rate": 0.001, "momentum": 0.5}),
+    ("keras.Adagrad", {}, "optax.adagrad", {"learning_rate": 0.001}),
+    ("keras.Lion", {}, "optax.lion", {"learning_rate": 0.001, "weight_decay": 0.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "its", "other", "others"), [
+    pytest.param(*way, id=f"{way[0]} to {way[2]}") for pair in PAIRS for way in (pair, (*pair[2:], *pair[:2]))])
+def test_a_run_goes_on_in_another_library(one, its, other, others):
+    (library, name), (to, called) = one.split("."), other.split(".")
+    need_libraries(library, to)
+    there = RUNS[library](name, its, tree(0))
+    for seed in range(1, 6):
+        there.step(tree(seed))
+    ours = every()[f"dialects.{other}"](**others)
+    ours.load_state_dict(there.state(), dialect=library)
+    back = RUNS[to](called, others, there.arrays())
+    back.load(ours.state_dict(dialect=to))
+    for seed in range(6, 12):
+        there.step(tree(seed))
+        back.step(tree(seed))
+    assert apart(there, back) <= 1e-10
+
+
+def test_settings_of_the_same_library_go_along():
+    need_libraries("torch")
+    there = Torch("Adam", {"lr": 0.5, "betas": (0.7, 0.8), "weight_decay": 0.25}, tree(0))
+    there.step(tree(1))
+    ours = fl.dialects.torch.Adam(weight_decay=0.1)
+    ours.load_state_dict(there.state(), dialect="torch")
+    assert repr(ours) == "dialects.torch.Adam(lr=0.5, betas=(0.7, 0.8), eps=1e-08, weight_decay=0.25)"
+    assert ours.t == 1
+
+
+def test_a_leaf_without_gradients_begins_when_it_has_one():
+    torch = need("torch")
+    there = Torch("Adam", {}, tree(0))
+    for name, g in tree(1).items():
+        there.params[name].grad = None if name == "b" else torch.tensor(g)
+    there.optimizer.step()
+    ours = fl.dialects.torch.Adam()
+    with pytest.raises(ValueError, match=r"shape of 'b' is not known: call opt.adapt\(params\)"):
+        ours.load_state_dict(there.state(), dialect="torch")
+    ours.adapt(there.arrays())
+    ours.load_state_dict(there.state(), dialect="torch")
+    w = ours.step(there.arrays(), tree(2))
+    there.step(tree(2))
+    assert max(abs(w[k] - v).max() for k, v in there.arrays().items()) <= 1e-15
+    assert {k: v["step"].item() for k, v in ours.state_dict(dialect="torch")["state"].items()} == {0: 2, 1: 1, 2: 2}
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda torch: fl.dialects.keras.Adam().load_state_dict(torch, dialect="torch"),
+     "dialects.keras.Adam cannot be torch's: torch has no formula that is keras_adam"),
+    (lambda torch: fl.Adam().load_state_dict(torch, dialect="torch"), "torch has no formula that is adam"),
+    (lambda torch: fl.dialects.optax.adam(0.1, eps_root=1e-8).load_state_dict(torch, dialect="torch"),
+     "whose formula has no eps_root: it must be 0"),
+    (lambda torch: fl.dialects.torch.Adam(amsgrad=True).load_state_dict(torch, dialect="torch"),
+     "'w' in torch lacks max_exp_avg_sq: it has step, exp_avg, exp_avg_sq"),
+    (lambda torch: fl.dialects.torch.Adam().load_state_dict(torch, dialect="jax"), "one of 'torch', 'keras', 'optax'"),
+    (lambda torch: fl.dialects.torch.Adam().load_state_dict({}, dialect="torch"), "dict with state and param_groups"),
+    (lambda torch: fl.dialects.keras.Adam().load_state_dict({}, dialect="keras"), "arrays of optimizer.variables"),
+    (lambda torch: fl.dialects.optax.adam(0.1).load_state_dict((), dialect="optax"), "lacks mu: it has no fields"),
+    (lambda torch: fl.Lion().state_dict(dialect="optax"), "Lion is no optimizer of optax: load its state into one"),
+    (lambda torch: fl.partition({"a": fl.SGD()}, lambda path: "a").state_dict(dialect="torch"), "has parts: move the"),
+    (lambda torch: fl.chain(fl.dialects.torch.Adam(), fl.average()).load_state_dict(torch, dialect="torch"),
+     "torch has no formula that is average"),
+    (lambda torch: fl.dialects.torch.Adam().load_state_dict({**torch, "param_groups": [
+        {k: v for k, v in torch["param_groups"][0].items() if k != "param_names"}]}, dialect="torch"),
+     "no names of its parameters"),
+    (lambda torch: fl.dialects.torch.Adam().load_state_dict({**torch, "param_groups": [
+        {**torch["param_groups"][0], "params": [0, 1], "param_names": ["w", "b"]},
+        {**torch["param_groups"][0], "params": [2], "param_names": ["a"], "lr": 1.0}]}, dialect="torch"),
+     "lr differs by group in the state, 0.001 and 1"),
+])  # fmt: skip
+def test_what_cannot_be_moved_is_refused_by_name(call, said):
+    need_libraries("torch")
+    there = Torch("Adam", {}, tree(0))
+    there.step(tree(1))
+    with pytest.raises(ValueError, match=said):
+        call(there.state())
+
+
+def test_what_is_refused_changes_nothing():
+    need_libraries("torch")
+    there = Torch("Adam", {}, tree(0))
+    there.step(tree(1))
+    ours = fl.dialects.torch.Adam()
+    w = {**tree(0), "a": np.ones(7)}
+    w = ours.step(w, w)
+    before = ours.state_dict()
+    with pytest.raises((ValueError, TypeError)):
+        ours.load_state_dict(there.state(), dialect="torch")
+    np.testing.assert_equal(ours.state_dict(), before)
+
+
+def test_keras_nadam_stays_where_it_is():
+    """Its product of momenta is a variable without a name of its own."""
+    with pytest.raises(ValueError, match="keras has no formula that is torch_nadam"):
+        fl.dialects.keras.Nadam().load_state_dict({}, dialect="keras")
