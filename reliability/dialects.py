@@ -1,15 +1,17 @@
 """How far dialects stray from the libraries of their names: python -m reliability dialects
 
-It needs torch, Keras, JAX and optax. docs/dialects-measured.md is what it writes.
+It needs torch, Keras, JAX, optax and TensorFlow. docs/dialects-measured.md is what it writes.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import zlib
 from collections.abc import Iterator
-from importlib.metadata import version
+from contextlib import nullcontext
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -20,7 +22,6 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is imported
 __all__ = ["Case", "cases", "measured", "settings", "strays"]
 
 STEPS = 200
-DIALECTS = {title: cls for title, cls in every().items() if "tensorflow" not in title}
 RANGES: dict[str, Any] = {  # from which settings are drawn, by what they are called
     "lr": (1e-3, 1e-1), "learning_rate": (1e-3, 1e-1), "betas": ((0.5, 0.95), (0.9, 0.9999)), "beta_1": (0.5, 0.95),
     "beta_2": (0.9, 0.9999), "b1": (0.5, 0.95), "b2": (0.9, 0.9999), "eps": (1e-9, 1e-6), "epsilon": (1e-9, 1e-6),
@@ -30,7 +31,9 @@ RANGES: dict[str, Any] = {  # from which settings are drawn, by what they are ca
     "etas": ((0.3, 0.7), (1.1, 1.5)), "step_sizes": ((1e-7, 1e-5), (1.0, 50.0)), "t0": (20, 60),
     "l1_regularization_strength": (1e-4, 1e-2), "l2_regularization_strength": (1e-3, 1e-1),
     "l2_shrinkage_regularization_strength": (1e-3, 1e-1), "beta": (0.01, 1.0), "threshold": (4.5, 6.0),
-    "clipnorm": (0.5, 5.0), "clipvalue": (0.5, 2.0), "global_clipnorm": (0.5, 5.0),
+    "clipnorm": (0.5, 5.0), "clipvalue": (0.5, 2.0), "global_clipnorm": (0.5, 5.0), "beta2_decay": (-0.9, -0.6),
+    "d": (1.0, 2.0), "ns_coefficients": ((3.4, 3.5), (-4.8, -4.7), (2.0, 2.1)),
+    "torch.Adafactor.eps": ((1e-9, 1e-6), (1e-4, 1e-2)),
 }  # fmt: skip
 # Beside those with defaults alone and with all numbers drawn: flags, and numbers that are left out.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -38,9 +41,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "torch.SGD": [{"nesterov": True, "dampening": 0}, {"momentum": 0, "dampening": 0}],
     "torch.RMSprop": [{"centered": True}],
     "torch.Adam": [{"amsgrad": True}, {"decoupled_weight_decay": True}], "torch.AdamW": [{"amsgrad": True}],
+    "torch.Muon": [{"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}],
     "torch.NAdam": [{"decoupled_weight_decay": True}], "torch.RAdam": [{"decoupled_weight_decay": True}],
     "keras": [{"clipnorm": None, "clipvalue": None}, {"clipnorm": None, "global_clipnorm": None}],
     "keras.SGD": [{"nesterov": True}], "keras.RMSprop": [{"centered": True}], "keras.Adam": [{"amsgrad": True}],
+    "tensorflow.RMSProp": [{"centered": True}],
     "optax.adam": [{"nesterov": True}], "optax.adamw": [{"nesterov": True}], "optax.sgd": [{"nesterov": True}],
     "optax.rmsprop": [{"centered": True}, {"eps_in_sqrt": False, "initial_scale": 0.0}, {"nesterov": True},
                       {"eps_in_sqrt": False, "centered": True, "initial_scale": 0.0}],
@@ -51,9 +56,12 @@ FARTHER: dict[str, tuple[float, str]] = {
     "clipped": (1e-4, "Keras has the longest norm in float32"),
     "torch.ASGD": (1e-4, "torch has its rates in float32"),
     "torch.AdamW": (1e-9, "torch multiplies the parameter by 1 - lr·weight_decay before it steps"),
+    "torch.Muon": (1e-9, "its iteration raises what rounding leaves; torch's bfloat16 is set aside in float64 alone"),
+    "torch.Adafactor": (1e-10, "torch has its squares by norms"),
     "torch.NAdam": (1e-5, "torch has the product of its momenta in float32"),
     "keras.AdamW": (1e-9, "Keras decays the parameter before it steps"),
     "keras.Nadam": (1e-10, "they round in another order"),
+    "tensorflow.Ftrl": (1e-6, "TensorFlow has its l2 and what beta adds to it in float32"),
     "torch.RAdam": (1e-9, "the length of its average is a difference of numbers near 2/(1 - beta2)"),
     "optax.radam": (1e-9, "the length of its average is a difference of numbers near 2/(1 - beta2)"),
 }  # fmt: skip
@@ -61,10 +69,11 @@ FARTHER: dict[str, tuple[float, str]] = {
 
 def cases() -> Iterator[Case]:
     """Of every dialect: with defaults alone, with all numbers drawn, with flags."""
-    for title, cls in DIALECTS.items():
+    for title, cls in every().items():
         _, library, name = title.split(".")
         for flags in (None, {}, *VARIANTS.get(library, []), *VARIANTS.get(f"{library}.{name}", [])):
-            yield Case(cls, library, name, flags)
+            if {*(flags or {})} <= {*cls.arguments.parameters}:
+                yield Case(cls, library, name, flags)
 
 
 class Case(NamedTuple):
@@ -96,13 +105,14 @@ def settings(case: Case) -> dict[str, Any]:
     cls, library, name, flags = case
     rng = np.random.default_rng(zlib.crc32(f"{library}.{name}{flags}".encode()))
     if flags is None:
-        return {"learning_rate": 0.01} if library == "optax" else {}
+        return {"learning_rate": 0.01} if library in ("optax", "tensorflow") else {}
 
     def drawn(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        return float(low * (high / low) ** rng.uniform())
 
+    spans = {key: RANGES.get(f"{library}.{name}.{key}", span) for key, span in RANGES.items()}
     numbers = {key: tuple(drawn(*r) for r in span) if isinstance(span[0], tuple) else drawn(*span)
-               for key, span in RANGES.items() if key in cls.arguments.parameters}  # fmt: skip
+               for key, span in spans.items() if key in cls.arguments.parameters}
     given = {**numbers, **LEFT_OUT.get(library, {}), **LEFT_OUT.get(f"{library}.{name}", {}), **flags}
     if flags.keys() & {"clipvalue"}:
         given = {**given, **dict.fromkeys({"clipnorm", "clipvalue", "global_clipnorm"} - flags.keys(), 1.5)}
@@ -113,11 +123,13 @@ def walk_torch(name: str, given: dict[str, Any], x: Any, gradients: Any, rates: 
     import torch
 
     parameter = torch.tensor(x)
-    theirs = getattr(torch.optim, name)([parameter], foreach=False, **given)
-    for g, rate in zip(gradients, rates, strict=True):
-        theirs.param_groups[0]["lr"] = theirs.param_groups[0]["lr"] if rate is None else rate
-        parameter.grad = torch.tensor(g)
-        theirs.step()
+    theirs = getattr(torch.optim, name)([parameter], **given)
+    double = name == "Muon" and x.dtype == np.float64  # of which it makes bfloat16
+    with mock.patch.object(torch.Tensor, "bfloat16", torch.Tensor.clone) if double else nullcontext():
+        for g, rate in zip(gradients, rates, strict=True):
+            theirs.param_groups[0]["lr"] = theirs.param_groups[0]["lr"] if rate is None else rate
+            parameter.grad = torch.tensor(g)
+            theirs.step()
     return parameter.detach().numpy()
 
 
@@ -157,16 +169,29 @@ def walk_optax(name: str, given: dict[str, Any], x: Any, gradients: Any, rates: 
         return np.asarray(parameter)
 
 
-WALKS = {"torch": walk_torch, "keras": walk_keras, "optax": walk_optax}
+def walk_tensorflow(name: str, given: dict[str, Any], x: Any, gradients: Any, rates: Any) -> Any:
+    import tensorflow
+
+    rate = tensorflow.Variable(given["learning_rate"] if rates[0] is None else rates[0], dtype="float32")
+    theirs = getattr(tensorflow.compat.v1.train, f"{name}Optimizer")(**{**given, "learning_rate": rate})
+    parameter = tensorflow.Variable(x)
+    for g, now in zip(gradients, rates, strict=True):
+        rate.assign(rate if now is None else now)
+        theirs.apply_gradients([(tensorflow.constant(g), parameter)])
+    return parameter.numpy()
 
 
-def strays(case: Case, size: float, scheduled: bool = False, dtype: Any = np.float64) -> float:
+WALKS = {"torch": walk_torch, "keras": walk_keras, "optax": walk_optax, "tensorflow": walk_tensorflow}
+
+
+def strays(case: Case, size: float, scheduled: bool = False, dtype: Any = np.float64,
+           shape: tuple[int, ...] = (20, 5)) -> float:
     """How far ours is from theirs in the end, at most: in float64 as a share of how far each coordinate went (of at
     least a thousandth of the mean), in float32, where a coordinate has few digits itself, of the mean."""
     given = settings(case)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal(100).astype(dtype)
-    gradients = [(size * rng.standard_normal(100)).astype(dtype) for _ in range(STEPS)]
+    x = rng.standard_normal(shape).astype(dtype)
+    gradients = [(size * rng.standard_normal(shape)).astype(dtype) for _ in range(STEPS)]
     rates = [0.01 / (1 + 0.02 * t) for t in range(STEPS)] if scheduled else [None] * STEPS
     ours = case.cls(**given)
     if scheduled:
@@ -188,7 +213,8 @@ def measured() -> str:
         for k, dtype in enumerate((np.float64, np.float32)):
             found[k] = max(found[k], *(strays(case, size, dtype=dtype) for size in (1.0, 1e-4)))
     lines = [f"| `{of}` | {double:.1e} | {single:.1e} | {why} |" for (of, why), (double, single) in worst.items()]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "keras", "optax", "jax", "numpy"))
+    libraries = ("torch", "keras", "optax", "jax", "tensorflow", "numpy")
+    versions = ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in libraries)
     return "\n".join([
         "<!-- Written by `python -m reliability dialects`. -->", "",
         "# How close dialects are to their libraries", "",

@@ -26,6 +26,8 @@ OTHERS = [
     lambda **o: fl.dialects.torch.AdamW(0.1, (0.5, 0.9), amsgrad=True, **o),
     lambda **o: fl.dialects.torch.SGD(0.1, momentum=0.9, nesterov=True, **o),
     lambda **o: fl.dialects.torch.RMSprop(0.1, momentum=0.9, centered=True, **o),
+    lambda **o: fl.dialects.torch.Adafactor(0.1, eps=(1e-3, 1e-2), d=1.5, weight_decay=0.1, maximize=True, **o),
+    lambda **o: fl.dialects.torch.Muon(0.1, nesterov=False, adjust_lr_fn="match_rms_adamw", **o),
     lambda **o: fl.dialects.keras.RMSprop(0.1, momentum=0.9, centered=True, clipnorm=1.0, weight_decay=0.1, **o),
     lambda **o: fl.dialects.keras.Lamb(0.1, global_clipnorm=1.0, weight_decay=0.1, **o),
     lambda **o: fl.dialects.optax.rmsprop(0.1, eps_in_sqrt=False, momentum=0.9, nesterov=True, **o),
@@ -38,7 +40,7 @@ every_formula = pytest.mark.parametrize("make", [*MAKERS, *OTHERS], ids=lambda m
 
 def a_tree(seed, dtype=np.float64):
     rng = np.random.default_rng(seed)
-    return {"W": rng.standard_normal((3, 4)).astype(dtype), "b": rng.standard_normal(5).astype(dtype)}
+    return {"W": rng.standard_normal((3, 4)).astype(dtype), "b": rng.standard_normal((5, 1)).astype(dtype)}
 
 
 def stepped(opt, steps, dtype=np.float64):
@@ -69,7 +71,7 @@ def test_zero_gradients_and_no_eps_never_make_nan(make):
     opt = make()
     for name in [name for name in ("eps", "eps_root") if name in opt.hyper]:
         opt.hyper[name] = 0.0
-    w = {"W": np.ones((3, 4)), "b": np.zeros(5)}
+    w = {"W": np.ones((3, 4)), "b": np.zeros((5, 1))}
     zero = {name: np.zeros_like(leaf) for name, leaf in w.items()}
     for grads in (zero, zero, a_tree(1), zero, zero):
         w = opt.step(w, grads)
@@ -141,6 +143,9 @@ def test_arguments_and_defaults_are_those_of_the_library(title):
     (lambda: fl.dialects.keras.Ftrl(learning_rate_power=-0.3), ValueError, r"learning_rate_power .* must be -0.5"),
     (lambda: fl.dialects.optax.adam(), TypeError, r"dialects.optax.adam\(.*missing a required argument"),
     (lambda: fl.dialects.optax.adamw(0.1, mask=lambda tree: tree), ValueError, r"mask=.*fallline.by_path"),
+    (lambda: fl.dialects.torch.Muon(ns_steps=2.5), ValueError, r"ns_steps .* must be a whole number from 0 to 99. Got"),
+    (lambda: fl.dialects.torch.Muon(adjust_lr_fn="x"), ValueError, r"must be 'original', 'match_rms_adamw' or None"),
+    (lambda: fl.dialects.torch.Muon().step(np.ones(3), np.ones(3)), ValueError, r"shape \(3,\) is none.*partition"),
     (lambda: fl.dialects.jax, AttributeError, r"no attribute 'jax'. Known: torch, keras, optax, tensorflow"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_remedy(call, kind, said):

@@ -33,9 +33,9 @@ class Dialect(Optimizer):
         where = {id(value): f"{name}.{h}" for name, each in zip(self._chain.names, links)
                  for h, value in each.settings.items()}
         parts = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
-        # of each argument the hyper-parameters, by "rule.name", that have its numbers; what else was given
-        self._kept_in = {name: [where[id(part)] for part in own] for name, own in parts.items()
-                         if own and all(id(part) in where for part in own)}
+        # of each argument the hyper-parameters, by "rule.name", that have its numbers (None: None); what else was given
+        self._kept_in = {name: [where.get(id(part)) for part in own] for name, own in parts.items()
+                         if any(id(part) in where for part in own) and {*map(id, own)} <= {*where, id(None)}}
         self._flags = {name: _plain(value) for name, value in given.items() if name not in self._kept_in}
 
     @classmethod
@@ -47,7 +47,7 @@ class Dialect(Optimizer):
         made = object.__new__(cls)
         Optimizer.__init__(made, *links, **options)
         made._flags, made._kept_in = dict(built["flags"]), {name: list(own) for name, own in built["kept_in"].items()}
-        known = {q for own in made._kept_in.values() for q in own} <= set(made._chain.hyper)
+        known = {q for own in made._kept_in.values() for q in own if q} <= set(made._chain.hyper)
         if not known or {*made._flags, *made._kept_in} != set(cls.arguments.parameters):
             raise ValueError(f"its arguments are not those of {cls.title}")
         return made
@@ -84,7 +84,7 @@ class Dialect(Optimizer):
         said = []
         for name, parameter in self.arguments.parameters.items():
             if name in self._kept_in:
-                values = [shown(settings[q]) for q in self._kept_in[name]]
+                values = [shown(settings[q] if q else None) for q in self._kept_in[name]]
                 said.append(f"{name}=({', '.join(values)})" if isinstance(parameter.default, tuple) else
                             f"{name}={values[0]}")
             elif self._flags[name] != parameter.default or isinstance(parameter.default, float):

@@ -16,6 +16,7 @@ from fallline import rules
 from fallline._arrays.dtypes import dtype_named, kept
 from fallline._arrays.leaves import host
 from fallline._arrays.trees import flatten, paths
+from fallline._formula.chain import Chain
 from fallline._formula.rule import Rule
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
@@ -25,6 +26,7 @@ from fallline.rules import dialects as own
 __all__ = ["given", "taken"]
 
 _MOMENTS: dict[str, str | None] = {"m": "exp_avg", "v": "exp_avg_sq"}
+_FACTORS: dict[str, str | None] = {"v": "variance", "row": "row_var", "col": "col_var"}
 _MU: dict[str, str | None] = {"m": "mu", "v": "nu"}
 KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, as what it is multiplied by is 0
     "torch": {
@@ -36,6 +38,8 @@ KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, a
         own.torch_adam: _MOMENTS, own.optax_adam: _MOMENTS, own.torch_radam: _MOMENTS,
         own.torch_amsgrad: {**_MOMENTS, "v_max": "max_exp_avg_sq"},
         own.torch_adamax: {"m": "exp_avg", "u": "exp_inf"}, own.torch_nadam: {**_MOMENTS, "product": "mu_product"},
+        own.averaged: {"m": "momentum_buffer"}, own.averaged_ahead: {"m": "momentum_buffer"},
+        own.torch_adafactor: _FACTORS, own.torch_adafactor_usual: _FACTORS,
     },
     "keras": {
         rules.sgd: {}, rules.momentum: {"velocity": "momentum"}, rules.nesterov: {"velocity": "momentum"},
@@ -63,7 +67,8 @@ NOUGHT = {("torch", own.optax_adam): "eps_root", ("optax", own.torch_sgd): "damp
           ("optax", own.torch_nesterov): "dampening", ("optax", own.torch_rmsprop): "momentum",
           ("optax", own.torch_rmsprop_centered): "momentum"}  # fmt: skip
 NEGATED = {("keras", own.trace)}  # whose momentum has the sign of the gradient
-COUNTLESS = (rules.sgd, own.torch_sgd, own.torch_nesterov)  # whose steps torch does not count
+# Whose steps torch does not count.
+COUNTLESS = (rules.sgd, own.torch_sgd, own.torch_nesterov, own.torch_muon, own.torch_muon_rms)
 
 
 def given(optimizer: Optimizer, library: str) -> dict[str, Any]:
@@ -82,14 +87,16 @@ def taken(optimizer: Optimizer, d: Any, library: str) -> dict[str, Any]:
     counts, found, settings = _TAKEN[library](optimizer, called, d)
     state, leaves = optimizer.state_dict(), _known(optimizer)
     names = list(leaves) if leaves else list(dict.fromkeys(path for arrays in found.values() for path in arrays))
+    chain = optimizer._stepper.holders[""].chain
     shapes = {path: leaves[path] if leaves else _leaf(optimizer, called, found, path) for path in names}
     for slot, key in called.items() if names else ():
         unknown = [path for path in found.get(key or "", {}) if path not in shapes]
-        lacking = [path for path in names if key is not None and path not in found[key]]
+        lacking = [path for path in names if key is not None and path not in found[key]
+                   and _is_there(chain, slot, shapes[path][0])]
         if unknown or lacking:
             raise ValueError(f"The leaves of the state are not those here: "
                              f"{'; '.join(_said('unexpected', unknown) + _said('missing', lacking))}.")
-        arrays = {path: _array(optimizer, slot, shapes[path], found[key][path] if key else None) for path in names}
+        arrays = {path: _array(optimizer, slot, shapes[path], found[key].get(path) if key else None) for path in names}
         negated = slot in _negated(optimizer, library)
         state["state"][slot] = {path: -array for path, array in arrays.items()} if negated else arrays
     state["t"] = max(counts.values(), default=optimizer.t)
@@ -160,20 +167,26 @@ def _leaf(optimizer: Optimizer, called: Mapping[str, str | None], found: Mapping
     """Shape and dtype of a leaf that is known by its state alone."""
     chain = optimizer._stepper.holders[""].chain
     for slot, key in called.items():
-        if slot not in chain.scopes() and key is not None and found[key].get(path) is not None:
+        if not (chain.rule.shapes or slot in chain.scopes()) and key is not None and found[key].get(path) is not None:
             array = np.asarray(host(found[key][path]))
             return array.shape, array.dtype.name
     raise ValueError(f"The shape of {path!r} is not known: call opt.adapt(params) before a state is loaded that has "
                      "nothing of its shape.")
 
 
+def _is_there(chain: Chain, slot: str, leaf: tuple[int, ...]) -> bool:
+    """Whether a leaf has any of a state slot that is not for leaves of all shapes."""
+    return chain.shape(slot, leaf) == leaf or chain.shape(slot, leaf) != (0,)
+
+
 def _array(optimizer: Optimizer, slot: str, leaf: tuple[tuple[int, ...], str], value: Any) -> np.ndarray:
     """State as it is kept here; None: as it starts."""
     shape, dtype = leaf
     value = _start(optimizer, slot) if value is None else value
-    if slot in optimizer._stepper.holders[""].chain.scopes():
+    chain = optimizer._stepper.holders[""].chain
+    if slot in chain.scopes():
         return np.array(host(value), np.float64).reshape(())
-    return np.array(np.broadcast_to(host(value), shape), kept(dtype_named(dtype)))
+    return np.array(np.broadcast_to(host(value), chain.shape(slot, shape)), kept(dtype_named(dtype)))
 
 
 def _now(optimizer: Dialect) -> dict[str, Any]:
@@ -181,9 +194,12 @@ def _now(optimizer: Dialect) -> dict[str, Any]:
     settings = optimizer._stepper.holders[""].settings
     found: dict[str, Any] = dict(optimizer._flags)
     for name, hyper in optimizer._kept_in.items():
-        values = [settings[q](optimizer.t) if callable(settings[q]) else settings[q] for q in hyper]
-        if not all(isinstance(value, float) for value in values):
+        values: list[Any] = [settings[q] if q else None for q in hyper]
+        values = [value(optimizer.t) if callable(value) else value for value in values]
+        if not all(value is None or isinstance(value, float) for value in values):
             raise ValueError(f"{name} of {optimizer.title} differs by leaf, and is one number there.")
+        if isinstance(optimizer.arguments.parameters[name].default, int) and values[0].is_integer():
+            values = [int(values[0])]  # such as of steps, which torch counts by range
         found[name] = tuple(values) if len(values) > 1 else values[0]
     return found
 
@@ -198,7 +214,8 @@ def _to_torch(optimizer: Dialect, called: Mapping[str, str | None]) -> dict[str,
     names = list(_known(optimizer))
     for k, path in enumerate(names):
         t = d["leaves"][path]["t"]
-        kept_there = {key: torch.tensor(d["state"][slot][path]) for slot, key in called.items() if key}
+        kept_there = {key: torch.tensor(d["state"][slot][path]) for slot, key in called.items()
+                      if key and _is_there(chain, slot, d["leaves"][path]["shape"])}
         if chain.rule is own.torch_asgd:
             kept_there["mu"] = torch.tensor(1 / max(1.0, t - float(_now(optimizer)["t0"])))
         steps = {} if chain.rule in COUNTLESS else {"step": torch.tensor(float(t))}
@@ -218,16 +235,16 @@ def _from_torch(optimizer: Optimizer, called: Mapping[str, str | None], d: Any) 
     if len(names) != len(ids):
         raise ValueError("The state of torch has no names of its parameters, and here are "
                          f"{len(names)} leaves for {len(ids)}: make torch's optimizer of model.named_parameters().")
-    counts: dict[str, int] = {}
+    counts, shaped = dict[str, int](), optimizer._stepper.holders[""].chain.rule.shapes
     found: dict[str, dict[str, Any]] = {key: {} for key in called.values() if key}
     for k, name in zip(ids, names):
         its = d["state"].get(k, {})
         counts[name] = int(its.get("step", max(1, optimizer.t) if its else 0))
-        for key in called.values():
-            if its and key and key not in its:
+        for slot, key in called.items():
+            if its and key and key not in its and slot not in shaped:
                 raise ValueError(f"The state of {name!r} in torch lacks {key}: it has {', '.join(its)}.")
-            if key:
-                found[key][name] = its[key] if its else None
+            if key and (key in its or not its):
+                found[key][name] = its.get(key)
     return counts, found, _settings(optimizer, "torch", d["param_groups"])
 
 
@@ -249,7 +266,10 @@ def _settings(optimizer: Optimizer, library: str, groups: Iterable[Mapping[str, 
             if name in group:
                 values = group[name] if isinstance(group[name], (tuple, list)) else (group[name],)
                 for q, value in zip(hyper, values):
-                    if found.setdefault(q, float(value)) != float(value):
+                    if (q is None) != (value is None):
+                        raise ValueError(f"{name} of {optimizer.title} chooses another formula: make it with {name}="
+                                         f"{brief(group[name])}, as the state has it.")
+                    if q is not None and found.setdefault(q, float(value)) != float(value):
                         raise ValueError(f"{name} differs by group in the state, {found[q]:g} and {float(value):g}: "
                                          "take over one group at a time, as parts of a fallline.partition.")
     return found

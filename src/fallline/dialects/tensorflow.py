@@ -22,10 +22,11 @@ Links = Iterator[Link | None]
 
 
 def _rounded(links: Links) -> Links:
-    """With the numbers as float32 has them."""
+    """With the numbers as float32 has them, but for what state starts at."""
     for each in links:
         if each is not None:
-            yield link(each.rule, **{name: _single(value) for name, value in each.settings.items()})
+            yield link(each.rule, **{name: value if name == "initial" else _single(value)
+                                     for name, value in each.settings.items()})
 
 
 def _single(value: Any) -> Any:

@@ -10,10 +10,12 @@ from typing import Any
 
 from fallline import rules
 from fallline._formula.rule import Link, Rule
+from fallline._messages.values import brief
 from fallline.dialects.dialect import dialect, link, only, refuse
 from fallline.rules import dialects as own
 
-__all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop"]
+__all__ = ["ASGD", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "RAdam",
+           "RMSprop", "Rprop"]  # fmt: skip
 
 Links = Iterator[Link | None]
 
@@ -42,7 +44,7 @@ def _decoupled(rule: Link, weight_decay: Any, decoupled: bool) -> Links:
     yield only(weight_decay != 0 and decoupled, rules.weight_decay, rate=weight_decay)
 
 
-of_torch, with_decay = dialect(_run), dialect(_decay, _run)
+of_torch, with_decay, bare = dialect(_run), dialect(_decay, _run), dialect()
 
 
 @with_decay
@@ -119,3 +121,28 @@ def RAdam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, decoupled_weigh
     """torch's RAdam: rectified from a length of 5 on."""
     rule = link(own.torch_radam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
     return _decoupled(rule, weight_decay, decoupled_weight_decay)
+
+
+@of_torch
+def Adafactor(lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0) -> Links:
+    """torch's Adafactor, whose first eps is a bound from below: by default the machine epsilon of what is computed."""
+    rule: Rule = own.torch_adafactor_usual if eps[0] is None else own.torch_adafactor
+    bound = {} if eps[0] is None else {"eps1": eps[0]}
+    yield link(rule, lr=lr, beta2_decay=beta2_decay, **bound, eps2=eps[1], d=d)
+    yield only(weight_decay != 0, rules.weight_decay, rate=weight_decay)
+
+
+@bare
+def Muon(lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7,
+         ns_steps=5, adjust_lr_fn=None) -> Links:
+    """torch's Muon, for matrices alone, which torch makes orthogonal in bfloat16 and we in what is computed in."""
+    rates = {None: own.torch_muon, "original": own.torch_muon, "match_rms_adamw": own.torch_muon_rms}
+    if adjust_lr_fn not in rates:
+        raise ValueError("adjust_lr_fn of dialects.torch.Muon must be 'original', 'match_rms_adamw' or None. Got "
+                         f"{brief(adjust_lr_fn)}.")
+    if ns_steps not in range(100):
+        raise ValueError(f"ns_steps of dialects.torch.Muon must be a whole number from 0 to 99. Got {brief(ns_steps)}.")
+    a, b, c = ns_coefficients
+    yield link(own.averaged_ahead if nesterov else own.averaged, momentum=momentum)
+    yield link(rates[adjust_lr_fn], lr=lr, a=a, b=b, c=c, eps=eps, steps=ns_steps)
+    yield only(weight_decay != 0, rules.weight_decay, rate=weight_decay)

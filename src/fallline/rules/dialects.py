@@ -12,9 +12,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar
+import numpy as np
+
+from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline._formula.words import abs, maximum, minimum, norm, root, sign, sqrt, tiny, where
 from fallline.rules.further import trust_ratio
+from fallline.rules.matrices import mean, orthogonal, rms, unless_factored
+
+
+def with_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-1], 1) if len(shape) >= 2 else (0,)
+
+
+def with_columns(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-2], 1, shape[-1]) if len(shape) >= 2 else (0,)
 
 
 def moments(g: Any, m: Any, v: Any, beta1: Any, beta2: Any) -> tuple[Any, Any]:
@@ -136,6 +147,70 @@ def torch_radam(g, t, m=0, v=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9
     ρ = ρ_inf - 2*t*beta2**t/(1 - beta2**t)
     r = sqrt(maximum((ρ - 4)*(ρ - 2)*ρ_inf/((ρ_inf - 4)*(ρ_inf - 2)*ρ), 0)*(1 - beta2**t))
     return -lr/(1 - beta1**t)*where(ρ > 5, r*(m/(root(v) + eps)), m), m, v
+
+
+@before
+def averaged(g, m=0, *, momentum: NonNegative = 0.95):
+    """The average of gradients in the place of the gradient, as torch's Muon has it."""
+    m = m + (1 - momentum)*(g - m)
+    return m, m
+
+
+@before
+def averaged_ahead(g, m=0, *, momentum: NonNegative = 0.95):
+    """The same with Nesterov's look-ahead."""
+    m = m + (1 - momentum)*(g - m)
+    return g + momentum*(m - g), m
+
+
+def torch_orthogonal(g: np.ndarray, *settings: float) -> np.ndarray:
+    """A matrix made orthogonal, with Newton and Schulz's coefficients a, b and c, their eps and their steps."""
+    a, b, c, eps, steps = settings
+    if g.ndim != 2:
+        raise ValueError(f"torch's Muon steps matrices alone, and a leaf of shape {g.shape} is none: give it another "
+                         "optimizer by fallline.partition, or take fallline.Muon, which steps such leaves by AdamW.")
+    return orthogonal(g, (float(a), float(b), float(c)), int(steps), float(eps))
+
+
+@rule(whole_leaf=True)
+def torch_muon(g, *, lr: NonNegative = 1e-3, a: float = 3.4445, b: float = -4.7750, c: float = 2.0315,
+               eps: NonNegative = 1e-7, steps: NonNegative = 5):
+    """Muon at Jordan's size: √(rows/columns) where that is above 1. torch makes matrices orthogonal in bfloat16."""
+    return -lr*sqrt(max(1, g.shape[0]/max(g.shape[-1], 1)))*torch_orthogonal(g, a, b, c, eps, steps)
+
+
+@rule(whole_leaf=True)
+def torch_muon_rms(g, *, lr: NonNegative = 1e-3, a: float = 3.4445, b: float = -4.7750, c: float = 2.0315,
+                   eps: NonNegative = 1e-7, steps: NonNegative = 5):
+    """torch's Muon at Moonshot's size, "match_rms_adamw": 0.2·√max(rows, columns)."""
+    return -lr*0.2*sqrt(max(g.shape))*torch_orthogonal(g, a, b, c, eps, steps)
+
+
+@rule(whole_leaf=True)
+def torch_adafactor(g, x, t, v=shaped(0, unless_factored), row=shaped(0, with_rows), col=shaped(0, with_columns), *,
+                    lr: NonNegative = 1e-2, beta2_decay: float = -0.8, eps1: NonNegative = 1e-8,
+                    eps2: NonNegative = 1e-3, d: Positive = 1.0):
+    """Adafactor whose ε bounds the mean of the rows, and its square the second moment, from below."""
+    share = t**beta2_decay
+    if g.ndim < 2:
+        v = v + share*(g*g - v)
+        estimate = v
+    else:
+        row = row + share*(mean(g*g, -1) - row)
+        col = col + share*(mean(g*g, -2) - col)
+        estimate = row*col/maximum(mean(row, -2), maximum(eps1, tiny(row)))
+    u = g/root(maximum(estimate, eps1*eps1))
+    u = u/maximum(1, rms(u)/d)
+    return -maximum(eps2, rms(x))*minimum(lr, 1/sqrt(t))*u, v, row, col
+
+
+@rule(whole_leaf=True)
+def torch_adafactor_usual(g, x, t, v=shaped(0, unless_factored), row=shaped(0, with_rows),
+                          col=shaped(0, with_columns), *, lr: NonNegative = 1e-2, beta2_decay: float = -0.8,
+                          eps2: NonNegative = 1e-3, d: Positive = 1.0):
+    """torch's Adafactor whose ε is that of the dtype."""
+    return torch_adafactor.formula(g, x, t, v, row, col, lr=lr, beta2_decay=beta2_decay, eps1=np.finfo(g.dtype).eps,
+                                   eps2=eps2, d=d)
 
 
 # ---- Keras, whose first three optax shares ---------------------------------------------------------------------------

@@ -56,21 +56,22 @@ def mean(a: np.ndarray, axis: int) -> np.ndarray:
     return np.sum(a, axis, keepdims=True)/max(a.shape[axis], 1)
 
 
-def orthogonal(a: np.ndarray) -> np.ndarray:
+def orthogonal(a: np.ndarray, coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315), steps: int = 5,
+               least: float = 0.0) -> np.ndarray:
     """About U·Vᵀ, given a matrix a = U·S·Vᵀ: 5 steps of Newton and Schulz's iteration; 0 for a matrix of zeros.
 
     The coefficients raise small singular values as fast as can be, and so leave all between 0.68 and 1.14 rather than
     at 1, if they are 0.01 of the norm or more. The iteration needs them at most 1 to begin with: a is divided by its
-    Frobenius norm. Of two shapes that are each other's transposes the wide one has the smaller products.
+    Frobenius norm, or by `least`. Of two shapes that are each other's transposes the wide one has the smaller products.
     """
     largest, a = scaled(a)
     if largest == 0:
         return a
     y = a if a.shape[0] <= a.shape[1] else a.T
-    y = y/np.linalg.norm(y)
-    for _ in range(5):
+    y = y/max(float(np.linalg.norm(y)), least/largest)
+    for _ in range(steps):
         s = y @ y.T
-        y = 3.4445*y + (-4.7750*s + 2.0315*(s @ s)) @ y
+        y = coefficients[0]*y + (coefficients[1]*s + coefficients[2]*(s @ s)) @ y
     return y if a.shape[0] <= a.shape[1] else y.T
 
 
