@@ -100,7 +100,7 @@ def test_keras_after_each_of_five_steps(name):
     opt = make()
     x = opt.step(np.ones(10), np.full(10, 0.01))
     for expected in golden:
-        np.testing.assert_allclose(x[[0, -1]], expected, rtol=0, atol=1e-4)  # there 5e-4
+        np.testing.assert_allclose(x[[0, -1]], expected, rtol=0, atol=2e-4)  # 5e-4 there, where Adam's are of one coordinate
         x = opt.step(x, np.arange(1, 11) / 10)
 
 
