@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def _group(those: Mapping[str, Any]) -> list[str]:
     ends = {size: _end(first, size)[0] for size in SIZES}
     rows = []
     for k, (title, cls) in enumerate(those.items()):
-        apart = ["–" if k == 0 else number(_apart(cls, size, ends[size]), 2) for size in SIZES]
+        apart = ["–" if k == 0 else _said(_apart(cls, size, ends[size])) for size in SIZES]
         rows.append([f"`{'fl.' if k or 'dialects' in title else ''}{_call(cls)}`".replace("fl.fl.", "fl."), *apart,
                      _decay(cls)])  # fmt: skip
     head = ["with its defaults", *(f"apart at {number(size)}" for size in SIZES), "weight decay"]
@@ -74,6 +75,11 @@ def _group(those: Mapping[str, Any]) -> list[str]:
         if not rule.whole_leaf:
             parts += [f"{', '.join(titles)}:", formula(rule)[0]]
     return parts
+
+
+def _said(share: float) -> str:
+    """A distance; what rounding alone makes is no number to print, as it need not be the same on every machine."""
+    return "< 1e-12" if 0 < share < 1e-12 else number(share, 2)
 
 
 def _usual(cls: Any) -> Any:
@@ -107,8 +113,10 @@ def _end(cls: Any, size: float) -> tuple[np.ndarray, np.ndarray]:
     opt, w = _usual(cls), start.copy()
     if "lr" in opt.hyper and "lr" not in _rule(cls).slots.values():
         opt.lr = 1e-3
-    for _ in range(STEPS):
-        w = opt.step(w, size * rng.standard_normal((8, 16)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of gradients that are small, as is the point
+        for _ in range(STEPS):
+            w = opt.step(w, size * rng.standard_normal((8, 16)))
     return w, w - start
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reliability.dialects import cases, strays
+from reliability.dialects import SINGLE, cases, strays
 
 from needed import need
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # within Keras
 NEEDS = {"torch": ["torch"], "keras": ["torch", "keras"], "optax": ["jax", "optax"]}
-SINGLE = 2e-3  # of the way, in float32
 CASES = [case for case in cases() if case.library in NEEDS]  # TensorFlow's: by published values, and in the docs' table
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 

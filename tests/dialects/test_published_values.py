@@ -100,7 +100,8 @@ def test_keras_after_each_of_five_steps(name):
     opt = make()
     x = opt.step(np.ones(10), np.full(10, 0.01))
     for expected in golden:
-        np.testing.assert_allclose(x[[0, -1]], expected, rtol=0, atol=2e-4)  # 5e-4 there, where Adam's are of one coordinate
+        # 5e-4 there, where one value of Adam's stands for all coordinates
+        np.testing.assert_allclose(x[[0, -1]], expected, rtol=0, atol=2e-4)
         x = opt.step(x, np.arange(1, 11) / 10)
 
 
