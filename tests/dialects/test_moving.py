@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 NEEDS = {"torch": ["torch"], "keras": ["torch", "keras"], "optax": ["jax", "optax"]}
 SHAPES = {"w": (3, 2), "b": (4,), "a": (2,)}  # whose order is not that of the alphabet
 MATRICES = {"w": (3, 2), "b": (4, 1), "a": (2, 2)}
-MOVED = [case for case in cases() if case.library in NEEDS and case.name != "Nadam"]  # see below
+MOVED = [case for case in cases() if case.library in NEEDS]
 
 
 def tree(seed, shapes=SHAPES):
@@ -66,7 +66,7 @@ class Keras:
 
     def load(self, state):
         for v in self.optimizer.variables:
-            v.assign(state[v.path.rpartition("/")[2]])
+            v.assign(state.get(v.path.rpartition("/")[2], state.get("u_product")))
 
 
 class Optax:
@@ -201,6 +201,8 @@ def test_a_leaf_without_gradients_begins_when_it_has_one():
     (lambda torch: fl.Adam().load_state_dict(torch, dialect="torch"), "torch has no formula that is adam"),
     (lambda torch: fl.dialects.optax.adam(0.1, eps_root=1e-8).load_state_dict(torch, dialect="torch"),
      "whose formula has no eps_root: it must be 0"),
+    (lambda torch: fl.dialects.torch.NAdam().load_state_dict({}, dialect="keras"),
+     "whose formula has no momentum_decay: it must be 1"),
     (lambda torch: fl.dialects.torch.Adam(amsgrad=True).load_state_dict(torch, dialect="torch"),
      "'w' in torch lacks max_exp_avg_sq: it has step, exp_avg, exp_avg_sq"),
     (lambda torch: fl.dialects.torch.Adam().load_state_dict(torch, dialect="jax"), "one of 'torch', 'keras', 'optax'"),
@@ -252,7 +254,13 @@ def test_what_is_refused_changes_nothing():
     np.testing.assert_equal(ours.state_dict(), before)
 
 
-def test_keras_nadam_stays_where_it_is():
-    """Its product of momenta is a variable without a name of its own."""
-    with pytest.raises(ValueError, match="keras has no formula that is torch_nadam"):
-        fl.dialects.keras.Nadam().load_state_dict({}, dialect="keras")
+def test_leaves_of_other_counts_are_refused_where_there_is_one():
+    w = tree(0)
+    for opt, library in ((fl.dialects.keras.Adam(), "keras"), (fl.dialects.optax.adam(0.1), "optax")):
+        opt.step(w, tree(1))
+        opt.step(w, {**tree(1), "b": None})
+        with pytest.raises(ValueError, match=r"'b' has had 1 steps and dialects.*2: its library has one count"):
+            opt.state_dict(dialect=library)
+    opt = fl.dialects.keras.SGD(momentum=0.9)  # whose formula asks for none
+    opt.step(w, {**tree(1), "b": None})
+    assert opt.state_dict(dialect="keras")["iteration"] == 1

@@ -7,6 +7,7 @@ calls the state.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = ["given", "taken"]
 _MOMENTS: dict[str, str | None] = {"m": "exp_avg", "v": "exp_avg_sq"}
 _FACTORS: dict[str, str | None] = {"v": "variance", "row": "row_var", "col": "col_var"}
 _MU: dict[str, str | None] = {"m": "mu", "v": "nu"}
+PRODUCT = "u_product"  # of Keras' Nadam: one for all leaves, in a variable that has no name of its own
 KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, as what it is multiplied by is 0
     "torch": {
         rules.sgd: {}, own.torch_sgd: {"b": "momentum_buffer"}, own.torch_nesterov: {"b": "momentum_buffer"},
@@ -49,7 +51,7 @@ KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, a
         own.keras_adam: {"m": "momentum", "v": "velocity"}, own.keras_lamb: {"m": "momentum", "v": "velocity"},
         own.keras_amsgrad: {"m": "momentum", "v": "velocity", "v_max": "velocity_hat"},
         own.keras_adamax: {"m": "momentum", "u": "norm"}, own.keras_ftrl: {"n": "accumulator", "z": "linear"},
-        rules.lion: {"m": "momentum"},
+        own.torch_nadam: {"m": "momentum", "v": "velocity", "product": PRODUCT}, rules.lion: {"m": "momentum"},
     },
     "optax": {
         rules.sgd: {}, own.torch_sgd: {"b": "trace"}, own.torch_nesterov: {"b": "trace"},
@@ -62,10 +64,11 @@ KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, a
         own.optax_novograd: _MU, rules.lion: {"m": "mu"},
     },
 }  # fmt: skip
-# What must be 0 for a formula to be one with that of a library.
-NOUGHT = {("torch", own.optax_adam): "eps_root", ("optax", own.torch_sgd): "dampening",
-          ("optax", own.torch_nesterov): "dampening", ("optax", own.torch_rmsprop): "momentum",
-          ("optax", own.torch_rmsprop_centered): "momentum"}  # fmt: skip
+# What a hyper-parameter must be for a formula to be one with that of a library, which has none such.
+FIXED = {("torch", own.optax_adam): ("eps_root", 0), ("optax", own.torch_sgd): ("dampening", 0),
+         ("optax", own.torch_nesterov): ("dampening", 0), ("optax", own.torch_rmsprop): ("momentum", 0),
+         ("optax", own.torch_rmsprop_centered): ("momentum", 0),
+         ("keras", own.torch_nadam): ("momentum_decay", 1)}  # fmt: skip
 NEGATED = {("keras", own.trace)}  # whose momentum has the sign of the gradient
 # Whose steps torch does not count.
 COUNTLESS = (rules.sgd, own.torch_sgd, own.torch_nesterov, own.torch_muon, own.torch_muon_rms)
@@ -123,9 +126,10 @@ def _keys(optimizer: Optimizer, library: str) -> dict[str, str | None]:
         if rule.slots and rule not in KEPT[library]:
             raise ValueError(f"The state of {optimizer._title} cannot be {library}'s: {library} has no formula that is "
                              f"{rule.name}. See docs/dialects.md for whose is whose.")
-        if (zero := NOUGHT.get((library, rule))) and settings[f"{name}.{zero}"] != 0:
-            raise ValueError(f"The state of {optimizer._title} cannot be {library}'s, whose formula has no {zero}: it "
-                             f"must be 0. Got {brief(settings[f'{name}.{zero}'])}.")
+        fixed, value = FIXED.get((library, rule), ("", 0))
+        if fixed and settings[f"{name}.{fixed}"] != value:
+            raise ValueError(f"The state of {optimizer._title} cannot be {library}'s, whose formula has no {fixed}: it "
+                             f"must be {value}. Got {brief(settings[f'{name}.{fixed}'])}.")
         of_none = {"momentum_buffer"} if settings.get(f"{name}.momentum") == 0 else ()  # which torch has only with one
         found |= {chain.slots[name, slot]: None if key in of_none else key
                   for slot, key in KEPT[library].get(rule, {}).items()}
@@ -204,6 +208,14 @@ def _now(optimizer: Dialect) -> dict[str, Any]:
     return found
 
 
+def _counted_once(optimizer: Optimizer, d: Mapping[str, Any]) -> None:
+    """Refuse leaves that have had fewer steps than others, where a formula asks how many: there is one count there."""
+    fewer = [path for path, leaf in (d["leaves"] or {}).items() if leaf["t"] != optimizer.t]
+    if fewer and any("t" in rule.given for rule in optimizer._stepper.holders[""].chain.rules):
+        raise ValueError(f"{fewer[0]!r} has had {d['leaves'][fewer[0]]['t']} steps and {optimizer._title} "
+                         f"{optimizer.t}: its library has one count for all leaves.")
+
+
 # ---- torch -----------------------------------------------------------------------------------------------------------
 
 
@@ -280,9 +292,10 @@ def _settings(optimizer: Optimizer, library: str, groups: Iterable[Mapping[str, 
 
 def _to_keras(optimizer: Dialect, called: Mapping[str, str | None]) -> dict[str, Any]:
     d = optimizer.state_dict()
+    _counted_once(optimizer, d)
     negated = _negated(optimizer, "keras")
-    arrays = {f"{path.replace('/', '_')}_{key}": -array if slot in negated else array for slot, key in called.items()
-              for path, array in d["state"].get(slot, {}).items()}
+    arrays = {PRODUCT if key == PRODUCT else f"{path.replace('/', '_')}_{key}": -array if slot in negated else array
+              for slot, key in called.items() for path, array in d["state"].get(slot, {}).items()}
     return {"iteration": optimizer.t, "learning_rate": _now(optimizer)["learning_rate"], **arrays}
 
 
@@ -296,6 +309,9 @@ def _from_keras(optimizer: Optimizer, called: Mapping[str, str | None], d: Any) 
     for key in filter(None, called.values()):
         ends = {name.removesuffix(f"_{key}"): value for name, value in short.items() if name.endswith(f"_{key}")}
         found[key] = {written.get(name, name): value for name, value in ends.items()}
+        if key == PRODUCT:
+            its = [value for name, value in short.items() if re.fullmatch(rf"{PRODUCT}|variable(_\d+)?", name)]
+            found[key] = {path: value for value in its for path in found["momentum"]}
         if not found[key]:
             raise ValueError(f"The state of Keras lacks {key}: it has {', '.join(short)}.")
     every = [path for arrays in found.values() for path in arrays]
@@ -307,6 +323,7 @@ def _from_keras(optimizer: Optimizer, called: Mapping[str, str | None], d: Any) 
 
 def _to_optax(optimizer: Dialect, called: Mapping[str, str | None]) -> dict[str, Any]:
     group, d = optimizer._stepper.holders[""].group, optimizer.state_dict()
+    _counted_once(optimizer, d)
 
     def tree(arrays: Mapping[str, Any]) -> Any:
         return dict(arrays) if group is None else group.treedef.unflatten([arrays[path] for path in group.paths])
