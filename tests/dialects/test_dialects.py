@@ -6,7 +6,6 @@ import copy
 import inspect
 import os
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -164,12 +163,14 @@ def test_a_centred_mean_square_is_never_below_nothing():
         assert np.isfinite(w).all()
 
 
-def test_who_uses_the_articles_form_where_it_hardly_moves_is_told_of_torchs():
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fl.RMSProp().step(np.ones(2), np.full(2, 1e-6))
-    assert "Give it eps=0, take torch's formula, fallline.dialects.torch.RMSprop, or scale the loss up." in str(
-        caught[0].message)
+@pytest.mark.parametrize(("name", "library", "called"), [
+    ("RMSProp", "torch", "RMSprop"), ("Adam", "torch", "Adam"), ("NadamW", "optax", "nadamw"),
+    ("AMSGrad", "optax", "amsgrad"), ("LAMB", "keras", "Lamb"),
+])  # fmt: skip
+def test_who_uses_the_articles_form_where_it_hardly_moves_is_told_of_the_dialect(name, library, called):
+    said = f"Give it eps=0, take {library}'s formula, fallline.dialects.{library}.{called}, or scale the loss up."
+    with pytest.warns(UserWarning, match=said):
+        fl.OPTIMIZERS[name]().step(np.ones(2), np.full(2, 1e-6))
 
 
 def test_they_race_under_their_names():

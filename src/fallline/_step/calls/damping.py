@@ -54,9 +54,9 @@ def warn_if_damped(calls: Iterable[tuple[Group, Iterable[tuple[int, Any]]]]) -> 
 
 def _elsewhere(damped: str) -> str:
     """Another library's optimizer of that name, which adds eps at every step, as a part of a sentence."""
-    names = importlib.import_module("fallline.dialects.torch").__all__  # above, and for a warning alone
-    return next((f" take torch's formula, fallline.dialects.torch.{name}," for name in names
-                 if name.lower() == damped.lower()), "")
+    titles = importlib.import_module("fallline.dialects").every()  # above, and for a warning alone
+    return next((f" take {library}'s formula, fallline.dialects.{library}.{name},"
+                 for _, library, name in (title.split(".") for title in titles) if name.lower() == damped.lower()), "")
 
 
 def _largest(g: Any) -> float:
