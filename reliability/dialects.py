@@ -44,6 +44,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "torch.Muon": [{"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}],
     "torch.NAdam": [{"decoupled_weight_decay": True}], "torch.RAdam": [{"decoupled_weight_decay": True}],
     "keras": [{"clipnorm": None, "clipvalue": None}, {"clipnorm": None, "global_clipnorm": None}],
+    "keras.Ftrl": [{"learning_rate_power": -0.3}], "tensorflow.Ftrl": [{"learning_rate_power": -0.3}],
     "keras.SGD": [{"nesterov": True}], "keras.RMSprop": [{"centered": True}], "keras.Adam": [{"amsgrad": True}],
     "tensorflow.RMSProp": [{"centered": True}],
     "optax.adam": [{"nesterov": True}], "optax.adamw": [{"nesterov": True}], "optax.sgd": [{"nesterov": True}],

@@ -29,6 +29,7 @@ OTHERS = [
     lambda **o: fl.dialects.torch.Muon(0.1, nesterov=False, adjust_lr_fn="match_rms_adamw", **o),
     lambda **o: fl.dialects.keras.RMSprop(0.1, momentum=0.9, centered=True, clipnorm=1.0, weight_decay=0.1, **o),
     lambda **o: fl.dialects.keras.Lamb(0.1, global_clipnorm=1.0, weight_decay=0.1, **o),
+    lambda **o: fl.dialects.keras.Ftrl(0.1, learning_rate_power=-0.2, initial_accumulator_value=0.0, **o),
     lambda **o: fl.dialects.optax.rmsprop(0.1, eps_in_sqrt=False, momentum=0.9, nesterov=True, **o),
     lambda **o: fl.dialects.tensorflow.RMSProp(0.1, momentum=0.9, centered=True, **o),
 ]
@@ -139,7 +140,7 @@ def test_arguments_and_defaults_are_those_of_the_library(title):
     (lambda: fl.dialects.torch.SGD(nesterov=True), ValueError, r"nesterov=True .* needs a momentum above 0"),
     (lambda: fl.dialects.keras.Adam(use_ema=True), ValueError, r"use_ema=True .* fallline.average"),
     (lambda: fl.dialects.keras.Adam(clipnorm=1.0, clipvalue=1.0), ValueError, r"Only one of clipnorm"),
-    (lambda: fl.dialects.keras.Ftrl(learning_rate_power=-0.3), ValueError, r"learning_rate_power .* must be -0.5"),
+    (lambda: fl.dialects.keras.Ftrl(learning_rate_power=0.3), ValueError, r"learning_rate_power .* must be a number ≤ 0"),
     (lambda: fl.dialects.optax.adam(), TypeError, r"dialects.optax.adam\(.*missing a required argument"),
     (lambda: fl.dialects.optax.adamw(0.1, mask=lambda tree: tree), ValueError, r"mask=.*fallline.by_path"),
     (lambda: fl.dialects.torch.Muon(ns_steps=2.5), ValueError, r"ns_steps .* must be a whole number from 0 to 99. Got"),

@@ -6,10 +6,12 @@ Their weight_decay is decoupled in all. `clipnorm` clips each leaf, `global_clip
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 from fallline import rules
 from fallline._formula.rule import Link, Rule
+from fallline._messages.values import brief
 from fallline.dialects.dialect import dialect, link, only, refuse
 from fallline.rules import dialects as own
 
@@ -99,7 +101,7 @@ def Nadam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
 def Ftrl(learning_rate=0.001, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
          l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0, weight_decay=None
          ) -> Links:
-    """Keras' Ftrl, of the power -1/2 alone: another is no formula of exact operations."""
+    """Keras' Ftrl, which of another power than -1/2 is a function of whole leaves."""
     return ftrl("dialects.keras.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
                 l1=l1_regularization_strength, l2=l2_regularization_strength,
                 shrinkage=l2_shrinkage_regularization_strength, beta=beta,
@@ -119,9 +121,8 @@ def Lamb(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_dec
                weight_decay=0.0 if weight_decay is None else weight_decay)
 
 
-def ftrl(title: str, power: float, **settings: Any) -> Links:
-    """FTRL, in which each coordinate is raised to a power that must be exact."""
-    if power != -0.5:
-        raise ValueError(f"learning_rate_power of {title} must be -0.5: no other power of an array is rounded the same "
-                         f"on every machine. Got {power}.")
-    yield link(own.keras_ftrl, **settings)
+def ftrl(title: str, power: Any, **settings: Any) -> Links:
+    """FTRL, whose usual power has a formula in which all is exact."""
+    if not (isinstance(power, Real) and power <= 0):
+        raise ValueError(f"learning_rate_power of {title} must be a number ≤ 0. Got {brief(power)}.")
+    yield link(own.keras_ftrl, **settings) if power == -0.5 else link(own.keras_ftrl_power, power=power, **settings)

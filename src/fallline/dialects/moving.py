@@ -28,6 +28,7 @@ __all__ = ["given", "taken"]
 
 _MOMENTS: dict[str, str | None] = {"m": "exp_avg", "v": "exp_avg_sq"}
 _FACTORS: dict[str, str | None] = {"v": "variance", "row": "row_var", "col": "col_var"}
+_FTRL: dict[str, str | None] = {"n": "accumulator", "z": "linear"}
 _MU: dict[str, str | None] = {"m": "mu", "v": "nu"}
 PRODUCT = "u_product"  # of Keras' Nadam: one for all leaves, in a variable that has no name of its own
 KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, as what it is multiplied by is 0
@@ -50,7 +51,7 @@ KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, a
         own.torch_adadelta: {"v": "accumulated_grad", "u": "accumulated_delta_var"},
         own.keras_adam: {"m": "momentum", "v": "velocity"}, own.keras_lamb: {"m": "momentum", "v": "velocity"},
         own.keras_amsgrad: {"m": "momentum", "v": "velocity", "v_max": "velocity_hat"},
-        own.keras_adamax: {"m": "momentum", "u": "norm"}, own.keras_ftrl: {"n": "accumulator", "z": "linear"},
+        own.keras_adamax: {"m": "momentum", "u": "norm"}, own.keras_ftrl: _FTRL, own.keras_ftrl_power: _FTRL,
         own.torch_nadam: {"m": "momentum", "v": "velocity", "product": PRODUCT}, rules.lion: {"m": "momentum"},
     },
     "optax": {

@@ -47,7 +47,7 @@ def RMSProp(learning_rate, decay=0.9, momentum=0.0, epsilon=1e-10, centered=Fals
 @of_tensorflow
 def Ftrl(learning_rate, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
          l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0) -> Links:
-    """TensorFlow 1's Ftrl, of the power -1/2 alone."""
+    """TensorFlow 1's Ftrl, which of another power than -1/2 is a function of whole leaves."""
     return ftrl("dialects.tensorflow.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
                 l1=l1_regularization_strength, l2=l2_regularization_strength,
                 shrinkage=l2_shrinkage_regularization_strength, beta=beta)

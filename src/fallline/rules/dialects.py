@@ -298,9 +298,24 @@ def keras_ftrl(g, x, n="initial", z=0, *, lr: Positive = 1e-3, initial: NonNegat
 
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1, with Keras' shrinkage.
     """
+    return proximal(root, g, x, n, z, lr=lr, l1=l1, l2=l2, shrinkage=shrinkage, beta=beta, weight_decay=weight_decay)
+
+
+@rule(whole_leaf=True)
+def keras_ftrl_power(g, x, n="initial", z=0, *, lr: Positive = 1e-3, power: float = -0.5, initial: NonNegative = 0.1,
+                     l1: NonNegative = 0.0, l2: NonNegative = 0.0, shrinkage: NonNegative = 0.0,
+                     beta: NonNegative = 0.0, weight_decay: NonNegative = 0.0):
+    """FTRL-Proximal of another power than -1/2, which is NumPy's: it may differ in the last bits by machine."""
+    return proximal(lambda n: maximum(n, tiny(n))**-power, g, x, n, z, lr=lr, l1=l1, l2=l2, shrinkage=shrinkage,
+                    beta=beta, weight_decay=weight_decay)
+
+
+def proximal(raised: Any, g: Any, x: Any, n: Any, z: Any, *, lr: Any, l1: Any, l2: Any, shrinkage: Any, beta: Any,
+             weight_decay: Any) -> tuple[Any, Any, Any]:
+    """FTRL-Proximal, with n raised to the power that is the rate's."""
     more, old = n + g*g, x - lr*weight_decay*x
-    z = z + g + 2*shrinkage*old - (root(more) - root(n))/lr*old
-    size = root(more)/lr + 2*(l2 + beta/(2*lr))
+    z = z + g + 2*shrinkage*old - (raised(more) - raised(n))/lr*old
+    size = raised(more)/lr + 2*(l2 + beta/(2*lr))
     return (minimum(maximum(z, -l1), l1) - z)/size - x, more, z
 
 
