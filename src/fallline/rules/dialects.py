@@ -290,6 +290,14 @@ def keras_lamb(g, x, t, m=0, v=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0
     return -lr*(ratio*u) - lr*weight_decay*x, m, v
 
 
+def proximal(g: Any, x: Any, z: Any, before: Any, now: Any, *, lr: Any, l1: Any, l2: Any, shrinkage: Any, beta: Any,
+             weight_decay: Any) -> tuple[Any, Any]:
+    """FTRL-Proximal's step and z, where 1/lr is multiplied by what the sum of squares was before, and is now."""
+    old = x - lr*weight_decay*x
+    z = z + g + 2*shrinkage*old - (now - before)/lr*old
+    return (minimum(maximum(z, -l1), l1) - z)/(now/lr + 2*(l2 + beta/(2*lr))) - x, z
+
+
 @rule
 def keras_ftrl(g, x, n="initial", z=0, *, lr: Positive = 1e-3, initial: NonNegative = 0.1, l1: NonNegative = 0.0,
                l2: NonNegative = 0.0, shrinkage: NonNegative = 0.0, beta: NonNegative = 0.0,
@@ -298,7 +306,10 @@ def keras_ftrl(g, x, n="initial", z=0, *, lr: Positive = 1e-3, initial: NonNegat
 
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1, with Keras' shrinkage.
     """
-    return proximal(root, g, x, n, z, lr=lr, l1=l1, l2=l2, shrinkage=shrinkage, beta=beta, weight_decay=weight_decay)
+    more = n + g*g
+    d, z = proximal(g, x, z, root(n), root(more), lr=lr, l1=l1, l2=l2, shrinkage=shrinkage, beta=beta,
+                    weight_decay=weight_decay)
+    return d, more, z
 
 
 @rule(whole_leaf=True)
@@ -306,17 +317,11 @@ def keras_ftrl_power(g, x, n="initial", z=0, *, lr: Positive = 1e-3, power: floa
                      l1: NonNegative = 0.0, l2: NonNegative = 0.0, shrinkage: NonNegative = 0.0,
                      beta: NonNegative = 0.0, weight_decay: NonNegative = 0.0):
     """FTRL-Proximal of another power than -1/2, which is NumPy's: it may differ in the last bits by machine."""
-    return proximal(lambda n: maximum(n, tiny(n))**-power, g, x, n, z, lr=lr, l1=l1, l2=l2, shrinkage=shrinkage,
-                    beta=beta, weight_decay=weight_decay)
-
-
-def proximal(raised: Any, g: Any, x: Any, n: Any, z: Any, *, lr: Any, l1: Any, l2: Any, shrinkage: Any, beta: Any,
-             weight_decay: Any) -> tuple[Any, Any, Any]:
-    """FTRL-Proximal, with n raised to the power that is the rate's."""
-    more, old = n + g*g, x - lr*weight_decay*x
-    z = z + g + 2*shrinkage*old - (raised(more) - raised(n))/lr*old
-    size = raised(more)/lr + 2*(l2 + beta/(2*lr))
-    return (minimum(maximum(z, -l1), l1) - z)/size - x, more, z
+    more = n + g*g
+    before, now = (maximum(total, tiny(g))**-power for total in (n, more))
+    d, z = proximal(g, x, z, before, now, lr=lr, l1=l1, l2=l2, shrinkage=shrinkage, beta=beta,
+                    weight_decay=weight_decay)
+    return d, more, z
 
 
 @before
