@@ -130,8 +130,9 @@ def dialect(*around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable
         example = "" if bare[0].default is not bare[0].empty else "0.1"
         said = (f"{inspect.getdoc(of)}\n\nArguments and defaults are those of {library}; hyper-parameters go by "
                 f"fallline's names, `opt.hyper`.\nFor {', '.join(Options._fields)}, and what may stand in a number's "
-                f"place, see `fallline.Optimizer`.\n\n>>> import fallline as fl\n"
-                f">>> opt = fl.dialects.{library}.{name}({example})\n>>> opt.step(1.0, 2.0) < 1.0\nTrue\n")
+                f"place, see `fallline.Optimizer`.\n\n>>> import numpy as np, fallline as fl\n"
+                f">>> opt = fl.dialects.{library}.{name}({example})\n"
+                ">>> bool(np.all(opt.step(np.ones((2, 2)), np.ones((2, 2))) < 1.0))\nTrue\n")
 
         def links_of(**given: Any) -> Iterable[Link | None]:
             links = of(**{n: given[n] for n in own})
