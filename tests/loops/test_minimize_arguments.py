@@ -183,17 +183,25 @@ def test_bad_arguments_are_refused_in_one_sentence(change, error, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"options": {"maxfun": 3}}, "Unknown option 'maxfun' of minimize. Known options: maxiter"),
-        ({"constraints": {"type": "eq", "fun": bowl}}, "minimize takes no constraints"),
-        ({"hess": lambda x: np.eye(3)}, "minimize takes no hess:"),
-    ],
-)
-def test_a_scipy_method_refuses_the_same(change, message):
-    with pytest.raises(ValueError, match=message):
-        scipy.optimize.minimize(bowl, START, jac=bowl_der, method=fl.Adam(), **change)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"options": {"maxfun": 3, "workers": 2, "maxiter": 50}},
+     "Adam does not use the option 'maxfun', the option 'workers'. Options of minimize: maxiter, gtol"),
+    ({"hess": lambda x: np.eye(3), "options": {"maxiter": 50}}, "Adam does not use hess=. Options"),
+    ({"hessp": lambda x, p: p, "options": {"maxiter": 50}}, "Adam does not use hessp=. Options"),
+])  # fmt: skip
+def test_a_scipy_method_passes_over_what_scipys_own_do_with_their_warning(change, message):
+    def run(**more):
+        return scipy.optimize.minimize(bowl, START, jac=bowl_der, method=fl.Adam(0.1), **more)
+
+    with pytest.warns(scipy.optimize.OptimizeWarning, match=message) as caught:
+        found = run(**change)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(found.x, run(options={"maxiter": 50}).x)
+
+
+def test_a_scipy_method_refuses_constraints_which_it_would_break():
+    with pytest.raises(ValueError, match="minimize takes no constraints"):
+        scipy.optimize.minimize(bowl, START, jac=bowl_der, method=fl.Adam(), constraints={"type": "eq", "fun": bowl})
 
 
 @pytest.mark.parametrize("empty", [(), [], {}, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -355,14 +356,24 @@ def as_scipy_method(
     tol: float | None = None,
     **options: Any,
 ) -> OptimizeResult:
-    """Run as `scipy.optimize.minimize(fun, x0, method=optimizer)`: what SciPy hands to a callable method."""
+    """Run as `scipy.optimize.minimize(fun, x0, method=optimizer)`: what SciPy hands to a callable method.
+
+    What SciPy's own first-order methods pass over with a warning, this does too: second derivatives, as many programs
+    hand them to every method, and options of other methods.
+    """
     if x0 is None:
         name = type(optimizer).__name__
         raise TypeError(
             f"{name} is a method of scipy.optimize.minimize, which starts at an x0; minimize_scalar has none: call "
             f"scipy.optimize.minimize(fun, x0, method={name}(...)). To step parameters: opt.step(params, grads)."
         )
-    return minimize(
-        fun, x0, args, optimizer, jac, bounds, callback, tol, options, hess=hess, hessp=hessp, constraints=constraints
-    )
+    unknown = {name: options.pop(name) for name in sorted(options.keys() - Options.names())}
+    unused = [f"{name}=" for name, value in (("hess", hess), ("hessp", hessp)) if value is not None]
+    passed_over = [*unused, *(f"the option {name!r}" for name, value in unknown.items() if value is not None)]
+    if passed_over:
+        from scipy.optimize import OptimizeWarning
+
+        warnings.warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: "
+                      f"{', '.join(Options.names())}.", OptimizeWarning, stacklevel=4)  # of who called SciPy
+    return minimize(fun, x0, args, optimizer, jac, bounds, callback, tol, options, constraints=constraints)
 

@@ -33,15 +33,19 @@ class Options:
     finite_diff_rel_step: Any = None
 
     @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What options there are."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
     def read(cls, options: Mapping[str, Any] | None, tol: float | None) -> Options:
         """The options given, `tol` standing for gtol where that is not among them."""
         if options is not None and not isinstance(options, Mapping):
             raise TypeError(f"options of minimize must be a dict. Got {type(options).__name__}.")
         given = {name: value for name, value in (options or {}).items() if value is not None}
-        known = [field.name for field in fields(cls)]
         for name in given:
-            if name not in known:
-                raise ValueError(f"Unknown option {name!r} of minimize. Known options: {', '.join(known)}.")
+            if name not in cls.names():
+                raise ValueError(f"Unknown option {name!r} of minimize. Known options: {', '.join(cls.names())}.")
         if tol is not None:
             given.setdefault("gtol", tol)
         for name in {"gtol", "ftol", "xtol"} & given.keys():
