@@ -131,8 +131,8 @@ def test_arguments_and_defaults_are_those_of_the_library(title):
 
 
 @pytest.mark.parametrize(("call", "kind", "said"), [
-    (lambda: fl.dialects.torch.Adam(-1), ValueError, r"lr of dialects.torch.Adam must be ≥ 0. Got -1.0."),
-    (lambda: fl.dialects.torch.Adam(betas=(0.9, 1.0)), ValueError, r"beta2 of dialects.torch.Adam must be in \[0, 1"),
+    (lambda: fl.dialects.torch.Adam(-1), ValueError, r"lr of dialects.torch.Adam must be ≥ 0. Got -1"),
+    (lambda: fl.dialects.torch.Adam(betas=(0.9, 1.0)), ValueError, r"betas of dialects.torch.Adam must be in \[0, 1"),
     (lambda: fl.dialects.torch.Adam(betas=0.9), TypeError, r"betas of dialects.torch.Adam must be 2 numbers, such as"),
     (lambda: fl.dialects.torch.Adam(beta=(0.9, 0.9)), TypeError, r"has no argument 'beta'.*Did you mean betas"),
     (lambda: fl.dialects.torch.Adam([np.ones(2)]), TypeError, r"is made without parameters: pass parameters to step"),
@@ -143,6 +143,19 @@ def test_arguments_and_defaults_are_those_of_the_library(title):
     (lambda: fl.dialects.keras.Ftrl(learning_rate_power=0.3), ValueError, r"learning_rate_power .* a number ≤ 0. Got"),
     (lambda: fl.dialects.optax.adam(), TypeError, r"dialects.optax.adam\(.*missing a required argument"),
     (lambda: fl.dialects.optax.adamw(0.1, mask=lambda tree: tree), ValueError, r"mask=.*fallline.by_path"),
+    (lambda: fl.dialects.torch.Adam(maximize="no"), TypeError, "maximize of dialects.torch.Adam must be True or False"),
+    (lambda: fl.dialects.torch.Adam(10**400), ValueError, "lr of dialects.torch.Adam must be ≥ 0 and finite"),
+    (lambda: fl.dialects.torch.Adam("a"), TypeError, "lr of dialects.torch.Adam must be a number"),
+    (lambda: fl.dialects.torch.Adam(None), TypeError, "lr of dialects.torch.Adam must be a number"),
+    (lambda: fl.dialects.torch.Adam(weight_decay=True), TypeError, "weight_decay of dialects.torch.Adam must be a num"),
+    (lambda: fl.dialects.torch.SGD(dampening="a"), TypeError, "dampening of dialects.torch.SGD must be a number where"),
+    (lambda: fl.dialects.torch.AdamW(weight_decay=-1), ValueError, "weight_decay of dialects.torch.AdamW must be ≥ 0"),
+    (lambda: fl.dialects.keras.Adam(clipnorm=-1), ValueError, "clipnorm of dialects.keras.Adam must be > 0. Got -1"),
+    (lambda: fl.dialects.keras.RMSprop(momentum=-1), ValueError, "momentum of dialects.keras.RMSprop must be ≥ 0"),
+    (lambda: fl.dialects.keras.RMSprop(momentum="0.9"), TypeError, "momentum of dialects.keras.RMSprop must be a num"),
+    (lambda: fl.dialects.optax.sgd(0.1, accumulator_dtype="x"), ValueError, "accumulator_dtype='x' of optax's"),
+    (lambda: fl.dialects.tensorflow.Ftrl(True), TypeError, "learning_rate of dialects.tensorflow.Ftrl must be a num"),
+    (lambda: fl.dialects.torch.Muon(adjust_lr_fn=[]), ValueError, r"or None. Got \[\]"),
     (lambda: fl.dialects.torch.Muon(ns_steps=2.5), ValueError, r"ns_steps .* must be a whole number from 0 to 99. Got"),
     (lambda: fl.dialects.torch.Muon(adjust_lr_fn="x"), ValueError, r"must be 'original', 'match_rms_adamw' or None"),
     (lambda: fl.dialects.torch.Muon().step(np.ones(3), np.ones(3)), ValueError, r"shape \(3,\) is none.*partition"),
@@ -151,6 +164,31 @@ def test_arguments_and_defaults_are_those_of_the_library(title):
 def test_what_cannot_be_is_refused_with_the_remedy(call, kind, said):
     with pytest.raises(kind, match=said):
         call()
+
+
+def test_what_may_stand_in_a_numbers_place_may_stand_in_every_ones():
+    half = fl.schedules.constant(0.5)
+    made = [fl.dialects.torch.SGD(half, momentum=half, nesterov=True),
+            fl.dialects.torch.AdamW(weight_decay=np.ones((3, 4))),
+            fl.dialects.keras.RMSprop(half, momentum=half, weight_decay=half), fl.dialects.optax.sgd(half, half),
+            fl.dialects.torch.Adam(half, betas=(half, half)), fl.dialects.tensorflow.RMSProp(half, momentum=half)]
+    for opt in made:
+        opt.step(np.ones((3, 4)), np.ones((3, 4)))
+        for name in [name for name in ("lr", "momentum", "beta1", "rate") if name in opt.hyper]:
+            opt.hyper[name] = 0.25
+        again = eval(f"fl.{opt!r}", {"fl": fl, "constant": fl.schedules.constant})
+        assert dict(again.hyper) == dict(opt.hyper)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # within Keras
+def test_what_the_libraries_themselves_say_of_an_optimizer_makes_ours():
+    keras, torch = need("keras"), need("torch")
+    for name in ("Adam", "AdamW", "SGD", "Lion"):
+        config = getattr(keras.optimizers, name)().get_config()
+        assert getattr(fl.dialects.keras, name)(**config).lr == pytest.approx(config["learning_rate"])
+        if name != "Lion":
+            defaults = getattr(torch.optim, name)([torch.zeros(1)]).defaults
+            assert getattr(fl.dialects.torch, name)(**defaults).lr == defaults["lr"]
 
 
 def test_a_centred_mean_square_is_never_below_nothing():

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 import numbers
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+import numpy as np
+
 from fallline._engines.options import Options
+from fallline._formula.chain import distinct
+from fallline._formula.ranges import is_finite
 from fallline._formula.rule import Link, Rule
-from fallline._formula.settings import looks_like_parameters
+from fallline._formula.settings import check, looks_like_parameters
 from fallline._messages.suggestions import REMEDY, unknown_setting
 from fallline._messages.values import brief, shown
 from fallline._optimizer.optimizer import Optimizer
 
-__all__ = ["Dialect", "dialect", "link", "only", "refuse"]
+__all__ = ["Dialect", "Given", "dialect", "link", "only", "refuse"]
 
 
 class Dialect(Optimizer):
@@ -28,15 +34,26 @@ class Dialect(Optimizer):
         options = {name: named.pop(name) for name in Options._fields if name in named}
         given = self._arguments(args, named)
         links = [each for each in type(self).links_of(**given) if each is not None]
-        super().__init__(*(Link(each.rule, each.settings, self.title) if each.rule.kind == "rule" else each
-                           for each in links), **options)
-        where = {id(value): f"{name}.{h}" for name, each in zip(self._chain.names, links)
-                 for h, value in each.settings.items()}
-        parts = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
-        # of each argument the hyper-parameters, by "rule.name", that have its numbers (None: None); what else was given
-        self._kept_in = {name: [where.get(id(part)) for part in own] for name, own in parts.items()
-                         if any(id(part) in where for part in own) and {*map(id, own)} <= {*where, id(None)}}
-        self._flags = {name: _plain(value) for name, value in given.items() if name not in self._kept_in}
+        where: dict[tuple[str, int], str] = {}  # of which argument, and part, a hyper-parameter has its value
+        for name, each in zip(distinct([each.rule.name for each in links]), links):
+            for h, value in each.settings.items():
+                if isinstance(value, Given):
+                    where[value.source] = f"{name}.{h}"
+                    check(each.rule.hyper[h]._replace(name=value.source[0]), value.own, self.title)
+        super().__init__(*(Link(each.rule, {h: plain(value) for h, value in each.settings.items()},
+                                self.title if each.rule.kind == "rule" else "") for each in links), **options)
+        # of each argument the hyper-parameters, by "rule.name", that have its values (None: None); what else was given
+        self._kept_in: dict[str, list[str | None]] = {}
+        for name, value in given.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            found = [where.get((name, k)) for k in range(len(parts))]
+            if any(found) and all(q or part is None for q, part in zip(found, parts)):
+                self._kept_in[name] = found
+        self._flags = {name: plain(value) for name, value in given.items() if name not in self._kept_in}
+        for name, value in self._flags.items():
+            default = self.arguments.parameters[name].default
+            if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
+                raise TypeError(f"{name} of {self.title} must be a number where it is not used. Got {brief(value)}.")
 
     @classmethod
     def again(cls, built: Mapping[str, Any], links: Sequence[Link], options: Mapping[str, Any]) -> Dialect:
@@ -67,7 +84,13 @@ class Dialect(Optimizer):
             if isinstance(pair, tuple) and (not isinstance(value, (tuple, list)) or len(value) != len(pair)):
                 raise TypeError(f"{name} of {self.title} must be {len(pair)} numbers, such as {pair}. "
                                 f"Got {brief(value)}.")
-            bound.arguments[name] = _own(tuple(value) if isinstance(pair, tuple) else value)
+            if isinstance(pair, bool) and not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{name} of {self.title} must be True or False. Got {brief(value)}.")
+            is_number = pair is parameter.empty or (isinstance(pair, (int, float)) and not isinstance(pair, bool))
+            if isinstance(pair, tuple):
+                bound.arguments[name] = tuple(None if v is None else Given(v, (name, k)) for k, v in enumerate(value))
+            elif is_number or not (value is None or isinstance(value, (bool, np.bool_, str))):
+                bound.arguments[name] = Given(value, (name, 0))
         return dict(bound.arguments)
 
     @classmethod
@@ -95,20 +118,45 @@ class Dialect(Optimizer):
         return {**super()._built(), "class": self.title, "flags": self._flags, "kept_in": self._kept_in}
 
 
-class _Number(float):
-    """A number that no other is, so that it is known where it goes."""
+class Given:
+    """A value that was given for an argument, so that it is known where it goes; compared as a number other than 0
+    where it is none, such as a schedule, or one that differs by leaf."""
+
+    def __init__(self, own: Any, source: tuple[str, int]) -> None:
+        self.own, self.source = own, source
+
+    def _compared(self, compare: Callable[[Any, Any], bool], other: Any) -> bool:
+        return compare(self.own if isinstance(self.own, numbers.Real) else math.inf, other)
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared(operator.eq, other)
+
+    def __lt__(self, other: float) -> bool:
+        return self._compared(operator.lt, other)
+
+    def __le__(self, other: float) -> bool:
+        return self._compared(operator.le, other)
+
+    def __gt__(self, other: float) -> bool:
+        return self._compared(operator.gt, other)
+
+    def __repr__(self) -> str:
+        return brief(self.own)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def rounded(self) -> Given:
+        """The same with its number as float32 has it."""
+        number = isinstance(self.own, numbers.Real) and not isinstance(self.own, bool)
+        return Given(float(np.float32(self.own)) if number else self.own, self.source)
 
 
-def _own(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What was given."""
     if isinstance(value, tuple):
-        return tuple(map(_own, value))
-    return _Number(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return float(value) if isinstance(value, _Number) else value
+        return [plain(part) for part in value]
+    own = value.own if isinstance(value, Given) else value
+    return float(own) if isinstance(own, numbers.Real) and not isinstance(own, bool) and is_finite(own) else own
 
 
 def dialect(*around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable[..., Any]], Any]:

@@ -6,12 +6,10 @@ Their weight_decay is decoupled in all. `clipnorm` clips each leaf, `global_clip
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any
 
 from fallline import rules
 from fallline._formula.rule import Link, Rule
-from fallline._messages.values import brief
 from fallline.dialects.dialect import dialect, link, only, refuse
 from fallline.rules import dialects as own
 
@@ -27,8 +25,9 @@ def _decay(links: Links, *, weight_decay: Any = None) -> Links:
 
 
 def _clip(links: Links, *, clipnorm: Any = None, clipvalue: Any = None, global_clipnorm: Any = None,
-          use_ema: bool = False, loss_scale_factor: Any = None, gradient_accumulation_steps: Any = None) -> Links:
-    """Links behind clipping."""
+          use_ema: bool = False, ema_momentum: Any = None, ema_overwrite_frequency: Any = None,
+          loss_scale_factor: Any = None, gradient_accumulation_steps: Any = None, name: Any = None) -> Links:
+    """Links behind clipping; a name, and what is for an average, are taken without effect, as of `get_config`."""
     refuse("Keras' optimizers", {
         "use_ema": (use_ema, "end a chain with fallline.average(ema_momentum), which keeps the average apart"),
         "loss_scale_factor": (loss_scale_factor, "scale the gradients where they are made"),
@@ -56,7 +55,7 @@ def SGD(learning_rate=0.01, momentum=0.0, nesterov=False) -> Links:
 def RMSprop(learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False) -> Links:
     """Keras' RMSprop: epsilon within the root, and a momentum of the increments."""
     yield link(own.keras_rmsprop_centered if centered else own.keras_rmsprop, lr=learning_rate, rho=rho, eps=epsilon)
-    yield only(momentum > 0, own.trace, momentum=momentum)
+    yield only(momentum != 0, own.trace, momentum=momentum)
 
 
 @of_keras
@@ -123,6 +122,6 @@ def Lamb(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_dec
 
 def ftrl(title: str, power: Any, **settings: Any) -> Links:
     """FTRL, whose usual power has a formula in which all is exact."""
-    if not (isinstance(power, Real) and power <= 0):
-        raise ValueError(f"learning_rate_power of {title} must be a number ≤ 0. Got {brief(power)}.")
+    if not power <= 0:
+        raise ValueError(f"learning_rate_power of {title} must be a number ≤ 0. Got {power}.")
     yield link(own.keras_ftrl, **settings) if power == -0.5 else link(own.keras_ftrl_power, power=power, **settings)

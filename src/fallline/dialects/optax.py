@@ -22,26 +22,30 @@ Links = Iterator[Link | None]
 of_optax = dialect()
 
 
-def _plain(mu_dtype: Any = None, mask: Any = None, nesterov: bool = False, bias_correction: bool = False) -> None:
+REMEDIES = {
+    "mu_dtype": "state is kept in the dtype that is computed in",
+    "accumulator_dtype": "state is kept in the dtype that is computed in",
+    "mask": "give weight_decay by path, fallline.by_path(lambda path: ...)",
+    "weight_decay_mask": "give weight_decay by path, fallline.by_path(lambda path: ...)",
+    "nesterov": "only Adam's has a rule of its own, nadam",
+    "bias_correction": "RMSProp corrected is Adam without its first moment, adam(b1=0)",
+}
+
+
+def _plain(**given: Any) -> None:
     """Refuse what has another way here."""
-    refuse("optax's optimizers", {
-        "mu_dtype": (mu_dtype, "state is kept in the dtype that is computed in"),
-        "accumulator_dtype": (mu_dtype, "state is kept in the dtype that is computed in"),
-        "mask": (mask, "give weight_decay by path, fallline.by_path(lambda path: ...)"),
-        "nesterov": (nesterov, "only Adam's has a rule of its own, nadam"),
-        "bias_correction": (bias_correction, "RMSProp corrected is Adam without its first moment, adam(b1=0)"),
-    })  # fmt: skip
+    refuse("optax's optimizers", {name: (value, REMEDIES[name]) for name, value in given.items()})
 
 
 def _adam(mu_dtype: Any, nesterov: bool, **settings: Any) -> Links:
-    _plain(mu_dtype)
+    _plain(mu_dtype=mu_dtype)
     yield link(own.optax_nadam if nesterov else own.optax_adam, **settings)
 
 
 @of_optax
 def sgd(learning_rate, momentum=None, nesterov=False, accumulator_dtype=None) -> Links:
     """optax's sgd: the rate multiplies what the trace of gradients has come to."""
-    _plain(accumulator_dtype)
+    _plain(accumulator_dtype=accumulator_dtype)
     rule: Rule = own.torch_nesterov if nesterov else own.torch_sgd
     yield only(momentum is not None, rule, lr=learning_rate, momentum=momentum) or link(rules.sgd, lr=learning_rate)
 
@@ -55,7 +59,7 @@ def adagrad(learning_rate, initial_accumulator_value=0.1, eps=1e-7) -> Links:
 @of_optax
 def adadelta(learning_rate, rho=0.9, eps=1e-6, weight_decay=0.0, weight_decay_mask=None) -> Links:
     """optax's adadelta: Zeiler's form, times a learning rate, without which optax climbs."""
-    _plain(mask=weight_decay_mask)
+    _plain(weight_decay_mask=weight_decay_mask)
     yield only(weight_decay != 0, rules.l2, rate=weight_decay)
     yield link(own.torch_adadelta, lr=learning_rate, rho=rho, eps=eps)
 
@@ -123,7 +127,7 @@ def adamaxw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, mask=N
 def amsgrad(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, mu_dtype=None, bias_correction_mu=True,
             bias_correction_nu=True) -> Links:
     """optax's amsgrad: the largest of the corrected v."""
-    _plain(mu_dtype)
+    _plain(mu_dtype=mu_dtype)
     if not (bias_correction_mu and bias_correction_nu):
         raise ValueError("dialects.optax.amsgrad has both moments corrected: bias_correction_mu=True and "
                          "bias_correction_nu=True.")
@@ -140,7 +144,7 @@ def radam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, threshold=5.0
 @of_optax
 def lion(learning_rate, b1=0.9, b2=0.99, mu_dtype=None, weight_decay=1e-3, mask=None) -> Links:
     """optax's lion, which is `fallline.Lion` with other defaults."""
-    _plain(mu_dtype, mask)
+    _plain(mu_dtype=mu_dtype, mask=mask)
     yield link(rules.lion, lr=learning_rate, beta1=b1, beta2=b2, weight_decay=weight_decay)
 
 

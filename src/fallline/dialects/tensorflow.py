@@ -6,13 +6,9 @@ TensorFlow rounds settings to float32 before it computes, whatever the parameter
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Real
-from typing import Any
-
-import numpy as np
 
 from fallline._formula.rule import Link
-from fallline.dialects.dialect import dialect, link, only
+from fallline.dialects.dialect import Given, dialect, link, only
 from fallline.dialects.keras import ftrl
 from fallline.rules import dialects as own
 
@@ -25,12 +21,8 @@ def _rounded(links: Links) -> Links:
     """With the numbers as float32 has them, but for what state starts at."""
     for each in links:
         if each is not None:
-            yield link(each.rule, **{name: value if name == "initial" else _single(value)
+            yield link(each.rule, **{name: value.rounded() if isinstance(value, Given) and name != "initial" else value
                                      for name, value in each.settings.items()})
-
-
-def _single(value: Any) -> Any:
-    return float(np.float32(value)) if isinstance(value, Real) else value
 
 
 of_tensorflow = dialect(_rounded)

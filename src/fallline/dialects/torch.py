@@ -96,8 +96,11 @@ def Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, *
 
 
 @of_torch
-def AdamW(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False) -> Links:
+def AdamW(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, decoupled_weight_decay=True
+          ) -> Links:
     """torch's AdamW: its Adam, with a decay that the moments do not see."""
+    if not decoupled_weight_decay:
+        raise ValueError("decoupled_weight_decay=False is dialects.torch.Adam.")
     rule: Rule = own.torch_amsgrad if amsgrad else own.torch_adam
     return _decoupled(link(rule, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps), weight_decay, True)
 
@@ -137,7 +140,7 @@ def Muon(lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficient
          ns_steps=5, adjust_lr_fn=None) -> Links:
     """torch's Muon, for matrices alone, which torch makes orthogonal in bfloat16 and we in what is computed in."""
     rates = {None: own.torch_muon, "original": own.torch_muon, "match_rms_adamw": own.torch_muon_rms}
-    if adjust_lr_fn not in rates:
+    if adjust_lr_fn not in (*rates,):
         raise ValueError("adjust_lr_fn of dialects.torch.Muon must be 'original', 'match_rms_adamw' or None. Got "
                          f"{brief(adjust_lr_fn)}.")
     if ns_steps not in range(100):
