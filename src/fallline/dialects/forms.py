@@ -15,7 +15,7 @@ from fallline._formula.rule import Rule
 from fallline._messages.values import brief
 from fallline.dialects import every
 from fallline.dialects.dialect import Dialect
-from fallline.dialects.moving import PRODUCT, Found, Run, number, whole
+from fallline.dialects.run import PRODUCT, Found, Run, number, whole
 from fallline.rules import dialects as own
 
 __all__ = ["READ", "WRITTEN"]
