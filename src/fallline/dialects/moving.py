@@ -1,7 +1,7 @@
 """Runs moved between libraries: state given out as they keep it, and taken over from it, leaf by leaf by name.
 
-Only what a formula keeps is moved, and only where the formula is one: `run` says which are; `forms` reads and writes the
-form in which state comes.
+Only what a formula keeps is moved, and only where the formula is one: `run` says which are. `forms` reads and writes
+the form in which state comes.
 """
 
 from __future__ import annotations
