@@ -20,7 +20,7 @@ from fallline._formula.words import exp, log, maximum, minimum, norm, root, sign
 from fallline._loops.descend import descend
 from fallline._loops.minimize import minimize
 from fallline._messages.suggestions import meant_name
-from fallline._optimizer.compose import accumulate, chain, mask, partition
+from fallline._optimizer.compose import accumulate, bounds, chain, mask, partition
 from fallline._optimizer.load import load
 from fallline._optimizer.named import *  # noqa: F403
 from fallline._optimizer.named import OPTIMIZERS
@@ -37,8 +37,8 @@ from fallline.rules import average, clip_norm, clip_value, l2, maximize, weight_
 
 __all__ = [
     "OPTIMIZERS", "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "Fraction",
-    "NonFiniteGradient", "NonNegative", "Optimizer", "Positive", "TornOptimizer", "accumulate", "after",
-    "average", "before", "by_path", "chain", "clip_norm", "clip_value", "descend", "dialects", "exp", "l2", "load",
+    "NonFiniteGradient", "NonNegative", "Optimizer", "Positive", "TornOptimizer", "accumulate", "after", "average",
+    "before", "bounds", "by_path", "chain", "clip_norm", "clip_value", "descend", "dialects", "exp", "l2", "load",
     "log", "mask", "maximize", "maximum", "minimize", "minimum", "norm", "ops", "partition", "race", "root", "rule",
     "rules", "scalar", "schedules", "set_num_threads", "shaped", "sign", "sqrt", "total", "weight_decay", "where",
     *OPTIMIZERS,

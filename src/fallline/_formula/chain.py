@@ -13,7 +13,7 @@ from typing import Any
 
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Hyper, Link, Rule
-from fallline._formula.trace import Traced, held, leaves_increment, trace, turns
+from fallline._formula.trace import Traced, arrives, held, leaves_increment, trace, turns
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
@@ -45,6 +45,7 @@ class Chain:
         self.rule = next(r for r in self.rules if r.kind == "rule")
         self.rule_name = self.names[self.rules.index(self.rule)]
         self._check_points()
+        self._check_arrival()
         self.hyper: dict[str, Hyper] = {f"{n}.{h.name}": h for n, r in self._named() for h in r.hyper.values()}
         self.short = self._short_names()
         self.slots = self._slot_names()
@@ -85,9 +86,19 @@ class Chain:
             if not leaves_increment(rule):
                 title = self.titles[self.rule_name]
                 remedy = (f"use its own, {title}({rule.name}=...)" if rule.name in self.rule.hyper else
+                          "take a rule without such a point" if arrives(rule) else
                           "let it act on the gradient, as l2 does")
                 raise FormulaError(f"{rule.name} moves the parameter, and not the point {moving[0]} that {title} keeps "
                                    f"beside it: {remedy}.")
+
+    def _check_arrival(self) -> None:
+        """Refuse what moves the parameter on from where a modifier has it come to lie."""
+        arriving = [k for k, rule in enumerate(self.rules) if arrives(rule)]
+        for k in range(arriving[0] + 1 if arriving else len(self.rules), len(self.rules)):
+            if not leaves_increment(self.rules[k]):
+                first, second = self._written[arriving[0]], self._written[k]
+                raise FormulaError(f"{second} would move the parameter on from where {first} has it: let {first} "
+                                   f"stand behind, chain(..., {second}, {first}).")
 
     def _short_names(self) -> dict[str, str]:
         """Names without "rule." where they mean one value: that of the one rule that has it, for others too."""
@@ -208,6 +219,11 @@ class Chain:
     def updating(self) -> Program:
         """The program that gives the increment."""
         return _program(self, INCREMENT)
+
+    @property
+    def arrives(self) -> bool:
+        """Whether it brings the parameter to a place, which an increment cannot."""
+        return any(map(arrives, self.rules))
 
     @property
     def needs_parameters(self) -> bool:

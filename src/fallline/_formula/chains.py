@@ -110,6 +110,11 @@ class Chains:
         return {climbs for chain in self._chains.values() for climbs in chain.uphill}
 
     @property
+    def arrives(self) -> bool:
+        """Whether any brings the parameter to a place, which an increment cannot."""
+        return any(chain.arrives for chain in self._chains.values())
+
+    @property
     def needs_parameters(self) -> bool:
         """Whether the increment of a part depends on the parameters themselves."""
         return any(chain.needs_parameters for chain in self._chains.values())

@@ -12,7 +12,8 @@ import numpy as np
 from fallline._messages.remedies import instead, is_masked, is_tracer
 from fallline._messages.values import brief
 
-__all__ = ["WHOLE", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real", "is_finite"]
+__all__ = ["BOUND", "WHOLE", "Bound", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real",
+           "is_finite"]  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -28,6 +29,8 @@ WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
 Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
 Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]
 Real = Range("a finite number", lambda v: True)
+BOUND = Range("a number (infinite: no bound)", lambda v: v == v)
+Bound = Annotated[float, BOUND]
 
 
 class Hyper(NamedTuple):
@@ -43,8 +46,9 @@ class Hyper(NamedTuple):
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
             raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. "
                             f"Got {brief(value)}{note}{_hint(value)}.")
-        if not is_finite(number) or not self.range.holds(float(number)):
-            finite = "" if is_finite(number) or self.range is Real else " and finite"
+        unbounded = self.range is BOUND and number in (math.inf, -math.inf)
+        if not (is_finite(number) or unbounded) or not self.range.holds(float(number)):
+            finite = "" if is_finite(number) or self.range in (Real, BOUND) else " and finite"
             raise ValueError(f"{self.name} of {owner} must be {self.range.text}{finite}. Got {brief(number)}{note}.")
         return float(number)
 
@@ -55,7 +59,8 @@ class Hyper(NamedTuple):
     def _possible(self, note: str) -> str:
         if self.range is WHOLE:
             return self.range.text
-        text = "a number" if self.range is Real else f"a number {self.range.text}"
+        text = "a number" if self.range is Real else self.range.text if self.range is BOUND else \
+            f"a number {self.range.text}"
         return text if note else f"{text}, a schedule (a function of the number of completed steps) or a tree of these"
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline._formula.ieee import Formula
-from fallline._formula.ranges import Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
+from fallline._formula.ranges import Bound, Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
 from fallline._formula.settings import check
 from fallline._formula.symbols import Symbol
 from fallline._formula.words import SCOPES, sign  # noqa: F401  (sign: the doctest above)
@@ -30,8 +30,8 @@ from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
 
 __all__ = [
-    "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after", "before",
-    "rule", "scalar", "shaped",
+    "Bound", "Count", "Fraction", "Hyper", "Link", "NonNegative", "Positive", "Range", "Real", "Rule", "after",
+    "before", "rule", "scalar", "shaped",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from fallline._formula.vocabulary import VOCABULARY, no_word
 from fallline.errors import FormulaError
 
-__all__ = ["COMPARISONS", "OF_NUMPY", "Symbol", "build", "one_number", "per_coordinate"]
+__all__ = ["COMPARISONS", "OF_NUMPY", "Arrival", "Symbol", "build", "one_number", "per_coordinate"]
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 OF_NUMPY: dict[str, Callable[..., Any]] = {}
@@ -106,6 +106,15 @@ class Symbol:
     __getitem__ = __len__ = __contains__ = __iter__
 
 
+class Arrival(Symbol):
+    """The increment y - x to where the parameter x is to come: x + (y - x) is y, whatever rounding would make of it."""
+
+    __slots__ = ()
+
+    def __init__(self, y: Symbol, x: Symbol) -> None:
+        super().__init__("sub", (y, x), array=True)
+
+
 def _refuse(sign: str) -> Callable[..., NoReturn]:
     def refused(*_: Any) -> NoReturn:
         raise no_word(sign, f"`{sign}`")
@@ -135,6 +144,9 @@ def build(op: str, *operands: Any) -> Symbol:
     A `where` whose condition is a scalar but whose result is not becomes the operation "choose".
     """
     args = tuple(_lift(a) for a in operands)
+    for one, other in (args, args[::-1]) if op == "add" else ():
+        if isinstance(other, Arrival) and other.args[1] is one:
+            return other.args[0]
     array = any(a.array for a in args)
     if op == "power" and array:
         raise FormulaError("A power of an array is not rounded the same on every machine: write g*g for g**2, "

@@ -8,6 +8,7 @@ in float64. The rest becomes *code*: operations over arrays, in order, each valu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fallline._formula.program import (
@@ -22,11 +23,11 @@ from fallline._formula.program import (
     source_of,
 )
 from fallline._formula.rule import Rule
-from fallline._formula.symbols import Symbol, one_number, per_coordinate
+from fallline._formula.symbols import Arrival, Symbol, one_number, per_coordinate
 from fallline._formula.words import SCOPES, TRACED, at_work, begun, flush, settle
 from fallline.errors import FormulaError, placed
 
-__all__ = ["Traced", "as_written", "held", "leaves_increment", "trace", "turns"]
+__all__ = ["Traced", "arrives", "as_written", "held", "leaves_increment", "trace", "turns"]
 
 
 class Traced(NamedTuple):
@@ -101,6 +102,14 @@ def leaves_increment(rule: Rule) -> bool:
     program = as_written(rule)
     increment = dict(program.outputs)[INCREMENT]
     return program.inputs[increment : increment + 1] == ("g",)
+
+
+@lru_cache(maxsize=256)
+def arrives(rule: Rule) -> bool:
+    """Whether a modifier of the increment says where the parameter is to come."""
+    link = Traced(rule, {slot: f".{slot}" for slot in rule.slots}, {name: name for name in rule.hyper})
+    symbols = _given()
+    return rule.kind == "after" and isinstance(_call(link, symbols["g"], symbols, {}), Arrival)
 
 
 def turns(rule: Rule) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 
 from fallline._arrays.namespaces import namespace
 from fallline._formula.ieee import Number, plain
-from fallline._formula.symbols import OF_NUMPY, Symbol, build
+from fallline._formula.symbols import OF_NUMPY, Arrival, Symbol, build
 from fallline.errors import FormulaError
 
 __all__ = ["abs", "exp", "kept", "log", "maximum", "minimum", "norm", "root", "sign", "sqrt", "tiny", "total", "where"]
@@ -271,7 +271,12 @@ def begun(state: Any, start: Any) -> Any:
 
 def settle(d: Any) -> Any:
     """An increment of ±0 as -0, the one number whose addition changes no bit of any other (-0 + 0 is +0)."""
-    return where(d == 0, -0.0, d)
+    return d if isinstance(d, Arrival) else where(d == 0, -0.0, d)
+
+
+def arrive(y: Any, x: Any) -> Any:
+    """The increment that brings the parameter x to y, exactly."""
+    return Arrival(y, x) if isinstance(y, Symbol) else y - x
 
 
 OF_NUMPY.update({

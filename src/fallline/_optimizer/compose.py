@@ -1,16 +1,21 @@
-"""Optimizers made of others: `chain`, `accumulate`, `partition` and `mask`."""
+"""Optimizers made of others: `chain`, `accumulate`, `partition` and `mask`; and `bounds`, to stand in a chain."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fallline import rules
 from fallline._engines.options import Options
+from fallline._formula.rule import Link
+from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.partition import Mask, Partition
 
-__all__ = ["accumulate", "chain", "mask", "partition"]
+__all__ = ["accumulate", "bounds", "chain", "mask", "partition"]
 
 
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
@@ -53,6 +58,34 @@ def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "rais
     """
     return chain(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
                  state_dir=state_dir)
+
+
+def bounds(low: Any = None, high: Any = None) -> Link:
+    """A modifier that keeps parameters within bounds: `fl.chain(fl.Adam(0.1), fl.bounds(0, 1))`.
+
+    Each coordinate comes to lie within [low, high], on the border exactly, in every dtype: it is a projection after the
+    addition. What stands behind must leave the increment as it is, as `average` does, which averages such points.
+
+    Parameters
+    ----------
+    low, high: a number, an array with one per coordinate, a schedule, or a tree of these shaped like the parameters;
+        None or infinite where there is no bound. `low` alone may be a `scipy.optimize.Bounds`.
+
+    Raises ValueError for NaN and where numbers or arrays have low > high. `Optimizer.update` of such a chain raises
+    TypeError, as x + (high - x) need not be high.
+
+    >>> import numpy as np, fallline as fl
+    >>> opt = fl.chain(fl.SGD(1.0), fl.bounds(0, np.array([1, 3])))
+    >>> opt.step(np.array([0.5, 2.0]), np.array([1.0, -2.0])).tolist()
+    [0.0, 3.0]
+    """
+    if high is None and hasattr(low, "lb"):
+        low, high = low.lb, low.ub
+    low, high = (infinite if end is None else end for end, infinite in ((low, -math.inf), (high, math.inf)))
+    link = rules.bounds(low=low, high=high)
+    if all(isinstance(end, (int, float, np.ndarray)) for end in (low, high)) and np.any(np.greater(low, high)):
+        raise ValueError(f"bounds must have low ≤ high in every coordinate. Got {brief(low)} and {brief(high)}.")
+    return link
 
 
 def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",

@@ -208,6 +208,9 @@ class Stepper:
         if new is not None and new is not False:
             return new if out is None else out
         self.check_ready()
+        if self.chain.arrives:
+            raise TypeError(f"update of {self.chain.title} cannot keep parameters within bounds: x + (high - x) need "
+                            "not be high. Call step, which advances them itself.")
         if grads is None:
             raise TypeError(f"update of {self.chain.title} needs a gradient: opt.update(grads). Got None.")
         if params is None and self.chain.needs_parameters:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
-from fallline._formula.rule import Count, Fraction, NonNegative, Positive, after, before, scalar
-from fallline._formula.words import maximum, minimum, norm, norm_in, where
+from fallline._formula.rule import Bound, Count, Fraction, NonNegative, Positive, after, before, scalar
+from fallline._formula.words import arrive, maximum, minimum, norm, norm_in, settle, where
 
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
 
@@ -89,6 +90,15 @@ def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
 
 
 decayed = weight_decay.formula  # by a name that rules with a rate called weight_decay can reach
+
+
+@after
+def bounds(d, x, *, low: Bound = -inf, high: Bound = inf):
+    """Keep every coordinate of the parameter within [low, high], where it comes to lie exactly: `fallline.bounds`.
+
+    It is the projection after the addition, and no longer an increment: `Optimizer.update` refuses it.
+    """
+    return arrive(minimum(maximum(x + settle(d), low), high), x)
 
 
 @after
