@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -86,8 +87,8 @@ def _encode_setting(name: str, value: Any, arrays: dict[str, Any]) -> Any:
         if isinstance(setting, np.ndarray):
             arrays[f"hyper/{name}/{path}"] = setting
             return {"array": f"hyper/{name}/{path}"}
-        if isinstance(setting, float):
-            return setting
+        if isinstance(setting, float):  # JSON knows no infinity, as of bounds
+            return setting if math.isfinite(setting) else {"infinite": math.copysign(1, setting)}
         from fallline.schedules.data import is_built_in, to_data  # which takes a while
 
         return to_data(setting) if is_built_in(setting) else described(setting)
@@ -99,6 +100,8 @@ def _decode_setting(node: Any, arrays: dict[str, np.ndarray]) -> Any:
         return node
     if "array" in node:
         return arrays.pop(node["array"])
+    if "infinite" in node:
+        return math.inf * node["infinite"]
     from fallline.schedules.data import from_data
 
     return from_data(node)
