@@ -14,6 +14,7 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._loops import progress as _progress
+from fallline._loops.box import projection
 from fallline._loops.stopping import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
 from fallline._messages.remedies import is_masked
 from fallline._messages.values import brief
@@ -107,6 +108,7 @@ def descend(
     steps: int,
     target: float | None = None,
     patience: int | None = None,
+    bounds: Any = None,
     callback: Callable[[Point], Any] | None = None,
     progress: bool | Literal["auto"] = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
@@ -127,6 +129,9 @@ def descend(
     patience: stop when so many values in a row bring no new best one, which is the highest for one that climbs. Values
         where the parameters are still those of the last one, as between the calls of `accumulate` or at a rate of 0, do
         not count, unless they stay there for so many steps and no schedule can move them.
+    bounds: one pair (lower, upper), None for no bound; a tree of such pairs, shaped like `params` or its upper levels;
+        `scipy.optimize.Bounds` or a pair for each parameter, over the raveled leaves in order. The parameters given and
+        those of every step are projected into them, so that nothing outside is evaluated.
     callback: called with each `Point` (t, params, value, grad) before the step from it; raise StopIteration to stop.
         Its arrays are live: copy what is to be kept.
     progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True wherever rich can; False
@@ -178,7 +183,8 @@ def descend(
         params, values, moves = record.resume(params)
         start, holding = record.start, record.holding
     ahead = range(start + len(values), start + steps)
-    walk = Walk(evaluate, params, optimizer.step, ahead, len(values), holding)
+    project = projection(bounds, params, "descend") or (lambda params: params)
+    walk = Walk(evaluate, project(params), lambda w, g: project(optimizer.step(w, g)), ahead, len(values), holding)
     watched = _progress.watched(walk, len(ahead)) if _progress.wanted(progress) else iter(walk)
     signals = holding.watching() if holding else contextlib.nullcontext()
     judge = Judge(values, moves, uphill, target, patience, optimizer)

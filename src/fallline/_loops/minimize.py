@@ -15,9 +15,10 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._formula.rule import Link, Rule
+from fallline._loops.box import Box, box_of, clip, held, largest, projected
 from fallline._loops.descend import Point, Walk, remedy, stops
 from fallline._loops.objective import Objective, objective
-from fallline._loops.scipy_options import Box, Options, box_of, clip, held, largest, projected, start
+from fallline._loops.scipy_options import Options, start
 from fallline._loops.stopping import climbs
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
@@ -99,8 +100,9 @@ def minimize(
         a point up to 5 times where value or gradient is not finite, as may be under noise.
     jac: a function that returns the gradient, in the form of x; True; None or "2-point", "3-point", "cs": finite
         differences by SciPy, None being "2-point".
-    bounds: `scipy.optimize.Bounds` or (lower, upper) pairs, None for no bound, over the raveled leaves in order and
-        in their dtype. x0 and every step are projected into them.
+    bounds: one pair (lower, upper), None for no bound; a tree of such pairs, shaped like x0 or its upper levels;
+        `scipy.optimize.Bounds` or a pair for each parameter, over the raveled leaves in order. They are rounded to the
+        leaves' dtypes. x0 and every step are projected into them: nothing outside is evaluated.
     callback: `callback(xk)` or `callback(intermediate_result)` (told by that name; it has x and fun), after each
         step; raise StopIteration to stop.
     tol: gtol, where the options have none.

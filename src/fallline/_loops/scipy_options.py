@@ -1,23 +1,19 @@
-"""What SciPy's users hand to `minimize`: options, x0 and bounds, read once and checked."""
+"""What SciPy's users hand to `minimize`: options and x0, read once and checked."""
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from fallline._arrays import trees
 from fallline._arrays.dtypes import CASTABLE
 from fallline._loops.descend import number
 from fallline._messages.values import brief
 
-__all__ = ["Box", "Options", "box_of", "clip", "held", "largest", "projected", "start"]
-
-Box = list[tuple[np.ndarray, np.ndarray]]  # lower and upper bounds, one pair of arrays per leaf; empty: no bounds
+__all__ = ["Options", "start"]
 
 
 @dataclass(frozen=True)
@@ -112,69 +108,3 @@ def _floats(leaf: Any) -> np.ndarray:
             f"Got {type(leaf).__name__} of dtype {array.dtype}."
         )
     return array.astype(array.dtype if array.dtype.kind == "f" else np.float64)  # a copy in any case
-
-
-def box_of(bounds: Any, x: Any) -> Box:
-    """SciPy's bounds, over the raveled leaves in order, as one pair of arrays per leaf in its shape and dtype."""
-    if bounds is None:
-        return []
-    leaves = trees.flatten(x)[0]
-    size = sum(leaf.size for leaf in leaves)
-    low, high = _limits(bounds, size)
-    if not (low <= high).all():
-        i = int(np.argmin(low <= high))
-        raise ValueError(f"bounds of minimize must have lower ≤ upper. Got ({low[i]}, {high[i]}) at index {i}.")
-    with np.errstate(over="ignore"):  # a bound beyond the leaf's dtype is no bound
-        return list(zip(_like(low, leaves), _like(high, leaves)))
-
-
-def _like(vector: np.ndarray, leaves: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    at = 0
-    for leaf in leaves:
-        yield vector[at : at + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
-        at += leaf.size
-
-
-def _limits(bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        if hasattr(bounds, "lb"):
-            low, high = np.broadcast_to(bounds.lb, size), np.broadcast_to(bounds.ub, size)
-        else:
-            pairs = [(-math.inf if low is None else low, math.inf if high is None else high) for low, high in bounds]
-            low, high = np.array(pairs, dtype=np.float64).reshape(size, 2).T
-        return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"bounds of minimize must be scipy.optimize.Bounds or a (lower, upper) pair for each of the {size} "
-            f"parameters, None for no bound. Got {brief(bounds)}."
-        ) from None
-
-
-def held(box: Box, x: Any, places: Sequence[int]) -> Box:
-    """The box with the leaves at some places held where they are: those that no optimizer steps."""
-    leaves = trees.flatten(x)[0]
-    if not places:
-        return box
-    box = box or [(np.full_like(leaf, -math.inf), np.full_like(leaf, math.inf)) for leaf in leaves]
-    return [(leaf.copy(), leaf.copy()) if k in places else own for k, (leaf, own) in enumerate(zip(leaves, box))]
-
-
-def clip(x: Any, box: Box) -> None:
-    """Project x into the box, in place."""
-    for leaf, (low, high) in zip(trees.flatten(x)[0], box):
-        np.minimum(np.maximum(leaf, low, out=leaf), high, out=leaf)
-
-
-def projected(x: Any, grad: Any, box: Box, uphill: bool) -> list[np.ndarray]:
-    """x - clip(x - g), uphill x - clip(x + g): the gradient, but for what the bounds forbid; free of that form's
-    cancellation."""
-    leaves, grads = trees.flatten(x)[0], trees.flatten(grad)[0]
-    with np.errstate(over="ignore"):  # the distance between -1e308 and 1e308
-        grads = [-g for g in grads] if uphill else grads
-        return [np.minimum(np.maximum(g, leaf - high), leaf - low) for leaf, g, (low, high) in zip(leaves, grads, box)]
-
-
-def largest(leaves: Sequence[np.ndarray]) -> float:
-    """The max-norm over all leaves; NaN if any element is."""
-    norms = [float(np.abs(leaf).max(initial=0.0)) for leaf in leaves]
-    return math.nan if any(map(math.isnan, norms)) else max(norms, default=0.0)
