@@ -291,7 +291,7 @@ def test_bad_arguments_are_refused_in_one_sentence(options, error, message):
         (("1.0", START), "Got str"),
         ((1j, START), "Got complex"),
         ((np.complex64(1), START), "Got complex"),
-        ((None, START), "Got NoneType"),
+        (([None], START), "Got list"),
     ],
 )
 def test_what_value_and_grad_returns_is_checked(returned, message):

@@ -29,11 +29,12 @@ __all__ = ["Descent", "Point", "Status", "Walk", "descend", "number", "pair", "r
 
 @dataclass(slots=True)
 class Point:
-    """One evaluation: the number of steps before it, the parameters (live, not a copy), their value and gradient."""
+    """One evaluation: the number of steps before it, the parameters (live, not a copy), their value, None where there
+    is none, and their gradient."""
 
     t: int
     params: Any
-    value: float
+    value: float | None
     grad: Any
 
 
@@ -44,8 +45,8 @@ class Descent:
     Attributes
     ----------
     params: the last parameters, a tree like those given.
-    values: float64, the value found before each step. Where target, patience, the callback or divergence ended the
-        run, no step followed the last value and it is that of `params`.
+    values: float64, the value found before each step, NaN where there was none. Where target, patience, the callback
+        or divergence ended the run, no step followed the last value and it is that of `params`.
     t: the optimizer's step count at the end.
     status: a `Status`; `message` is its sentence with the numbers filled in.
     """
@@ -66,7 +67,7 @@ class Walk:
 
     def __init__(
         self,
-        evaluate: Callable[[Any, int], tuple[float, Any]],
+        evaluate: Callable[[Any, int], tuple[float | None, Any]],
         params: Any,
         advance: Callable[[Any, Any], Any],
         steps: Iterable[int],
@@ -80,6 +81,7 @@ class Walk:
         self.taken = taken
         self.holding = holding or contextlib.nullcontext()
         self.error: Exception | None = None
+        self.is_valued = True  # whether the last evaluation had a value
 
     def __iter__(self) -> Generator[Point, None, None]:
         for t in self.steps:
@@ -89,6 +91,7 @@ class Walk:
                 self.error = error
                 yield Point(t, self.params, math.inf, None)
                 return
+            self.is_valued = value is not None
             yield Point(t, self.params, value, grad)
             try:
                 with self.holding:
@@ -119,7 +122,8 @@ def descend(
     Parameters
     ----------
     value_and_grad: `value_and_grad(params, batch)`, without batches `value_and_grad(params)`; returns the value (a
-        number or a 0-d array of any library) and the gradient, a tree like `params`.
+        number or a 0-d array of any library; None where only gradients are known) and the gradient, a tree like
+        `params`.
     params: an array or a tree of arrays of NumPy, torch, JAX...; copied, so the caller's are left alone.
     optimizer: advanced by the run; call again with it and the result's `params` to go on where it stopped.
     batches: a sequence, taken in order and over again, or a function of the step number, which counts from 0 for a
@@ -243,21 +247,25 @@ def _follow(
     for point in points:
         if record is not None:
             record.keep(point.params, values, judge.moves)
-        values.append(point.value)
-        if not math.isfinite(point.value) and not past_nonfinite:
+        value = math.nan if point.value is None else point.value
+        values.append(value)
+        if point.value is not None and not math.isfinite(value) and not past_nonfinite:
             return Status.DIVERGED
         if callback is not None and stops(callback, point):
             return Status.CALLBACK
-        if status := judge.ends(point.value, point.params):
+        if point.value is None and judge.asks:
+            raise TypeError("value_and_grad of descend returned no value (None), and target and patience are about "
+                            "values: leave these out, or return (value, gradient).")
+        if status := judge.ends(value, point.params):
             return status
     return Status.STEPS
 
 
-def _evaluator(value_and_grad: Callable[..., Any], batches: Any) -> Callable[[Any, int], tuple[float, Any]]:
+def _evaluator(value_and_grad: Callable[..., Any], batches: Any) -> Callable[[Any, int], tuple[float | None, Any]]:
     if batches is None:
-        return lambda params, t: pair(value_and_grad(params), "descend")
+        return lambda params, t: _evaluated(value_and_grad(params))
     batch = _batch_at(batches)
-    return lambda params, t: pair(value_and_grad(params, batch(t)), "descend")
+    return lambda params, t: _evaluated(value_and_grad(params, batch(t)))
 
 
 def _batch_at(batches: Any) -> Callable[[int], Any]:
@@ -271,6 +279,12 @@ def _batch_at(batches: Any) -> Callable[[int], Any]:
     if not len(batches):
         raise ValueError("batches of descend must hold at least one batch. Got an empty sequence.")
     return lambda t: batches[t % len(batches)]
+
+
+def _evaluated(result: Any) -> tuple[float | None, Any]:
+    """What value_and_grad of descend returned, whose value may be None."""
+    is_bare = isinstance(result, (tuple, list)) and len(result) == 2 and result[0] is None
+    return (None, result[1]) if is_bare else pair(result, "descend")
 
 
 def pair(result: Any, owner: str) -> tuple[float, Any]:
@@ -291,7 +305,7 @@ def _trouble(walk: Walk, values: list[float]) -> str | None:
         return "the gradient is not finite" + (f" in {leaves}" if leaves else "")
     if walk.error is not None:
         return f"{type(walk.error).__name__} ({walk.error})"
-    if values and not math.isfinite(values[-1]):
+    if walk.is_valued and values and not math.isfinite(values[-1]):
         return f"the value is {values[-1]}"
     # x - x is NaN exactly where x is not finite, in every array library.
     with np.errstate(all="ignore"):

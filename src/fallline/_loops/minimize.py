@@ -24,6 +24,7 @@ from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
 from fallline._optimizer.named import OPTIMIZERS, Adam
 from fallline._optimizer.optimizer import Optimizer
+from fallline.rules import average
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -58,9 +59,13 @@ class _Trial(NamedTuple):
     """An evaluated point, with the max-norm of its projected gradient; its arrays are never changed again."""
 
     x: Any
-    fun: float
+    fun: float | None
     jac: Any
     norm: float
+
+    @property
+    def is_finite(self) -> bool:
+        return (self.fun is None or math.isfinite(self.fun)) and math.isfinite(self.norm)
 
 
 class _Outcome(NamedTuple):
@@ -73,7 +78,7 @@ class _Outcome(NamedTuple):
 
 
 def minimize(
-    fun: Callable[..., Any],
+    fun: Callable[..., Any] | None,
     x0: Any,
     args: Any = (),
     method: Optimizer | type[Optimizer] | Rule | Link | str | None = None,
@@ -91,7 +96,8 @@ def minimize(
 
     Parameters
     ----------
-    fun: returns a number, or with `jac=True` the pair (value, gradient).
+    fun: returns a number, or with `jac=True` the pair (value, gradient). Where gradients are all there is, None with a
+        function jac, or a value of None: then x is the last point, `fun` is NaN, and ftol is refused.
     x0: a number, list of numbers or array (fun gets a float array, at least 1-D), or a tree of these (fun gets such
         a tree). Floating dtypes stay, whole numbers become float64. Never changed.
     method: an optimizer, which is copied and starts fresh; a class such as `fallline.Nadam` or its name in any case,
@@ -115,10 +121,12 @@ def minimize(
 
     Returns
     -------
-    scipy.optimize.OptimizeResult with x, its fun and jac; x_last and fun_last, the last point; nit, nfev, njev,
-    success, status (0 converged, 1 maxiter or at rest above the best point, 2 diverged, 3 x0 not finite, 99 callback)
-    and message. x is the best point evaluated, or the one where a criterion held if its value is as good up to
-    rounding; success and the gradient norm in the message are x's. Under noise the best value is luck: take x_last. A
+    scipy.optimize.OptimizeResult with x, its fun and jac; x_last and fun_last, the last point, and of that one `rest`,
+    the point to report of an optimizer that steps another (Nesterov, Schedule-Free), `averaged`, if it keeps an
+    average, and `optimizer`, the one that was stepped; nit, nfev, njev, success, status (0 converged, 1 maxiter or at
+    rest above the best point, 2 diverged, 3 x0 not finite, 99 callback) and message. x is the best point evaluated, or
+    the one where a criterion held if its value is as good up to rounding; success and the gradient norm in the message
+    are x's. Under noise the best value is luck: take x_last. A
     run that diverges ends with its status, x being the best finite point; an OverflowError in fun counts as divergence.
 
     Raises
@@ -146,7 +154,7 @@ def minimize(
     walk = Walk(function, x, _projected_step(optimizer, x, box), itertools.count())
     path: deque[Any] = deque(maxlen=None if settings.return_all else 0)
     outcome = _search(walk, settings, box, uphill, optimizer.nonfinite == "skip", _reporter(callback), path)
-    result = _result(outcome, walk, function, settings, uphill, remedy(optimizer))
+    result = _result(outcome, walk, function, settings, uphill, optimizer)
     if settings.return_all:
         result.allvecs = list(path)
     if settings.disp:
@@ -161,7 +169,7 @@ def _search(walk: Walk, settings: Options, box: Box, uphill: bool, skips: bool,
     for point in walk:
         trial = _trial(point, box, uphill)
         path.append(trial.x)
-        if not (math.isfinite(trial.fun) and math.isfinite(trial.norm)):
+        if not trial.is_finite:
             tries += 1
             again = skips and tries < _TRIES and walk.error is None and _all_finite(trial.x)
             if again and point.t < settings.maxiter:
@@ -184,12 +192,16 @@ def _search(walk: Walk, settings: Options, box: Box, uphill: bool, skips: bool,
 
 
 def _worse(trial: _Trial, other: _Trial, uphill: bool) -> bool:
+    if trial.fun is None or other.fun is None:
+        return False
     return trial.fun < other.fun if uphill else trial.fun > other.fun
 
 
 def _as_good(trial: _Trial, best: _Trial, first: _Trial) -> bool:
     """Whether values differ by no more than rounding, of a fun that may compute in float32, or by nothing beside the
     way that they came."""
+    if trial.fun is None or best.fun is None or first.fun is None:
+        return True
     eps = max(float(np.finfo(leaf.dtype).eps) for leaf in trees.flatten(trial.x)[0])
     rounding = max(8 * eps, 1e-6) * max(abs(trial.fun), abs(best.fun))
     return abs(trial.fun - best.fun) <= rounding + 1e-9 * abs(first.fun - best.fun)
@@ -228,6 +240,8 @@ def _reached(settings: Options, last: _Trial | None, trial: _Trial) -> Status | 
 
 
 def _change(last: _Trial, trial: _Trial) -> float:
+    if trial.fun is None or last.fun is None:
+        raise TypeError("ftol of minimize is about values, and fun gives none (None): give gtol or xtol, or a fun.")
     return abs(trial.fun - last.fun) / max(abs(trial.fun), abs(last.fun), 1.0)
 
 
@@ -297,7 +311,7 @@ def _reporter(callback: Callable[..., Any] | None) -> Callable[[_Trial], bool]:
 
 
 def _result(
-    outcome: _Outcome, walk: Walk, function: Objective, settings: Options, uphill: bool, rate: str
+    outcome: _Outcome, walk: Walk, function: Objective, settings: Options, uphill: bool, optimizer: Optimizer
 ) -> OptimizeResult:
     from scipy.optimize import OptimizeResult
 
@@ -306,7 +320,7 @@ def _result(
         norm=found.norm,
         nit=outcome.nit,
         above="below" if uphill else "above",
-        rate=rate,
+        rate=remedy(optimizer),
         trouble=_trouble(walk, last),
         gtol=settings.gtol,
         ftol=settings.ftol,
@@ -315,7 +329,7 @@ def _result(
     )
     return OptimizeResult(
         x=found.x,
-        fun=found.fun,
+        fun=math.nan if found.fun is None else found.fun,
         jac=found.jac,
         nit=outcome.nit,
         nfev=function.nfev,
@@ -324,8 +338,15 @@ def _result(
         success=outcome.status.code == 0,
         message=message,
         x_last=last.x,
-        fun_last=last.fun,
+        fun_last=math.nan if last.fun is None else last.fun,
+        optimizer=optimizer,
+        rest=optimizer.rest(last.x) if _all_finite(last.x) else last.x,
+        **({"averaged": optimizer.averaged} if optimizer.t and _averages(optimizer) else {}),
     )
+
+
+def _averages(optimizer: Optimizer) -> bool:
+    return any(average in holder.chain.rules for holder in optimizer._stepper.holders.values())
 
 
 def _trouble(walk: Walk, last: _Trial) -> str:
@@ -333,7 +354,8 @@ def _trouble(walk: Walk, last: _Trial) -> str:
         return f"{type(walk.error).__name__} ({walk.error})"
     if not _all_finite(last.x):
         return "x is not finite"
-    return f"the value is {last.fun}" if not math.isfinite(last.fun) else "the gradient is not finite"
+    no_value = last.fun is not None and not math.isfinite(last.fun)
+    return f"the value is {last.fun}" if no_value else "the gradient is not finite"
 
 
 def _display(result: OptimizeResult) -> None:

@@ -16,16 +16,19 @@ from fallline._loops.box import Box
 from fallline._loops.descend import number
 from fallline._messages.remedies import as_array, is_masked
 
-__all__ = ["Differences", "Joint", "Objective", "Separate", "objective"]
+__all__ = ["Differences", "Joint", "Objective", "Separate", "Slopes", "objective"]
 
 METHODS = ("2-point", "3-point", "cs")
 
 
-def objective(fun: Callable[..., Any], jac: Any, args: Any, box: Box, rel_step: Any) -> Objective:
+def objective(fun: Callable[..., Any] | None, jac: Any, args: Any, box: Box, rel_step: Any) -> Objective:
     """What `jac` asks for: True, a function, None or one of SciPy's finite differences."""
     args = args if isinstance(args, tuple) else (args,)
+    if fun is None and callable(jac):
+        return Slopes(jac, args)
     if not callable(fun):
-        raise TypeError(f"fun of minimize must be a function of x. Got {type(fun).__name__}.")
+        alone = " (None where jac is a function, and gradients are all there is)"
+        raise TypeError(f"fun of minimize must be a function of x{alone * (fun is None)}. Got {type(fun).__name__}.")
     if jac is True:
         return Joint(fun, args)
     if callable(jac):
@@ -49,15 +52,15 @@ class Objective(ABC):
         self.args = args
         self.nfev = self.njev = 0
 
-    def __call__(self, x: Any, t: int) -> tuple[float, Any]:
+    def __call__(self, x: Any, t: int) -> tuple[float | None, Any]:
         # Not called where it need not be defined: a diverging run ends with a status, not with fun's exception.
         if not all(np.isfinite(leaf).all() for leaf in trees.flatten(x)[0]):
             return math.nan, None
         return self._evaluate(x)
 
     @abstractmethod
-    def _evaluate(self, x: Any) -> tuple[float, Any]:
-        """Value and gradient where x is finite."""
+    def _evaluate(self, x: Any) -> tuple[float | None, Any]:
+        """Value, if there is one, and gradient where x is finite."""
 
     def _call(self, x: Any) -> Any:
         self.nfev += 1
@@ -65,9 +68,9 @@ class Objective(ABC):
 
 
 class Joint(Objective):
-    """fun returns the value and the gradient."""
+    """fun returns the value, or None, and the gradient."""
 
-    def _evaluate(self, x: Any) -> tuple[float, Any]:
+    def _evaluate(self, x: Any) -> tuple[float | None, Any]:
         self.njev += 1
         result = self._call(x)
         try:
@@ -76,8 +79,10 @@ class Joint(Objective):
             raise TypeError(
                 f"fun of minimize with jac=True must return (value, gradient). Got {type(result).__name__}."
             ) from None
-        value = _value(_scalar(value))
         grad = _gradient(grad, x, "fun")
+        if value is None:
+            return None, grad
+        value = _value(_scalar(value))
         return value, grad if math.isfinite(value) else None
 
 
@@ -101,6 +106,14 @@ class Separate(Objective):
                 raise
             hint = "If it is (value, gradient), pass that function as fun, with jac=True."
             raise type(error)(f"{error} {hint}") from None
+
+
+class Slopes(Objective):
+    """Gradients alone."""
+
+    def _evaluate(self, x: Any) -> tuple[None, Any]:
+        self.njev += 1
+        return None, _gradient(self.fun(trees.copy(x), *self.args), x, "jac")
 
 
 class Differences(Objective):

@@ -16,7 +16,7 @@ REFRESH_SECONDS = 0.1
 class HasValue(Protocol):
     """What the bar shows of a point."""
 
-    value: float
+    value: float | None
 
 
 P = TypeVar("P", bound=HasValue)
@@ -47,7 +47,7 @@ def watched(points: Iterable[P], steps: int) -> Generator[P, None, None]:
         done, value, due = 0, "", time.monotonic()
         try:
             for done, point in enumerate(points):
-                value = f"value {point.value:.4g}"
+                value = "" if point.value is None else f"value {point.value:.4g}"
                 if time.monotonic() >= due:
                     bar.update(task, completed=done, value=value, refresh=True)
                     due = time.monotonic() + REFRESH_SECONDS

@@ -54,6 +54,11 @@ class Judge:
         for value in values:
             self._meet(value)
 
+    @property
+    def asks(self) -> bool:
+        """Whether values are asked for."""
+        return self._patience is not None or self._target > -math.inf
+
     def ends(self, value: float, params: Any) -> Status | None:
         """What a value at these parameters says."""
         if len(self._moves) == self._met:
