@@ -365,6 +365,9 @@ class Optimizer(Settable):
             holder.settle()
         self._stepper.bind_again()
 
+    def __sklearn_clone__(self) -> Optimizer:
+        return self.fresh()
+
     def __call__(self, *given: Any, **named: Any) -> Any:
         """What SciPy calls: an optimizer is a method of `scipy.optimize.minimize`; see `fallline.minimize`."""
         import fallline  # the loop stands above, and is asked for by those above only

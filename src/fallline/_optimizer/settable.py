@@ -83,6 +83,28 @@ class Settable:
         """
         return self._view(self._stepper)
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The hyper-parameters, as scikit-learn asks for them: an estimator's `optimizer__lr` can be tuned.
+
+        >>> import fallline as fl
+        >>> fl.SGD(0.1).get_params()
+        {'lr': 0.1}
+        """
+        return dict(self.hyper)
+
+    def set_params(self, **params: Any) -> Settable:
+        """Set hyper-parameters, as scikit-learn does; raises KeyError for unknown names, and then sets none.
+
+        >>> import fallline as fl
+        >>> fl.SGD(0.1).set_params(lr=0.5)
+        SGD(lr=0.5)
+        """
+        for name in params:
+            self.hyper[name]
+        for name, value in params.items():
+            self.hyper[name] = value
+        return self
+
     def __getattr__(self, name: str) -> Any:
         chain = self.__dict__.get("_chain")
         if name == "averaged" and chain is not None:
