@@ -259,3 +259,11 @@ def test_bad_arguments_are_refused_before_anything_runs():
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             run(**{"problem": "bowl", "jobs": 1} | arguments)
+
+
+def test_what_keeps_within_bounds_races_too():
+    problem = fl.race.Problem(np.array([2.0, 1.0]), lambda w: (w @ w / 2, w))
+    within = fl.chain(fl.Adam(0.1), fl.bounds(0.5, 3))
+    result = fl.race.run(problem, optimizers={"within": within, "free": fl.Adam(0.1)}, steps=60, repeats=3, jobs=1)
+    losses = {row["name"]: row["final"]["median"] for row in result.document["optimizers"]}
+    assert losses["within"] >= 0.25 > losses["free"]

@@ -138,6 +138,6 @@ def _check_fits(problem: Problem, contender: Contender) -> None:
     _, gradient = problem.first_value_and_grad(params)
     try:
         with np.errstate(all="ignore"):
-            contender.optimizer(None).update(gradient, params=params)
+            contender.optimizer(None).step(params, gradient)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{contender.name} cannot step the parameters of {problem.name}: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays import trees
 from fallline._loops.descend import Point, Status, descend
 from fallline.race.contenders.contender import Contender, reported
 from fallline.race.contenders.grid import best_rate
@@ -127,7 +128,7 @@ def fits_surfaces(contender: Contender) -> bool:
     """Whether an optimiser can step a surface's one leaf: settings by leaf, and labels, may be of other leaves."""
     problem = at_start(next(iter(SURFACES)), contender.of_matrices)
     try:
-        contender.optimizer(None).update(problem.value_and_grad(problem.params)[1], params=problem.params)
+        contender.optimizer(None).step(trees.copy(problem.params), problem.value_and_grad(problem.params)[1])
     except Exception:  # a label is the user's function, and may do anything for a path that it does not know
         return False
     return True
