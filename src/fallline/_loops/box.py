@@ -30,10 +30,14 @@ def limits(bounds: Any, x: Any, owner: str) -> Limits:
 
     Raises ValueError for anything else, and where low > high.
     """
+    found: Limits | None
     leaves, treedef = trees.flatten(x)
     shapes, names = [tuple(np.shape(leaf)) for leaf in leaves], trees.paths(treedef)
-    if hasattr(bounds, "lb"):
-        found = _split((bounds.lb, bounds.ub), shapes)
+    scipys = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else None
+    if scipys is not None and all(np.size(end) == 1 for end in scipys):  # one for all: no array as long as they are
+        found = [_pair([np.ravel(end)[0] for end in scipys])] * len(leaves)
+    elif scipys is not None:
+        found = _split(scipys, shapes)
     elif _is_pair(bounds):
         found = [_pair(bounds)] * len(leaves)
     else:

@@ -126,8 +126,8 @@ def minimize(
     average, and `optimizer`, the one that was stepped; nit, nfev, njev, success, status (0 converged, 1 maxiter or at
     rest above the best point, 2 diverged, 3 x0 not finite, 99 callback) and message. x is the best point evaluated, or
     the one where a criterion held if its value is as good up to rounding; success and the gradient norm in the message
-    are x's. Under noise the best value is luck: take x_last. A
-    run that diverges ends with its status, x being the best finite point; an OverflowError in fun counts as divergence.
+    are x's. Under noise the best value is luck: take x_last. A run that diverges ends with its status, x being the best
+    finite point; an OverflowError in fun counts as divergence.
 
     Raises
     ------

@@ -70,7 +70,7 @@ class Dialect(Optimizer):
         return made
 
     def _arguments(self, args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
-        """All arguments by name, each number an object of its own."""
+        """All arguments by name; what may be a hyper-parameter's value is `Given`."""
         if looks_like_parameters(args[0] if args else named.get("params")):
             raise TypeError(f"{self.title} is made without parameters: {REMEDY}.")
         unknown_setting(self.title, named, self.arguments.parameters, "argument")

@@ -197,8 +197,8 @@ NAMED: dict[str, tuple[Rule, ...]] = {
 
 def to_keras(run: Run) -> dict[str, Any]:
     """Arrays by the last part of the path that they have in `optimizer.variables`."""
-    run.check_counts()
     d, written = run.optimizer.state_dict(), _written(run)
+    run.check_counts(d)
     if len({*written.values()}) < len(written):
         raise ValueError("Keras would call two leaves by one name: "
                          f"{', '.join(repr(p) for p in written if [*written.values()].count(written[p]) > 1)}.")
@@ -269,8 +269,8 @@ OUTSIDE = {"count", "hyperparams", "hyperparams_states", "inner_state", "notfini
 
 def to_optax(run: Run) -> dict[str, Any]:
     """Fields of a state, for `optax.tree.set`; the count where optax has one."""
-    run.check_counts()
     group, d = run.holder.group, run.optimizer.state_dict()
+    run.check_counts(d)
 
     def tree(arrays: Mapping[str, Any]) -> Any:
         return dict(arrays) if group is None else group.treedef.unflatten([arrays[path] for path in group.paths])
@@ -310,7 +310,7 @@ def from_optax(run: Run, d: Any) -> Found:
         arrays[key] = dict(zip(paths(treedef), leaves))
     every_path = [path for its in arrays.values() for path in its]
     begun = max(1, run.optimizer.t) if every_path else None
-    return Found({key: arrays.get(key, {}) for key in keys}, {}, begun if t is None else t, {})
+    return Found(arrays, {}, begun if t is None else t, {})
 
 
 def _states(state: Any) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -35,7 +35,7 @@ KEPT: dict[str, dict[Rule, dict[str, str | None]]] = {  # None: of no account, a
         own.torch_amsgrad: {**_MOMENTS, "v_max": "max_exp_avg_sq"},
         own.torch_adamax: {"m": "exp_avg", "u": "exp_inf"}, own.torch_nadam: {**_MOMENTS, "product": "mu_product"},
         own.averaged: {"m": "momentum_buffer"}, own.averaged_ahead: {"m": "momentum_buffer"},
-        own.torch_adafactor: _FACTORS, own.torch_adafactor_usual: _FACTORS,
+        own.torch_muon: {}, own.torch_muon_rms: {}, own.torch_adafactor: _FACTORS, own.torch_adafactor_usual: _FACTORS,
     },
     "keras": {
         rules.sgd: {}, rules.momentum: {"velocity": "momentum"}, rules.nesterov: {"velocity": "momentum"},
@@ -96,7 +96,7 @@ class Run:
         self.called: dict[str, str | None] = {}
         self.negated: set[str] = set()
         for name, rule in zip(self.chain.names, self.chain.rules):
-            if (rule.slots or rule.kind == "rule") and rule not in KEPT[library] and rule not in SLOTLESS:
+            if (rule.slots or rule.kind == "rule") and rule not in KEPT[library]:
                 raise ValueError(f"The state of {self.title} cannot be {library}'s: {library} has no formula that is "
                                  f"{rule.name}. See docs/dialects.md for whose is whose.")
             if (library, rule) in FIXED:
@@ -146,7 +146,8 @@ class Run:
             found = [setting.function(path) for path in paths]
         elif isinstance(setting, (dict, list, tuple)) and group is not None:
             by_leaf = resolve(self.chain.hyper[q], setting, self.title, group.treedef, group.shapes, "")
-            found = [dict(zip(group.paths, by_leaf))[path] for path in paths]
+            at = dict(zip(group.paths, by_leaf))
+            found = [at[path] for path in paths]
         elif isinstance(setting, dict) and {*setting} == {*paths}:
             found = [setting[path] for path in paths]
         else:
@@ -155,10 +156,10 @@ class Run:
                              f"{self.chain.hyper[q].name} of {self.title}, to be moved, must be one number for a leaf")
                 for path, value in zip(paths, found)}
 
-    def check_counts(self) -> None:
+    def check_counts(self, d: Mapping[str, Any]) -> None:
         """Refuse leaves that have had fewer steps than others, where a formula asks how many there were: libraries with
-        one count for all cannot have them."""
-        leaves = self.optimizer.state_dict()["leaves"] or {}
+        one count for all cannot have them. `d` is the state dictionary."""
+        leaves = d["leaves"] or {}
         fewer = [path for path, leaf in leaves.items() if leaf["t"] != self.optimizer.t]
         if fewer and any("t" in rule.given for rule in self.chain.rules):
             raise ValueError(f"{fewer[0]!r} has had {leaves[fewer[0]]['t']} steps and {self.title} {self.optimizer.t}: "
@@ -191,9 +192,6 @@ class Run:
                 return array.shape, array.dtype.name
         raise ValueError(f"The shape of {path!r} is not known: call opt.adapt(params) before a state is loaded that "
                          "has nothing of its shape.")
-
-
-SLOTLESS = (own.torch_muon, own.torch_muon_rms)  # of Muon, whose state is that of the average before
 
 
 def number(value: Any, demand: str) -> float:
