@@ -9,7 +9,7 @@ import pytest
 
 import fallline as fl
 from bowls import START, Counted, bowl, bowl_der, steps
-from fallline._loops.minimize import Status
+from fallline._loops.search import Status
 
 # ---- stopping --------------------------------------------------------------------------------------------------------
 

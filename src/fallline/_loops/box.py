@@ -12,17 +12,17 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._formula.rule import rule
 from fallline._messages.values import brief
-from fallline._optimizer.compose import bounds as within
+from fallline._optimizer.compose import bounds as fitting
 from fallline._optimizer.optimizer import Optimizer
 
-__all__ = ["Box", "box_of", "clip", "held", "largest", "limits", "projected", "projection"]
+__all__ = ["Box", "box_of", "held", "largest", "limits", "projected", "projection"]
 
 Box = list[tuple[np.ndarray, np.ndarray]]  # lower and upper bounds, one pair of arrays per leaf; empty: no bounds
 Limits = list[tuple[Any, Any]]  # of each leaf numbers, or arrays of its shape
 
 
 def limits(bounds: Any, x: Any, owner: str) -> Limits:
-    """Bounds of a tree, in the order of its leaves.
+    """Bounds of a tree, in the order of its leaves; none if they are None.
 
     They may be one pair (low, high) of numbers, None for no bound; a tree of such pairs, shaped like x or its upper
     levels; `scipy.optimize.Bounds` or a pair for each parameter, over the raveled leaves in order. In a pair that is of
@@ -30,6 +30,8 @@ def limits(bounds: Any, x: Any, owner: str) -> Limits:
 
     Raises ValueError for anything else, and where low > high.
     """
+    if bounds is None:
+        return []
     found: Limits | None
     leaves, treedef = trees.flatten(x)
     shapes, names = [tuple(np.shape(leaf)) for leaf in leaves], trees.paths(treedef)
@@ -123,24 +125,23 @@ def still(g: Any) -> Any:
     return -0.0
 
 
-def projection(bounds: Any, params: Any, owner: str) -> Callable[[Any], Any] | None:
-    """What brings parameters within bounds, on the border exactly, in arrays of any library; None without bounds."""
-    if bounds is None:
-        return None
+def projection(within: Limits, params: Any) -> Callable[[Any], Any]:
+    """What brings parameters within limits, if there are any, on the border exactly, in arrays of any library."""
+    if not within:
+        return lambda params: params
     treedef = trees.flatten(params)[1]
-    low, high = (treedef.unflatten([pair[k] if np.ndim(pair[k]) else float(pair[k])
-                                    for pair in limits(bounds, params, owner)]) for k in (0, 1))
-    engine = Optimizer(still, within(low, high), nonfinite="propagate")
+    low, high = (treedef.unflatten([pair[k] if np.ndim(pair[k]) else float(pair[k]) for pair in within])
+                 for k in (0, 1))
+    engine = Optimizer(still, fitting(low, high), nonfinite="propagate")
     return lambda params: engine.step(params, params)
 
 
 def box_of(bounds: Any, x: Any) -> Box:
     """Bounds of `minimize` as one pair of arrays per leaf in its shape and dtype."""
-    if bounds is None:
-        return []
+    within = limits(bounds, x, "minimize")
     with np.errstate(over="ignore"):  # a bound beyond the leaf's dtype is no bound
         low, high = ([np.broadcast_to(pair[k], leaf.shape).astype(leaf.dtype) for pair, leaf in
-                      zip(limits(bounds, x, "minimize"), trees.flatten(x)[0])] for k in (0, 1))
+                      zip(within, trees.flatten(x)[0])] for k in (0, 1))
     return list(zip(low, high))
 
 
@@ -151,12 +152,6 @@ def held(box: Box, x: Any, places: Sequence[int]) -> Box:
         return box
     box = box or [(np.full_like(leaf, -math.inf), np.full_like(leaf, math.inf)) for leaf in leaves]
     return [(leaf.copy(), leaf.copy()) if k in places else own for k, (leaf, own) in enumerate(zip(leaves, box))]
-
-
-def clip(x: Any, box: Box) -> None:
-    """Project x into the box, in place."""
-    for leaf, (low, high) in zip(trees.flatten(x)[0], box):
-        np.minimum(np.maximum(leaf, low, out=leaf), high, out=leaf)
 
 
 def projected(x: Any, grad: Any, box: Box, uphill: bool) -> list[np.ndarray]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
+import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from fallline._arrays import trees
 from fallline._formula.rule import Link, Rule
-from fallline._loops.box import Box, box_of, clip, held, largest, projected
-from fallline._loops.descend import Point, Walk, remedy, stops
-from fallline._loops.objective import Objective, objective
+from fallline._loops.arguments import batch_at
+from fallline._loops.box import box_of, held, projection
+from fallline._loops.objective import objective
 from fallline._loops.scipy_options import Options, start
+from fallline._loops.search import Search, Status, Trial, all_finite
 from fallline._loops.stopping import climbs
+from fallline._loops.walk import Point, Walk, remedy, stops
 from fallline._messages.suggestions import meant_name
 from fallline._messages.values import brief
 from fallline._optimizer.named import OPTIMIZERS, Adam
@@ -29,52 +27,9 @@ from fallline.rules import average
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-__all__ = ["Status", "as_scipy_method", "minimize"]
+__all__ = ["as_scipy_method", "minimize"]
 
-
-class Status(Enum):
-    """Why `minimize` stopped; the values are the messages, to be filled with the run's numbers."""
-
-    GTOL = "converged: the gradient norm {norm:.3g} is within gtol ({gtol:g}); lower gtol for more digits"
-    FTOL = "converged: the value changed by no more than ftol ({ftol:g}), gradient norm {norm:.3g}; lower ftol to go on"
-    XTOL = "converged: the step was no longer than xtol ({xtol:g}), gradient norm {norm:.3g}; lower xtol to go on"
-    MAXITER = "stopped at maxiter ({maxiter}) with gradient norm {norm:.3g}: raise {rate} or maxiter"
-    ROSE = "stopped at maxiter ({maxiter}) {above} the value at x0, with gradient norm {norm:.3g}: lower {rate}"
-    REST = "came to rest after {nit} steps {above} the best value, where the gradient norm is {norm:.3g}: lower {rate}"
-    CALLBACK = "`callback` raised `StopIteration` after {nit} steps, with gradient norm {norm:.3g}"
-    DIVERGED = "diverged after {nit} steps: {trouble}; lower {rate}, or start nearer"
-    START = "cannot start: {trouble} at x0; choose an x0 where fun and its gradient are finite"
-
-    @property
-    def code(self) -> int:
-        """SciPy's integer: 0 is success, 99 what SciPy itself uses for a callback that stops."""
-        return {"MAXITER": 1, "ROSE": 1, "REST": 1, "DIVERGED": 2, "START": 3, "CALLBACK": 99}.get(self.name, 0)
-
-
-_TRIES = 5  # at a point where values and gradients are not finite, of an optimizer that skips such and stays there
-_CONVERGED = (Status.GTOL, Status.FTOL, Status.XTOL)
-
-
-class _Trial(NamedTuple):
-    """An evaluated point, with the max-norm of its projected gradient; its arrays are never changed again."""
-
-    x: Any
-    fun: float | None
-    jac: Any
-    norm: float
-
-    @property
-    def is_finite(self) -> bool:
-        return (self.fun is None or math.isfinite(self.fun)) and math.isfinite(self.norm)
-
-
-class _Outcome(NamedTuple):
-    """How a run ended: `found` is the point to report, `last` the one where the walk was left."""
-
-    status: Status
-    nit: int
-    found: _Trial
-    last: _Trial
+_MANNERS = ("batches", "columns", "history", "progress", "checkpoint", "checkpoint_every")  # options of SciPy's face
 
 
 def minimize(
@@ -91,6 +46,12 @@ def minimize(
     hess: None = None,
     hessp: None = None,
     constraints: Any = (),
+    batches: Sequence[Any] | Callable[[int], Any] | None = None,
+    columns: Mapping[str, Callable[[Point], Any]] | None = None,
+    history: str | os.PathLike[str] | None = None,
+    progress: bool | Literal["auto"] = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
 ) -> OptimizeResult:
     """Minimise fun(x, *args) by a first-order optimizer, with the conventions of `scipy.optimize.minimize`.
 
@@ -118,16 +79,22 @@ def minimize(
         return_all: keep every x in `allvecs`. finite_diff_rel_step: as in SciPy, for finite differences. An option of
         None has its default.
     hess, hessp, constraints: refused; they are here for the error that says so.
+    batches: a sequence, taken in order and over again, or a function of the step number: fun(x, batch, *args) is given
+        that of the step, and so is jac. Values of different batches are not compared: x is the last point, and ftol is
+        refused.
+    columns, history, progress, checkpoint, checkpoint_every: as of `descend`. The run that goes on from a checkpoint
+        ends with the result of one that never stopped; maxiter counts the steps of both. By
+        `scipy.optimize.minimize` they are given among the options.
 
     Returns
     -------
     scipy.optimize.OptimizeResult with x, its fun and jac; x_last and fun_last, the last point, and of that one `rest`,
     the point to report of an optimizer that steps another (Nesterov, Schedule-Free), `averaged`, if it keeps an
-    average, and `optimizer`, the one that was stepped; nit, nfev, njev, success, status (0 converged, 1 maxiter or at
-    rest above the best point, 2 diverged, 3 x0 not finite, 99 callback) and message. x is the best point evaluated, or
-    the one where a criterion held if its value is as good up to rounding; success and the gradient norm in the message
-    are x's. Under noise the best value is luck: take x_last. A run that diverges ends with its status, x being the best
-    finite point; an OverflowError in fun counts as divergence.
+    average, and `optimizer`, the one that was stepped; `history`, as of `descend`; nit, nfev, njev, success, status (0
+    converged, 1 maxiter or at rest above the best point, 2 diverged, 3 x0 not finite, 99 callback) and message. x is
+    the best point evaluated, or the one where a criterion held if its value is as good up to rounding; success and the
+    gradient norm in the message are x's. Under noise the best value is luck: take x_last. A run that diverges ends with
+    its status, x being the best finite point; an OverflowError in fun counts as divergence.
 
     Raises
     ------
@@ -142,126 +109,66 @@ def minimize(
     >>> fl.minimize(lambda x: abs(x - 3).sum(), 0, method="sgd", options={"maxiter": 100}).message
     'stopped at maxiter (100) with gradient norm 1: raise lr or maxiter'
     """
+    from scipy.optimize import OptimizeResult
+
     _refuse({"hess": hess, "hessp": hessp, "constraints": constraints})
     optimizer = _optimizer(method)
     uphill = climbs(optimizer, "minimize")
     settings = Options.read(options, tol)
     x = start(x0)
     box = box_of(bounds, x)
-    clip(x, box)
+    project = projection(box, x)
+    x = project(x)
     box = held(box, x, optimizer._stepper.division.divide(x)[0].left)
     function = objective(fun, jac, args, box, settings.finite_diff_rel_step)
-    walk = Walk(function, x, _projected_step(optimizer, x, box), itertools.count())
-    path: deque[Any] = deque(maxlen=None if settings.return_all else 0)
-    outcome = _search(walk, settings, box, uphill, optimizer.nonfinite == "skip", _reporter(callback), path)
-    result = _result(outcome, walk, function, settings, uphill, optimizer)
+    if batches is not None:
+        function.batches = batch_at(batches, "minimize")
+        if settings.ftol is not None:
+            raise ValueError("ftol of minimize compares values, and those of different batches are not comparable: "
+                             "give gtol or xtol.")
+    if checkpoint is not None and settings.return_all:
+        raise ValueError("return_all of minimize keeps every x in memory and not in the checkpoint: leave one of them "
+                         "out, or note what you need of each x by columns.")
+    search = Search(function, settings, box, uphill, optimizer.nonfinite == "skip", batches is None,
+                    _reporter(callback))
+    walk = Walk("minimize", optimizer, search, steps=settings.maxiter, columns=columns, history=history,
+                progress=progress, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+    status = walk.go(function, x, project, settings.maxiter + 1)
+    assert isinstance(status, Status), "a search ends at maxiter"
+    found, last = search.found, search.latest
+    message = status.value.format(
+        norm=found.norm,
+        nit=last.t,
+        above="below" if uphill else "above",
+        rate=remedy(optimizer),
+        trouble=_trouble(walk, last),
+        gtol=settings.gtol,
+        ftol=settings.ftol,
+        xtol=settings.xtol,
+        maxiter=settings.maxiter,
+    )
+    result = OptimizeResult(
+        x=found.x,
+        fun=found.fun,
+        jac=found.jac,
+        nit=last.t,
+        nfev=function.nfev,
+        njev=function.njev,
+        status=status.code,
+        success=status.code == 0,
+        message=message,
+        x_last=last.x,
+        fun_last=last.fun,
+        optimizer=optimizer,
+        rest=optimizer.rest(last.x) if all_finite(last.x) else last.x,
+        **({"averaged": optimizer.averaged} if optimizer.t and _averages(optimizer) else {}),
+        history=walk.journal.history(),
+    )
     if settings.return_all:
-        result.allvecs = list(path)
+        result.allvecs = list(search.path)
     if settings.disp:
         _display(result)
     return result
-
-
-def _search(walk: Walk, settings: Options, box: Box, uphill: bool, skips: bool,
-            stops_at: Callable[[_Trial], bool], path: deque[Any]) -> _Outcome:
-    first = best = last = None
-    tries = 0
-    for point in walk:
-        trial = _trial(point, box, uphill)
-        path.append(trial.x)
-        if not trial.is_finite:
-            tries += 1
-            again = skips and tries < _TRIES and walk.error is None and _all_finite(trial.x)
-            if again and point.t < settings.maxiter:
-                continue
-            ended = Status.START if best is None else Status.MAXITER if again else Status.DIVERGED
-            return _Outcome(ended, point.t, best or trial, trial)
-        tries, first = 0, first or trial
-        best = trial if best is None or not _worse(trial, best, uphill) else best
-        status = Status.CALLBACK if last and stops_at(trial) else _reached(settings, last, trial)
-        if status in _CONVERGED:
-            if _as_good(trial, best, first):
-                return _Outcome(status, point.t, trial, trial)
-            status = Status.REST if status is Status.GTOL else None  # one that moves may yet come down
-        if status is None and point.t >= settings.maxiter:
-            status = Status.ROSE if _worse(trial, first, uphill) else Status.MAXITER
-        if status is not None:
-            return _Outcome(status, point.t, best, trial)
-        last = trial
-    raise AssertionError("a walk of minimize goes on until it is stopped")
-
-
-def _worse(trial: _Trial, other: _Trial, uphill: bool) -> bool:
-    if trial.fun is None or other.fun is None:
-        return False
-    return trial.fun < other.fun if uphill else trial.fun > other.fun
-
-
-def _as_good(trial: _Trial, best: _Trial, first: _Trial) -> bool:
-    """Whether values differ by no more than rounding, of a fun that may compute in float32, or by nothing beside the
-    way that they came."""
-    if trial.fun is None or best.fun is None or first.fun is None:
-        return True
-    eps = max(float(np.finfo(leaf.dtype).eps) for leaf in trees.flatten(trial.x)[0])
-    rounding = max(8 * eps, 1e-6) * max(abs(trial.fun), abs(best.fun))
-    return abs(trial.fun - best.fun) <= rounding + 1e-9 * abs(first.fun - best.fun)
-
-
-def _trial(point: Point, box: Box, uphill: bool) -> _Trial:
-    if point.grad is None:
-        return _Trial(point.params, point.value, _unknown(point.params), math.nan)
-    norm = largest(trees.flatten(point.grad)[0])
-    if box and math.isfinite(norm):  # the projection would hide an infinity
-        norm = largest(projected(point.params, point.grad, box, uphill))
-    return _Trial(point.params, point.value, point.grad, norm)
-
-
-def _unknown(x: Any) -> Any:
-    """A gradient where there is none."""
-    leaves, treedef = trees.flatten(x)
-    return treedef.unflatten([np.full_like(leaf, math.nan) for leaf in leaves])
-
-
-def _all_finite(x: Any) -> bool:
-    return all(np.isfinite(leaf).all() for leaf in trees.flatten(x)[0])
-
-
-def _reached(settings: Options, last: _Trial | None, trial: _Trial) -> Status | None:
-    """The first of the criteria that holds. One who stays where he is, as between the calls of `accumulate` and at a
-    rate of 0, has not converged by that."""
-    if trial.norm <= settings.gtol:
-        return Status.GTOL
-    if last is None or (settings.ftol is None and settings.xtol is None):
-        return None
-    step = _step(last, trial)
-    if step > 0 and settings.ftol is not None and _change(last, trial) <= settings.ftol:
-        return Status.FTOL
-    return Status.XTOL if step > 0 and settings.xtol is not None and step <= settings.xtol else None
-
-
-def _change(last: _Trial, trial: _Trial) -> float:
-    if trial.fun is None or last.fun is None:
-        raise TypeError("ftol of minimize is about values, and fun gives none (None): give gtol or xtol, or a fun.")
-    return abs(trial.fun - last.fun) / max(abs(trial.fun), abs(last.fun), 1.0)
-
-
-def _step(last: _Trial, trial: _Trial) -> float:
-    new, old = trees.flatten(trial.x)[0], trees.flatten(last.x)[0]
-    with np.errstate(over="ignore"):  # from -1e308 to 1e308
-        return largest([a - b for a, b in zip(new, old)]) / max(largest(new), largest(old), 1.0)
-
-
-def _projected_step(optimizer: Optimizer, x0: Any, box: Box) -> Callable[[Any, Any], Any]:
-    here = trees.copy(x0)  # stepped where it lies, which takes less time than a new array
-
-    def advance(x: Any, grad: Any) -> Any:
-        for own, given in zip(trees.flatten(here)[0], trees.flatten(x)[0]):
-            own[...] = given
-        optimizer.step(here, _unknown(x) if grad is None else grad)
-        clip(here, box)
-        return trees.copy(here)
-
-    return advance
 
 
 def _optimizer(method: Any) -> Optimizer:
@@ -295,7 +202,7 @@ def _refuse(given: Mapping[str, Any]) -> None:
             )
 
 
-def _reporter(callback: Callable[..., Any] | None) -> Callable[[_Trial], bool]:
+def _reporter(callback: Callable[..., Any] | None) -> Callable[[Trial], bool]:
     """What tells the callback of a trial, in the form that SciPy reads off its signature; whether it asks to stop."""
     from scipy.optimize import OptimizeResult
 
@@ -310,51 +217,16 @@ def _reporter(callback: Callable[..., Any] | None) -> Callable[[_Trial], bool]:
     return lambda trial: stops(callback, trees.copy(trial.x))
 
 
-def _result(
-    outcome: _Outcome, walk: Walk, function: Objective, settings: Options, uphill: bool, optimizer: Optimizer
-) -> OptimizeResult:
-    from scipy.optimize import OptimizeResult
-
-    found, last = outcome.found, outcome.last
-    message = outcome.status.value.format(
-        norm=found.norm,
-        nit=outcome.nit,
-        above="below" if uphill else "above",
-        rate=remedy(optimizer),
-        trouble=_trouble(walk, last),
-        gtol=settings.gtol,
-        ftol=settings.ftol,
-        xtol=settings.xtol,
-        maxiter=settings.maxiter,
-    )
-    return OptimizeResult(
-        x=found.x,
-        fun=math.nan if found.fun is None else found.fun,
-        jac=found.jac,
-        nit=outcome.nit,
-        nfev=function.nfev,
-        njev=function.njev,
-        status=outcome.status.code,
-        success=outcome.status.code == 0,
-        message=message,
-        x_last=last.x,
-        fun_last=math.nan if last.fun is None else last.fun,
-        optimizer=optimizer,
-        rest=optimizer.rest(last.x) if _all_finite(last.x) else last.x,
-        **({"averaged": optimizer.averaged} if optimizer.t and _averages(optimizer) else {}),
-    )
-
-
 def _averages(optimizer: Optimizer) -> bool:
     return any(average in holder.chain.rules for holder in optimizer._stepper.holders.values())
 
 
-def _trouble(walk: Walk, last: _Trial) -> str:
+def _trouble(walk: Walk, last: Trial) -> str:
     if walk.error is not None:
         return f"{type(walk.error).__name__} ({walk.error})"
-    if not _all_finite(last.x):
+    if not all_finite(last.x):
         return "x is not finite"
-    no_value = last.fun is not None and not math.isfinite(last.fun)
+    no_value = walk.is_valued and not math.isfinite(last.fun)
     return f"the value is {last.fun}" if no_value else "the gradient is not finite"
 
 
@@ -391,13 +263,15 @@ def as_scipy_method(
             f"{name} is a method of scipy.optimize.minimize, which starts at an x0; minimize_scalar has none: call "
             f"scipy.optimize.minimize(fun, x0, method={name}(...)). To step parameters: opt.step(params, grads)."
         )
+    manners = {name: options.pop(name) for name in _MANNERS if name in options}
     unknown = {name: options.pop(name) for name in sorted(options.keys() - Options.names())}
     unused = [f"{name}=" for name, value in (("hess", hess), ("hessp", hessp)) if value is not None]
     passed_over = [*unused, *(f"the option {name!r}" for name, value in unknown.items() if value is not None)]
     if passed_over:
         from scipy.optimize import OptimizeWarning
 
-        warnings.warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: "
-                      f"{', '.join(Options.names())}.", OptimizeWarning, stacklevel=4)  # of who called SciPy
-    return minimize(fun, x0, args, optimizer, jac, bounds, callback, tol, options, constraints=constraints)
+        known = ", ".join((*Options.names(), *_MANNERS))
+        warnings.warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: {known}.",
+                      OptimizeWarning, stacklevel=4)  # of who called SciPy
+    return minimize(fun, x0, args, optimizer, jac, bounds, callback, tol, options, constraints=constraints, **manners)
 

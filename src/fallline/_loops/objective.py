@@ -12,11 +12,11 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._arrays.dtypes import LACKED, kept
 from fallline._arrays.leaves import host, is_foreign
+from fallline._loops.arguments import number
 from fallline._loops.box import Box
-from fallline._loops.descend import number
 from fallline._messages.remedies import as_array, is_masked
 
-__all__ = ["Differences", "Joint", "Objective", "Separate", "Slopes", "objective"]
+__all__ = ["Differences", "Joint", "Objective", "Separate", "Slopes", "objective", "unknown"]
 
 METHODS = ("2-point", "3-point", "cs")
 
@@ -41,26 +41,37 @@ def objective(fun: Callable[..., Any] | None, jac: Any, args: Any, box: Box, rel
     )
 
 
-class Objective(ABC):
-    """Value and gradient at x; a gradient of None where x or the value is not finite already.
+def unknown(x: Any) -> Any:
+    """A gradient where there is none."""
+    leaves, treedef = trees.flatten(x)
+    return treedef.unflatten([np.full_like(leaf, math.nan) for leaf in leaves])
 
-    Every call gets a copy of x of its own, as in SciPy, so that fun may keep or change what it is given.
+
+class Objective(ABC):
+    """Value and gradient at x, after t steps; a gradient of NaN where x or the value is not finite already.
+
+    Every call gets a copy of x of its own, as in SciPy, so that fun may keep or change what it is given, and with
+    batches that of the step behind it.
     """
+
+    batches: Callable[[int], Any] | None = None
 
     def __init__(self, fun: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.fun = fun
-        self.args = args
+        self.args = self._given = args
         self.nfev = self.njev = 0
 
     def __call__(self, x: Any, t: int) -> tuple[float | None, Any]:
+        if self.batches is not None:
+            self.args = (self.batches(t), *self._given)
         # Not called where it need not be defined: a diverging run ends with a status, not with fun's exception.
-        if not all(np.isfinite(leaf).all() for leaf in trees.flatten(x)[0]):
-            return math.nan, None
-        return self._evaluate(x)
+        finite = all(np.isfinite(leaf).all() for leaf in trees.flatten(x)[0])
+        value, grad = self._evaluate(x) if finite else (math.nan, None)
+        return value, unknown(x) if grad is None else grad
 
     @abstractmethod
     def _evaluate(self, x: Any) -> tuple[float | None, Any]:
-        """Value, if there is one, and gradient where x is finite."""
+        """Value, if there is one, and gradient, None if the value is not finite, where x is."""
 
     def _call(self, x: Any) -> Any:
         self.nfev += 1

@@ -1,4 +1,4 @@
-"""The progress bar of `descend`; rich is imported only where a bar is drawn."""
+"""The progress bar of a loop; rich is imported only where a bar is drawn."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ class HasValue(Protocol):
 P = TypeVar("P", bound=HasValue)
 
 
-def wanted(progress: bool | Literal["auto"]) -> bool:
+def wanted(progress: bool | Literal["auto"], owner: str) -> bool:
     """Whether to draw a bar: "auto" where stderr is a terminal and rich is installed."""
     if progress == "auto":
         return sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
     if progress is not True and progress is not False:
-        raise ValueError(f'progress of descend must be "auto", True or False. Got {progress!r}.')
+        raise ValueError(f'progress of {owner} must be "auto", True or False. Got {progress!r}.')
     if progress and importlib.util.find_spec("rich") is None:
-        raise ImportError('progress=True of descend needs rich: pip install "fallline[race]", or progress="auto".')
+        raise ImportError(f'progress=True of {owner} needs rich: pip install "fallline[race]", or progress="auto".')
     return progress
 
 
-def watched(points: Iterable[P], steps: int) -> Generator[P, None, None]:
-    """The same points, with a bar on stderr that follows them until the iterator ends or is closed."""
+def watched(points: Iterable[P], owner: str, taken: int, steps: int) -> Generator[P, None, None]:
+    """The same points, with a bar on stderr that follows them until the iterator ends or is closed; that many of the
+    steps were taken before."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -43,10 +44,10 @@ def watched(points: Iterable[P], steps: int) -> Generator[P, None, None]:
     # prints passes through the bar only where both share a terminal: a redirected stdout stays untouched.
     shared = sys.stdout is not None and sys.stdout.isatty()
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False, redirect_stdout=shared) as bar:
-        task = bar.add_task("descend", total=steps, value="")
-        done, value, due = 0, "", time.monotonic()
+        task = bar.add_task(owner, total=steps, completed=taken, value="")
+        done, value, due = taken, "", time.monotonic()
         try:
-            for done, point in enumerate(points):
+            for done, point in enumerate(points, taken):
                 value = "" if point.value is None else f"value {point.value:.4g}"
                 if time.monotonic() >= due:
                     bar.update(task, completed=done, value=value, refresh=True)

@@ -1,19 +1,19 @@
-"""A run of `descend` in a file: where it stands, how it came there, and how it is left in good order."""
+"""A run in a file: where it stands, how it came there, and how it is left in good order."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name, in_memory, is_number, like
-from fallline._loops.stopping import MOVED
 from fallline._optimizer.keeping import save, take
 from fallline._optimizer.optimizer import Optimizer
 from fallline._state.checkpoint import load
@@ -25,40 +25,39 @@ __all__ = ["Record"]
 
 
 class Record:
-    """The file of a run, written after every so many steps and when the run is left.
+    """The file of a run of `owner`, written after every so many steps and when the run is left: the optimizer, the
+    parameters and named arrays, among them "values", one for each step that was taken.
 
-    `values` are those before each step that was taken, `moves` what came before each and before the next; `start` is
-    the step number that the run began with; `holding` keeps signals from coming within a step.
+    `start` is the step number that the run began with; `holding` keeps signals from coming within a step.
     """
 
-    def __init__(self, path: Path, every: int, optimizer: Optimizer) -> None:
-        self.path, self.every, self._optimizer = path, every, optimizer
+    def __init__(self, owner: str, path: Path, every: int, optimizer: Optimizer) -> None:
+        self.owner, self.path, self.every, self._optimizer = owner, path, every, optimizer
         self.start, self._saved = optimizer.calls, -1
         self._given = {key: told(value) for key, value in _settings(optimizer._stepper.record()).items()}
         self.holding = Holding()
 
-    def resume(self, params: Any) -> tuple[Any, list[float], list[int]]:
-        """The parameters, values and moves to go on from: those of the file, which the optimizer takes over too, if
-        there is one; else the given ones and none. Settings given otherwise than when the run was begun stay.
+    def resume(self, params: Any) -> tuple[Any, Mapping[str, np.ndarray]]:
+        """The parameters and arrays to go on from: those of the file, whose optimizer the one here takes over, if there
+        is one; else the given ones and none. Settings given otherwise than when the run was begun stay. The parameters
+        given are written where they can be.
 
         Raises CheckpointError if the file is damaged or of something else; then nothing was changed.
         """
         sweep(self.path)
         if not os.path.exists(self.path):
-            return trees.copy(params), [], []
+            return params, {}
         contents = load(self.path)
         extra = contents.extra if isinstance(contents.extra, dict) else {}
-        values = contents.arrays.get("values")
-        if extra.get("what") != "descend" or values is None or contents.params is None:
-            raise CheckpointError(f"{self.path} holds no run of descend: give a path of its own.")
-        params = self._taken_over(trees.copy(params), contents.params)
+        if extra.get("what") != self.owner or "values" not in contents.arrays or contents.params is None:
+            raise CheckpointError(f"{self.path} holds no run of {self.owner}: give a path of its own.")
+        params = self._taken_over(params, contents.params)
         before = {tuple(key.split("/")): text for key, text in extra.get("given", {}).items()}
         self._keep_what_is_new(contents.state, before)
         take(self._optimizer._stepper, self.path, contents)
         self._optimizer.adapt(params)  # whose kinds what it knows of them has from here on, as in the run before
-        self.start, self._saved = int(extra["start"]), len(values)
-        moves = contents.arrays.get("moves", np.full(len(values), MOVED))
-        return params, values.tolist(), moves.tolist()
+        self.start, self._saved = int(extra["start"]), len(contents.arrays["values"])
+        return params, contents.arrays
 
     def _keep_what_is_new(self, state: dict[str, Any], before: dict[Any, str]) -> None:
         """Put settings of the optimizer that are not those `before`, given when the run was begun, in the place of the
@@ -85,22 +84,18 @@ class Record:
                                       f"there, here it is {ours.get(path, 'not')}.")
         return treedef.unflatten(_with(leaf, value) for leaf, value in zip(leaves, found))
 
-    def keep(self, params: Any, values: list[float], moves: Moves) -> None:
-        """Save if it is time to."""
-        if len(values) % self.every == 0:
-            self.save(params, values, moves)
-
-    def save(self, params: Any, values: list[float], moves: Moves) -> None:
-        """Save, if there is anything new."""
-        if len(values) != self._saved:
-            arrays = {"values": np.array(values, np.float64), "moves": np.array(moves(len(values), params), np.uint8)}
+    def save(self, params: Any, taken: int, arrays: Callable[[], Mapping[str, Any]]) -> None:
+        """Save, if steps have been taken since."""
+        if taken != self._saved:
             given = {"/".join(key): text for key, text in self._given.items()}
-            save(self._optimizer._stepper, self._optimizer._built(), self.path, params, arrays,
-                 {"what": "descend", "start": self.start, "given": given})
-            self._saved = len(values)
+            save(self._optimizer._stepper, self._optimizer._built(), self.path, params, arrays(),
+                 {"what": self.owner, "start": self.start, "given": given})
+            self._saved = taken
 
-
-Moves = Callable[[int, Any], Sequence[int]]  # of the number of values and the parameters (`Judge.moves`)
+    def remark(self) -> str:
+        """Where the run is, and how to go on, to who sees it end."""
+        return (f"{self.owner}: the run is saved in {os.fspath(self.path)!r} after {self._saved} steps. The same call "
+                "goes on from there.")
 
 
 def _settings(state: dict[str, Any]) -> dict[tuple[str, str], Any]:
@@ -151,7 +146,8 @@ class Holding:
             for s in taken:
                 signal.signal(s, self._arrived)
             yield
-        except _TerminatedError:
+        except _TerminatedError as error:
+            print(*getattr(error, "__notes__", ()), sep="\n", file=sys.stderr, flush=True)
             self._restore(taken)
             os.kill(os.getpid(), signal.SIGTERM)
             raise  # should it have been blocked

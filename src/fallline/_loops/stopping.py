@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._formula.settings import holds_function
+from fallline._loops.walk import Point, stops
 from fallline._optimizer.optimizer import Optimizer
 
-__all__ = ["DOWNHILL", "UPHILL", "Judge", "Status", "as_array", "climbs"]
+__all__ = ["DOWNHILL", "UPHILL", "Patience", "Status", "as_array", "climbs"]
 
 
 class Status(Enum):
@@ -32,9 +34,8 @@ UPHILL = {"lower": "raise", "deeper": "higher"}
 GATHERED, STOOD, MOVED = range(3)  # before a value: no step was taken, one of length 0, one of another
 
 
-class Judge:
-    """Whether the values of a run say that it is to end. It begins with those that are known, in `values`, and what
-    came before each, in `moves`, where that of the coming value may be known already.
+class Patience:
+    """A judge of `descend`, by the values.
 
     One who stays where he is, as between the calls of `accumulate` and at a rate of 0, has looked for no better place:
     such values do not count, unless he stands still for as long as the patience lasts and no schedule can move him.
@@ -42,29 +43,42 @@ class Judge:
     """
 
     def __init__(
-        self, values: list[float], moves: list[int], uphill: bool, target: float | None, patience: int | None,
-        optimizer: Optimizer,
+        self, optimizer: Optimizer, uphill: bool, target: float | None, patience: int | None,
+        callback: Callable[[Point], Any] | None,
     ) -> None:  # fmt: skip
         self._sign = -1.0 if uphill else 1.0
         self._target = -math.inf if target is None else self._sign * target
-        self._patience, self._optimizer = patience, optimizer
+        self._patience, self._optimizer, self._callback = patience, optimizer, callback
         self._best, self._waited, self._stood, self._met = math.inf, 0, 0, 0
-        self._moves = moves
+        self._moves: list[int] = []  # before each value, and before the coming one if that is known already
         self._before: tuple[int, Any] | None = None  # how often it had stepped, and where it stood at the last value
-        for value in values:
+
+    def recall(self, arrays: Mapping[str, np.ndarray], params: Any) -> None:
+        """Judge on with the memory of a walk before, and its values, from these parameters."""
+        values = arrays["values"]
+        self._moves = arrays.get("moves", np.full(len(values), MOVED)).tolist()
+        for value in values.tolist():
             self._meet(value)
 
-    @property
-    def asks(self) -> bool:
-        """Whether values are asked for."""
-        return self._patience is not None or self._target > -math.inf
+    def memory(self, taken: int, params: Any) -> dict[str, Any]:
+        """What came before each of the values of the steps taken, and before the next, at these parameters."""
+        known = self._moves[: taken + 1]
+        return {"moves": np.array(known if len(known) > taken else [*known, self._move(params)], np.uint8)}
 
-    def ends(self, value: float, params: Any) -> Status | None:
-        """What a value at these parameters says."""
+    def ends(self, point: Point) -> Status | None:
+        """Why the walk is over at this point; None if it goes on."""
+        value = math.nan if point.value is None else point.value
+        if point.value is not None and not math.isfinite(value) and self._optimizer.nonfinite != "skip":
+            return Status.DIVERGED
+        if self._callback is not None and stops(self._callback, point):
+            return Status.CALLBACK
+        if point.value is None and (self._patience is not None or self._target > -math.inf):
+            raise TypeError("value_and_grad of descend returned no value (None), and target and patience are about "
+                            "values: leave these out, or return (value, gradient).")
         if len(self._moves) == self._met:
-            self._moves.append(self._move(params))
+            self._moves.append(self._move(point.params))
         if self._before is None or self._moves[self._met] != GATHERED:
-            self._before = self._optimizer.t, None if self._patience is None else trees.copy(params)
+            self._before = self._optimizer.t, None if self._patience is None else trees.copy(point.params)
         self._meet(value)
         if self._sign * value <= self._target:
             return Status.TARGET
@@ -74,11 +88,6 @@ class Judge:
         if self._waited >= patience:
             return True
         return self._stood >= max(patience, 2) and not any(map(holds_function, self._optimizer.hyper.values()))
-
-    def moves(self, n: int, params: Any) -> list[int]:
-        """What came before each of the first n values, and before the next, at these parameters."""
-        known = self._moves[: n + 1]
-        return known if len(known) > n else [*known, self._move(params)]
 
     def _move(self, params: Any) -> int:
         if self._before is None:

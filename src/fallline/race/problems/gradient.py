@@ -23,7 +23,7 @@ from fallline._arrays.leaves import (
     kind_of,
     like,
 )
-from fallline._loops.descend import pair
+from fallline._loops.arguments import pair
 from fallline.race.problems.problem import Problem
 
 MOVES, LEAST = 12, 3  # of a single leaf, and of each of many

@@ -10,7 +10,7 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name
-from fallline._loops.descend import number, pair
+from fallline._loops.arguments import number, pair
 
 __all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad"]
 

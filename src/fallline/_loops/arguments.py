@@ -1,0 +1,62 @@
+"""What the loops are given, and what functions of the caller's return: checked once, in one sentence."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fallline._messages.remedies import is_masked
+from fallline._messages.values import brief
+
+__all__ = ["batch_at", "number", "pair", "whole"]
+
+
+def batch_at(batches: Any, owner: str) -> Callable[[int], Any]:
+    """What gives the batch of a step number: of a sequence one after the other, over and over again."""
+    if callable(batches):
+        return batches
+    if isinstance(batches, Mapping) or not hasattr(batches, "__getitem__") or not hasattr(batches, "__len__"):
+        raise TypeError(
+            f"batches of {owner} must be a sequence or a function of the step number. "
+            f"Got {type(batches).__name__}: use list(...), or `lambda step: ...`."
+        )
+    if not len(batches):
+        raise ValueError(f"batches of {owner} must hold at least one batch. Got an empty sequence.")
+    return lambda t: batches[t % len(batches)]
+
+
+def whole(value: Any, what: str, *, least: int) -> int:
+    """A whole number; TypeError or ValueError, naming `what`, for anything else."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number ≥ {least}. Got {brief(value)}.") from None
+    if found < least:
+        raise ValueError(f"{what} must be a whole number ≥ {least}. Got {brief(value)}.")
+    return found
+
+
+def number(value: Any, demand: str) -> float:
+    """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
+    if isinstance(value, float):
+        return float(value)
+    if getattr(value, "ndim", None) == 0 and not is_masked(value):
+        value = value.item()
+    if not isinstance(value, (int, float, np.floating)):
+        shape = getattr(value, "shape", None)
+        raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")
+    return float(value)
+
+
+def pair(result: Any, owner: str) -> tuple[float, Any]:
+    """What value_and_grad of `owner` returned, as value and gradient; a TypeError if it is no such pair."""
+    try:
+        value, grad = result
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"value_and_grad of {owner} must return a pair (value, gradient). Got {type(result).__name__}."
+        ) from None
+    return number(value, f"value_and_grad of {owner} must return (value, gradient), the value a real number"), grad

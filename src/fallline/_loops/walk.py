@@ -1,0 +1,170 @@
+"""The loop under `descend` and `minimize`: evaluate, note, judge, step, and again."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from fallline._loops import progress as _progress
+from fallline._loops.arguments import whole
+from fallline._loops.journal import Journal
+from fallline._optimizer.optimizer import Optimizer
+from fallline.errors import NonFiniteGradient
+
+if TYPE_CHECKING:
+    from fallline._loops.resume import Record
+
+__all__ = ["Judge", "Point", "Walk", "remedy", "stops"]
+
+
+@dataclass(slots=True)
+class Point:
+    """One evaluation: the number of steps before it, the parameters (live, not a copy), their value, None where there
+    is none, and their gradient."""
+
+    t: int
+    params: Any
+    value: float | None
+    grad: Any
+
+
+class Judge(Protocol):
+    """Who says when a walk is over."""
+
+    def ends(self, point: Point) -> Enum | None:
+        """Why the walk is over at this point; None if it goes on."""
+
+    def memory(self, taken: int, params: Any) -> Mapping[str, Any]:
+        """What is to be known again, in named arrays, by one who judges on from these parameters, after that many
+        steps; the point that was judged last may be behind these, or be judged again."""
+
+    def recall(self, arrays: Mapping[str, np.ndarray], params: Any) -> None:
+        """Judge on with the memory of a walk before, and its values, from these parameters."""
+
+
+class Walk:
+    """A run of an optimizer in good manners: what was found is noted, kept in a file, and shown.
+
+    `params` is where it stands, after `taken` steps; `error` is what ended it early, if anything did; `is_valued` says
+    whether the last evaluation had a value. `owner` is who messages say it is of.
+
+    Of the file, if there is a `checkpoint`: if it is there, the walk goes on from it. It is written after every
+    `checkpoint_every` steps (20 times in the run if that is None), and when the walk is left. A step is taken and
+    counted while signals are held.
+    """
+
+    def __init__(
+        self, owner: str, optimizer: Optimizer, judge: Judge, *, steps: int, columns: Any, history: Any,
+        progress: bool | Literal["auto"], checkpoint: Any, checkpoint_every: Any,
+    ) -> None:  # fmt: skip
+        self.owner, self.optimizer, self.judge, self.steps = owner, optimizer, judge, steps
+        self.journal = Journal(owner, columns, history)
+        self.is_shown = _progress.wanted(progress, owner)
+        self.record = _record(owner, checkpoint, checkpoint_every, steps, optimizer)
+        self.holding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        self.taken = 0
+        self.error: Exception | None = None
+        self.is_valued = True
+
+    def go(
+        self, evaluate: Callable[[Any, int], tuple[float | None, Any]], params: Any, project: Callable[[Any], Any],
+        evaluations: int,
+    ) -> Enum | None:  # fmt: skip
+        """Walk from these parameters, which are stepped in place where they can be; why the judge ended it, or None
+        after that many evaluations. `project` brings parameters to where they may be evaluated."""
+        start = self.optimizer.calls
+        if self.record is not None:
+            params, kept = self.record.resume(params)
+            start, self.holding = self.record.start, self.record.holding
+            if kept:
+                self.journal.recall(kept)
+                self.judge.recall(kept, params)
+        self.params, self.taken = project(params), len(self.journal.values)
+        self.journal.start = start
+        points = self._points(evaluate, project, range(start + self.taken, start + evaluations))
+        watched = _progress.watched(points, self.owner, self.taken, self.steps) if self.is_shown else points
+        signals = self.record.holding.watching() if self.record else contextlib.nullcontext()
+        with signals, self._recorded(), self.journal.writing(), contextlib.closing(watched):
+            for point in watched:
+                if self.record is not None and self.taken % self.record.every == 0:
+                    self._save()
+                self.journal.note(point)
+                if (status := self.judge.ends(point)) is not None:
+                    return status
+        return None
+
+    def _points(
+        self, evaluate: Callable[[Any, int], tuple[float | None, Any]], project: Callable[[Any], Any],
+        ahead: Iterable[int],
+    ) -> Generator[Point, None, None]:  # fmt: skip
+        """A point per evaluation; the step from it is taken when the next is asked for."""
+        for t in ahead:
+            try:
+                value, grad = evaluate(self.params, t)
+            except OverflowError as error:  # Python's arithmetic raises where IEEE 754 says infinity
+                self.error = error
+                yield Point(t, self.params, math.inf, None)
+                return
+            self.is_valued = value is not None
+            yield Point(t, self.params, value, grad)
+            try:
+                with self.holding:
+                    self.params = project(self.optimizer.step(self.params, grad))
+                    self.taken += 1
+            except NonFiniteGradient as error:
+                self.error = error
+                return
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Have the walk in its file from the start, as a folder that cannot be written is better known at once; and
+        leave it there, however it ends."""
+        if self.record is None:
+            yield
+            return
+        self._save()
+        try:
+            yield
+        except BaseException as error:
+            self._save()
+            error.add_note(self.record.remark())
+            raise
+        self._save()
+
+    def _save(self) -> None:
+        if self.record is not None:
+            with self.holding:
+                self.record.save(self.params, self.taken, lambda: {
+                    **self.journal.arrays(self.taken), **self.judge.memory(self.taken, self.params)})
+
+
+def _record(owner: str, path: Any, every: Any, steps: int, optimizer: Optimizer) -> Record | None:
+    if path is None:
+        if every is not None:
+            raise TypeError(f"checkpoint_every of {owner} needs a file: give checkpoint=path too.")
+        return None
+    from fallline._loops.resume import Record
+
+    every = max(1, steps // 20) if every is None else whole(every, f"checkpoint_every of {owner}", least=1)
+    return Record(owner, path, every, optimizer)
+
+
+def stops(callback: Callable[..., Any], *args: Any, **named: Any) -> bool:
+    """Call it; whether it asks to stop."""
+    try:
+        callback(*args, **named)
+    except StopIteration:
+        return True
+    return False
+
+
+def remedy(optimizer: Optimizer) -> str:
+    """The hyper-parameter that sets the length of the steps: lr, or for AdaDelta eps."""
+    own = {name.split(".")[-1] for name in optimizer.hyper}
+    return next((name for name in ("lr", "eps") if name in own), "the step size")
