@@ -96,6 +96,11 @@ class Program(NamedTuple):
         return tuple(name for name in dict.fromkeys(every) if not isinstance(name, Computed))
 
     @property
+    def is_lasting(self) -> bool:
+        """Whether the scalars of a step are those of every other with the same values of `hyper`."""
+        return not self.numbers and all(step.op != "t" for step in self.steps)
+
+    @property
     def reads(self) -> frozenset[str]:
         """The names of all arrays that this program or one of its readings reads."""
         return frozenset(self.inputs).union(*(program.inputs for program in self.readings))

@@ -125,15 +125,18 @@ def still(g: Any) -> Any:
     return -0.0
 
 
-def projection(within: Limits, params: Any) -> Callable[[Any], Any]:
-    """What brings parameters within limits, if there are any, on the border exactly, in arrays of any library."""
+def projection(within: Limits, params: Any, optimizer: Optimizer) -> Callable[[Any, Any], Any]:
+    """What brings parameters within limits, if there are any, on the border exactly, in arrays of any library, after a
+    step of the optimizer by a gradient; without one a leaf has moved only where gradients are gathered."""
     if not within:
-        return lambda params: params
+        return lambda params, grads: params
     treedef = trees.flatten(params)[1]
     low, high = (treedef.unflatten([pair[k] if np.ndim(pair[k]) else float(pair[k]) for pair in within])
                  for k in (0, 1))
     engine = Optimizer(still, fitting(low, high), nonfinite="propagate")
-    return lambda params: engine.step(params, params)
+    if any(holder.chain.gathers for holder in optimizer._stepper.holders.values()):
+        return lambda params, grads: engine.step(params, params)
+    return engine.step
 
 
 def box_of(bounds: Any, x: Any) -> Box:

@@ -129,7 +129,7 @@ def descend(
     if not callable(value_and_grad):
         raise TypeError(f"value_and_grad of descend must be a function of the parameters. Got {brief(value_and_grad)}.")
     evaluate = _evaluator(value_and_grad, batches)
-    project = projection(limits(bounds, params, "descend"), params)
+    project = projection(limits(bounds, params, "descend"), params, optimizer)
     walk = Walk("descend", optimizer, Patience(optimizer, uphill, target, patience, callback), steps=steps,
                 columns=columns, history=history, progress=progress, checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every)

@@ -117,8 +117,8 @@ def minimize(
     settings = Options.read(options, tol)
     x = start(x0)
     box = box_of(bounds, x)
-    project = projection(box, x)
-    x = project(x)
+    project = projection(box, x, optimizer)
+    x = project(x, x)
     box = held(box, x, optimizer._stepper.division.divide(x)[0].left)
     function = objective(fun, jac, args, box, settings.finite_diff_rel_step)
     if batches is not None:

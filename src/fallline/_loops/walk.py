@@ -34,6 +34,9 @@ class Point:
     grad: Any
 
 
+Evaluate = Callable[[Any, int], tuple[float | None, Any]]  # of parameters and the number of steps before
+
+
 class Judge(Protocol):
     """Who says when a walk is over."""
 
@@ -73,11 +76,11 @@ class Walk:
         self.is_valued = True
 
     def go(
-        self, evaluate: Callable[[Any, int], tuple[float | None, Any]], params: Any, project: Callable[[Any], Any],
-        evaluations: int,
-    ) -> Enum | None:  # fmt: skip
+        self, evaluate: Evaluate, params: Any, project: Callable[[Any, Any], Any], evaluations: int
+    ) -> Enum | None:
         """Walk from these parameters, which are stepped in place where they can be; why the judge ended it, or None
-        after that many evaluations. `project` brings parameters to where they may be evaluated."""
+        after that many evaluations. `project` brings parameters that were stepped by a gradient to where they may be
+        evaluated."""
         start = self.optimizer.calls
         if self.record is not None:
             params, kept = self.record.resume(params)
@@ -85,7 +88,7 @@ class Walk:
             if kept:
                 self.journal.recall(kept)
                 self.judge.recall(kept, params)
-        self.params, self.taken = project(params), len(self.journal.values)
+        self.params, self.taken = project(params, params), len(self.journal.values)
         self.journal.start = start
         points = self._points(evaluate, project, range(start + self.taken, start + evaluations))
         watched = _progress.watched(points, self.owner, self.taken, self.steps) if self.is_shown else points
@@ -100,9 +103,8 @@ class Walk:
         return None
 
     def _points(
-        self, evaluate: Callable[[Any, int], tuple[float | None, Any]], project: Callable[[Any], Any],
-        ahead: Iterable[int],
-    ) -> Generator[Point, None, None]:  # fmt: skip
+        self, evaluate: Evaluate, project: Callable[[Any, Any], Any], ahead: Iterable[int]
+    ) -> Generator[Point, None, None]:
         """A point per evaluation; the step from it is taken when the next is asked for."""
         for t in ahead:
             try:
@@ -115,7 +117,7 @@ class Walk:
             yield Point(t, self.params, value, grad)
             try:
                 with self.holding:
-                    self.params = project(self.optimizer.step(self.params, grad))
+                    self.params = project(self.optimizer.step(self.params, grad), grad)
                     self.taken += 1
             except NonFiniteGradient as error:
                 self.error = error

@@ -92,6 +92,7 @@ class Pass:
     def _prepare_scalars(self) -> None:
         """The scalars of each class, and where native code finds them."""
         table, self._constants, shared = self._table, {}, {}
+        self._made_of: dict[int, Sequence[Any]] = {}  # by class: of what its scalars were made, if they last
         of_leaf = [table.of_leaf(group) for group in range(len(table.groups))]
         for c in self._classes:
             own, program = table.classes[c], self._program(table.classes[c].group)
@@ -153,8 +154,12 @@ class Pass:
         """Evaluate the scalars; raises ValueError if a dtype cannot hold one."""
         for column, source in self._links:
             column[...] = source
-        failed = len(self.records) and evaluate_natively()(address(self.records), len(self.records))
-        for c in self._classes if failed else self._python:
+        if len(self.records) and evaluate_natively()(address(self.records), len(self.records)):
+            self._made_of.clear()
+            again = self._classes
+        else:
+            again = self._python
+        for c in again:
             if self._given[c] is not None:
                 self._evaluate(c)
 
@@ -167,8 +172,13 @@ class Pass:
         for place, at in self._places[own.group]:
             values[place] = given[at]
         values = values[: len(self._program(own.group).hyper)]
+        if _same(self._made_of.get(c), values):  # as of settings by coordinate, which take a while
+            return
+        self._made_of.pop(c, None)
         with pinned(), np.errstate(all="ignore"):
             self._take_over(c, values, int(group.count[0] - group.missed[own.own]))
+        if self._program(own.group).is_lasting:
+            self._made_of[c] = values
 
     def _take_over(self, c: int, values: Sequence[Any], taken: int) -> None:
         """Have the scalars that are made of these values where they are read."""
@@ -292,6 +302,13 @@ class StepPass(Pass):
         self._nowhere = np.zeros(1, np.int64)
         return np.array([address(self._nowhere) if table.way.holds[m.group] else
                          address(table.groups[m.group].missed[m.own :]) for m in table.way.members], np.int64)
+
+
+def _same(values: Sequence[Any] | None, others: Sequence[Any]) -> bool:
+    """Whether settings are those of before, to the sign of 0; arrays of settings are never written."""
+    return values is not None and all(
+        a is b or (type(a) is type(b) is float and a == b and math.copysign(1.0, a) == math.copysign(1.0, b))
+        for a, b in zip(values, others))
 
 
 def put_together(table: Table, each: Pass) -> None:
