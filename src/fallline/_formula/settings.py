@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_conver
 from fallline._messages.suggestions import REMEDY
 from fallline._messages.values import brief, shown
 
-__all__ = ["ByPath", "Setting", "by_path", "check", "holds_function", "owned", "renewed", "resolve"]
+__all__ = ["ByPath", "Setting", "anew", "by_path", "check", "hearing", "holds_function", "owned", "renewed", "resolve"]
 
 Setting = Any  # float | Callable[[int], float] | np.ndarray (per coordinate)
 
@@ -69,6 +70,21 @@ def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
         raise type(error)(f"{error} It stands at {path!r}." if path else str(error)) from None
 
 
+def hearing(value: Any) -> list[Any]:
+    """The schedules of a setting that hear values."""
+    return [leaf for leaf in flatten(value)[0] if getattr(leaf, "hears", False) is True]
+
+
+def anew(value: Any) -> Any:
+    """A setting in containers of its own, whose schedules have heard nothing yet."""
+    if not hearing(value):
+        return renewed(value)
+    new = copy.deepcopy(value)
+    for schedule in hearing(new):
+        schedule._forget()
+    return new
+
+
 def renewed(value: Any) -> Any:
     """A setting in containers of its own: a tree that someone else can reach must not be changed past the checks."""
     if not isinstance(value, (dict, list, tuple)):
@@ -108,7 +124,7 @@ def _check_leaf(hyper: Hyper, value: Any, owner: str) -> Any:
                         f"Got {brief(value)}{itself(value)}.")
     if is_function(value):
         check_schedule(value, f"{hyper.name} of {owner}")
-        return value
+        return copy.deepcopy(value) if hearing(value) else value  # what it hears is the optimizer's own
     return hyper.check(value, owner)
 
 
@@ -213,4 +229,7 @@ def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:
     if isinstance(found, (dict, list, tuple, ByPath)):
         raise TypeError(f"{hyper.name} of {owner} at {name!r}, one leaf, must be a number, a schedule or an array of "
                         f"its shape. Got {brief(found)}.")
+    if hearing(found):
+        raise TypeError(f"{hyper.name} of {owner} by path cannot be one that hears values, as each leaf would have its "
+                        f"own: give one for all leaves, or a tree of them. Got {brief(found)}.")
     return check(hyper, found, f"{owner} at {name!r}")

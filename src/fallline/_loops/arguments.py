@@ -6,12 +6,10 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from fallline._messages.remedies import is_masked
+from fallline._messages.remedies import number
 from fallline._messages.values import brief
 
-__all__ = ["batch_at", "number", "pair", "whole"]
+__all__ = ["batch_at", "pair", "whole"]
 
 
 def batch_at(batches: Any, owner: str) -> Callable[[int], Any]:
@@ -37,18 +35,6 @@ def whole(value: Any, what: str, *, least: int) -> int:
     if found < least:
         raise ValueError(f"{what} must be a whole number ≥ {least}. Got {brief(value)}.")
     return found
-
-
-def number(value: Any, demand: str) -> float:
-    """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
-    if isinstance(value, float):
-        return float(value)
-    if getattr(value, "ndim", None) == 0 and not is_masked(value):
-        value = value.item()
-    if not isinstance(value, (int, float, np.floating)):
-        shape = getattr(value, "shape", None)
-        raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")
-    return float(value)
 
 
 def pair(result: Any, owner: str) -> tuple[float, Any]:

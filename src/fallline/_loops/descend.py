@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._loops.arguments import batch_at, number, pair, whole
+from fallline._loops.arguments import batch_at, pair, whole
 from fallline._loops.box import limits, projection
 from fallline._loops.stopping import DOWNHILL, UPHILL, Patience, Status, as_array, climbs
 from fallline._loops.walk import Point, Walk, remedy
+from fallline._messages.remedies import number
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import NonFiniteGradient

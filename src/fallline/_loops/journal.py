@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline._loops.arguments import number
+from fallline._messages.remedies import number
 from fallline._messages.values import brief
 
 if TYPE_CHECKING:

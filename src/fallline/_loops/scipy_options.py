@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import CASTABLE
-from fallline._loops.arguments import number
+from fallline._messages.remedies import number
 from fallline._messages.values import brief
 
 __all__ = ["Options", "start"]

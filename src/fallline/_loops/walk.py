@@ -106,6 +106,7 @@ class Walk:
         self, evaluate: Evaluate, project: Callable[[Any, Any], Any], ahead: Iterable[int]
     ) -> Generator[Point, None, None]:
         """A point per evaluation; the step from it is taken when the next is asked for."""
+        hears = self.optimizer._stepper.hears
         for t in ahead:
             try:
                 value, grad = evaluate(self.params, t)
@@ -115,10 +116,15 @@ class Walk:
                 return
             self.is_valued = value is not None
             yield Point(t, self.params, value, grad)
+            if hears and value is None:
+                raise TypeError(f"A schedule of {self.optimizer._title} hears values, and there are none (None): give "
+                                f"{self.owner} a function that returns them, or another schedule.")
             try:
                 with self.holding:
                     self.params = project(self.optimizer.step(self.params, grad), grad)
                     self.taken += 1
+                    if hears and value is not None:
+                        self.optimizer.hear(value)
             except NonFiniteGradient as error:
                 self.error = error
                 return

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_masked", "is_tracer"]
+__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_masked", "is_tracer", "number"]
 
 # In a remedy "..." stands for what was given, as it does before a remedy that begins with ".".
 _LIBRARIES = {
@@ -175,3 +175,15 @@ def _of_dtype(value: Any) -> str:
     if dtype is None or re.search(r"\bb?float(16|32|64)|complex|key|void", str(dtype)):
         return ""
     return ".float()" if _is_tensor(value) else ".astype(float)" if hasattr(value, "astype") else ""
+
+
+def number(value: Any, demand: str) -> float:
+    """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
+    if isinstance(value, float):
+        return float(value)
+    if getattr(value, "ndim", None) == 0 and not is_masked(value):
+        value = value.item()
+    if not isinstance(value, (int, float, np.floating)):
+        shape = getattr(value, "shape", None)
+        raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")
+    return float(value)

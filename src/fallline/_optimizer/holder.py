@@ -11,7 +11,7 @@ from fallline._arrays.sealed import sealed
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._formula.rule import Link
-from fallline._formula.settings import check, owned, renewed
+from fallline._formula.settings import anew, check, hearing, owned
 from fallline._state.state_dict import LeafStates, Loaded, check_fits, checked, record
 from fallline._step.group import Group
 from fallline._step.transfer import carry, fill, put, states_of
@@ -28,6 +28,7 @@ class Holder:
 
     def __init__(self, chain: Chain, settings: dict[str, Any]) -> None:
         self.chain, self.settings = chain, settings
+        self._heard_of: dict[str, Any] | None = None  # the settings whose schedules `hearing` has found
         self.forget()
 
     @classmethod
@@ -107,6 +108,18 @@ class Holder:
             self.group.resolve(settings)
         self.settings = settings
 
+    def hearing(self) -> list[Any]:
+        """The schedules that hear values."""
+        if self._heard_of is not self.settings:
+            self._heard_of = self.settings
+            self._hearing = [schedule for value in self.settings.values() for schedule in hearing(value)]
+        return self._hearing
+
+    def hear(self, value: float) -> None:
+        """Have the schedules hear a value; of a chain that climbs the more is the better."""
+        for schedule in self.hearing():
+            schedule._hear(-value if self.chain.uphill == {True} else value, self.t)
+
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def states(self) -> LeafStates | None:
@@ -161,7 +174,7 @@ class Holder:
 
     def fresh(self) -> Holder:
         """Another with the same chain and settings, and no state."""
-        return Holder(self.chain, {name: renewed(value) for name, value in self.settings.items()})
+        return Holder(self.chain, {name: anew(value) for name, value in self.settings.items()})
 
     def apart(self) -> Holder:
         """The same in memory of its own, to be copied or pickled; it steps only once it is `settle`d."""
@@ -173,6 +186,7 @@ class Holder:
         """Go on, here, after `apart`; whatever brought it, nothing is shared with it."""
         self.count = np.array(self.count)
         self.settings = {name: owned(value) for name, value in self.settings.items()}
+        self._heard_of = None
         self.waiting = self.waiting and self.waiting.copied()
         if self.group:
             self.group.settle(self.count, self.settings)

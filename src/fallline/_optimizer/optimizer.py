@@ -15,6 +15,7 @@ from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
+from fallline._messages.remedies import number
 from fallline._messages.suggestions import by_name
 from fallline._optimizer.describing import Slots, docstring_of, option, own_link, signature_of
 from fallline._optimizer.division import Whole
@@ -137,6 +138,20 @@ class Optimizer(Settable):
             if take is not None and (new := take(params, grads, out)) is not None and new is not False:
                 return new if out is None else out
         return stepper.turn.take(stepper.update, grads, params, out)
+
+    def hear(self, value: float) -> None:
+        """Tell the schedules that go by values (`fallline.schedules.plateau`) how things stand: the loss, of the whole
+        data or of a step. `descend` and `minimize` do so at every step.
+
+        Raises TypeError for what is no real number, ValueError if there is no such schedule.
+
+        >>> import fallline as fl
+        >>> opt = fl.SGD(fl.schedules.plateau(0.1, factor=0.5, patience=0))
+        >>> opt.hear(2.0); opt.hear(2.0); opt.lr(opt.t)
+        0.05
+        """
+        value = number(value, f"The value that {self._chain.title} hears must be a real number")
+        self._stepper.turn.take(self._stepper.hear, value)
 
     @property
     def t(self) -> int:
@@ -326,7 +341,7 @@ class Optimizer(Settable):
         return {"class": type(self).__name__, "links": links, "options": self._stepper.options.saved()}
 
     def reset(self) -> None:
-        """Forget state and step count; hyper-parameters stay.
+        """Forget state, step count and what schedules have heard; hyper-parameters stay.
 
         >>> import fallline as fl
         >>> opt = fl.SGD()
@@ -334,10 +349,10 @@ class Optimizer(Settable):
         >>> opt.reset(); opt.t
         0
         """
-        self._stepper.turn.take(self._stepper.forget)
+        self._stepper.turn.take(self._stepper.reset)
 
     def fresh(self) -> Optimizer:
-        """A copy with the same chain, hyper-parameters and options, and no state.
+        """A copy with the same chain, hyper-parameters and options, and no state; its schedules have heard nothing.
 
         >>> import fallline as fl
         >>> fl.SGD(0.1).fresh()

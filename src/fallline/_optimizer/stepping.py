@@ -80,6 +80,13 @@ class Stepper:
             self.binding: Binding | None = None
             fields.put(self, fields.starts())
 
+    def reset(self) -> None:
+        """Begin anew, schedules too."""
+        self.forget()
+        for holder in self.holders.values():
+            for schedule in holder.hearing():
+                schedule._forget()
+
     @property
     def engine(self) -> str:
         """Which engine runs, and why; by part where they differ."""
@@ -163,6 +170,19 @@ class Stepper:
         with self.changing():
             for holder, own in steps.items():
                 holder.recount(own)
+
+    @property
+    def hears(self) -> bool:
+        """Whether a schedule hears values."""
+        return any(holder.hearing() for holder in self.holders.values())
+
+    def hear(self, value: float) -> None:
+        """See `Optimizer.hear`."""
+        if not self.hears:
+            raise ValueError(f"{self.chain.title} has no schedule that hears values: give it one, such as "
+                             "lr=fallline.schedules.plateau(1e-2).")
+        for holder in self.holders.values():
+            holder.hear(value)
 
     def _waiting(self) -> dict[str, Any]:
         return {name: holder.waiting for name, holder in self.holders.items()}

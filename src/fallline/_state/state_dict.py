@@ -11,7 +11,7 @@ from fallline._arrays.dtypes import DTYPES
 from fallline._arrays.leaves import dtype_of, host
 from fallline._arrays.trees import flatten, paths
 from fallline._formula.chain import Chain
-from fallline._formula.settings import ByPath, check
+from fallline._formula.settings import ByPath, anew, check
 from fallline._messages.values import brief
 from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
@@ -93,7 +93,8 @@ def named(setting: Any) -> Any:
 
 
 def told(setting: Any) -> str:
-    """A setting as a text that no other has, but for functions of one name."""
+    """A setting as a text that no other has, but for functions of one name, whatever its schedules have heard."""
+    setting = anew(setting)
     return repr(_mapped(lambda leaf: _digest(leaf) if isinstance(leaf, np.ndarray) else _named(leaf), setting))
 
 

@@ -4,9 +4,10 @@ Each is called with t, the number of completed steps (not epochs), which is 0 fo
 linear rise from 0, so that its first step is one of size 0, as optax has it. Steps that say when something happens
 count from the start of the run, those that say how long something takes from the end of warmup.
 
-Every value is computed from t alone, so a run that goes on from a checkpoint has those of one that never stopped, and
-rounding errors do not add up, as they do in torch, which multiplies from step to step. Python's math library is what
-computes them: the same bits on one machine, and as near as its last digit on others.
+Every value is computed from t alone (of `plateau`: and from what a state holds of it), so a run that goes on from a
+checkpoint has those of one that never stopped, and rounding errors do not add up, as they do in torch, which multiplies
+from step to step. Python's math library is what computes them: the same bits on one machine, and as near as its last
+digit on others.
 
 >>> import fallline as fl
 >>> opt = fl.Adam(lr=fl.schedules.cosine(1e-3, steps=10_000, warmup=500))
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from fallline.schedules.base import Schedule
 from fallline.schedules.picture import plot
+from fallline.schedules.plateau import plateau
 from fallline.schedules.shapes import (
     constant,
     cosine,
@@ -48,6 +50,7 @@ __all__ = [
     "linear",
     "one_cycle",
     "piecewise",
+    "plateau",
     "plot",
     "polynomial",
     "step",

@@ -16,7 +16,7 @@ from fallline._messages.callables import is_function, itself
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief, shown
 
-__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Span", "Value", "made", "whole"]
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Share", "Span", "Value", "made", "whole"]
 
 
 class Kind(NamedTuple):
@@ -57,6 +57,7 @@ def _steps(value: Any) -> float:
 Value = Annotated[float, Kind("a finite number", _real, math.isfinite)]
 Level = Annotated[float, Kind("a finite number ≥ 0", _real, lambda v: 0 <= v < math.inf)]
 Factor = Annotated[float, Kind("a finite number > 0", _real, lambda v: 0 < v < math.inf)]
+Share = Annotated[float, Kind("a number between 0 and 1", _real, lambda v: 0 < v < 1)]
 Count = Annotated[int, Kind("a whole number ≥ 0", whole, lambda n: n >= 0)]
 Length = Annotated[int, Kind("a whole number ≥ 1", whole, lambda n: n >= 1)]
 Span = Annotated[float, Kind("a finite number ≥ 0", _steps, lambda n: 0 <= n < math.inf)]
@@ -81,6 +82,14 @@ MEANING = {
     "decay": "the last steps, those of the descent to `end`",
     "schedules": "in order; each counts its own steps from 0",
     "boundaries": "the numbers of completed steps, rising, at which the next one takes over",
+    "patience": "how many values in a row may be no better",
+    "threshold": "the share of the best value by which one has to be below it",
+    "cooldown": "so many values behind a reduction do not count as no better",
+    "window": "of so many values the mean counts as one",
+    "heard": "what was heard so far, as a state has it: the reductions, ..., the best value",
+    "plateau.peak": "the value before the first reduction",
+    "plateau.factor": "what the value is multiplied by when values have not become better",
+    "plateau.end": "the least value",
 }
 
 
@@ -88,7 +97,8 @@ class Schedule:
     """A hyper-parameter's value as a function of the number of completed steps.
 
     One is made by its name, such as `cosine`, and is called with t, a whole number from 0; it raises TypeError or
-    ValueError for any other t. It prints as what makes it, compares by value, and cannot be changed.
+    ValueError for any other t. It prints as what makes it, compares by value, and cannot be changed; one that `hears`
+    values changes by these, and an optimizer has a copy of its own.
     """
 
     warmup: int = 0
@@ -158,6 +168,17 @@ class Schedule:
         """The value s steps after the end of warmup."""
         raise NotImplementedError
 
+    @property
+    def hears(self) -> bool:
+        """Whether it depends on values too (`plateau`)."""
+        return False
+
+    def _hear(self, value: float, t: int) -> None:
+        """Take note of a value, of which the less the better, after t completed steps."""
+
+    def _forget(self) -> None:
+        """Forget the values."""
+
     def _extent(self) -> int:
         """How many steps show what there is to see."""
         raise NotImplementedError
@@ -185,7 +206,7 @@ def made(cls: Made) -> Made:
 def _documented(cls: Any) -> str:
     """The docstring of a schedule with its parameters, before the example."""
     head, mark, example = inspect.cleandoc(cls.__doc__).partition("\n\n>>>")
-    known = [f"{name}: {MEANING[name]}; {'each ' * several}{kind.text}"
+    known = [f"{name}: {MEANING.get(f'{cls.__name__}.{name}') or MEANING[name]}; {'each ' * several}{kind.text}"
              for name, (kind, several) in _kinds(cls).items()]
     raises = "\nRaises TypeError or ValueError, naming the parameter, for what it cannot be."
     return "\n".join([head, "\nParameters\n----------", *known, raises]) + mark + example

@@ -6,10 +6,11 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 
 from fallline._messages.callables import check_schedule
+from fallline._messages.values import brief
 from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Span, Value, made
 
 __all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "join", "linear", "one_cycle",
@@ -372,11 +373,34 @@ class join(Schedule):
     def _check(self) -> None:
         for k, schedule in enumerate(self.schedules):
             check_schedule(schedule, f"schedules[{k}] of join")
+            if self.hears and not isinstance(schedule, Schedule):
+                raise TypeError("schedules of join cannot be functions of one's own beside a plateau, as a checkpoint "
+                                f"could not hold what that one has heard. Got {brief(schedule)}.")
         _check_boundaries(self, self.boundaries, len(self.schedules), "schedules")
 
     def _after(self, s: int) -> float:
+        schedule, own = self._at(s)
+        return schedule(own)
+
+    def _at(self, s: int) -> tuple[Callable[[int], float], int]:
+        """The schedule that it is at, and the steps of that one."""
         k = bisect_right(self.boundaries, s)
-        return self.schedules[k](s - self.boundaries[k - 1] if k else s)
+        return self.schedules[k], s - self.boundaries[k - 1] if k else s
+
+    @property
+    def hears(self) -> bool:
+        """Whether one of them depends on values."""
+        return any(getattr(schedule, "hears", False) for schedule in self.schedules)
+
+    def _hear(self, value: float, t: int) -> None:
+        schedule, own = self._at(t)
+        if isinstance(schedule, Schedule):
+            schedule._hear(value, own)
+
+    def _forget(self) -> None:
+        for schedule in self.schedules:
+            if isinstance(schedule, Schedule):
+                schedule._forget()
 
     def _extent(self) -> int:
         last = self.schedules[-1]

@@ -10,7 +10,8 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name
-from fallline._loops.arguments import number, pair
+from fallline._loops.arguments import pair
+from fallline._messages.remedies import number
 
 __all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad"]
 

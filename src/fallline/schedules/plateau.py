@@ -1,0 +1,78 @@
+"""The schedule that hears values."""
+# ruff: noqa: N801  (it is called as functions are)
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+from fallline.schedules.base import Count, Length, Level, Schedule, Share, Value, made
+
+__all__ = ["plateau"]
+
+_UNHEARD = (0.0,) * 6
+
+
+@made
+class plateau(Schedule):
+    """`peak`, times `factor` each time that the values have not fallen for a while; of one that climbs, risen.
+
+    `descend` and `minimize` tell it the value of each point, behind the step from it; a loop of your own does so by
+    `opt.hear(value)`, at every step or once in an epoch. A value is better if it is below the best by more than
+    `threshold` times that; one that is not finite is no better. A state and a checkpoint hold what was heard.
+
+    torch's ReduceLROnPlateau, whose min_lr is `end`; `window` is optax' accumulation_size.
+
+    >>> import fallline as fl
+    >>> opt = fl.SGD(plateau(0.1, factor=0.5, patience=1))
+    >>> for value in (3.0, 2.0, 2.0, 2.0):
+    ...     opt.hear(value)
+    >>> opt.lr(opt.t)
+    0.05
+    """
+
+    peak: Level
+    factor: Share = 0.1
+    patience: Count = 10
+    threshold: Level = 1e-4
+    cooldown: Count = 0
+    window: Length = 1
+    end: Level = 0.0
+    warmup: Count = 0
+    heard: Sequence[Value] = ()
+
+    def _check(self) -> None:
+        self._require(len(self.heard) in (0, 6, 7), "heard", "what a state has of it", self.heard)
+
+    def _after(self, s: int) -> float:
+        reductions = self.heard[0] if self.heard else 0
+        return max(self.peak * self.factor**reductions, min(self.end, self.peak))
+
+    @property
+    def hears(self) -> bool:
+        """Whether it depends on values: it does."""
+        return True
+
+    def _hear(self, value: float, t: int) -> None:
+        reductions, waited, resting, count, finite, total, *best = self.heard or _UNHEARD
+        count += 1
+        if math.isfinite(value):
+            largest = sys.float_info.max  # a state has no infinities
+            finite, total = finite + 1, min(max(total + value, -largest), largest)
+        if count >= self.window:
+            mean = total / finite if finite else math.inf
+            better = math.isfinite(mean) and (not best or mean < best[0] - self.threshold * abs(best[0]))
+            best, waited = ([mean], 0.0) if better else (best, waited + 1)
+            if resting:
+                resting, waited = resting - 1, 0.0
+            if waited > self.patience:
+                reductions, resting, waited = reductions + 1, float(self.cooldown), 0.0
+            count = finite = total = 0.0
+        object.__setattr__(self, "heard", (reductions, waited, resting, count, finite, total, *best))
+
+    def _forget(self) -> None:
+        object.__setattr__(self, "heard", ())
+
+    def _extent(self) -> int:
+        return max(100, 2 * self.warmup)
