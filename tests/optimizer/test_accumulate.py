@@ -3,10 +3,12 @@
 import copy
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import fallline as fl
+from needed import need
 from support import a_tree, every_engine, every_precision, frozen, memory_of, picture, same_bits
 
 INNER = {
@@ -220,3 +222,133 @@ def test_it_shows_itself_as_it_is_written():
     opt = fl.accumulate(2, fl.clip_norm(1.0), fl.SGD(0.5), nonfinite="skip")
     assert repr(opt) == repr(eval(text, vars(fl))) == text
     assert (opt.n, opt.lr) == (2, 0.5)
+
+
+# ---- unequal calls, and the last ones --------------------------------------------------------------------------------
+
+
+@every_inner
+@every_engine
+def test_what_is_left_is_flushed_as_the_mean_of_fewer(inner, engine):
+    opt, w = fl.accumulate(4, INNER[inner](), engine=engine), a_tree(100)
+    plain, v = fl.chain(INNER[inner](), engine=engine), a_tree(100)
+    given = gradients(20)
+    for epoch in range(3):
+        own = given[6 * epoch : 6 * epoch + 6]
+        for g in own:
+            opt.step(w, g)
+        assert opt.flush(w) is w
+        plain.step(v, mean(own[:4]))
+        plain.step(v, mean(own[4:]))
+        assert same_bits(w, v)
+        assert opt.t == plain.t
+        before = picture(opt, w)
+        assert opt.flush(w) is w  # of which there is nothing more
+        assert picture(opt, w) == before
+    assert all(same_bits(opt.state[slot], tree) for slot, tree in plain.state.items())
+
+
+@pytest.mark.parametrize("kind", ["float32", "floats", "torch", "jax"])
+@pytest.mark.parametrize("engine", ["auto", "reference", "eager"])
+def test_parameters_of_every_kind_are_flushed(engine, kind):
+    make = {"float32": lambda x: np.full(3, x, np.float32), "floats": float,
+            "torch": lambda x: need("torch").full((3,), x), "jax": lambda x: need("jax").numpy.full(3, x)}[kind]
+    opt, w = fl.accumulate(3, fl.SGD(0.5), engine="auto" if kind == "jax" else engine), {"a": make(1.0), "b": make(2.0)}
+    w = opt.step(w, {"a": make(1.0), "b": make(1.0)})
+    w = opt.step(w, {"a": make(2.0), "b": None})
+    flushed = opt.flush(w)
+    assert type(flushed["a"]) is type(w["a"])
+    assert [float(np.ravel(np.asarray(flushed[path]))[0]) for path in "ab"] == [1 - 0.75, 2 - 0.25]
+
+
+@every_engine
+def test_a_part_that_gathers_is_flushed_by_itself(engine):
+    opt = fl.partition({"a": fl.accumulate(2, fl.Momentum(1.0)), "b": fl.accumulate(3, fl.SGD(1.0)),
+                        "c": fl.Prodigy(), "d": None}, lambda path: path, engine=engine)  # fmt: skip
+    w, one = {path: np.zeros(2) for path in "abcd"}, np.ones(2)
+    for _ in range(4):
+        opt.step(w, dict.fromkeys("abcd", one))
+    before = picture(opt, w)
+    parts = {path: (part.t, memory_of(part)) for path, part in opt.parts.items() if path in "ac"}
+    opt.flush(w)
+    assert {path: (part.t, memory_of(part)) for path, part in opt.parts.items() if path in "ac"} == parts
+    assert w["b"].tolist() == [-2.0, -2.0]
+    assert (opt.parts["b"].t, opt.parts["a"].t) == (2, 2)
+    assert picture(opt, w) != before
+    around = fl.accumulate(3, fl.partition({"a": fl.SGD(1.0), "b": fl.SGD(2.0)}, {"a": "a", "b": "b"}))
+    w = around.flush(around.step({"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0}))
+    assert w == {"a": -1.0, "b": -2.0}
+
+
+@every_engine
+@every_precision
+def test_calls_count_as_much_as_they_weigh(engine, dtype):
+    weights, n = [32, 32, 20, 32, 32, 32, 5], 64
+    opt, w = fl.accumulate(n, fl.Adam(0.1), engine=engine), a_tree(100, dtype)
+    plain, v = fl.Adam(0.1, engine=engine), a_tree(100, dtype)
+    gathered, steps = [], 0
+    for weight, g in zip(weights, gradients(7, dtype)):
+        opt.weight = weight
+        opt.step(w, g)
+        gathered.append((weight, g))
+        total = sum(each for each, _ in gathered)
+        if total >= n:
+            plain.step(v, weighted(gathered, total))
+            gathered, steps = [], steps + 1
+        assert (opt.t, steps) == (plain.t, plain.t)
+    opt.flush(w)
+    plain.step(v, weighted(gathered, sum(each for each, _ in gathered)))
+    assert (steps, opt.t) == (2, 3)  # 32 + 32, 20 + 32 + 32, and 32 + 5 by the flush
+    for path, leaf in w.items():
+        wide = np.complex128 if leaf.dtype.kind == "c" else np.float64
+        eps = float(np.finfo(np.float32 if leaf.dtype.itemsize < 4 else leaf.dtype).eps)
+        coarse = float(ml_dtypes.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 4 else 0.0
+        np.testing.assert_allclose(leaf.astype(wide), v[path].astype(wide), rtol=2 * coarse + 64 * eps, atol=64 * eps)
+
+
+def weighted(given, total):
+    """The mean by weights, as the formula has it."""
+    trees = [{path: np.asarray(weight, g.real.dtype) * g for path, g in tree.items()} for weight, tree in given]
+    return {path: (sum(tree[path] for tree in trees) / np.asarray(total, trees[0][path].real.dtype)).astype(
+        trees[0][path].dtype) for path in trees[0]}
+
+
+def test_a_weight_of_one_is_as_if_there_were_none_and_is_not_shown():
+    assert repr(fl.accumulate(4, fl.SGD(0.5))) == "accumulate(4, SGD(lr=0.5))"
+    opt = fl.accumulate(4, fl.SGD(0.5), weight=2)
+    assert repr(opt) == "accumulate(4, SGD(lr=0.5), weight=2.0)"
+    assert repr(eval(repr(opt), {"accumulate": fl.accumulate, "SGD": fl.SGD})) == repr(opt)
+    for wrong in (0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="weight of accumulate must be > 0"):
+            opt.weight = wrong
+    with pytest.raises(TypeError, match="weight of accumulate enters a number of the tree and cannot differ by leaf"):
+        fl.accumulate(2, fl.SGD(), weight={"a": 1.0, "b": 2.0}).step({"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0})
+
+
+def test_a_flush_goes_on_from_a_file_and_a_state_without_weights_is_read(path):
+    opt, w = fl.accumulate(3, fl.Adam(0.1)), a_tree(100)
+    opt.step(w, a_tree(1))
+    opt.save(path, w)
+    again, v = fl.load(path)
+    old = fl.accumulate(3, fl.Adam())
+    state = opt.state_dict()
+    del state["hyper"]["accumulate.weight"]  # which came later
+    old.load_state_dict(state)
+    u = {name: leaf.copy() for name, leaf in w.items()}
+    for each, x in ((opt, w), (again, v), (old, u)):
+        each.flush(x)
+        assert same_bits(x, w)
+        assert each.t == 1
+
+
+def test_a_flush_changes_nothing_where_it_is_refused():
+    opt, w = fl.accumulate(3, fl.Adam(0.1)), a_tree(100)
+    assert opt.flush(w) is w  # nothing has been gathered
+    opt.step(w, a_tree(1))
+    before = picture(opt, w)
+    with pytest.raises(TypeError, match=r"flush of accumulate\(Adam\) needs the parameters: opt.flush\(params\)"):
+        opt.flush(None)
+    with pytest.raises(ValueError, match="must have the shape"):
+        opt.flush({**w, "b": np.ones(3)})
+    assert picture(opt, w) == before
+    assert fl.SGD().flush(1.0) == 1.0  # one that gathers nothing

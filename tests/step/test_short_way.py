@@ -12,6 +12,7 @@ import pytest
 
 import fallline as fl
 from needed import need
+from support import every_engine
 
 
 def test_gradients_are_not_kept_alive():
@@ -293,3 +294,16 @@ def test_what_a_schedule_sets_takes_effect_at_the_next_step(asked, set_by_it):
 
     reference, native = outcomes(stepped)
     assert reference == native
+
+
+@every_engine
+@pytest.mark.parametrize("g", [1.0, -1.0])
+@pytest.mark.parametrize("start", [2.0, -2.0, np.float32(2.0), [2.0], {"a": 2.0, "b": 0.5}, 0.0], ids=str)
+def test_a_number_that_comes_to_0_is_stepped_once(engine, g, start):
+    import optree
+
+    grads, opt, w = optree.tree_map(lambda x: g, start), fl.SGD(0.5, engine=engine), start
+    for t in range(1, 9):
+        w = opt.step(w, grads)
+        assert opt.t == t
+        assert w == optree.tree_map(lambda x, t=t: x - g * 0.5 * t, start)

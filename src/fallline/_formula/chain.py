@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Hyper, Link, Rule
@@ -21,6 +21,15 @@ from fallline.errors import FormulaError
 __all__ = ["Chain", "as_link", "distinct", "titled", "written"]
 
 _PLACE = {"before": 0, "rule": 1, "after": 2}
+
+
+class Gathers(NamedTuple):
+    """Of a chain that steps at some calls only, the names of the slot that says what was gathered so far, and of the
+    hyper-parameters that say how much makes a step, and how much a call counts."""
+
+    calls: str
+    n: str
+    weight: str
 
 
 class Chain:
@@ -202,8 +211,9 @@ class Chain:
 
     @property
     def programs(self) -> list[Program]:
-        """The programs of a step."""
-        return [program for program in (self.ahead, self.stepping) if program is not None]
+        """The programs of a step, and of calls that only gather."""
+        held = self.holding(INCREMENT) if self.gathers else None
+        return [program for program in (self.ahead, self.stepping, held) if program is not None]
 
     @property
     def ahead(self) -> Program | None:
@@ -236,10 +246,10 @@ class Chain:
         return _held(self, into)
 
     @property
-    def gathers(self) -> tuple[str, str] | None:
-        """The slot that counts such calls, and the hyper-parameter that says how many make a step; None: each does."""
-        first = self.rules[0]
-        return None if first.hold is None else (self.slots[self.names[0], "calls"], f"{self.names[0]}.n")
+    def gathers(self) -> Gathers | None:
+        """What says which calls step; None: each does."""
+        first, name = self.rules[0], self.names[0]
+        return None if first.hold is None else Gathers(self.slots[name, "calls"], f"{name}.n", f"{name}.weight")
 
     def __eq__(self, other: object) -> bool:
         """Chains of the same rules have the same names and so the same programs, whatever their settings."""
@@ -285,7 +295,9 @@ def written(links: Sequence[Link | str]) -> str:
     """How links are written, some of which may be written already."""
     first = links[0]
     if isinstance(first, Link) and first.rule.hold is not None:
-        return f"{first.rule.name}({int(first.settings['n'])}, {written(links[1:])})"
+        weight = first.settings["weight"]
+        counts = "" if weight == 1.0 else f", weight={shown(weight)}"
+        return f"{first.rule.name}({int(first.settings['n'])}, {written(links[1:])}{counts})"
     each = [link if isinstance(link, str) else
             f"{link.title or link.rule.name}({', '.join(f'{h}={shown(value)}' for h, value in link.settings.items())})"
             for link in links]

@@ -7,6 +7,7 @@ in float64. The rest becomes *code*: operations over arrays, in order, each valu
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -75,7 +76,9 @@ def held(link: Traced, into: str) -> Program:
     symbols, rule = _given(), link.rule
     assert rule.hold is not None
     slots = [_slot(rule, name, link.slots[name], symbols) for name in rule.slots]
-    new = dict(zip(link.slots.values(), rule.hold(symbols["g"], *slots)))
+    named = [p.name for p in inspect.signature(rule.hold).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    hyper = {name: Symbol("hyper", (link.hyper[name],), array=False) for name in named}
+    new = dict(zip(link.slots.values(), rule.hold(symbols["g"], *slots, **hyper)))
     arrays = {name: flush(per_coordinate(value)) for name, value in new.items() if value.array}
     graph = _Graph(arrays, {name: value for name, value in new.items() if not value.array}, [link])
     program = graph.program()

@@ -68,7 +68,7 @@ class Record:
                 continue
             part, own = key
             chain = self._optimizer._parts[part]._chain if part else self._optimizer._chain
-            if own in chain.only_start() or (chain.gathers and own == chain.gathers[1]):
+            if own in chain.only_start() or (chain.gathers and own == chain.gathers.n):
                 raise CheckpointError(f"{self.path} is of a run that has begun, and {own} can only be chosen at its "
                                       f"start: give {shown(saved[key])}, as before, or a path for a run of its own. "
                                       f"Got {shown(setting)}.")

@@ -38,16 +38,21 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
     return Optimizer(*links, **options._asdict())
 
 
-def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
-               state_dir: Any = None) -> Optimizer:
+def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfinite: str = "raise",
+               threads: int | None = None, state_dir: Any = None) -> Optimizer:
     """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
 
     In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
     of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps. What a chain has
-    behind it acts when it steps.
+    behind it acts when it steps. What was gathered of the last calls, fewer than n, `opt.flush(params)` steps with.
 
-    Raises ValueError or TypeError if n is no whole number ≥ 1 (one for the chain; `opt.n` may be set before the first
-    call), FormulaError for what is no chain.
+    Parameters
+    ----------
+    n: how much makes a step: so many calls, a whole number ≥ 1; `opt.n` may be set before the first call.
+    weight: how much a call counts, > 0. With `opt.weight = len(batch)` set before each call, the chain steps as soon as
+        n samples have been gathered, with the mean over all of these.
+
+    Raises ValueError or TypeError if n or weight is something else, FormulaError for what is no chain.
 
     >>> import fallline as fl
     >>> opt, w = fl.accumulate(2, fl.SGD(1.0)), 0.0
@@ -55,8 +60,10 @@ def accumulate(n: int, *links: Any, engine: str = "auto", nonfinite: str = "rais
     ...     w = opt.step(w, g)
     >>> w, opt.t, opt
     (-2.0, 1, accumulate(2, SGD(lr=1.0)))
+    >>> opt.flush(w), opt.t
+    (-7.0, 2)
     """
-    return chain(rules.accumulate(n=n), *links, engine=engine, nonfinite=nonfinite, threads=threads,
+    return chain(rules.accumulate(n=n, weight=weight), *links, engine=engine, nonfinite=nonfinite, threads=threads,
                  state_dir=state_dir)
 
 

@@ -59,8 +59,8 @@ class Holder:
         """The calls that were not skipped: as many as steps, unless gradients are gathered."""
         if self.chain.gathers is None:
             return self.t
-        calls, n = self.chain.gathers
-        return self.t * int(self.asked(n)) + int(self.trees().get(calls, 0))
+        gathers = self.chain.gathers
+        return self.t * int(self.asked(gathers.n)) + int(self.trees().get(gathers.calls, 0))
 
     def bound_to(self, like: Any, what: str, options: Options) -> Group:
         """A group of the leaves of a tree, which messages call so, with the state that waits for them."""
@@ -90,7 +90,7 @@ class Holder:
         if not (self.group or self.waiting):
             return
         gathers = self.chain.gathers
-        if gathers is not None and qualified == gathers[1]:
+        if gathers is not None and qualified == gathers.n:
             raise ValueError(f"n of {self.chain.owner(qualified)} says how the calls so far are counted, and cannot "
                              "change after the first: call reset() first, or make a new optimizer.")
         if qualified in self.chain.only_start():

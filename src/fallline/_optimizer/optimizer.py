@@ -139,6 +139,19 @@ class Optimizer(Settable):
                 return new if out is None else out
         return stepper.turn.take(stepper.update, grads, params, out)
 
+    def flush(self, params: Any) -> Any:
+        """Step with the gradients that `accumulate` has gathered, fewer than make a step; without any nothing is done.
+
+        Returns the parameters, as `step` does, and raises what `step` raises for them.
+
+        >>> import fallline as fl
+        >>> opt = fl.accumulate(3, fl.SGD(0.5))
+        >>> w = opt.step(opt.step(0.0, 1.0), 3.0)
+        >>> opt.flush(w), opt.t
+        (-1.0, 1)
+        """
+        return self._stepper.turn.take(self._stepper.flush, params)
+
     def hear(self, value: float) -> None:
         """Tell the schedules that go by values (`fallline.schedules.plateau`) how things stand: the loss, of the whole
         data or of a step. `descend` and `minimize` do so at every step.

@@ -162,7 +162,7 @@ class Stepper:
     def recount(self, t: int) -> None:
         """Have taken so many steps, and the calls that go with them."""
         self.check_whole()
-        takes = {holder: int(holder.asked(holder.chain.gathers[1])) if holder.chain.gathers else 1
+        takes = {holder: int(holder.asked(holder.chain.gathers.n)) if holder.chain.gathers else 1
                  for holder in self.holders.values()}  # that many calls for a step
         most = min(takes, key=takes.__getitem__)
         calls = t * takes[most] + most.calls % takes[most]
@@ -211,7 +211,9 @@ class Stepper:
 
     def step(self, params: Any, grads: Any) -> Any:
         """See `Optimizer.step`."""
-        taken = self._quickly("x", params, grads, None) or self._mended(params, grads)
+        taken = self._quickly("x", params, grads, None)
+        if taken is None or taken is False:  # and not 0.0, which a Python float may have come to
+            taken = self._mended(params, grads)
         if taken is not None and taken is not False:
             return params if taken is True else taken
         self.check_ready()
@@ -221,6 +223,16 @@ class Stepper:
         xs = binding.leaves(params, "parameter")
         gs = binding.leaves(grads, "gradient")
         return self._take_checked(binding, "x", xs, gs, xs, params)
+
+    def flush(self, params: Any) -> Any:
+        """See `Optimizer.flush`."""
+        self.check_ready()
+        if params is None:
+            raise TypeError(f"flush of {self.chain.title} needs the parameters: opt.flush(params). Got None.")
+        binding = self.bind(params, "parameter")
+        xs = binding.leaves(params, "parameter")
+        full = [name for name, group in binding.groups.items() if group.has_gathered()]
+        return self._take_checked(binding, "x", xs, [None] * len(xs), xs, params, full) if full else params
 
     def update(self, grads: Any, params: Any, out: Any) -> Any:
         """See `Optimizer.update`."""
@@ -278,17 +290,19 @@ class Stepper:
             raise OverflowError(f"{self.chain.title} has taken 2**63 - 1 steps, the last that it can count: set opt.t "
                                 "to a smaller number.")
 
-    def _take_checked(self, binding: Binding, into: str, xs: Any, gs: Any, targets: Any, tree: Any) -> Any:
-        """Take a step of leaves that are as they should be."""
+    def _take_checked(self, binding: Binding, into: str, xs: Any, gs: Any, targets: Any, tree: Any,
+                      flushed: Sequence[str] = ()) -> Any:
+        """Take a step of leaves that are as they should be; or have some groups step with what they have gathered."""
         with pinned():
             several = len(binding.groups) > 1  # a single one looks at its own arrays
             arrays = [*gs, *(xs or ()), *((into != "x" and targets) or ())] if several and self._asks(gs) else []
             gs, before = binding.set_apart(into, xs, gs, targets), places(arrays)
             still = list(targets) if into == "x" else binding.still(gs, targets)
-            calls = {name: self._call(name, binding, into, xs, gs, targets) for name in binding.groups}
+            calls = {name: self._call(name, binding, into, bool(flushed), xs, gs, targets)
+                     for name in flushed or binding.groups}
             for call in calls.values():
                 call.arrange()
-            plan = binding.plan(calls)
+            plan = None if flushed else binding.plan(calls)
             if (plan is None or not plan.is_finite()) and self._skips(binding, calls):
                 return self._nothing(binding, calls, still, into, targets, tree)
             for name, call in calls.items():
@@ -326,19 +340,20 @@ class Stepper:
         scheduled = any(type(s) is not float for holder in self.holders.values() for s in holder.settings.values())
         return scheduled or any(type(g) is not np.ndarray and g is not None for g in gs)
 
-    def _call(self, name: str, binding: Binding, into: str, *trees: Sequence[Any] | None) -> Call:
+    def _call(self, name: str, binding: Binding, into: str, flushes: bool, *trees: Sequence[Any] | None) -> Call:
         """The call of a holder, with what was given checked and nothing changed."""
         group = binding.groups[name]
         xs, gs, targets = (binding.own(name, leaves) for leaves in trees)
         chain = group.chain
         kind = HostCall if group.engine.in_memory else ArrayCall
-        if group.holds():
+        if group.holds() and not flushes:
             return kind(group, chain.holding(into), into, xs, gs, targets)
         if chain.gathers:
             gs = group.completed(gs)
         program = chain.stepping if into == "x" else chain.updating
         kind = WholeCall if chain.rule.whole_leaf else kind
-        return kind(group, program, into, xs, gs, targets)
+        own = {chain.gathers.weight: 0.0} if flushes and chain.gathers else {}  # for what it has, and none besides
+        return kind(group, program, into, xs, gs, targets, own)
 
     def _skips(self, binding: Binding, calls: Calls) -> bool:
         """Whether to skip the call for gradients that are not finite; raises under nonfinite="raise"."""

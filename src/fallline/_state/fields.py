@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["FIELDS", "FORMAT", "Field", "checked", "count", "of", "put", "starts"]
+__all__ = ["FIELDS", "FORMAT", "LATER", "Field", "checked", "count", "of", "put", "starts"]
 
 
 class Field(NamedTuple):
@@ -24,6 +24,7 @@ def count(value: Any, what: str) -> int:
 
 
 FIELDS = {"skipped": Field(count, 0)}
+LATER = {"accumulate.weight": 1.0}  # hyper-parameters that older states lack, and what they were there
 FORMAT = max(field.since for field in FIELDS.values())  # which is written; those before it are read
 
 

@@ -158,6 +158,7 @@ def _settings(saved: Any, chain: Chain, settings: Mapping[str, Any]) -> dict[str
     if not isinstance(saved, Mapping) or not set(saved) <= set(chain.hyper):
         raise ValueError(f"hyper of the state must be a dict of {', '.join(chain.hyper)}. "
                          f"Got {', '.join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)}.")
+    saved = {**{q: value for q, value in fields.LATER.items() if q in chain.hyper}, **saved}
     found = {q: check(chain.hyper[q], _at_hand(q, saved[q], settings.get(q), chain), chain.owner(q)) for q in saved}
     missing = [q for q in chain.settings(found) if q not in found]
     if missing:

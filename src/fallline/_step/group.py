@@ -211,15 +211,19 @@ class Group(Leaves):
         gathers = self.chain.gathers
         if gathers is None:
             return False
-        calls, n = gathers
-        return bool(self.numbers.by_slot[calls][0] + 1 < self._setting(n, 0))
+        weight = self.value(gathers.weight, 0, int(self.count[0]), {})
+        return bool(self.numbers.by_slot[gathers.calls][0] + weight < self._setting(gathers.n, 0))
+
+    def has_gathered(self) -> bool:
+        """Whether there are gradients of calls that did not step."""
+        return self.chain.gathers is not None and bool(self.numbers.by_slot[self.chain.gathers.calls][0])
 
     def gathered(self) -> list[tuple[int, Any]]:
         """The mean of what was gathered of the gradients before the coming call, by the number of the leaf."""
         if self.chain.gathers is None:
             return []
         slot = self.chain.slots[self.chain.names[0], "sum"]
-        n = self._setting(self.chain.gathers[1], 0)
+        n = self._setting(self.chain.gathers.n, 0)
         return [(k, array / n) for k, array in enumerate(self.state[slot])]
 
     def completed(self, gradients: Sequence[Any]) -> list[Any]:

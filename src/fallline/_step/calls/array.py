@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ class ArrayCall:
     """One step or update, as `HostCall` has it: new arrays are computed for all leaves before any is put in place."""
 
     def __init__(self, group: Group, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None) -> None:
+                 targets: Sequence[Any] | None, own: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.group, self.program, self._xs, self._targets = group, program, xs, targets
-        self._settings = group.settings
+        self._settings = {**group.settings, **own}
         self._given = [*gs, *(xs or ()), *(targets or ())]
         self._gs = [None if g is None else self._gradient(k, g, leaf)
                     for k, (g, leaf) in enumerate(zip(gs, gs if xs is None else xs))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,14 @@ class HostCall:
     Before that it is to `arrange` its arrays, to `find_non_finite`, to `ask` for what the step depends on, to `read`
     and `know` the totals of its `readings` in their order, and to `prepare`; or a `Plan` runs it, and it only has to
     `finish`. `targets` are the leaves to write: the parameters, or those of `out`, or None for new arrays. A program
-    that does not give what it is to go `into` ("x" or INCREMENT) only holds the state of the chain.
+    that does not give what it is to go `into` ("x" or INCREMENT) only holds the state of the chain. Settings of its
+    `own` stand for the group's.
     """
 
     def __init__(self, group: Group, program: Program, into: str, xs: Sequence[Any] | None, gs: Sequence[Any],
-                 targets: Sequence[Any] | None) -> None:
+                 targets: Sequence[Any] | None, own: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.group, self.program, self._targets, self._gs, self._xs = group, program, targets, gs, xs
-        self._settings = group.settings  # what a schedule sets counts from the next call on
+        self._settings = {**group.settings, **own}  # what a schedule sets counts from the next call on
         self.into, self.holds = into, into not in dict(program.outputs)
         self.settled = targets is None  # whether the arrays written lie where they lay at the last call
         self.live = [k for k, g in enumerate(gs) if g is not None]
