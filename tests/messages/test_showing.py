@@ -130,7 +130,7 @@ def test_a_count_is_a_whole_number_wherever_it_is_shown(tmp_path):
         assert type(n) is int
         assert n == 1_234_567
     opt.n = np.float32(4)
-    assert repr(opt.hyper) == "{'n': 4, 'lr': 0.5}"
+    assert repr(opt.hyper) == "{'n': 4, 'weight': 1.0, 'lr': 0.5}"
     parts = fl.partition({"a": opt, "b": fl.SGD()}, lambda path: "a")
     assert (type(parts.n), repr(parts.hyper["a.n"])) == (int, "4")
     for t in range(6):

@@ -50,13 +50,14 @@ def test_what_has_an_end_is_exactly_there_at_its_last_step_and_stays(schedule):
         assert {schedule(t) for t in (steps, steps + 1, *far)} == {end}
     for t in far:
         assert type(schedule(t)) is float
-        assert 0 <= schedule(t) <= 0.3
+        assert 0 <= schedule(t) <= (1 if type(schedule) is S.mean_since else 0.3)  # that is a weight
         assert schedule(np.array(t, np.uint64)) == schedule(t)
 
 
 @every_schedule
 def test_there_is_no_jump_but_where_one_is_meant(schedule):
-    meant = {S.piecewise: {60, 180}, S.cosine_restarts: {41, 101, 221}, S.step: {53, 93}}
+    meant = {S.piecewise: {60, 180}, S.cosine_restarts: {41, 101, 221}, S.step: {53, 93},
+             S.mean_since: {31, 32, 33, 34, 35, 36}}
     jumps = {t for t in range(1, N) if abs(schedule(t) - schedule(t - 1)) > 0.02}
     assert jumps == meant.get(type(schedule), set())
 

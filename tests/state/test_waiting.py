@@ -146,7 +146,7 @@ def test_a_state_that_waits_adapts_too():
 
 @pytest.mark.parametrize(("change", "hyper", "message"), [
     (lambda w: {**w, "a": np.ones(5)}, {}, r"of a is for float64 of shape \(4,\). The parameter is .*\(5,\)"),
-    (lambda w: {**w, "a": np.ones(4, np.float32)}, {}, "of a is for float64 .* The parameter is float32"),
+    (lambda w: {**w, "a": np.ones(4, np.complex64)}, {}, "of a is for float64 .* The parameter is complex64"),
     (lambda w: {**w, "c": np.ones(4, int)}, {}, "'c' must be .* complex128. Got int64"),
     (lambda w: w, {"rate": 0.1}, "Adam has no hyper-parameter 'rate'"),
     (lambda w: w, {"lr": -0.1}, "lr of Adam must be ≥ 0"),

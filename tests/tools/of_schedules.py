@@ -23,6 +23,7 @@ EXAMPLES = {
     "inverse_sqrt": S.inverse_sqrt(0.1, warmup=25),
     "one_cycle": S.one_cycle(0.1, steps=200, warmup=15),
     "warmup_stable_decay": S.warmup_stable_decay(0.1, steps=200, warmup=20, decay=60, end=0.01),
+    "mean_since": S.mean_since(30),
     "plateau": S.plateau(0.1, factor=0.3, patience=2, warmup=11, heard=(0, 1, 0, 0, 0, 0, -0.5)),
     "join": S.join([S.linear(0.01, steps=30, end=0.1), S.constant(0.1), S.cosine(0.1, steps=90)], [30, 120]),
 }

@@ -35,6 +35,19 @@ class Checked(NamedTuple):
                                   for name, own in self.own.items()})
 
 
+    def renamed(self, rename: Callable[[str], str] | None, holders: Mapping[str, Holder]) -> Checked:
+        """The same with leaves by the names that a function gives them, if there is one."""
+        if rename is None:
+            return self
+        return self._replace(own={name: own._replace(
+            states=own.states and own.states.renamed(rename, holders[name].chain.scopes()))
+            for name, own in self.own.items()})
+
+    def leaves(self) -> dict[str, str]:
+        """Whose the leaves of the state are, by path."""
+        return {path: name for name, own in self.own.items() if own.states for path in own.states.leaves}
+
+
 class Whole:
     """All leaves are those of the only holder, "", and so is the state."""
 

@@ -12,9 +12,9 @@ from fallline._engines.options import Options
 from fallline._formula.chain import Chain
 from fallline._formula.rule import Link
 from fallline._formula.settings import anew, check, hearing, owned
-from fallline._state.state_dict import LeafStates, Loaded, check_fits, checked, record
+from fallline._state.state_dict import LeafStates, Loaded, check_fits, check_leaves, checked, record
 from fallline._step.group import Group
-from fallline._step.transfer import carry, fill, put, states_of
+from fallline._step.transfer import carry, fill, merge, states_of
 
 __all__ = ["Holder"]
 
@@ -138,11 +138,16 @@ class Holder:
         """A state dictionary as it can be loaded; raises ValueError or TypeError, naming what is wrong."""
         return checked(d, self.chain, self.settings)
 
-    def check_loads(self, loaded: Loaded) -> None:
-        """Raise ValueError or TypeError unless what was loaded fits the leaves, which are known."""
+    def check_loads(self, loaded: Loaded, strict: bool) -> None:
+        """Raise ValueError or TypeError unless what was loaded fits the leaves, which are known; unless it is `strict`,
+        those alone that are in both."""
         assert self.group is not None
         assert loaded.states is not None
-        check_fits(loaded.states, states_of(self.group, self.t))
+        here = states_of(self.group, self.t)
+        if strict:
+            check_fits(loaded.states, here)
+        else:
+            check_leaves(loaded.states, here, [path for path in here.leaves if path in loaded.states.leaves])
         self.check_settings(loaded.settings)
 
     def load(self, loaded: Loaded) -> None:
@@ -151,7 +156,7 @@ class Holder:
             self.waiting, self.count = loaded.states, np.zeros(1, np.int64)
         else:
             assert loaded.states is not None
-            put(self.group, loaded.states, self.group.paths, loaded.t)
+            merge(self.group, loaded.states, loaded.t)
             self.group.resolve(loaded.settings)
         self.count[0], self.settings = loaded.t, loaded.settings
 

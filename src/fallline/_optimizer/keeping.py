@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from fallline._optimizer.stepping import Stepper
+from fallline._state.state_dict import LoadReport
 
 if TYPE_CHECKING:  # files take modules that an import of fallline need not wait for
     from fallline._state.checkpoint import Contents
@@ -32,25 +33,27 @@ def save(stepper: Stepper, built: dict[str, Any], path: Path, params: Any = None
     stepper.turn.join(written)
 
 
-def take(stepper: Stepper, path: Path, contents: Contents) -> None:
-    """Take over the state of a file that was read (`fallline._state.checkpoint.load`)."""
+def take(stepper: Stepper, path: Path, contents: Contents, rename: Callable[[str], str] | None = None,
+         strict: bool = True) -> LoadReport:
+    """Take over the state of a file that was read (`fallline._state.checkpoint.load`); see `Stepper.load`."""
     from fallline._state.file import guarding
 
     division, params = stepper.division, contents.params
 
-    def taken() -> None:
+    def taken() -> LoadReport:
         with guarding(path):
             state = division.checked(contents.state, stepper.holders)
+        state = state.renamed(rename, stepper.holders)
         divided = None
-        if params is not None and stepper.binding is None:
+        if params is not None and rename is None and stepper.binding is None:
             with contextlib.nullcontext() if division.asks else guarding(path):  # a function's errors are its own
                 divided, _ = division.divide(params)
         with guarding(path):
             if divided is not None:
                 stepper.check_division(divided, state)
-            stepper.load(state)
+            return stepper.load(state, strict)
 
-    stepper.turn.take(taken)
+    return stepper.turn.take(taken)
 
 
 def as_dialect(optimizer: Any, library: str) -> Callable[[], dict[str, Any]]:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from fallline._optimizer.keeping import as_dialect, of_dialect, save, take
 from fallline._optimizer.points import at, averaged
 from fallline._optimizer.settable import Settable
 from fallline._optimizer.stepping import LAST_STEP, Stepper
+from fallline._state.state_dict import LoadReport
 from fallline.errors import FormulaError
 
 __all__ = ["Optimizer"]
@@ -262,11 +263,16 @@ class Optimizer(Settable):
         """
         return self._stepper.turn.join(self._stepper.plain if dialect is None else as_dialect(self, dialect))
 
-    def load_state_dict(self, d: Any, *, dialect: str | None = None) -> None:
+    def load_state_dict(self, d: Any, *, dialect: str | None = None, rename: Callable[[str], str] | None = None,
+                        strict: bool = True) -> LoadReport | None:
         """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
 
         With `dialect` it is another library's: torch's `optimizer.state_dict()`, Keras' `optimizer.variables` by path,
         optax' state. The optimizer must have a formula of that library, by whatever name; settings are its own.
+
+        `rename`, a function of a leaf's path in the state, gives the path that it has here. Unless it is `strict`, only
+        leaves that both have are taken over, and a `LoadReport` says which were `missing` in the state, and keep what
+        they have, and which were `left_over`. The leaves must be known for that: after a step, or `adapt(params)`.
 
         Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
         waits, and the first step checks it. Hyper-parameters are restored (as torch does), fallline's schedules among
@@ -281,18 +287,25 @@ class Optimizer(Settable):
         >>> other.load_state_dict(opt.state_dict())
         >>> other.t, other.step(w, 1.0) == opt.step(w, 1.0)
         (1, True)
+        >>> larger = fl.Adam()
+        >>> larger.adapt({"a": 1.0, "b": 1.0})
+        >>> larger.load_state_dict(opt.state_dict(), rename=lambda path: "a", strict=False)
+        LoadReport(missing=('b',), left_over=())
         """
         state = d if dialect is None else of_dialect(self, d, dialect)
-        self._stepper.turn.take(self._stepper.load_copies, state)
+        report = self._stepper.turn.take(self._stepper.load_copies, state, rename, strict)
+        return None if strict else report
 
     def adapt(self, params: Any, **hyper: Any) -> None:
         """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
 
         A leaf whose path stays keeps its state and step count, a new one begins at its own step 1, others are
-        forgotten. A path in a list is an index: to leave out any but the last item of a list moves those behind it.
-        Hyper-parameters that are trees may be given along in their new form.
+        forgotten. If the parameters have another float dtype now, so has the state. A path in a list is an index: to
+        leave out any but the last item of a list moves those behind it. Hyper-parameters that are trees may be given
+        along in their new form.
 
-        Raises ValueError or TypeError, naming the leaf, if one changed its shape or dtype; then nothing was changed.
+        Raises ValueError or TypeError, naming the leaf, if one changed its shape, is complex where it was real, or has
+        state that is too large for the new dtype; then nothing was changed.
 
         >>> import fallline as fl
         >>> opt = fl.Momentum(lr=1.0)
@@ -324,10 +337,12 @@ class Optimizer(Settable):
         """
         save(self._stepper, self._built(), path, params)
 
-    def load(self, path: str | os.PathLike[str]) -> Any:
+    def load(self, path: str | os.PathLike[str], *, rename: Callable[[str], str] | None = None, strict: bool = True
+             ) -> Any:
         """Take over the state of a file that `save` wrote, as `load_state_dict` does; returns its parameters, or None.
 
-        To make the optimizer too: `fallline.load`, where also the kinds that parameters come back as are told.
+        With `strict=False` it returns the parameters, as they are in the file, and the `LoadReport`. To make the
+        optimizer too: `fallline.load`, where also the kinds that parameters come back as are told.
 
         Raises FileNotFoundError if there is no file, CheckpointError if anything is wrong with it or it is another
         optimizer's; then nothing was changed.
@@ -344,8 +359,8 @@ class Optimizer(Settable):
         from fallline._state.checkpoint import load as read
 
         contents = read(path)
-        take(self._stepper, path, contents)
-        return contents.params
+        report = take(self._stepper, path, contents, rename, strict)
+        return contents.params if strict else (contents.params, report)
 
     def _built(self) -> dict[str, Any]:
         """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""

@@ -17,6 +17,7 @@ from fallline._formula.program import INCREMENT
 from fallline._optimizer.division import Checked, Whole, telling
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
+from fallline._state.state_dict import LoadReport
 from fallline._step.binding import Binding
 from fallline._step.calls.array import ArrayCall
 from fallline._step.calls.damping import warn_if_damped
@@ -112,34 +113,44 @@ class Stepper:
         """See `Optimizer.state_dict`."""
         return self.division.plain(self.record())
 
-    def load_copies(self, d: Any) -> None:
+    def load_copies(self, d: Any, rename: Callable[[str], str] | None, strict: bool) -> LoadReport:
         """See `Optimizer.load_state_dict`."""
-        state = self.division.checked(d, self.holders)
-        self.load(state if self._takes_now(state) else state.copied())
+        state = self.division.checked(d, self.holders).renamed(rename, self.holders)
+        return self.load(state if self._takes_now(state) else state.copied(), strict)
 
-    def load(self, state: Checked) -> None:
-        """Take over a state that was checked, its arrays too where they have to wait for leaves."""
-        now = self._takes_now(state)
+    def load(self, state: Checked, strict: bool = True) -> LoadReport:
+        """Take over a state that was checked, its arrays too where they have to wait for leaves; unless it is `strict`
+        leaves here may lack in it, or have no place here."""
+        now, report = self._takes_now(state), LoadReport((), ())
+        if not (strict or now):
+            raise ValueError(f"strict=False compares a state with the leaves of {self.chain.title}, which are not "
+                             "known before the first step: call opt.adapt(params) first.")
         if now and self.binding is not None:
-            self.check_division(self.binding, state)
+            theirs = state.leaves()
+            report = LoadReport(tuple(path for path in self.binding.stepped() if path not in theirs),
+                                tuple(path for path in theirs if path not in self.binding.stepped()))
+            self.check_division(self.binding, state, [path for path in self.binding.paths
+                                                      if strict or path in theirs])
         for name, own in state.own.items() if now else ():
             with telling(name):
-                self.holders[name].check_loads(own)
+                self.holders[name].check_loads(own, strict)
         with self.changing():
             if not now:
                 self._unbind()
             for name, own in state.own.items():
                 self.holders[name].load(own)
             fields.put(self, state.fields)
+        return report
 
     def _takes_now(self, state: Checked) -> bool:
         """Whether a state can be put in place, and does not have to wait for the leaves to be known."""
         return all(holder.group is not None for holder in self.holders.values()) and all(
             own.states is not None for own in state.own.values())
 
-    def check_division(self, divided: Binding, state: Checked) -> None:
-        """Raise ValueError, naming a leaf, unless leaves are divided as in a state."""
-        self.division.check(divided, {name: own.states for name, own in state.own.items()}, divided.paths)
+    def check_division(self, divided: Binding, state: Checked, paths: Sequence[str] | None = None) -> None:
+        """Raise ValueError, naming a leaf of these (of all), unless leaves are divided as in a state."""
+        states = {name: own.states for name, own in state.own.items()}
+        self.division.check(divided, states, divided.paths if paths is None else paths)
 
     def adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         """See `Optimizer.adapt`."""

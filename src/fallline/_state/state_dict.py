@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.dtypes import DTYPES
+from fallline._arrays.dtypes import COMPLEX, DTYPES
 from fallline._arrays.leaves import dtype_of, host
 from fallline._arrays.trees import flatten, paths
 from fallline._formula.chain import Chain
@@ -16,7 +16,7 @@ from fallline._messages.values import brief
 from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["TREE", "Leaf", "LeafStates", "Loaded", "check_fits", "check_leaves", "checked", "named",
+__all__ = ["TREE", "Leaf", "LeafStates", "LoadReport", "Loaded", "check_fits", "check_leaves", "checked", "named",
            "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
 TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
@@ -42,6 +42,20 @@ class LeafStates(NamedTuple):
         return LeafStates(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
                                    for slot, arrays in self.state.items()})
 
+    def renamed(self, rename: Callable[[str], str], scopes: Mapping[str, str]) -> LeafStates:
+        """The same with leaves by the names that a function gives them; raises ValueError if two get one."""
+        new: dict[str, str] = {}
+        for path in self.leaves:
+            name = rename(path)
+            if not isinstance(name, str):
+                raise TypeError(f"rename must return the path of a leaf, a string. Got {brief(name)} for {path!r}.")
+            if name in new.values():
+                raise ValueError(f"rename must give each leaf a path of its own. Got {name!r} for {path!r} too.")
+            new[path] = name
+        return LeafStates({new[path]: leaf for path, leaf in self.leaves.items()}, {
+            slot: arrays if scopes.get(slot) == "tree" else {new[path]: array for path, array in arrays.items()}
+            for slot, arrays in self.state.items()})
+
     def counted(self, t: int) -> LeafStates:
         """The same with every leaf at step t."""
         return self._replace(leaves={path: leaf._replace(t=t) for path, leaf in self.leaves.items()})
@@ -53,6 +67,14 @@ class LeafStates(NamedTuple):
             for array in arrays.values():
                 array.flags.writeable = False
         return {slot: arrays[""] if list(arrays) == [""] else arrays for slot, arrays in shown.items()}
+
+
+class LoadReport(NamedTuple):
+    """What a state and an optimizer did not have in common: leaves here that the state is `missing`, which keep the
+    state that they have, and leaves of the state that are `left_over`, which are dropped."""
+
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
 
 
 class Loaded(NamedTuple):
@@ -278,10 +300,12 @@ def check_fits(states: LeafStates, here: LeafStates) -> None:
     check_leaves(states, here, here.leaves)
 
 
-def check_leaves(states: LeafStates, here: LeafStates, paths: Iterable[str]) -> None:
-    """The same of the leaves of these paths alone, which both have."""
+def check_leaves(states: LeafStates, here: LeafStates, paths: Iterable[str], casts: bool = False) -> None:
+    """The same of the leaves of these paths alone, which both have; if it `casts`, the float dtype may be another."""
     for path in paths:
         saved, own = states.leaves[path], here.leaves[path]
+        if casts and saved.shape == own.shape and (saved.dtype in COMPLEX) == (own.dtype in COMPLEX):
+            continue
         if (saved.shape, saved.dtype) != (own.shape, own.dtype):
             raise ValueError(f"The state of {path or 'the parameter'} is for {saved.dtype} of shape {saved.shape}. "
                              f"The parameter is {own.dtype} of shape {own.shape}.")

@@ -99,6 +99,10 @@ class Binding:
             return leaves
         return [leaves[k] for k in self.positions[part]]
 
+    def stepped(self) -> dict[str, None]:
+        """The paths of the leaves that groups step, in order."""
+        return {path: None for k, path in enumerate(self.paths) if k in self._place}
+
     def check_library(self, k: int, leaf: Any, what: str) -> None:
         """As `Group.check_library` does."""
         if k in self._place:

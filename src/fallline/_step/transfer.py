@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from fallline._arrays.dtypes import kept, reals
 from fallline._arrays.leaves import host, like
+from fallline._formula.words import flush
 from fallline._state.state_dict import TREE, Leaf, LeafStates, check_fits, check_leaves, paths_of
 from fallline._step.group import Group
 
-__all__ = ["carry", "fill", "put", "states_of"]
+__all__ = ["carry", "fill", "merge", "put", "states_of"]
 
 
 def states_of(group: Group, t: int) -> LeafStates:
@@ -33,16 +35,27 @@ def fill(group: Group, states: LeafStates) -> Group:
 
 
 def carry(group: Group, states: LeafStates) -> Group:
-    """The group, new, with the state of the leaves that it shares with what was known; the others begin.
+    """The group, new, with the state of the leaves that it shares with what was known, in the dtypes that it has here;
+    the others begin.
 
-    Raises ValueError if a leaf of the same path has another shape or dtype.
+    Raises ValueError if a leaf of the same path has another shape, is complex where it was real, or has state that is
+    too large for its dtype.
     """
     t = int(group.count[0])
     shared = [path for path in group.paths if path in states.leaves]
-    check_leaves(states, states_of(group, t), shared)
+    check_leaves(states, states_of(group, t), shared, casts=True)
     put(group, states, shared, t)
     group.missed[[k for k, path in enumerate(group.paths) if path not in states.leaves]] = t
     return group
+
+
+def merge(group: Group, states: LeafStates, t: int) -> None:
+    """Put the state of the leaves that a group has, too, where it has completed t steps; others keep what they have."""
+    own = {path: min(int(group.count[0] - group.missed[k]), t) for k, path in enumerate(group.paths)}
+    put(group, states, [path for path in group.paths if path in states.leaves], t)
+    for k, path in enumerate(group.paths):
+        if path not in states.leaves:
+            group.missed[k] = t - own[path]
 
 
 def put(group: Group, states: LeafStates, paths: Iterable[str], t: int) -> None:
@@ -50,13 +63,13 @@ def put(group: Group, states: LeafStates, paths: Iterable[str], t: int) -> None:
     index = {path: k for k, path in enumerate(group.paths)}
     places = [(slot, path, index[path]) for slot in group.state for path in paths]
     if not group.engine.in_memory:  # all are made before any is put in place: a device's memory may not suffice
-        new = [like(group.state[slot][k], np.array(host(states.state[slot][path]))) for slot, path, k in places]
+        new = [like(group.state[slot][k], _cast(states, slot, path, group, k)) for slot, path, k in places]
         for (slot, _, k), array in zip(places, new):
             group.state[slot][k] = array
     else:
         group.begin([index[path] for path in paths])
         for slot, path, k in places:
-            group.state[slot][k][...] = states.state[slot][path]
+            group.state[slot][k][...] = _cast(states, slot, path, group, k)
     for slot, numbers in group.numbers.arrays().items():
         of = dict(zip(paths_of(slot, group.chain, group.paths), numbers))
         for path in (TREE,) if slot in group.numbers.tree else paths:
@@ -64,3 +77,18 @@ def put(group: Group, states: LeafStates, paths: Iterable[str], t: int) -> None:
     group.forget_missed()
     for path in paths:
         group.missed[index[path]] = t - states.leaves[path].t
+
+
+def _cast(states: LeafStates, slot: str, path: str, group: Group, k: int) -> np.ndarray:
+    """The state of a leaf in the dtype that it has here."""
+    array, dtype = np.asarray(host(states.state[slot][path])), kept(group.dtypes[k])
+    if array.dtype == dtype:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            new = array.astype(dtype)
+        reals(new)[...] = flush(reals(new))
+        return new
+    except FloatingPointError:
+        raise ValueError(f"The state {slot}{' of ' * bool(path)}{path} is too large for {dtype}, as the parameter has "
+                         "it: leave the dtype as it was, or reset().") from None

@@ -109,7 +109,8 @@ def average(d, x, a="x", *, decay: Fraction = 0.999):
 
     a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain. It is
     computed as a correction, of whichever of the two weighs more: decay and 1-decay, each rounded, need not sum to 1,
-    and so would walk off a parameter that stands still.
+    and so would walk off a parameter that stands still. `schedules.mean_since(n)` as decay has it be the plain mean of
+    the points behind step n.
 
     Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
 

@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fallline.schedules.base import Schedule
+from fallline.schedules.beyond import mean_since, plateau
 from fallline.schedules.picture import plot
-from fallline.schedules.plateau import plateau
 from fallline.schedules.shapes import (
     constant,
     cosine,
@@ -48,6 +48,7 @@ __all__ = [
     "inverse_sqrt",
     "join",
     "linear",
+    "mean_since",
     "one_cycle",
     "piecewise",
     "plateau",

@@ -86,6 +86,7 @@ MEANING = {
     "threshold": "the share of the best value by which one has to be below it",
     "cooldown": "so many values behind a reduction do not count as no better",
     "window": "of so many values the mean counts as one",
+    "after": "the number of completed steps up to which there is no mean",
     "heard": "what was heard so far, as a state has it: the reductions, ..., the best value",
     "plateau.peak": "the value before the first reduction",
     "plateau.factor": "what the value is multiplied by when values have not become better",

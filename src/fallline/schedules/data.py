@@ -8,13 +8,12 @@ from dataclasses import fields
 from typing import Any
 
 from fallline._messages.values import brief
-from fallline.schedules import shapes
+from fallline.schedules import beyond, shapes
 from fallline.schedules.base import Schedule
-from fallline.schedules.plateau import plateau
 
 __all__ = ["from_data", "from_text", "is_built_in", "to_data"]
 
-BUILT_IN: dict[str, type[Schedule]] = {**{name: getattr(shapes, name) for name in shapes.__all__}, "plateau": plateau}
+BUILT_IN: dict[str, type[Schedule]] = {name: getattr(file, name) for file in (shapes, beyond) for name in file.__all__}
 
 
 def is_built_in(value: Any) -> bool:

@@ -1,5 +1,5 @@
-"""The schedule that hears values."""
-# ruff: noqa: N801  (it is called as functions are)
+"""Schedules that have no shape: one that hears values, and one of the weights of a mean."""
+# ruff: noqa: N801  (they are called as functions are)
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fallline.schedules.base import Count, Length, Level, Schedule, Share, Value, made
 
-__all__ = ["plateau"]
+__all__ = ["mean_since", "plateau"]
 
 _UNHEARD = (0.0,) * 6
 
@@ -76,3 +76,25 @@ class plateau(Schedule):
 
     def _extent(self) -> int:
         return max(100, 2 * self.warmup)
+
+
+@made
+class mean_since(Schedule):
+    """The decay of an average that is the plain mean of all points from a step on, as torch's AveragedModel has it.
+
+    n/(n + 1) where n points are averaged already, and 0 up to then: `fl.average(mean_since(1000))` is the mean of the
+    parameters as they are after step 1001, 1002, ... For an exponential average from a step on take
+    `piecewise([0.0, 0.999], boundaries=[1000])`.
+
+    >>> [mean_since(2)(t) for t in range(6)]
+    [0.0, 0.0, 0.0, 0.5, 0.6666666666666666, 0.75]
+    """
+
+    after: Count
+
+    def _after(self, s: int) -> float:
+        n = max(s - self.after, 0)
+        return n / (n + 1)
+
+    def _extent(self) -> int:
+        return 2 * self.after + 100
