@@ -1,6 +1,7 @@
 """What may be missing: peers and a browser, asked for by name. A test without what it needs is skipped, or fails."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 
@@ -21,6 +22,13 @@ def need(module: str):
         return importlib.import_module(module)
     except ImportError:
         return _missing(module)
+
+
+def need_for_a_process(*modules: str) -> None:
+    """As `need`, of what only another process imports."""
+    for module in modules:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            _missing(module)
 
 
 def need_chromium() -> str:

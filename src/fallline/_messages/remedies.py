@@ -20,7 +20,7 @@ __all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_mas
 _LIBRARIES = {
     "pandas": ".to_numpy(copy=True)", "polars": ".to_numpy(writable=True)", "xarray": ".to_numpy()",
     "dask": ".compute()", "sparse": ".todense()", "scipy": ".toarray()", "tensorflow": ".numpy()",
-    "h5py": "numpy.asarray(...)", "zarr": "numpy.asarray(...)",
+    "h5py": "numpy.asarray(...)", "zarr": "numpy.asarray(...)", "mlx": "numpy.asarray(...)",
 }  # fmt: skip
 
 

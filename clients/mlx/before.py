@@ -1,0 +1,18 @@
+"""A linear layer, trained by MLX."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+
+mx.random.seed(0)
+X = mx.random.normal((50, 3))
+y = X @ mx.array([[1.0], [-2.0], [0.5]]) + 0.3
+model = nn.Linear(3, 1)
+gradient = nn.value_and_grad(model, lambda X, y: nn.losses.mse_loss(model(X), y))
+
+optimizer = optim.Adam(learning_rate=0.05)
+for _ in range(300):
+    loss, grads = gradient(X, y)
+    optimizer.update(model, grads)
+    mx.eval(model.parameters())
+print(*model.weight.tolist()[0], *model.bias.tolist())
