@@ -92,3 +92,11 @@ def test_an_array_of_mlx_is_refused_with_the_call_that_makes_it_numpys():
     with pytest.raises(TypeError, match=r"the parameter must be an array .* Got array: pass numpy.asarray\(\.\.\.\)"):
         fl.Adam().step(w, w)
     assert fl.SGD(0.5).step(np.asarray(w), np.asarray(w)).tolist() == [0.5, 1.0]
+
+
+@pytest.mark.clients
+def test_who_takes_names_of_methods_alone_is_told_what_takes_an_optimizer():
+    lmfit = need("lmfit")
+    params = lmfit.create_params(a=1.0)
+    with pytest.raises(AttributeError, match=r"SGD is an optimizer and no name of a method.*scalar_minimize\(method=opt"):
+        lmfit.minimize(lambda p: [p["a"].value], params, method=fl.SGD())

@@ -136,6 +136,10 @@ class Settable:
         several = [f'opt.hyper["{own}"]' for own in self.hyper if chain.hyper[chain.short.get(own, own)].name == name]
         if several:
             return f"{name} is the name of more than one hyper-parameter: use {' or '.join(several)}."
+        if name in ("lower", "upper", "casefold"):  # of who looks names of methods up
+            return (f"{type(self).__name__} is an optimizer and no name of a method, which is all that is taken here: "
+                    "call SciPy's minimize itself, or what takes a function (of lmfit, "
+                    "Minimizer(...).scalar_minimize(method=opt)).")
         known = ", ".join(chain.short) or "none"
         return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}."
 
