@@ -98,5 +98,5 @@ def test_an_array_of_mlx_is_refused_with_the_call_that_makes_it_numpys():
 def test_who_takes_names_of_methods_alone_is_told_what_takes_an_optimizer():
     lmfit = need("lmfit")
     params = lmfit.create_params(a=1.0)
-    with pytest.raises(AttributeError, match=r"SGD is an optimizer and no name of a method.*scalar_minimize\(method=opt"):
+    with pytest.raises(AttributeError, match=r"SGD is an optimizer and no name .*scalar_minimize\(method=opt"):
         lmfit.minimize(lambda p: [p["a"].value], params, method=fl.SGD())
