@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.differences import is_container
+from fallline._arrays.containers import is_container
 from fallline._arrays.dtypes import CASTABLE, LACKED, SUPPORTED, dtype_named
 from fallline._arrays.namespaces import namespace
 from fallline._messages.remedies import instead, is_converted, is_masked, is_tracer

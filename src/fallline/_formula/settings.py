@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from fallline._arrays.dtypes import LACKED
 from fallline._arrays.leaves import host
 from fallline._arrays.namespaces import namespace
-from fallline._arrays.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
+from fallline._arrays.trees import Treedef, flatten, holds_none, is_container, paths, plain, unlike_upper_levels
 from fallline._formula.ranges import WHOLE, Hyper
 from fallline._messages.callables import check_arity, check_schedule, is_function, itself
 from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_converted, is_masked
@@ -55,8 +55,8 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
     """`value` if every number in it is in range (numbers as floats); schedules are checked when they are called."""
     if hyper.range is WHOLE:
         return hyper.check(value, owner)
-    if isinstance(value, (dict, list, tuple)):
-        leaves, treedef = flatten(value)
+    if is_container(value) and not holds_arrays_of_jax(value):
+        leaves, treedef = flatten(plain(value))
         return treedef.unflatten([_check_within(hyper, leaf, owner, path)
                                   for leaf, path in zip(leaves, paths(treedef))])
     return _check_leaf(hyper, value, owner)
@@ -71,9 +71,9 @@ def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
 
 def renewed(value: Any) -> Any:
     """A setting in containers of its own: a tree that someone else can reach must not be changed past the checks."""
-    if not isinstance(value, (dict, list, tuple)):
+    if not is_container(value):
         return value
-    leaves, treedef = flatten(value)
+    leaves, treedef = flatten(plain(value))
     return treedef.unflatten(leaves)
 
 
@@ -84,7 +84,7 @@ def holds_function(setting: Any) -> bool:
 
 def owned(value: Any) -> Any:
     """A setting whose arrays, too, are its own, wherever they lay."""
-    if isinstance(value, (dict, list, tuple)):
+    if is_container(value):
         leaves, treedef = flatten(value)
         return treedef.unflatten(map(owned, leaves))
     if not isinstance(value, np.ndarray):
@@ -153,7 +153,7 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
     `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential)
     or a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
     """
-    if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
+    if not (isinstance(value, (ByPath, np.ndarray)) or is_container(value)):
         return value
     names = paths(treedef)
     settings = _by_leaf(hyper, value, owner, treedef, names)
@@ -199,7 +199,7 @@ def _completed(value: Any, tree: Any) -> Any:
     """
     if not flatten(tree)[0]:
         return 0.0
-    if isinstance(value, dict) and isinstance(tree, dict) and value.keys() <= tree.keys():
+    if isinstance(value, dict) and isinstance(tree, Mapping) and value.keys() <= tree.keys():
         return {key: _completed(value.get(key, value), own) for key, own in tree.items()
                 if key in value or not flatten(own)[0]}
     if type(value) is type(tree) in (list, tuple) and len(value) == len(tree):
@@ -210,7 +210,7 @@ def _completed(value: Any, tree: Any) -> Any:
 def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:
     """What a setting by path is for the leaf of that path."""
     found = setting.function(name)
-    if isinstance(found, (dict, list, tuple, ByPath)):
+    if isinstance(found, ByPath) or is_container(found):
         raise TypeError(f"{hyper.name} of {owner} at {name!r}, one leaf, must be a number, a schedule or an array of "
                         f"its shape. Got {brief(found)}.")
     return check(hyper, found, f"{owner} at {name!r}")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.trees import Treedef, flatten, unlike_upper_levels
+from fallline._arrays.trees import Treedef, flatten, is_container, unlike_upper_levels
 from fallline._arrays.trees import paths as paths_of
 from fallline._formula.settings import renewed
 from fallline._messages.remedies import instead
@@ -28,6 +28,11 @@ class Checked(NamedTuple):
 
     fields: dict[str, Any]
     own: dict[str, Loaded]
+
+    def called(self, names: Mapping[str, str]) -> Checked:
+        """The same by the names that leaves have now, by those that they may have."""
+        return self._replace(own={name: own._replace(states=own.states and own.states.called(names))
+                                  for name, own in self.own.items()})
 
     def copied(self) -> Checked:
         """The same in memory of its own."""
@@ -79,7 +84,7 @@ class ByLabel(Whole):
 
     @property
     def asks(self) -> bool:  # type: ignore[override]
-        return callable(self.label)
+        return callable(self.label) and not is_container(self.label)
 
     @property
     def _what(self) -> str:
@@ -94,7 +99,7 @@ class ByLabel(Whole):
 
     def _checked_label(self, label: Any) -> Any:
         """A label if it is a function, or a tree of what is known."""
-        if isinstance(label, (dict, list, tuple)):
+        if is_container(label):
             leaves, treedef = flatten(label)
             for path, said in zip(paths_of(treedef), leaves):
                 self.part_of(said, path)
@@ -132,7 +137,7 @@ class ByLabel(Whole):
     def _said(self, treedef: Treedef, paths: Sequence[str], leaves: Sequence[Any]) -> list[Any]:
         """What the label says of each leaf."""
         label = self.label
-        if callable(label):
+        if self.asks:
             if not _takes_shape(label):
                 return [label(path) for path in paths]
             return [label(path, shape=tuple(getattr(leaf, "shape", ()))) for path, leaf in zip(paths, leaves)]
@@ -155,7 +160,7 @@ class ByLabel(Whole):
 
     def record(self, holders: Mapping[str, Holder], own: Mapping[str, Any]) -> dict[str, Any]:
         parts = {name: holders[name].record(fields.starts()) if name in holders else None for name in self.names}
-        label = described(self.label) if callable(self.label) else self.label
+        label = described(self.label) if self.asks else self.label
         return {"format": fields.FORMAT, "label": label, **own, "parts": parts}
 
     def plain(self, live: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline._arrays.memory import places
-from fallline._arrays.trees import holds_none
+from fallline._arrays.trees import former_paths, holds_none
 from fallline._engines.arithmetic import pinned
 from fallline._engines.options import Options
 from fallline._formula.program import INCREMENT
@@ -114,6 +114,7 @@ class Stepper:
         """Take over a state that was checked, its arrays too where they have to wait for leaves."""
         now = self._takes_now(state)
         if now and self.binding is not None:
+            state = state.called(former_paths(self.binding.treedef))
             self.check_division(self.binding, state)
         for name, own in state.own.items() if now else ():
             with telling(name):
@@ -140,10 +141,11 @@ class Stepper:
         division, settings = self.division.relabelled(hyper)
         given = self.chain.by_holder(settings)
         binding, leaves = division.divide(params)
+        waiting = self._waiting(binding)
         if division is self.division:
-            known = {path for states in self._waiting().values() if states for path in states.leaves}
-            division.check(binding, self._waiting(), [path for path in binding.paths if path in known])
-        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options)
+            known = {path for states in waiting.values() if states for path in states.leaves}
+            division.check(binding, waiting, [path for path in binding.paths if path in known])
+        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options, waiting[name])
                for name, holder in self.holders.items()}
         binding.bind({name: group for name, (group, _) in new.items()})
         with self.changing():
@@ -164,8 +166,12 @@ class Stepper:
             for holder, own in steps.items():
                 holder.recount(own)
 
-    def _waiting(self) -> dict[str, Any]:
-        return {name: holder.waiting for name, holder in self.holders.items()}
+    def _waiting(self, binding: Binding) -> dict[str, Any]:
+        """The states that wait for these leaves, by the names that these have."""
+        if not any(holder.waiting for holder in self.holders.values()):
+            return dict.fromkeys(self.holders)
+        names = former_paths(binding.treedef)
+        return {name: holder.waiting and holder.waiting.called(names) for name, holder in self.holders.items()}
 
     # ---- copies ------------------------------------------------------------------------------------------------------
 
@@ -247,8 +253,9 @@ class Stepper:
         if self.binding is not None:
             return self.binding
         binding, leaves = self.division.divide(like)
-        self.division.check(binding, self._waiting(), binding.paths)
-        binding.bind({name: holder.bound_to(binding.tree(name, leaves), what, self.options)
+        waiting = self._waiting(binding)
+        self.division.check(binding, waiting, binding.paths)
+        binding.bind({name: holder.bound_to(binding.tree(name, leaves), what, self.options, waiting[name])
                       for name, holder in self.holders.items()})
         return binding
 

@@ -42,6 +42,13 @@ class LeafStates(NamedTuple):
         return LeafStates(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
                                    for slot, arrays in self.state.items()})
 
+    def called(self, names: Mapping[str, str]) -> LeafStates:
+        """The same by the names that leaves have now, given by those of older files, if it is of such a one."""
+        if sum(old in self.leaves for old in names) <= sum(new in self.leaves for new in names.values()):
+            return self
+        state = {slot: {names.get(path, path): a for path, a in arrays.items()} for slot, arrays in self.state.items()}
+        return LeafStates({names.get(path, path): leaf for path, leaf in self.leaves.items()}, state)
+
     def counted(self, t: int) -> LeafStates:
         """The same with every leaf at step t."""
         return self._replace(leaves={path: leaf._replace(t=t) for path, leaf in self.leaves.items()})
