@@ -85,10 +85,10 @@ def is_met(value: Any) -> bool:
     kind = type(value)
     if kind in _met:
         return True
-    if isinstance(value, _PLAIN) or kind in _BUILT_IN or as_array(value):
+    if isinstance(value, _PLAIN) or kind in _BUILT_IN:
         return False
     ways = _ways_of_jax(value) or _ways_of_mapping(value)
-    if ways is None:
+    if ways is None or as_array(value):
         return False
     import optree
 

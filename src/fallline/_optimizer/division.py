@@ -17,7 +17,7 @@ from fallline._messages.values import brief
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
 from fallline._state.fingerprint import described
-from fallline._state.state_dict import LeafStates, Loaded, plain
+from fallline._state.state_dict import LeafStates, Loaded, as_now, plain
 from fallline._step.binding import Binding
 
 __all__ = ["ByLabel", "ByMask", "Checked", "Whole", "telling"]
@@ -29,10 +29,10 @@ class Checked(NamedTuple):
     fields: dict[str, Any]
     own: dict[str, Loaded]
 
-    def called(self, names: Mapping[str, str]) -> Checked:
-        """The same by the names that leaves have now, by those that they may have."""
-        return self._replace(own={name: own._replace(states=own.states and own.states.called(names))
-                                  for name, own in self.own.items()})
+    def as_now(self, names: Mapping[str, str]) -> Checked:
+        """The same by the names that leaves have now, see there."""
+        states = as_now({name: own.states for name, own in self.own.items()}, names)
+        return self._replace(own={name: own._replace(states=states[name]) for name, own in self.own.items()})
 
     def copied(self) -> Checked:
         """The same in memory of its own."""

@@ -17,6 +17,7 @@ from fallline._formula.program import INCREMENT
 from fallline._optimizer.division import Checked, Whole, telling
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
+from fallline._state.state_dict import as_now
 from fallline._step.binding import Binding
 from fallline._step.calls.array import ArrayCall
 from fallline._step.calls.damping import warn_if_damped
@@ -114,7 +115,7 @@ class Stepper:
         """Take over a state that was checked, its arrays too where they have to wait for leaves."""
         now = self._takes_now(state)
         if now and self.binding is not None:
-            state = state.called(former_paths(self.binding.treedef))
+            state = state.as_now(former_paths(self.binding.treedef))
             self.check_division(self.binding, state)
         for name, own in state.own.items() if now else ():
             with telling(name):
@@ -133,7 +134,8 @@ class Stepper:
 
     def check_division(self, divided: Binding, state: Checked) -> None:
         """Raise ValueError, naming a leaf, unless leaves are divided as in a state."""
-        self.division.check(divided, {name: own.states for name, own in state.own.items()}, divided.paths)
+        own = state.as_now(former_paths(divided.treedef)).own
+        self.division.check(divided, {name: loaded.states for name, loaded in own.items()}, divided.paths)
 
     def adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
         """See `Optimizer.adapt`."""
@@ -168,10 +170,8 @@ class Stepper:
 
     def _waiting(self, binding: Binding) -> dict[str, Any]:
         """The states that wait for these leaves, by the names that these have."""
-        if not any(holder.waiting for holder in self.holders.values()):
-            return dict.fromkeys(self.holders)
-        names = former_paths(binding.treedef)
-        return {name: holder.waiting and holder.waiting.called(names) for name, holder in self.holders.items()}
+        states = {name: holder.waiting for name, holder in self.holders.items()}
+        return as_now(states, former_paths(binding.treedef)) if any(states.values()) else states
 
     # ---- copies ------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from fallline._messages.values import brief
 from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["TREE", "Leaf", "LeafStates", "Loaded", "check_fits", "check_leaves", "checked", "named",
+__all__ = ["TREE", "Leaf", "LeafStates", "Loaded", "as_now", "check_fits", "check_leaves", "checked", "named",
            "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
 TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
@@ -42,10 +42,8 @@ class LeafStates(NamedTuple):
         return LeafStates(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
                                    for slot, arrays in self.state.items()})
 
-    def called(self, names: Mapping[str, str]) -> LeafStates:
-        """The same by the names that leaves have now, given by those of older files, if it is of such a one."""
-        if sum(old in self.leaves for old in names) <= sum(new in self.leaves for new in names.values()):
-            return self
+    def renamed(self, names: Mapping[str, str]) -> LeafStates:
+        """The same with other names for leaves."""
         state = {slot: {names.get(path, path): a for path, a in arrays.items()} for slot, arrays in self.state.items()}
         return LeafStates({names.get(path, path): leaf for path, leaf in self.leaves.items()}, state)
 
@@ -69,6 +67,15 @@ class Loaded(NamedTuple):
     fields: dict[str, Any]
     settings: dict[str, Any]
     states: LeafStates | None
+
+
+def as_now(states: Mapping[str, LeafStates | None], names: Mapping[str, str]) -> dict[str, LeafStates | None]:
+    """The states of the parts of one tree by the names that its leaves have now, which are given by those that they
+    have in older files (`trees.former_paths`): it is the latter that they have if more leaves are known by these."""
+    known = {path for own in states.values() if own for path in own.leaves}
+    if sum(old in known for old in names) <= sum(new in known for new in names.values()):
+        return dict(states)
+    return {name: own and own.renamed(names) for name, own in states.items()}
 
 
 # ---- given out -------------------------------------------------------------------------------------------------------
