@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.leaves import host
+from fallline._arrays.namespaces import all_true
 from fallline._loops import progress as _progress
 from fallline._loops.box import projection
 from fallline._loops.stopping import DOWNHILL, UPHILL, Judge, Status, as_array, climbs
@@ -309,7 +311,7 @@ def _trouble(walk: Walk, values: list[float]) -> str | None:
         return f"the value is {values[-1]}"
     # x - x is NaN exactly where x is not finite, in every array library.
     with np.errstate(all="ignore"):
-        finite = all(bool(((leaf - leaf) == 0).all()) for leaf in map(as_array, trees.flatten(walk.params)[0]))
+        finite = all(all_true((leaf - leaf) == 0) for leaf in map(as_array, trees.flatten(walk.params)[0]))
     return None if finite else "the parameters are not finite"
 
 
@@ -328,7 +330,7 @@ def number(value: Any, demand: str) -> float:
     if isinstance(value, float):
         return float(value)
     if getattr(value, "ndim", None) == 0 and not is_masked(value):
-        value = value.item()
+        value = value.item() if hasattr(value, "item") else host(value).item()
     if not isinstance(value, (int, float, np.floating)):
         shape = getattr(value, "shape", None)
         raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")

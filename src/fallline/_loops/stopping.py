@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.namespaces import all_true
 from fallline._formula.settings import holds_function
 from fallline._optimizer.optimizer import Optimizer
 
@@ -100,7 +101,7 @@ class Judge:
 
 def _same(tree: Any, other: Any) -> bool:
     pairs = zip(map(as_array, trees.flatten(tree)[0]), map(as_array, trees.flatten(other)[0]))
-    return all(a is b or bool((a == b).all()) for a, b in pairs)
+    return all(a is b or all_true(a == b) for a, b in pairs)
 
 
 def climbs(optimizer: Optimizer, what: str) -> bool:
