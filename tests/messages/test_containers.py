@@ -83,7 +83,8 @@ def quantized():
 
 def in_mlx():
     """What stands for an array of MLX, which is not made for all machines."""
-    return type("array", (), {"__module__": "mlx.core", "dtype": "mlx.core.float32", "shape": (2,), "ndim": 1})()
+    return type("array", (), {"__module__": "mlx.core", "dtype": "mlx.core.float32", "shape": (2,), "ndim": 1,
+                              "__array__": lambda self, *_, **__: np.ones(2, np.float32)})()
 
 
 def key_array():
@@ -129,7 +130,7 @@ REFUSED = {
     "masked array": (lambda: np.ma.masked_array(np.ones(2), [True, False]), True),
     "memoryview": (lambda: memoryview(np.ones(2)), True),
     "array": (lambda: array.array("d", [1.0, 2.0]), True),
-    "array of mlx": (in_mlx, False),
+    "array: pass numpy.asarray": (in_mlx, True),
     "Series": (lambda: need("pandas").Series([1.0, 2.0]), True),
     "DataFrame": (lambda: need("pandas").DataFrame({"a": [1.0, 2.0]}), True),
     "a Series of one's own": (lambda: type("Own", (need("pandas").Series,), {})([1.0, 2.0]), True),
