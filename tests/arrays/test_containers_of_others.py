@@ -336,6 +336,31 @@ def test_a_file_holds_other_containers_as_leaves_by_path_in_the_order_of_jax(nam
         assert bits(params) == bits(w)
     with pytest.raises(TypeError, match=r"sgd.lr must be made of dicts .*: give it by path, fallline.by_path"):
         fl.SGD(make(0.5, 0.25)).save(path)
+    with pytest.raises(TypeError, match=r"label must be made of dicts .*: give a function of the path"):
+        fl.partition({"p": fl.SGD()}, make("p", "p")).save(path)
+
+
+@every_kind
+def test_other_points_are_such_trees_and_states_go_to_other_libraries_and_back(name):
+    def make(seed):
+        return ALL[name](*map(in_numpy, numbers(seed)))
+
+    def points(opt, w):
+        return [opt.rest(w), *(getattr(opt, what)(w) for what in ("lookahead",) if hasattr(opt, what)),
+                *([opt.averaged] if hasattr(opt, "averaged") else [])]
+
+    for opt in (fl.Nesterov(0.1), fl.ScheduleFreeSGD(0.1), fl.chain(fl.Adam(0.1), fl.average(0.9)), fl.Momentum(0.1)):
+        w, d, other = make(0), as_dict(make(0)), opt.fresh()
+        opt.step(w, make(1))
+        other.step(d, as_dict(make(1)))
+        found = points(opt, w)
+        assert {type(tree) for tree in found} == {type(w)}
+        assert frozen([as_dict(tree) for tree in found]) == frozen(points(other, d))
+    opt, again = fl.dialects.torch.Adam(0.1), fl.dialects.torch.Adam(0.1)
+    opt.step(make(0), make(1))
+    again.step(make(2), make(3))
+    again.load_state_dict(opt.state_dict(dialect="torch"), dialect="torch")
+    assert frozen(again.state_dict()["state"]) == frozen(opt.state_dict()["state"])
 
 
 @every_kind

@@ -130,7 +130,7 @@ REFUSED = {
     "masked array": (lambda: np.ma.masked_array(np.ones(2), [True, False]), True),
     "memoryview": (lambda: memoryview(np.ones(2)), True),
     "array": (lambda: array.array("d", [1.0, 2.0]), True),
-    "array: pass numpy.asarray": (in_mlx, True),
+    "array of mlx": (in_mlx, True),
     "Series": (lambda: need("pandas").Series([1.0, 2.0]), True),
     "DataFrame": (lambda: need("pandas").DataFrame({"a": [1.0, 2.0]}), True),
     "a Series of one's own": (lambda: type("Own", (need("pandas").Series,), {})([1.0, 2.0]), True),

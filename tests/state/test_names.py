@@ -154,3 +154,16 @@ def test_a_state_is_not_taken_for_one_with_the_names_of_before():
     other.step(copy.deepcopy(w), {"0": np.zeros(1), "%30": np.zeros(1)})
     opt.step(w, {"0": np.zeros(1), "%30": np.zeros(1)})
     assert same_bits(other.state["velocity"], opt.state["velocity"])
+
+
+@pytest.mark.parametrize("made", [lambda: fl.Momentum(0.5),
+                                  lambda: fl.partition({"x": fl.Momentum(0.5)}, lambda path: "x")])
+def test_leaves_keep_their_state_where_another_that_comes_or_goes_changes_their_name(made):
+    opt, w = made(), {"0": np.ones(1), "b": np.ones(1)}
+    opt.step(w, {"0": np.full(1, 2.0), "b": np.full(1, 3.0)})
+    for tree, held in (({**w, 0: np.ones(1)}, {"%30": [-1.0], "0": [0.0], "b": [-1.5]}),
+                       ({"0": np.ones(1), "b": np.ones(1)}, {"0": [-1.0], "b": [-1.5]})):
+        opt.adapt(tree)
+        state = opt.state_dict()
+        velocity = state.get("parts", {"x": state})["x"]["state"]["velocity"]
+        assert {path: a.tolist() for path, a in velocity.items()} == held

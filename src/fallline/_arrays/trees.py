@@ -55,13 +55,17 @@ class Treedef:
             if tree is None or is_leaf(tree):
                 return [tree]
         else:
-            for plain in (lambda: tree, lambda: unsealed(tree)):
-                with suppress(ValueError, TypeError):
-                    return self.spec.flatten_up_to(plain())
+            if type(tree) is self.spec.type or {type(tree), self.spec.type} <= {*DICTS}:
+                with suppress(ValueError, TypeError):  # which takes long where it fails, to show all arrays
+                    return self.spec.flatten_up_to(tree)
             with suppress(ValueError, TypeError):
-                return _leaves_like(self.spec, unsealed(tree))
+                return self.leaves_like(tree)
         raise ValueError(f"{what} must be a tree of the same structure as {than}: "
                          f"{difference(self.spec, unsealed(tree), what)}.")
+
+    def leaves_like(self, tree: Any) -> list[Any]:
+        """As `flatten_like`, of several leaves, by the slower way that has mappings of the same keys for one."""
+        return _leaves_like(self.spec, unsealed(tree))
 
     def spread(self, tree: Any) -> list[Any] | None:
         """What a tree of the same structure, or of its upper levels, has for each leaf; None if it is of another.

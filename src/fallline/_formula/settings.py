@@ -36,8 +36,8 @@ class ByPath:
 def by_path(function: Callable[[str], Any]) -> ByPath:
     """A hyper-parameter's value by the path of the leaf.
 
-    `function` gets the path ("layer1/W"; "" for a single array; "/" within a key is written "%2F", see
-    `fallline._arrays.trees.paths`) and returns a number, a schedule or an array shaped like the leaf.
+    `function` gets the path ("layer1/W"; "" for a single array; see `fallline._arrays.trees.paths`) and returns a
+    number, a schedule or an array shaped like the leaf.
 
     Raises TypeError for what is no function of one argument; what it returns is checked when the parameters are known.
 

@@ -142,13 +142,11 @@ class Holder:
             self.group.resolve(loaded.settings)
         self.count[0], self.settings = loaded.t, loaded.settings
 
-    def adapted(self, like: Any, given: Mapping[str, Any], options: Options, waiting: LeafStates | None
+    def adapted(self, like: Any, given: Mapping[str, Any], options: Options, states: LeafStates | None
                 ) -> tuple[Group, dict[str, Any]]:
-        """A group of the leaves of a tree, with the state of those that are known or wait, and the settings with these.
-        """
+        """A group of the leaves of a tree, with the state of those that are known, and the settings with these."""
         settings = self.with_settings(given)
         group = Group(self.chain, settings, like, "parameter", options, self.count)
-        states = states_of(self.group, self.t) if self.group else waiting
         return group if states is None else carry(group, states), settings
 
     def recount(self, t: int) -> None:

@@ -17,7 +17,7 @@ from fallline._formula.program import INCREMENT
 from fallline._optimizer.division import Checked, Whole, telling
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
-from fallline._state.state_dict import as_now
+from fallline._state.state_dict import LeafStates, as_now
 from fallline._step.binding import Binding
 from fallline._step.calls.array import ArrayCall
 from fallline._step.calls.damping import warn_if_damped
@@ -143,11 +143,12 @@ class Stepper:
         division, settings = self.division.relabelled(hyper)
         given = self.chain.by_holder(settings)
         binding, leaves = division.divide(params)
-        waiting = self._waiting(binding)
         if division is self.division:
+            waiting = self._waiting(binding)
             known = {path for states in waiting.values() if states for path in states.leaves}
             division.check(binding, waiting, [path for path in binding.paths if path in known])
-        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options, waiting[name])
+        states = self._known(binding)
+        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options, states[name])
                for name, holder in self.holders.items()}
         binding.bind({name: group for name, (group, _) in new.items()})
         with self.changing():
@@ -168,7 +169,16 @@ class Stepper:
             for holder, own in steps.items():
                 holder.recount(own)
 
-    def _waiting(self, binding: Binding) -> dict[str, Any]:
+    def _known(self, binding: Binding) -> dict[str, LeafStates | None]:
+        """What is known of leaves by the names that they have in another tree, where they may have others: a key is
+        marked once another could be taken for it."""
+        if self.binding is None:
+            return self._waiting(binding)
+        was, now = former_paths(self.binding.treedef), former_paths(binding.treedef)
+        names = {name: now.get(key) for key, name in was.items()}
+        return {name: (states := holder.states()) and states.renamed(names) for name, holder in self.holders.items()}
+
+    def _waiting(self, binding: Binding) -> dict[str, LeafStates | None]:
         """The states that wait for these leaves, by the names that these have."""
         states = {name: holder.waiting for name, holder in self.holders.items()}
         return as_now(states, former_paths(binding.treedef)) if any(states.values()) else states

@@ -42,10 +42,11 @@ class LeafStates(NamedTuple):
         return LeafStates(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
                                    for slot, arrays in self.state.items()})
 
-    def renamed(self, names: Mapping[str, str]) -> LeafStates:
-        """The same with other names for leaves."""
-        state = {slot: {names.get(path, path): a for path, a in arrays.items()} for slot, arrays in self.state.items()}
-        return LeafStates({names.get(path, path): leaf for path, leaf in self.leaves.items()}, state)
+    def renamed(self, names: Mapping[str, str | None]) -> LeafStates:
+        """The same with other names for leaves, without those that have None."""
+        def of(by_path: Mapping[str, Any]) -> dict[str, Any]:
+            return {new: found for path, found in by_path.items() if (new := names.get(path, path)) is not None}
+        return LeafStates(of(self.leaves), {slot: of(arrays) for slot, arrays in self.state.items()})
 
     def counted(self, t: int) -> LeafStates:
         """The same with every leaf at step t."""

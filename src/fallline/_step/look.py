@@ -51,6 +51,7 @@ class Look:
         self._numbers = [(k, m.place) for k, m in enumerate(plan.way.members) if xs and type(xs[m.place]) in _NUMBERS]
         self._has_numbers = not {type(leaf) for leaf in given}.isdisjoint(_NUMBERS)
         self._single = treedef.spec is None and not self._has_numbers
+        self._up_to: Any = None if treedef.spec is None else treedef.spec.flatten_up_to
         size = plan.table.size
         self._cells = np.zeros((2, size))  # numbers are stepped in an array of our own, beside their gradients
         self._views = [[row[k : k + 1].reshape(()) for k in range(size)] for row in self._cells if self._has_numbers]
@@ -262,9 +263,14 @@ class Look:
         if self._treedef.spec is None:
             return [tree]
         try:
-            return self._treedef.spec.flatten_up_to(tree)
+            return self._up_to(tree)
+        except (ValueError, TypeError, RuntimeError):
+            pass
+        try:
+            leaves, self._up_to = self._treedef.leaves_like(tree), self._treedef.leaves_like
         except (ValueError, TypeError, RuntimeError):
             return ()
+        return leaves  # of mappings of several classes, as they will be again: it takes long to find out by failing
 
     def _as_arrays(self, leaves: Any) -> Any:
         """The same with arrays that share the memory of tensors, which must be possible."""
