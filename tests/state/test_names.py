@@ -167,3 +167,13 @@ def test_leaves_keep_their_state_where_another_that_comes_or_goes_changes_their_
         state = opt.state_dict()
         velocity = state.get("parts", {"x": state})["x"]["state"]["velocity"]
         assert {path: a.tolist() for path, a in velocity.items()} == held
+
+
+def test_a_number_of_the_tree_stays_where_a_single_array_becomes_a_leaf_and_back():
+    opt, w = fl.Prodigy(), np.ones(3)
+    for _ in range(3):
+        opt.step(w, w.copy())
+    d = opt.state["d"].item()
+    for tree in ({"a": w}, [w, w.copy()], w):
+        opt.adapt(tree)
+        assert opt.state["d"].item() == d != fl.Prodigy().hyper["d0"]

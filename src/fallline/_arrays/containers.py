@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline._messages.remedies import as_array, is_tree_of_jax, jax_trees
+from fallline._messages.remedies import is_converted, is_tree_of_jax, jax_trees
 
 __all__ = ["DICTS", "children_like", "is_container", "is_met", "parted", "parted_once"]
 
@@ -88,8 +88,8 @@ def is_met(value: Any) -> bool:
     if isinstance(value, _PLAIN) or kind in _BUILT_IN:
         return False
     ways = _ways_of_jax(value) or _ways_of_mapping(value)
-    if ways is None or as_array(value):
-        return False
+    if ways is None or hasattr(kind, "todense") or (is_converted(value) and not isinstance(value, dict)):
+        return False  # for arrays are told what to pass
     import optree
 
     with _meeting:

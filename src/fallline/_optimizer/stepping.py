@@ -175,7 +175,7 @@ class Stepper:
         if self.binding is None:
             return self._waiting(binding)
         was, now = former_paths(self.binding.treedef), former_paths(binding.treedef)
-        names = {name: now.get(key) for key, name in was.items()}
+        names = {name: now.get(key) for key, name in was.items() if name}  # "" stands for the whole tree, too
         return {name: (states := holder.states()) and states.renamed(names) for name, holder in self.holders.items()}
 
     def _waiting(self, binding: Binding) -> dict[str, LeafStates | None]:
