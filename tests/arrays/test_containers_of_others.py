@@ -237,6 +237,7 @@ def test_settings_labels_and_bounds_may_be_such_trees_too(name):
                          progress=False)
         assert {key: value.tolist() for key, value in as_dict(run.params).items()} == {"a": [0.75], "b": [0.0] * 2}
     opt = fl.SGD(of(0.5, 0.25))
+    opt.step(of(np.ones(1), np.ones(2)), g)
     with pytest.raises(ValueError, match=r"lr of SGD must be ≥ 0. Got -1.0. It stands at 'b'"):
         opt.lr = of(0.5, -1.0)
     assert as_dict(opt.lr) == {"a": 0.5, "b": 0.25}
@@ -256,6 +257,29 @@ def test_settings_that_are_handed_out_do_not_lead_into_the_optimizer():
                     continue
         w = make(np.ones(1), np.ones(1))
         assert as_dict(opt.step(w, make(np.ones(1), np.ones(1))))["a"].tolist() == [0.5]
+
+
+def test_a_module_that_is_called_for_a_rate_is_a_schedule_unless_it_is_shaped_like_the_parameters():
+    schedule = a_module(0.25, 0.5)  # 0.25 t + 0.5
+    for lr in (schedule, {"x": schedule, "y": schedule}):
+        opt, w = fl.SGD(lr), {"x": np.zeros(1), "y": [np.zeros(1)]}
+        for _ in range(3):
+            opt.step(w, {"x": np.ones(1), "y": [np.ones(1)]})
+        assert w == {"x": -2.25, "y": [-2.25]}
+    assert fl.SGD(schedule).step(0.0, 1.0) == -0.5
+    for lr in (schedule, {"x": schedule, "y": schedule}):
+        x = a_module(np.zeros(1), np.zeros(1))
+        w = x if lr is schedule else {"x": x, "y": 0.0}
+        opt = fl.SGD(lr)
+        for _ in range(2):
+            w = opt.step(w, flatten(w)[1].unflatten([np.ones(1), np.ones(1), 1.0][: len(flatten(w)[0])]))
+        x = w if lr is schedule else w["x"]
+        assert (x.a.tolist(), x.b.tolist()) == ([-0.5], [-1.0])
+        assert lr is schedule or w["y"] == -1.25
+    jax = need("jax")
+    assert fl.SGD(jax.tree_util.Partial(lambda t: 0.5)).step(0.0, 1.0) == -0.5
+    with pytest.raises(TypeError, match="lr of SGD, a schedule, must be a function of one argument"):
+        fl.SGD(jax.tree_util.Partial(lambda t, more: 0.5)).step(0.0, 1.0)
 
 
 @every_mapping
@@ -334,8 +358,15 @@ def test_a_file_holds_other_containers_as_leaves_by_path_in_the_order_of_jax(nam
         assert again.step(params, g) is params
         opt.step(w, g)
         assert bits(params) == bits(w)
-    with pytest.raises(TypeError, match=r"sgd.lr must be made of dicts .*: give it by path, fallline.by_path"):
-        fl.SGD(make(0.5, 0.25)).save(path)
+    opt = fl.SGD(make(0.5, 0.25))
+    if callable(opt.lr):  # it goes by its name, as functions do
+        opt.save(path)
+        with pytest.raises(fl.CheckpointError, match="Functions cannot be saved: give it again"):
+            fl.load(path)
+        assert fl.load(path, lr=make(0.5, 0.25)).step(make(np.ones(1), np.ones(1)), make(np.ones(1), np.ones(1)))
+    else:
+        with pytest.raises(TypeError, match=r"sgd.lr must be made of dicts .*: give it by path, fallline.by_path"):
+            opt.save(path)
     with pytest.raises(TypeError, match=r"label must be made of dicts .*: give a function of the path"):
         fl.partition({"p": fl.SGD()}, make("p", "p")).save(path)
 

@@ -69,6 +69,7 @@ class Treedef:
 
     def spread(self, tree: Any) -> list[Any] | None:
         """What a tree of the same structure, or of its upper levels, has for each leaf; None if it is of another.
+        What can be called stands for all that is below where it is of another.
 
         >>> flatten({"a": 0.0, "b": [0.0, 0.0]})[1].spread({"b": 2.0, "a": 1.0})
         [1.0, 2.0, 2.0]
@@ -76,19 +77,32 @@ class Treedef:
         if self.spec is None:
             return None
         try:
-            return _leaves_like(self.spec, unsealed(tree), lambda value: value is not None and not is_container(value))
+            return _spread(self.spec, unsealed(tree))
         except ValueError:
             return None
 
 
-def _leaves_like(spec: Any, tree: Any, stands_for_all: Callable[[Any], bool] = lambda value: False) -> list[Any]:
+def _leaves_like(spec: Any, tree: Any) -> list[Any]:
     """What a tree has for each leaf of a structure, where mappings are alike whatever their classes."""
-    if spec.is_leaf() or stands_for_all(tree):
-        if is_container(tree):
+    if spec.is_leaf() and not is_container(tree):
+        return [tree]
+    items = zip(spec.children(), children_like(spec, tree))
+    return [leaf for below, item in items for leaf in _leaves_like(below, item)]
+
+
+def _spread(spec: Any, tree: Any) -> list[Any]:
+    """See `Treedef.spread`."""
+    if not is_container(tree):
+        if tree is None and spec.num_leaves:
             raise ValueError("another structure")
         return [tree] * spec.num_leaves
-    items = zip(spec.children(), children_like(spec, tree))
-    return [leaf for below, item in items for leaf in _leaves_like(below, item, stands_for_all)]
+    try:
+        items = zip(spec.children(), children_like(spec, tree))
+        return [leaf for below, item in items for leaf in _spread(below, item)]
+    except ValueError:
+        if not callable(tree):
+            raise
+        return [tree] * spec.num_leaves
 
 
 def _structure_of(tree: Any) -> Treedef:
@@ -105,8 +119,9 @@ def is_leaf(tree: Any) -> bool:
     return isinstance(tree, (np.ndarray, float, int, complex)) or (hasattr(tree, "dtype") and not is_met(tree))
 
 
-def flatten(tree: Any) -> tuple[list[Any], Treedef]:
-    """The leaves of a tree and its structure. Dicts are taken in the order of their sorted keys.
+def flatten(tree: Any, is_one: Callable[[Any], bool] | None = None) -> tuple[list[Any], Treedef]:
+    """The leaves of a tree and its structure. Dicts are taken in the order of their sorted keys. A container that
+    `is_one` leaf stays whole.
 
     A tree is made of dicts, lists, tuples, namedtuples, what is registered with JAX (once that is imported), such as
     modules of equinox and dataclasses, and any other mapping that its class makes of a dict: `type(m)(d)` must have the
@@ -118,7 +133,7 @@ def flatten(tree: Any) -> tuple[list[Any], Treedef]:
     """
     if is_leaf(tree):
         return [tree], Treedef()
-    leaves, spec = parted(unsealed(tree))
+    leaves, spec = parted(unsealed(tree), is_one)
     return leaves, Treedef(spec)
 
 
@@ -130,13 +145,13 @@ def holds_none(tree: Any) -> bool:
 
 
 def plain(tree: Any) -> Any:
-    """A tree with dicts in the place of mappings of other classes.
+    """A tree with dicts in the place of mappings of other classes, but within what can be called.
 
     >>> from collections import UserDict
     >>> plain([UserDict(a=1.0)])
     [{'a': 1.0}]
     """
-    if not is_container(tree):
+    if not is_container(tree) or callable(tree):
         return tree
     if isinstance(tree, Mapping) and type(tree) not in DICTS:
         return {key: plain(item) for key, item in tree.items()}
@@ -220,11 +235,12 @@ def _is_saved(tree: Any) -> bool:
     return (isinstance(tree, Mapping) or type(tree) in (list, tuple)) and all(map(_is_saved, parted_once(tree)[0]))
 
 
-def encode(tree: Any, leaf: Callable[[Any, str], Any], what: str, remedy: str, name: str = "") -> Any:
+def encode(tree: Any, leaf: Callable[[Any, str], Any], what: str, remedy: str,
+           is_one: Callable[[Any], bool] | None = None, name: str = "") -> Any:
     """A tree of mappings, lists and tuples as JSON takes it, with leaf(value, path) for each leaf.
 
     Raises TypeError, naming `what` and what to give instead, for any other container: it could not be made again.
-    A mapping of another class becomes a dict.
+    A mapping of another class becomes a dict; a container that `is_one` leaf is given to that whole.
 
     >>> encode({"W": 1.0, 0: (2.0, None)}, lambda value, path: path, "params", "give a dict")
     {'dict': [['W', 'W'], [0, {'tuple': ['0/0', None]}]]}
@@ -232,15 +248,17 @@ def encode(tree: Any, leaf: Callable[[Any, str], Any], what: str, remedy: str, n
     if tree is None:
         return None
     at = f" at {name!r}" * bool(name)
+    if is_one is not None and is_one(tree):
+        return leaf(tree, name)
     if isinstance(tree, Mapping) and is_container(tree):
         for key in tree:
             if type(key) not in (str, int):
                 raise TypeError(f"{what} {_SAVED}. Got dict with the key {key!r}{at}, which is of "
                                 f"{type(key).__name__}: write str(key) or int(key) in its place.")
-        return {"dict": [[key, encode(value, leaf, what, remedy, within(name, text))]
+        return {"dict": [[key, encode(value, leaf, what, remedy, is_one, within(name, text))]
                          for (key, value), text in zip(tree.items(), parts(tree))]}
     if type(tree) in (list, tuple):
-        return {type(tree).__name__: [encode(value, leaf, what, remedy, within(name, str(k)))
+        return {type(tree).__name__: [encode(value, leaf, what, remedy, is_one, within(name, str(k)))
                                       for k, value in enumerate(tree)]}
     if is_container(tree):
         raise TypeError(f"{what} {_SAVED}. Got {type(tree).__name__}{at}: {remedy}.")

@@ -55,11 +55,16 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
     """`value` if every number in it is in range (numbers as floats); schedules are checked when they are called."""
     if hyper.range is WHOLE:
         return hyper.check(value, owner)
-    if is_container(value) and not holds_arrays_of_jax(value):
-        leaves, treedef = flatten(plain(value))
-        return treedef.unflatten([_check_within(hyper, leaf, owner, path)
-                                  for leaf, path in zip(leaves, paths(treedef))])
-    return _check_leaf(hyper, value, owner)
+    if not is_container(value) or callable(value):
+        return value if _is_either(value) else _check_leaf(hyper, value, owner)
+    leaves, treedef = flatten(plain(value), callable)
+    return treedef.unflatten([leaf if _is_either(leaf) else _check_within(hyper, leaf, owner, path)
+                              for leaf, path in zip(leaves, paths(treedef))])
+
+
+def _is_either(value: Any) -> bool:
+    """Whether a value may be a schedule or, as a module that JAX knows, a tree of settings: what its leaves show."""
+    return callable(value) and is_container(value) and not holds_arrays_of_jax(value)
 
 
 def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
@@ -73,19 +78,19 @@ def renewed(value: Any) -> Any:
     """A setting in containers of its own: a tree that someone else can reach must not be changed past the checks."""
     if not is_container(value):
         return value
-    leaves, treedef = flatten(plain(value))
+    leaves, treedef = flatten(plain(value), callable)
     return treedef.unflatten(leaves)
 
 
 def holds_function(setting: Any) -> bool:
     """Whether a setting is a schedule, or one anywhere in a tree; by path there may be."""
-    return any(callable(leaf) or isinstance(leaf, ByPath) for leaf in flatten(setting)[0])
+    return any(callable(leaf) or isinstance(leaf, ByPath) for leaf in flatten(setting, callable)[0])
 
 
 def owned(value: Any) -> Any:
     """A setting whose arrays, too, are its own, wherever they lay."""
-    if is_container(value):
-        leaves, treedef = flatten(value)
+    if is_container(value) and not callable(value):
+        leaves, treedef = flatten(value, callable)
         return treedef.unflatten(map(owned, leaves))
     if not isinstance(value, np.ndarray):
         return value
@@ -177,10 +182,14 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
         return [_at_path(hyper, value, owner, name) for name in names]
     if isinstance(value, np.ndarray) and len(names) == 1:
         return [value]
+    if treedef.spec is None and _is_either(value):
+        return [_check_within(hyper, value, owner, "")]
     tree = treedef.unflatten(range(len(names)))
     if not isinstance(value, np.ndarray):
         spread = treedef.spread(value) or treedef.spread(_completed(value, tree))
         if spread is not None:
+            if any(map(_is_either, flatten(value, callable)[0])):
+                spread = [_check_within(hyper, v, owner, name) for v, name in zip(spread, names)]
             return [_at_path(hyper, v, owner, name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
     several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
     where = several if treedef.spec is not None else "a single array"

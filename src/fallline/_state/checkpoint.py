@@ -98,7 +98,7 @@ def _encode_setting(name: str, value: Any, arrays: dict[str, Any]) -> Any:
         from fallline.schedules.data import is_built_in, to_data  # which takes a while
 
         return to_data(setting) if is_built_in(setting) else described(setting)
-    return encode(value, leaf, name, "give it by path, fallline.by_path")
+    return encode(value, leaf, name, "give it by path, fallline.by_path", callable)
 
 
 def _decode_setting(node: Any, arrays: dict[str, np.ndarray]) -> Any:

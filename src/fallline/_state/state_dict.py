@@ -119,7 +119,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _mapped(function: Any, tree: Any) -> Any:
-    leaves, treedef = flatten(tree)
+    leaves, treedef = flatten(tree, callable)
     return treedef.unflatten(map(function, leaves))
 
 
@@ -131,7 +131,7 @@ def _named(value: Any) -> Any:
 
 def names_function(setting: Any) -> bool:
     """Whether a saved setting was a function, or holds one."""
-    return any(isinstance(leaf, str) for leaf in flatten(setting)[0])
+    return any(isinstance(leaf, str) for leaf in flatten(setting, callable)[0])
 
 
 def _is_function(value: Any) -> bool:
@@ -184,8 +184,8 @@ def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
 
     Numbers and fallline's own schedules, which a state holds whole, are restored, whatever is here.
     """
-    leaves, treedef = flatten(saved)
-    own, own_treedef = flatten(() if here is None else here)
+    leaves, treedef = flatten(saved, callable)
+    own, own_treedef = flatten(() if here is None else here, callable)
     leaves = [_restored(leaf, own[k] if treedef == own_treedef else None) for k, leaf in enumerate(leaves)]
     named, own_named = list(map(_name, leaves)), list(map(_name, own))
     if not any(named) and not any(own_named):
@@ -226,7 +226,7 @@ def shown(setting: Any) -> str:
         return "not given"
     from fallline.schedules.data import is_built_in
 
-    leaves, treedef = flatten(setting)
+    leaves, treedef = flatten(setting, callable)
     plain = treedef.unflatten(leaf if is_built_in(leaf) else _named(leaf) for leaf in leaves)
     text = " ".join(repr(plain).split())
     in_full = any(isinstance(leaf, str) or _is_function(leaf) for leaf in leaves)
