@@ -376,8 +376,8 @@ def test_a_bar_asked_for_without_rich_names_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize("made", [
-    lambda a: {"a": type("Own", (dict,), {})(w=a)}, lambda a: types.MappingProxyType({"w": a}),
-    lambda a: type("Own", (list,), {})([a]), lambda a: collections.UserDict(w=a),
+    lambda a: {"a": type("Own", (collections.defaultdict,), {})(list, w=a)}, lambda a: types.SimpleNamespace(w=a),
+    lambda a: type("Own", (list,), {})([a]), lambda a: collections.UserList([a]),
 ])  # fmt: skip
 def test_what_is_no_tree_is_refused_and_the_callers_arrays_are_left_alone(made):
     a = np.ones(2)

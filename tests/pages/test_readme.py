@@ -16,7 +16,7 @@ BLOCKS = [pytest.param(PAGE, block, id=f"{PAGE}-{n}") for n, block in enumerate(
 
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
 def test_the_examples_run_each_by_itself(page, block, tmp_path, monkeypatch):
-    for peer in ("torch", "jax"):
+    for peer in ("torch", "jax", "equinox"):
         if f"import {peer}" in block.code:
             need(peer)
     monkeypatch.chdir(tmp_path)

@@ -292,7 +292,7 @@ def test_parameters_that_are_not_the_optimizers_are_refused(params, error, messa
 @pytest.mark.parametrize(("params", "message"), [
     ([np.ones(3, int)], "Got int64"),
     ({1.5: 1.0}, "made of dicts .with strings or integers as keys., lists and tuples.*Got dict"),
-    ({"p": Point(1.0, 2.0)}, "lists and tuples"),
+    ({"p": Point(1.0, "text")}, "parameter 'p/1' must be .*str"),
     (["text"], "str"),
     (np.ma.masked_array([1.0]), "masked"),
 ])  # fmt: skip

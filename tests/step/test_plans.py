@@ -82,17 +82,39 @@ def test_a_number_that_is_assigned_makes_no_new_plan(rule):
     assert plans_of(opt) == [plan]
 
 
-def test_python_floats_go_by_a_plan_too(monkeypatch):
-    opt, twin, w = fl.Adam(0.1), fl.Adam(0.1, engine="reference"), {"a": 1.0, "b": [2.0, 3.0]}
-    v = w
+NUMBERS = {"float": float, "float64": np.float64, "a 0-d array": np.array}
+
+
+@pytest.mark.parametrize("whole", [lambda a, b, c: {"a": a, "b": [b, np.array([c])]}, lambda a, b, c: a])
+@pytest.mark.parametrize("rule", [r for r in RULES if r != "a partition"])
+@pytest.mark.parametrize("of_x", NUMBERS)
+@pytest.mark.parametrize("of_g", NUMBERS)
+def test_numbers_go_by_a_plan_too_and_stay_what_they_are(of_x, of_g, rule, whole, monkeypatch):
+    opt, twin, kind = RULES[rule](), RULES[rule](engine="reference"), NUMBERS[of_x]
+    w, v = whole(kind(1.0), kind(2.0), 3.0), whole(kind(1.0), kind(2.0), 3.0)
     for k in range(8):
-        g = {"a": 0.5 + k, "b": [-1.0, 0.25 * k]}
+        g = whole(NUMBERS[of_g](0.5 + k), NUMBERS[of_g](-1.0), 0.25 * k)
         with monkeypatch.context() as patched:
             if k >= 3:
                 patched.setattr("fallline._optimizer.stepping.HostCall", long_way)
             w = opt.step(w, g)
         v = twin.step(v, g)
-        assert w == v
+        assert same_bits(w, v)
+        assert type(w["a"] if isinstance(w, dict) else w) is type(kind(1.0))
+    with pytest.raises(fl.NonFiniteGradient):
+        opt.step(w, whole(NUMBERS[of_g](np.nan), NUMBERS[of_g](1.0), 1.0))
+    assert same_bits(w, v)
+
+
+def test_a_gradient_that_is_a_number_is_cast_to_the_parameters_dtype_at_every_step():
+    opt, twin, w = fl.Adam(0.1), fl.Adam(0.1, engine="reference"), {"a": np.ones((), np.float32)}
+    v = {"a": w["a"].copy()}
+    for k in range(6):
+        for g in (1.0 + k / 3, np.float32(0.1 * k), np.float64(1 / 3)):
+            opt.step(w, {"a": g})
+            twin.step(v, {"a": g})
+            assert same_bits(w, v)
+            assert w["a"].dtype == np.float32
 
 
 @pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (1, 2, 0)])

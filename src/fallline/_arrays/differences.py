@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from fallline._arrays.containers import is_container, is_mapping, parted_once
 from fallline._messages.remedies import instead, is_converted
 
-__all__ = ["difference", "is_container", "of_upper_levels", "part"]
+__all__ = ["difference", "of_upper_levels", "part", "parts", "within"]
 
-_DICTS = (dict, OrderedDict, defaultdict)
 _SHOWN = 5  # differences, of many
 
 
+def parts(keys: Iterable[Any]) -> list[str]:
+    """What the keys of one container are called in paths; see `trees.paths`."""
+    keys = list(keys)
+    texts = [str(key) or "%" for key in keys]
+    known = set(texts)
+    clear = len(known) == len(texts) and not any(
+        text[: slash.start()] in known for text in texts for slash in re.finditer("/", text))
+    return texts if clear else list(map(part, keys))
+
+
 def part(key: Any) -> str:
-    """One part of a path; see `trees.paths`."""
+    """A key so written that no two keys are called alike, wherever they stand."""
     if type(key) is int:
         return str(key)
     text = str(key).replace("%", "%25").replace("/", "%2F")
@@ -25,11 +34,6 @@ def part(key: Any) -> str:
     if re.fullmatch("-?[0-9]+", text):
         return f"%{ord(text[0]):02X}{text[1:]}"
     return text or "%"
-
-
-def is_container(value: Any) -> bool:
-    """Whether a value is one of the containers that trees are made of; classes made of these are none."""
-    return type(value) in (*_DICTS, list, tuple, deque) or (isinstance(value, tuple) and hasattr(value, "_fields"))
 
 
 def _never(tree: Any) -> bool:
@@ -75,20 +79,24 @@ def _found(spec: Any, tree: Any, place: str, what: str, stands_for_all: Callable
             yield "", f"{_named(place)} must be one array, not {_called(tree)}"
         return
     theirs = _children(tree)
-    if theirs is None or not (type(tree) is spec.type or {type(tree), spec.type} <= set(_DICTS)):
+    if theirs is None or not (type(tree) is spec.type or (isinstance(tree, Mapping) and is_mapping(spec))):
         yield "", (f"{_named(place)} must be {_called(spec.type)}, not {_called(tree, spec.type)}"
                    f"{_tail(tree, what)}")
     if theirs is None:
         return
     ours = dict(zip(spec.entries(), spec.children()))
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    texts = dict(zip(keys, parts(keys)))
     for key, below in ours.items():
+        at = within(place, texts[key])
         if key in theirs:
-            yield from _found(below, theirs[key], _within(place, key), what, stands_for_all)
+            yield from _found(below, theirs[key], at, what, stands_for_all)
         else:
-            yield "missing ", _named(_within(place, key), key, None if below.is_leaf() else below.type)
-    for key in theirs:
-        if key not in ours:
-            yield "unexpected ", _named(_within(place, key), key)
+            yield "missing ", _named(at, texts[key], key, None if below.is_leaf() else below.type)
+    for key in keys[len(ours) :]:
+        yield "unexpected ", _named(within(place, texts[key]), texts[key], key)
+    if [*ours] == [*theirs] and type(tree) is spec.type and not _is_alike(spec, tree):
+        yield "", f"{_named(place)} must be {_called(spec.type)} with the same static fields"
 
 
 def _tail(tree: Any, what: str) -> str:
@@ -100,21 +108,25 @@ def _tail(tree: Any, what: str) -> str:
 
 def _children(tree: Any) -> dict[Any, Any] | None:
     """What a container holds, by key or index; None for what is no container."""
-    import optree
-
-    children, spec = optree.tree_flatten(tree, is_leaf=lambda node: node is not tree)
+    children, spec = parted_once(tree)
     return None if spec.is_leaf() else dict(zip(spec.entries(), children))
 
 
-def _within(place: str, key: Any) -> str:
-    return f"{place}/{part(key)}" if place else part(key)
+def _is_alike(spec: Any, tree: Any) -> bool:
+    """Whether a container is as the top of a structure in what is not within it."""
+    return bool(parted_once(tree)[1] == parted_once(spec.unflatten(range(spec.num_leaves)))[1])
 
 
-def _named(place: str, key: Any = "", kind: type | None = None) -> str:
+def within(place: str, text: str) -> str:
+    """The path of what is called so in the container of a path."""
+    return f"{place}/{text}" if place else text
+
+
+def _named(place: str, text: str = "", key: Any = "", kind: type | None = None) -> str:
     """A place as messages name it, with the key where the path does not show it, and what stands there."""
     if not place:
         return "it"
-    notes = [f"the key {key!r}"] * (isinstance(key, str) and part(key) != (key or part(key)))
+    notes = [f"the key {key!r}"] * (isinstance(key, str) and text != (key or text))
     notes += [_called(kind)] * (kind is not None)
     return f"{place!r} ({', '.join(notes)})" if notes else repr(place)
 

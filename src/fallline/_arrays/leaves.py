@@ -12,12 +12,12 @@ from fallline._arrays.libraries import LIBRARIES, library_of
 from fallline._arrays.memory import empty
 from fallline._arrays.namespaces import namespace
 from fallline._arrays.trees import copy
-from fallline._messages.remedies import instead
+from fallline._messages.remedies import instead, is_masked
 
 __all__ = [
     "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "in_memory", "is_complex",
     "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
-    "non_finite", "owned", "shared", "split", "view", "widened",
+    "non_finite", "number", "owned", "shared", "split", "view", "widened",
 ]  # fmt: skip
 
 
@@ -185,3 +185,15 @@ def non_finite(array: Any) -> str:
         nan += int(np.count_nonzero(np.isnan(part)))
         infinite += int(np.count_nonzero(np.isinf(part)))
     return " and ".join(f"{n:,} {word}" for n, word in ((nan, "NaN"), (infinite, "infinite")) if n)
+
+
+def number(value: Any, demand: str) -> float:
+    """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
+    if isinstance(value, float):
+        return float(value)
+    if getattr(value, "ndim", None) == 0 and not is_masked(value):
+        value = value.item() if hasattr(value, "item") else host(value).item()
+    if not isinstance(value, (int, float, np.floating)):
+        shape = getattr(value, "shape", None)
+        raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")
+    return float(value)

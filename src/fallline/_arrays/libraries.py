@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.differences import is_container
+from fallline._arrays.containers import is_container
 from fallline._arrays.dtypes import CASTABLE, LACKED, SUPPORTED, dtype_named
 from fallline._arrays.namespaces import namespace
 from fallline._messages.remedies import instead, is_converted, is_masked, is_tracer
@@ -73,7 +73,10 @@ class ArrayApi:
 
     def host(self, leaf: Any) -> np.ndarray:
         """A plain ndarray in host memory, wherever the leaf is."""
-        return np.asarray(leaf.get() if _root(leaf) == "cupy" else leaf)
+        try:
+            return np.asarray(leaf.get() if _root(leaf) == "cupy" else leaf)
+        except RuntimeError:  # as it is on another device, of a library that has but the standard's way
+            return np.from_dlpack(leaf)
 
     def detached(self, leaf: Any) -> Any:
         """The leaf outside any autograd graph."""
@@ -82,6 +85,8 @@ class ArrayApi:
     def copy(self, leaf: Any) -> Any:
         """A copy of what can be written; what is no array at all, such as a dict of another class, is refused later."""
         duplicate = getattr(leaf, "copy", None) if hasattr(leaf, "dtype") else None  # JAX has one that costs little
+        if duplicate is None and hasattr(leaf, "__array_namespace__"):
+            return namespace(leaf).asarray(leaf, copy=True)
         return duplicate() if duplicate is not None else leaf
 
     def cast(self, leaf: Any, dtype: np.dtype) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["namespace"]
+__all__ = ["all_true", "any_true", "namespace"]
 
 
 def namespace(*values: Any) -> Any:
@@ -19,3 +19,13 @@ def namespace(*values: Any) -> Any:
 
             return array_namespace(a)
     return None
+
+
+def all_true(array: Any) -> bool:
+    """Whether all of an array of any library, which need not have methods for it, is true."""
+    return bool((namespace(array) or np).all(array))
+
+
+def any_true(array: Any) -> bool:
+    """Whether any of an array of any library is true."""
+    return bool((namespace(array) or np).any(array))

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fallline._arrays.containers import is_container, parted_once
+
 __all__ = ["ReadOnly", "sealed", "unsealed"]
 
 _WRITERS = ("__delitem__", "__iadd__", "__imul__", "__ior__", "__setitem__", "append", "appendleft", "clear", "extend",
@@ -54,6 +56,9 @@ def sealed(tree: Any) -> Any:
         items = map(sealed, tree)
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     base: Any = next((base for base in (OrderedDict, dict, list, deque) if isinstance(tree, base)), None)
+    if base is None and is_container(tree):  # of another class: it is handed out as a new one
+        children, spec = parted_once(tree)
+        return spec.unflatten(map(sealed, children))
     if base is None:
         return tree
     _register()

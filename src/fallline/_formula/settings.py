@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from fallline._arrays.dtypes import LACKED
 from fallline._arrays.leaves import host
 from fallline._arrays.namespaces import namespace
-from fallline._arrays.trees import Treedef, flatten, holds_none, paths, unlike_upper_levels
+from fallline._arrays.trees import Treedef, flatten, holds_none, is_container, paths, plain, unlike_upper_levels
 from fallline._formula.ranges import WHOLE, Hyper
 from fallline._messages.callables import check_arity, check_schedule, is_function, itself
 from fallline._messages.remedies import as_array, holds_arrays_of_jax, is_converted, is_masked
@@ -37,8 +37,8 @@ class ByPath:
 def by_path(function: Callable[[str], Any]) -> ByPath:
     """A hyper-parameter's value by the path of the leaf.
 
-    `function` gets the path ("layer1/W"; "" for a single array; "/" within a key is written "%2F", see
-    `fallline._arrays.trees.paths`) and returns a number, a schedule or an array shaped like the leaf.
+    `function` gets the path ("layer1/W"; "" for a single array; see `fallline._arrays.trees.paths`) and returns a
+    number, a schedule or an array shaped like the leaf.
 
     Raises TypeError for what is no function of one argument; what it returns is checked when the parameters are known.
 
@@ -56,11 +56,16 @@ def check(hyper: Hyper, value: Any, owner: str) -> Any:
     """`value` if every number in it is in range (numbers as floats); schedules are checked when they are called."""
     if hyper.range is WHOLE:
         return hyper.check(value, owner)
-    if isinstance(value, (dict, list, tuple)):
-        leaves, treedef = flatten(value)
-        return treedef.unflatten([_check_within(hyper, leaf, owner, path)
-                                  for leaf, path in zip(leaves, paths(treedef))])
-    return _check_leaf(hyper, value, owner)
+    if not is_container(value) or callable(value):
+        return value if _is_either(value) else _check_leaf(hyper, value, owner)
+    leaves, treedef = flatten(plain(value), callable)
+    return treedef.unflatten([leaf if _is_either(leaf) else _check_within(hyper, leaf, owner, path)
+                              for leaf, path in zip(leaves, paths(treedef))])
+
+
+def _is_either(value: Any) -> bool:
+    """Whether a value may be a schedule or, as a module that JAX knows, a tree of settings: what its leaves show."""
+    return callable(value) and is_container(value) and not holds_arrays_of_jax(value)
 
 
 def _check_within(hyper: Hyper, value: Any, owner: str, path: str) -> Any:
@@ -87,21 +92,21 @@ def anew(value: Any) -> Any:
 
 def renewed(value: Any) -> Any:
     """A setting in containers of its own: a tree that someone else can reach must not be changed past the checks."""
-    if not isinstance(value, (dict, list, tuple)):
+    if not is_container(value):
         return value
-    leaves, treedef = flatten(value)
+    leaves, treedef = flatten(plain(value), callable)
     return treedef.unflatten(leaves)
 
 
 def holds_function(setting: Any) -> bool:
     """Whether a setting is a schedule, or one anywhere in a tree; by path there may be."""
-    return any(callable(leaf) or isinstance(leaf, ByPath) for leaf in flatten(setting)[0])
+    return any(callable(leaf) or isinstance(leaf, ByPath) for leaf in flatten(setting, callable)[0])
 
 
 def owned(value: Any) -> Any:
     """A setting whose arrays, too, are its own, wherever they lay."""
-    if isinstance(value, (dict, list, tuple)):
-        leaves, treedef = flatten(value)
+    if is_container(value) and not callable(value):
+        leaves, treedef = flatten(value, callable)
         return treedef.unflatten(map(owned, leaves))
     if not isinstance(value, np.ndarray):
         return value
@@ -169,7 +174,7 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
     `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential)
     or a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
     """
-    if not isinstance(value, (dict, list, tuple, ByPath, np.ndarray)):
+    if not (isinstance(value, (ByPath, np.ndarray)) or is_container(value)):
         return value
     names = paths(treedef)
     settings = _by_leaf(hyper, value, owner, treedef, names)
@@ -193,10 +198,14 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
         return [_at_path(hyper, value, owner, name) for name in names]
     if isinstance(value, np.ndarray) and len(names) == 1:
         return [value]
+    if treedef.spec is None and _is_either(value):
+        return [_check_within(hyper, value, owner, "")]
     tree = treedef.unflatten(range(len(names)))
     if not isinstance(value, np.ndarray):
         spread = treedef.spread(value) or treedef.spread(_completed(value, tree))
         if spread is not None:
+            if any(map(_is_either, flatten(value, callable)[0])):
+                spread = [_check_within(hyper, v, owner, name) for v, name in zip(spread, names)]
             return [_at_path(hyper, v, owner, name) if isinstance(v, ByPath) else v for v, name in zip(spread, names)]
     several = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
     where = several if treedef.spec is not None else "a single array"
@@ -215,7 +224,7 @@ def _completed(value: Any, tree: Any) -> Any:
     """
     if not flatten(tree)[0]:
         return 0.0
-    if isinstance(value, dict) and isinstance(tree, dict) and value.keys() <= tree.keys():
+    if isinstance(value, dict) and isinstance(tree, Mapping) and value.keys() <= tree.keys():
         return {key: _completed(value.get(key, value), own) for key, own in tree.items()
                 if key in value or not flatten(own)[0]}
     if type(value) is type(tree) in (list, tuple) and len(value) == len(tree):
@@ -226,7 +235,7 @@ def _completed(value: Any, tree: Any) -> Any:
 def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:
     """What a setting by path is for the leaf of that path."""
     found = setting.function(name)
-    if isinstance(found, (dict, list, tuple, ByPath)):
+    if isinstance(found, ByPath) or is_container(found):
         raise TypeError(f"{hyper.name} of {owner} at {name!r}, one leaf, must be a number, a schedule or an array of "
                         f"its shape. Got {brief(found)}.")
     if hearing(found):

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fallline._messages.remedies import number
+from fallline._arrays.leaves import number
 from fallline._messages.values import brief
 
 __all__ = ["batch_at", "pair", "whole"]

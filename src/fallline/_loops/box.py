@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.containers import children_like, parted_once
 from fallline._formula.rule import rule
 from fallline._messages.values import brief
 from fallline._optimizer.compose import bounds as fitting
@@ -81,12 +82,14 @@ def _by_leaf(bounds: Any, tree: Any, shapes: Sequence[tuple[int, ...]]) -> Limit
         return [_pair(bounds)] if _is_pair(bounds) or arrays else _of_each(bounds, [own])
     if _is_pair(bounds):
         return [_pair(bounds)] * len(trees.flatten(tree)[0])
-    if isinstance(tree, Mapping) and isinstance(bounds, Mapping) and {*tree} == {*bounds}:
-        below = [(bounds[key], tree[key]) for key in tree]
-    elif isinstance(tree, (tuple, list)) and isinstance(bounds, (tuple, list)) and len(tree) == len(bounds):
+    if isinstance(tree, (tuple, list)) and isinstance(bounds, (tuple, list)) and len(tree) == len(bounds):
         below = list(zip(bounds, tree))
     else:
-        return None
+        try:
+            children, spec = parted_once(tree)
+            below = list(zip(children_like(spec, bounds), children))
+        except ValueError:
+            return None
     found: dict[int, tuple[Any, Any]] = {}
     for own, branch in below:
         pairs = _by_leaf(own, branch, shapes)

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.leaves import number
+from fallline._arrays.namespaces import all_true
 from fallline._loops.arguments import batch_at, pair, whole
 from fallline._loops.box import limits, projection
 from fallline._loops.stopping import DOWNHILL, UPHILL, Patience, Status, as_array, climbs
 from fallline._loops.walk import Point, Walk, remedy
-from fallline._messages.remedies import number
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import NonFiniteGradient
@@ -178,6 +179,6 @@ def _trouble(walk: Walk, values: np.ndarray) -> str | None:
         return f"the value is {values[-1]}"
     # x - x is NaN exactly where x is not finite, in every array library.
     with np.errstate(all="ignore"):
-        finite = all(bool(((leaf - leaf) == 0).all()) for leaf in map(as_array, trees.flatten(walk.params)[0]))
+        finite = all(all_true((leaf - leaf) == 0) for leaf in map(as_array, trees.flatten(walk.params)[0]))
     return None if finite else "the parameters are not finite"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline._messages.remedies import number
+from fallline._arrays.leaves import number
 from fallline._messages.values import brief
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.dtypes import LACKED, kept
-from fallline._arrays.leaves import host, is_foreign
+from fallline._arrays.leaves import host, is_foreign, number
 from fallline._loops.box import Box
-from fallline._messages.remedies import as_array, is_masked, number
+from fallline._messages.remedies import as_array, is_masked
 
 __all__ = ["Differences", "Joint", "Objective", "Separate", "Slopes", "objective", "unknown"]
 

@@ -82,7 +82,8 @@ class Record:
             if ours.get(path) != theirs.get(path):
                 raise CheckpointError(f"{self.path} is of another run: parameter {path!r} is {theirs.get(path, 'not')} "
                                       f"there, here it is {ours.get(path, 'not')}.")
-        return treedef.unflatten(_with(leaf, value) for leaf, value in zip(leaves, found))
+        by_path = dict(zip(trees.paths(other), found))
+        return treedef.unflatten(_with(leaf, by_path[path]) for leaf, path in zip(leaves, trees.paths(treedef)))
 
     def save(self, params: Any, taken: int, arrays: Callable[[], Mapping[str, Any]]) -> None:
         """Save, if steps have been taken since."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.containers import parted
 from fallline._arrays.dtypes import CASTABLE
-from fallline._messages.remedies import number
+from fallline._arrays.leaves import number
 from fallline._messages.values import brief
 
 __all__ = ["Options", "start"]
@@ -67,9 +68,7 @@ def start(x0: Any) -> Any:
     """A fresh copy of x0 in floating arrays: numbers and lists of numbers become one array each, trees stay trees."""
     if hasattr(x0, "__array__") or _is_numbers(x0):
         return np.atleast_1d(_floats(x0))
-    import optree
-
-    leaves, spec = optree.tree_flatten(x0, is_leaf=_is_numbers)
+    leaves, spec = parted(x0, _is_numbers)
     if not leaves:
         raise TypeError(f"x0 of minimize must be real numbers or a tree of arrays of them. Got {brief(x0)}.")
     return spec.unflatten(map(_floats, leaves))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
+from fallline._arrays.namespaces import all_true
 from fallline._formula.settings import holds_function
 from fallline._loops.walk import Point, stops
 from fallline._optimizer.optimizer import Optimizer
@@ -109,7 +110,7 @@ class Patience:
 
 def _same(tree: Any, other: Any) -> bool:
     pairs = zip(map(as_array, trees.flatten(tree)[0]), map(as_array, trees.flatten(other)[0]))
-    return all(a is b or bool((a == b).all()) for a, b in pairs)
+    return all(a is b or all_true(a == b) for a, b in pairs)
 
 
 def climbs(optimizer: Optimizer, what: str) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_masked", "is_tracer", "number"]
+__all__ = ["as_array", "holds_arrays_of_jax", "instead", "is_converted", "is_masked", "is_tracer", "is_tree_of_jax",
+           "jax_trees"]  # fmt: skip
 
 # In a remedy "..." stands for what was given, as it does before a remedy that begins with ".".
 _LIBRARIES = {
@@ -48,7 +49,10 @@ def instead(value: Any, what: str = "") -> str:
     remedy = next((remedy for applies, remedy in _TREES if applies(value)), "")
     if remedy == _MODULE:
         remedy = _of_module(what)
-    return f", which is no tree: pass {_of_it(remedy)}" if remedy else ""
+    if remedy:
+        return f", which is no tree: pass {_of_it(remedy)}"
+    is_of_equinox = "equinox" in sys.modules and callable(value) and re.match("(the )?parameter", what)  # a leaf there
+    return ": pass equinox.filter(model, equinox.is_inexact_array)" if is_of_equinox else ""
 
 
 def as_array(value: Any) -> str:
@@ -63,9 +67,20 @@ def is_tracer(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.core.Tracer)
 
 
+def jax_trees() -> Any:
+    """What JAX has for trees; None if it is not there, or another thread still imports it."""
+    return getattr(sys.modules.get("jax"), "tree_util", None)
+
+
+def is_tree_of_jax(value: Any) -> bool:
+    """Whether JAX knows what is within a value, such as a registered dataclass or an equinox module."""
+    own = jax_trees()
+    return own is not None and not own.all_leaves([value])
+
+
 def holds_arrays_of_jax(value: Any) -> bool:
     """Whether a value that can be called is a module: a tree of JAX with arrays in it."""
-    if not callable(value) or isinstance(value, functools.partial) or not _is_tree_of_jax(value):
+    if not callable(value) or isinstance(value, functools.partial) or not is_tree_of_jax(value):
         return False
     return any(getattr(leaf, "ndim", 0) for leaf in sys.modules["jax"].tree_util.tree_leaves(value))
 
@@ -119,12 +134,6 @@ def _is_sparse_tensor(value: Any) -> bool:
     return _is_tensor(value) and value.layout is not sys.modules["torch"].strided
 
 
-def _is_tree_of_jax(value: Any) -> bool:
-    """Whether JAX knows what is within a value, such as a registered dataclass or an equinox module."""
-    jax = sys.modules.get("jax")
-    return jax is not None and not jax.tree_util.treedef_is_leaf(jax.tree_util.tree_structure(value))
-
-
 def _holds_arrays(value: Any) -> bool:
     """Whether a value's attributes are arrays: a dataclass, or another object that is a record."""
     held: dict[str, Any] = getattr(value, "__dict__", {})
@@ -158,10 +167,8 @@ _ARRAYS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (_is(numbers.Real, decimal.Decimal), "float(...)"), (_is_text_of_a_number, "float(...)"),
 )
 _TREES: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (_has("named_parameters"), _MODULE), (_is_generator_of_pairs, "dict(...)"), (_has("unfreeze"), ".unfreeze()"),
-    (_has("to_pure_dict"), ".to_pure_dict()"),
+    (_has("named_parameters"), _MODULE), (_is_generator_of_pairs, "dict(...)"),
     (_is(Mapping, ItemsView), "dict(...)"), (_is(str, bytes, KeysView), ""), (_is(Iterable), "a list, list(...)"),
-    (_is_tree_of_jax, "[leaf for leaf in jax.tree.leaves(...) if hasattr(leaf, 'dtype')]"),
     (_holds_arrays, "vars(...)"),
     (_holds_arrays_in_slots, "{name: getattr(..., name) for name in ....__slots__}"),
 )
@@ -175,15 +182,3 @@ def _of_dtype(value: Any) -> str:
     if dtype is None or re.search(r"\bb?float(16|32|64)|complex|key|void", str(dtype)):
         return ""
     return ".float()" if _is_tensor(value) else ".astype(float)" if hasattr(value, "astype") else ""
-
-
-def number(value: Any, demand: str) -> float:
-    """`value` as a float if it is a real number or 0-d array of any library; else a TypeError with the `demand`."""
-    if isinstance(value, float):
-        return float(value)
-    if getattr(value, "ndim", None) == 0 and not is_masked(value):
-        value = value.item()
-    if not isinstance(value, (int, float, np.floating)):
-        shape = getattr(value, "shape", None)
-        raise TypeError(f"{demand}. Got {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}.")
-    return float(value)

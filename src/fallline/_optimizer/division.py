@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.trees import Treedef, flatten, unlike_upper_levels
+from fallline._arrays.trees import Treedef, flatten, is_container, unlike_upper_levels
 from fallline._arrays.trees import paths as paths_of
 from fallline._formula.settings import renewed
 from fallline._messages.remedies import instead
@@ -17,7 +17,7 @@ from fallline._messages.values import brief
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
 from fallline._state.fingerprint import described
-from fallline._state.state_dict import LeafStates, Loaded, plain
+from fallline._state.state_dict import LeafStates, Loaded, as_now, plain
 from fallline._step.binding import Binding
 
 __all__ = ["ByLabel", "ByMask", "Checked", "Whole", "telling"]
@@ -29,6 +29,11 @@ class Checked(NamedTuple):
     fields: dict[str, Any]
     own: dict[str, Loaded]
 
+    def as_now(self, names: Mapping[str, str]) -> Checked:
+        """The same by the names that leaves have now, see there."""
+        states = as_now({name: own.states for name, own in self.own.items()}, names)
+        return self._replace(own={name: own._replace(states=states[name]) for name, own in self.own.items()})
+
     def copied(self) -> Checked:
         """The same in memory of its own."""
         return self._replace(own={name: own._replace(states=own.states and own.states.copied())
@@ -39,9 +44,8 @@ class Checked(NamedTuple):
         """The same with leaves by the names that a function gives them, if there is one."""
         if rename is None:
             return self
-        return self._replace(own={name: own._replace(
-            states=own.states and own.states.renamed(rename, holders[name].chain.scopes()))
-            for name, own in self.own.items()})
+        return self._replace(own={name: own._replace(states=own.states and own.states.renamed(
+            own.states.named_by(rename), holders[name].chain.scopes())) for name, own in self.own.items()})
 
     def leaves(self) -> dict[str, str]:
         """Whose the leaves of the state are, by path."""
@@ -92,7 +96,7 @@ class ByLabel(Whole):
 
     @property
     def asks(self) -> bool:  # type: ignore[override]
-        return callable(self.label)
+        return callable(self.label) and not is_container(self.label)
 
     @property
     def _what(self) -> str:
@@ -107,7 +111,7 @@ class ByLabel(Whole):
 
     def _checked_label(self, label: Any) -> Any:
         """A label if it is a function, or a tree of what is known."""
-        if isinstance(label, (dict, list, tuple)):
+        if is_container(label):
             leaves, treedef = flatten(label)
             for path, said in zip(paths_of(treedef), leaves):
                 self.part_of(said, path)
@@ -145,7 +149,7 @@ class ByLabel(Whole):
     def _said(self, treedef: Treedef, paths: Sequence[str], leaves: Sequence[Any]) -> list[Any]:
         """What the label says of each leaf."""
         label = self.label
-        if callable(label):
+        if self.asks:
             if not _takes_shape(label):
                 return [label(path) for path in paths]
             return [label(path, shape=tuple(getattr(leaf, "shape", ()))) for path, leaf in zip(paths, leaves)]
@@ -168,7 +172,7 @@ class ByLabel(Whole):
 
     def record(self, holders: Mapping[str, Holder], own: Mapping[str, Any]) -> dict[str, Any]:
         parts = {name: holders[name].record(fields.starts()) if name in holders else None for name in self.names}
-        label = described(self.label) if callable(self.label) else self.label
+        label = described(self.label) if self.asks else self.label
         return {"format": fields.FORMAT, "label": label, **own, "parts": parts}
 
     def plain(self, live: Mapping[str, Any]) -> dict[str, Any]:

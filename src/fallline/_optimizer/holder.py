@@ -62,10 +62,10 @@ class Holder:
         gathers = self.chain.gathers
         return self.t * int(self.asked(gathers.n)) + int(self.trees().get(gathers.calls, 0))
 
-    def bound_to(self, like: Any, what: str, options: Options) -> Group:
+    def bound_to(self, like: Any, what: str, options: Options, waiting: LeafStates | None) -> Group:
         """A group of the leaves of a tree, which messages call so, with the state that waits for them."""
         group = Group(self.chain, self.settings, like, what, options, self.count)
-        return group if self.waiting is None else fill(group, self.waiting)
+        return group if waiting is None else fill(group, waiting)
 
     # ---- settings ----------------------------------------------------------------------------------------------------
 
@@ -160,11 +160,11 @@ class Holder:
             self.group.resolve(loaded.settings)
         self.count[0], self.settings = loaded.t, loaded.settings
 
-    def adapted(self, like: Any, given: Mapping[str, Any], options: Options) -> tuple[Group, dict[str, Any]]:
+    def adapted(self, like: Any, given: Mapping[str, Any], options: Options, states: LeafStates | None
+                ) -> tuple[Group, dict[str, Any]]:
         """A group of the leaves of a tree, with the state of those that are known, and the settings with these."""
         settings = self.with_settings(given)
         group = Group(self.chain, settings, like, "parameter", options, self.count)
-        states = self.states()
         return group if states is None else carry(group, states), settings
 
     def recount(self, t: int) -> None:

@@ -45,7 +45,7 @@ def take(stepper: Stepper, path: Path, contents: Contents, rename: Callable[[str
             state = division.checked(contents.state, stepper.holders)
         state = state.renamed(rename, stepper.holders)
         divided = None
-        if params is not None and rename is None and stepper.binding is None:
+        if params is not None and rename is None and stepper.binding is None and not contents.by_path:
             with contextlib.nullcontext() if division.asks else guarding(path):  # a function's errors are its own
                 divided, _ = division.divide(params)
         with guarding(path):

@@ -41,8 +41,10 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
 
     Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
 
-    Returns the optimizer, or (optimizer, params): dicts, lists and tuples as they were; arrays of any library as NumPy
-    arrays of the same shape and dtype, Python floats as floats. How an array goes into a tensor, README has.
+    Returns the optimizer, or (optimizer, params): dicts, lists and tuples as they were, other mappings as dicts; if the
+    tree has any other container, such as a module, a dict of its leaves by path, in their order (so that
+    `jax.tree.unflatten(jax.tree.structure(model), params.values())` is the model). Arrays of any library are NumPy
+    arrays of the same shape and dtype, Python floats are floats. How an array goes into a tensor, README has.
 
     Raises FileNotFoundError, and CheckpointError for anything that is wrong with the file or missing for it.
 

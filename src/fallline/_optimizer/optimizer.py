@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from fallline._arrays.leaves import number
 from fallline._arrays.trees import copy as copied
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
-from fallline._messages.remedies import number
 from fallline._messages.suggestions import by_name
 from fallline._optimizer.describing import Slots, docstring_of, option, own_link, signature_of
 from fallline._optimizer.division import Whole
@@ -320,9 +320,10 @@ class Optimizer(Settable):
         """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
 
         All or nothing: the old file stays until the new one is whole and on disk. A link is followed, permission bits
-        are kept. Arrays of any library are written by leaf path ("params/W", "state/m/W"); parameters are trees of
-        dicts, lists and tuples. Rules are recorded by name, your own by a fingerprint of their formula too (of
-        whole leaves: of their signature); what `fallline.schedules` has is recorded whole, other functions by name.
+        are kept. Arrays of any library are written by leaf path ("params/W", "state/m/W"); parameters come back in
+        dicts, lists and tuples, those in other containers as `fallline.load` says. Rules are recorded by name, your own
+        by a fingerprint of their formula too (of whole leaves: of their signature); what `fallline.schedules` has is
+        recorded whole, other functions by name.
 
         Raises CheckpointError if the file cannot be written, ValueError or TypeError for parameters that are not this
         optimizer's or that a file cannot hold, TornOptimizer after a step that was interrupted half-way.

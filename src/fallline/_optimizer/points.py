@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline._arrays.dtypes import dtype_named
 from fallline._arrays.leaves import as_number, cast, detached, host, is_number, new_like, view, widened
+from fallline._arrays.namespaces import any_true
 from fallline._arrays.trees import copy
 from fallline._formula.chain import Chain
 from fallline._formula.words import begun
@@ -121,4 +122,4 @@ def _loaded_averages(title: str, parts: Mapping[str, tuple[Chain, LeafStates | N
 
 def _has_begun(state: Any) -> bool:
     """Whether a state that starts at the parameter has done so; until then it is NaN."""
-    return bool(0 in state.shape or (state == state).any())
+    return 0 in state.shape or any_true(state == state)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline._arrays.memory import places
-from fallline._arrays.trees import holds_none
+from fallline._arrays.trees import former_paths, holds_none
 from fallline._engines.arithmetic import pinned
 from fallline._engines.options import Options
 from fallline._formula.program import INCREMENT
 from fallline._optimizer.division import Checked, Whole, telling
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
-from fallline._state.state_dict import LoadReport
+from fallline._state.state_dict import LeafStates, LoadReport, as_now
 from fallline._step.binding import Binding
 from fallline._step.calls.array import ArrayCall
 from fallline._step.calls.damping import warn_if_damped
@@ -126,11 +126,11 @@ class Stepper:
             raise ValueError(f"strict=False compares a state with the leaves of {self.chain.title}, which are not "
                              "known before the first step: call opt.adapt(params) first.")
         if now and self.binding is not None:
-            theirs = state.leaves()
-            report = LoadReport(tuple(path for path in self.binding.stepped() if path not in theirs),
-                                tuple(path for path in theirs if path not in self.binding.stepped()))
-            self.check_division(self.binding, state, [path for path in self.binding.paths
-                                                      if strict or path in theirs])
+            state = state.as_now(former_paths(self.binding.treedef))
+            theirs, ours = state.leaves(), self.binding.stepped()
+            report = LoadReport(tuple(path for path in ours if path not in theirs),
+                                tuple(path for path in theirs if path not in ours))
+            self.check_division(self.binding, state, [path for path in self.binding.paths if strict or path in theirs])
         for name, own in state.own.items() if now else ():
             with telling(name):
                 self.holders[name].check_loads(own, strict)
@@ -149,7 +149,7 @@ class Stepper:
 
     def check_division(self, divided: Binding, state: Checked, paths: Sequence[str] | None = None) -> None:
         """Raise ValueError, naming a leaf of these (of all), unless leaves are divided as in a state."""
-        states = {name: own.states for name, own in state.own.items()}
+        states = {name: own.states for name, own in state.as_now(former_paths(divided.treedef)).own.items()}
         self.division.check(divided, states, divided.paths if paths is None else paths)
 
     def adapt(self, params: Any, hyper: Mapping[str, Any]) -> None:
@@ -159,9 +159,11 @@ class Stepper:
         given = self.chain.by_holder(settings)
         binding, leaves = division.divide(params)
         if division is self.division:
-            known = {path for states in self._waiting().values() if states for path in states.leaves}
-            division.check(binding, self._waiting(), [path for path in binding.paths if path in known])
-        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options)
+            waiting = self._waiting(binding)
+            known = {path for states in waiting.values() if states for path in states.leaves}
+            division.check(binding, waiting, [path for path in binding.paths if path in known])
+        states = self._known(binding)
+        new = {name: holder.adapted(binding.tree(name, leaves), given[name], self.options, states[name])
                for name, holder in self.holders.items()}
         binding.bind({name: group for name, (group, _) in new.items()})
         with self.changing():
@@ -195,8 +197,19 @@ class Stepper:
         for holder in self.holders.values():
             holder.hear(value)
 
-    def _waiting(self) -> dict[str, Any]:
-        return {name: holder.waiting for name, holder in self.holders.items()}
+    def _known(self, binding: Binding) -> dict[str, LeafStates | None]:
+        """What is known of leaves by the names that they have in another tree, where they may have others: a key is
+        marked once another could be taken for it."""
+        if self.binding is None:
+            return self._waiting(binding)
+        was, now = former_paths(self.binding.treedef), former_paths(binding.treedef)
+        names = {name: now.get(key) for key, name in was.items() if name}  # "" stands for the whole tree, too
+        return {name: (states := holder.states()) and states.renamed(names) for name, holder in self.holders.items()}
+
+    def _waiting(self, binding: Binding) -> dict[str, LeafStates | None]:
+        """The states that wait for these leaves, by the names that these have."""
+        states = {name: holder.waiting for name, holder in self.holders.items()}
+        return as_now(states, former_paths(binding.treedef)) if any(states.values()) else states
 
     # ---- copies ------------------------------------------------------------------------------------------------------
 
@@ -290,8 +303,9 @@ class Stepper:
         if self.binding is not None:
             return self.binding
         binding, leaves = self.division.divide(like)
-        self.division.check(binding, self._waiting(), binding.paths)
-        binding.bind({name: holder.bound_to(binding.tree(name, leaves), what, self.options)
+        waiting = self._waiting(binding)
+        self.division.check(binding, waiting, binding.paths)
+        binding.bind({name: holder.bound_to(binding.tree(name, leaves), what, self.options, waiting[name])
                       for name, holder in self.holders.items()})
         return binding
 

@@ -10,17 +10,20 @@ import numpy as np
 
 from fallline._arrays.leaves import kind_of
 from fallline._arrays.sealed import unsealed
-from fallline._arrays.trees import decode, encode
+from fallline._arrays.trees import decode, encode, saved
 from fallline._state.file import Path, guarding, read, write
 from fallline._state.fingerprint import described
 from fallline._state.state_dict import TREE
 
 __all__ = ["Contents", "load", "save"]
 
+BY_PATH = "by path"  # in the file, before the leaves of what is no tree of dicts, lists and tuples
+
 
 class Contents(NamedTuple):
     """What was read: the state as `state_dict` gives it, how the optimizer was built, the parameters (None: none),
-    and named arrays and JSON data of whoever saved them.
+    and named arrays and JSON data of whoever saved them. `by_path` says whether the parameters are a dict of leaves by
+    path, for containers that a file cannot hold.
     """
 
     state: dict[str, Any]
@@ -28,6 +31,7 @@ class Contents(NamedTuple):
     params: Any
     arrays: dict[str, np.ndarray]
     extra: Any
+    by_path: bool = False
 
 
 def save(path: Path, contents: Contents) -> None:
@@ -51,17 +55,19 @@ def load(path: Path) -> Contents:
     with guarding(path):
         built, extra, encoded = info.pop("built"), info.pop("extra"), info.pop("params", None)
         state = _decode_state(info, "", arrays)
-        params = decode(encoded, lambda node: _decode_leaf(node, arrays))
+        by_path = isinstance(encoded, dict) and BY_PATH in encoded
+        params = decode(encoded[BY_PATH] if by_path else encoded, lambda node: _decode_leaf(node, arrays))
         if unknown := [name for name in arrays if not name.startswith("extra/")]:
             raise ValueError(f"unknown array {unknown[0]!r}")
-    return Contents(state, built, params, {k.removeprefix("extra/"): a for k, a in arrays.items()}, extra)
+    return Contents(state, built, params, {k.removeprefix("extra/"): a for k, a in arrays.items()}, extra, by_path)
 
 
 def _encode_state(state: Mapping[str, Any], part: str, arrays: dict[str, Any]) -> dict[str, Any]:
     """A state as JSON takes it; its arrays go to the others, with the name of the part of a partition before theirs."""
     if "parts" in state:
         parts = {name: own and _encode_state(own, f"{name}/", arrays) for name, own in state["parts"].items()}
-        return {**state, "label": encode(state["label"], lambda name, path: name, "label"), "parts": parts}
+        return {**state, "label": encode(state["label"], lambda name, path: name, "label", "give a function of the "
+                                          "path"), "parts": parts}
     by_slot = state["state"]
     for slot, by_path in by_slot.items():
         arrays |= {f"state/{part}{slot}/{path}": array for path, array in by_path.items()}
@@ -92,7 +98,7 @@ def _encode_setting(name: str, value: Any, arrays: dict[str, Any]) -> Any:
         from fallline.schedules.data import is_built_in, to_data  # which takes a while
 
         return to_data(setting) if is_built_in(setting) else described(setting)
-    return encode(value, leaf, name)
+    return encode(value, leaf, name, "give it by path, fallline.by_path", callable)
 
 
 def _decode_setting(node: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -114,7 +120,10 @@ def _encode_params(params: Any, arrays: dict[str, Any]) -> Any:
         arrays[f"params/{path}"] = value
         kind = "scalar" if isinstance(value, np.generic) else "float" if isinstance(value, float) else "array"
         return {kind: f"params/{path}"}
-    return encode(unsealed(params), leaf, "The parameters")
+    tree = unsealed(params)
+    held = saved(tree)
+    node = encode(held, leaf, "The parameters", "give a dict")
+    return node if held is tree else {BY_PATH: node}
 
 
 def _decode_leaf(node: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,8 @@ from fallline._messages.values import brief
 from fallline._state import fields
 from fallline._state.fingerprint import BUILT_IN, described, origins
 
-__all__ = ["TREE", "Leaf", "LeafStates", "LoadReport", "Loaded", "check_fits", "check_leaves", "checked", "named",
-           "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
+__all__ = ["TREE", "Leaf", "LeafStates", "LoadReport", "Loaded", "as_now", "check_fits", "check_leaves", "checked",
+           "named", "names_function", "paths_of", "plain", "record", "shown", "told"]  # fmt: skip
 
 TREE = ""  # stands where a leaf's path would for what belongs to the whole tree
 KEYS = ("format", "rules", "t", "hyper", "leaves", "state")
@@ -42,19 +43,25 @@ class LeafStates(NamedTuple):
         return LeafStates(self.leaves, {slot: {path: np.array(host(a)) for path, a in arrays.items()}
                                    for slot, arrays in self.state.items()})
 
-    def renamed(self, rename: Callable[[str], str], scopes: Mapping[str, str]) -> LeafStates:
-        """The same with leaves by the names that a function gives them; raises ValueError if two get one."""
-        new: dict[str, str] = {}
-        for path in self.leaves:
-            name = rename(path)
+    def renamed(self, names: Mapping[str, str | None], scopes: Mapping[str, str] = MappingProxyType({})) -> LeafStates:
+        """The same with other names for leaves, without those that have None; slots that the `scopes` have for the tree
+        stay."""
+        def of(by_path: Mapping[str, Any]) -> dict[str, Any]:
+            return {new: found for path, found in by_path.items() if (new := names.get(path, path)) is not None}
+        return LeafStates(of(self.leaves), {slot: arrays if scopes.get(slot) == "tree" else of(arrays)
+                                            for slot, arrays in self.state.items()})
+
+    def named_by(self, rename: Callable[[str], str]) -> dict[str, str]:
+        """The names that a function gives the leaves; raises ValueError if two get one."""
+        names = {path: rename(path) for path in self.leaves}
+        given: set[str] = set()
+        for path, name in names.items():
             if not isinstance(name, str):
                 raise TypeError(f"rename must return the path of a leaf, a string. Got {brief(name)} for {path!r}.")
-            if name in new.values():
+            if name in given:
                 raise ValueError(f"rename must give each leaf a path of its own. Got {name!r} for {path!r} too.")
-            new[path] = name
-        return LeafStates({new[path]: leaf for path, leaf in self.leaves.items()}, {
-            slot: arrays if scopes.get(slot) == "tree" else {new[path]: array for path, array in arrays.items()}
-            for slot, arrays in self.state.items()})
+            given.add(name)
+        return names
 
     def counted(self, t: int) -> LeafStates:
         """The same with every leaf at step t."""
@@ -84,6 +91,15 @@ class Loaded(NamedTuple):
     fields: dict[str, Any]
     settings: dict[str, Any]
     states: LeafStates | None
+
+
+def as_now(states: Mapping[str, LeafStates | None], names: Mapping[str, str]) -> dict[str, LeafStates | None]:
+    """The states of the parts of one tree by the names that its leaves have now, which are given by those that they
+    have in older files (`trees.former_paths`): it is the latter that they have if more leaves are known by these."""
+    known = {path for own in states.values() if own for path in own.leaves}
+    if sum(old in known for old in names) <= sum(new in known for new in names.values()):
+        return dict(states)
+    return {name: own and own.renamed(names) for name, own in states.items()}
 
 
 # ---- given out -------------------------------------------------------------------------------------------------------
@@ -127,7 +143,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _mapped(function: Any, tree: Any) -> Any:
-    leaves, treedef = flatten(tree)
+    leaves, treedef = flatten(tree, callable)
     return treedef.unflatten(map(function, leaves))
 
 
@@ -139,7 +155,7 @@ def _named(value: Any) -> Any:
 
 def names_function(setting: Any) -> bool:
     """Whether a saved setting was a function, or holds one."""
-    return any(isinstance(leaf, str) for leaf in flatten(setting)[0])
+    return any(isinstance(leaf, str) for leaf in flatten(setting, callable)[0])
 
 
 def _is_function(value: Any) -> bool:
@@ -193,8 +209,8 @@ def _at_hand(qualified: str, saved: Any, here: Any, chain: Chain) -> Any:
 
     Numbers and fallline's own schedules, which a state holds whole, are restored, whatever is here.
     """
-    leaves, treedef = flatten(saved)
-    own, own_treedef = flatten(() if here is None else here)
+    leaves, treedef = flatten(saved, callable)
+    own, own_treedef = flatten(() if here is None else here, callable)
     leaves = [_restored(leaf, own[k] if treedef == own_treedef else None) for k, leaf in enumerate(leaves)]
     named, own_named = list(map(_name, leaves)), list(map(_name, own))
     if not any(named) and not any(own_named):
@@ -235,7 +251,7 @@ def shown(setting: Any) -> str:
         return "not given"
     from fallline.schedules.data import is_built_in
 
-    leaves, treedef = flatten(setting)
+    leaves, treedef = flatten(setting, callable)
     plain = treedef.unflatten(leaf if is_built_in(leaf) else _named(leaf) for leaf in leaves)
     text = " ".join(repr(plain).split())
     in_full = any(isinstance(leaf, str) or _is_function(leaf) for leaf in leaves)

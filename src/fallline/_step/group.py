@@ -12,6 +12,7 @@ import numpy as np
 from fallline._arrays.dtypes import kept
 from fallline._arrays.leaves import detached, dtype_name, filled_like, is_complex, owned, widened
 from fallline._arrays.memory import arena, byte_range, places
+from fallline._arrays.namespaces import any_true
 from fallline._engines.engine import Engine, Wish, chosen
 from fallline._engines.options import Options
 from fallline._formula import words
@@ -230,7 +231,7 @@ class Group(Leaves):
         """Zeros for the gradients that are None in a call that steps, where others were gathered before."""
         slot = self.chain.slots[self.chain.names[0], "sum"]
         return [filled_like(widened(detached(self.state[slot][k])), 0.0)
-                if g is None and bool((self.state[slot][k] != 0).any()) else g for k, g in enumerate(gradients)]
+                if g is None and any_true(self.state[slot][k] != 0) else g for k, g in enumerate(gradients)]
 
     # ---- settings ----------------------------------------------------------------------------------------------------
 

@@ -21,14 +21,15 @@ from fallline._step.plan import Plan
 __all__ = ["Look", "can_look"]
 
 def can_look(leaf: Any, dtype: np.dtype) -> bool:
-    """Whether a leaf is an array that native code can look at, of any strides if it is real; or a Python float."""
+    """Whether a leaf is an array that native code can look at, of any strides if it is real; or a number."""
     if type(leaf) is not np.ndarray and not is_tensor(leaf):
-        return type(leaf) is float
+        return type(leaf) in _NUMBERS and dtype == np.float64
     array = view(leaf)
     return array.dtype == dtype and (is_direct(array) if dtype.kind == "c" else array.flags.aligned)
 
 
 _LOOKED_AT = {np.ndarray, type(None)}
+_NUMBERS = {float, np.float64}
 
 
 class Look:
@@ -47,11 +48,13 @@ class Look:
         self._into_x, self._is_new = plan.way.into == "x", plan.way.into == INCREMENT and outs is None
         given = [leaf for tree in (xs, gs, outs) for leaf in tree or ()]
         self._has_tensors = any(map(is_tensor, given))
-        self._numbers = [(k, m.place) for k, m in enumerate(plan.way.members) if xs and type(xs[m.place]) is float]
-        self._single = treedef.spec is None and not self._numbers
+        self._numbers = [(k, m.place) for k, m in enumerate(plan.way.members) if xs and type(xs[m.place]) in _NUMBERS]
+        self._has_numbers = not {type(leaf) for leaf in given}.isdisjoint(_NUMBERS)
+        self._single = treedef.spec is None and not self._has_numbers
+        self._up_to: Any = None if treedef.spec is None else treedef.spec.flatten_up_to
         size = plan.table.size
         self._cells = np.zeros((2, size))  # numbers are stepped in an array of our own, beside their gradients
-        self._views = [[row[k : k + 1].reshape(()) for k in range(size)] for row in self._cells if self._numbers]
+        self._views = [[row[k : k + 1].reshape(()) for k in range(size)] for row in self._cells if self._has_numbers]
         self.place_numbers()
         into = (self._with_numbers(xs, 0) if self._numbers and xs else xs if self._into_x else outs) or ()
         self._expected = self._expect(outs)
@@ -61,7 +64,7 @@ class Look:
         self._starts, self._furthest = np.zeros((2, len(written) + len(ranges)), np.int64)
         self._note(written)
         self._can_move = self._into_x and all(m.lies != "strided" for m in plan.way.members) and not (
-            self._has_tensors or self._numbers or self._lies_still)
+            self._has_tensors or self._has_numbers or self._lies_still)
         self._prepare(xs is not None, taken)
 
     # ---- made once ---------------------------------------------------------------------------------------------------
@@ -88,7 +91,7 @@ class Look:
         step, at_once = plan.step, sum(plan.table.sizes) <= CHUNK  # at once: a few microseconds, with the lock held
         simple = step.is_native and not plan.readings
         gathers = any(group.chain.gathers for group in plan.groups)  # which do not take every call alike
-        self.is_atomic = simple and not plan.asks and at_once and not (self._numbers or self._lies_still or gathers)
+        self.is_atomic = simple and not plan.asks and at_once and not (self._has_numbers or self._lies_still or gathers)
         self._fields = {
             "n": len(self._expected), "single": self._single, "type": id(np.ndarray),
             "expected": address(self._expected), "x": reads_x, "x_flags": ALIGNED | WRITEABLE * self._into_x,
@@ -162,14 +165,15 @@ class Look:
             return leaves
         cells, views, found = self._cells[which], self._views[which], list(leaves)
         for k, leaf in enumerate(leaves):
-            if type(leaf) is float:
+            if type(leaf) in _NUMBERS:
                 cells[k], found[k] = leaf, views[k]
         return found
 
     def _back(self, leaves: Sequence[Any]) -> Any:
         """The tree of the parameters, with the numbers as they are now."""
         now = self._cells[0].tolist()
-        return self._treedef.unflatten([now[k] if type(leaf) is float else leaf for k, leaf in enumerate(leaves)])
+        return self._treedef.unflatten([type(leaf)(now[k]) if type(leaf) in _NUMBERS else leaf
+                                        for k, leaf in enumerate(leaves)])
 
     # ---- for a call --------------------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class Look:
         if self._lies_still and not (given[0] and self._lies_still(given[0])):
             return None
         xs, gs, outs = map(self._as_arrays, given) if self._has_tensors else given
-        if self._numbers:
+        if self._has_numbers:
             xs, gs = self._with_numbers(xs, 0), self._with_numbers(gs, 1)
         if self._is_new:
             fresh = [empty(group.shapes[m.own], group.dtypes[m.own], group.orders[m.own])
@@ -259,9 +263,14 @@ class Look:
         if self._treedef.spec is None:
             return [tree]
         try:
-            return self._treedef.spec.flatten_up_to(tree)
+            return self._up_to(tree)
+        except (ValueError, TypeError, RuntimeError):
+            pass
+        try:
+            leaves, self._up_to = self._treedef.leaves_like(tree), self._treedef.leaves_like
         except (ValueError, TypeError, RuntimeError):
             return ()
+        return leaves  # of mappings of several classes, as they will be again: it takes long to find out by failing
 
     def _as_arrays(self, leaves: Any) -> Any:
         """The same with arrays that share the memory of tensors, which must be possible."""

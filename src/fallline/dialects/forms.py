@@ -235,7 +235,7 @@ def from_keras(run: Run, d: Any) -> Found:
         values = {name.removesuffix(f"_{key}"): short.pop(name) for name in own_names}
         if not values and t:
             raise ValueError(f"The state of Keras lacks {key}: it has {', '.join(map(str, d))}.")
-        by_order = leaves and not {*values} & {*leaves} and all(re.fullmatch(r"%30|\d+", p) for p in leaves.values())
+        by_order = leaves and not {*values} & {*leaves} and all(re.fullmatch(r"\d+", p) for p in leaves.values())
         arrays[key] = (dict(zip(leaves.values(), values.values())) if by_order and len(values) == len(leaves) else
                        {leaves.get(name, name): value for name, value in values.items()})
     if PRODUCT in arrays:

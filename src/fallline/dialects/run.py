@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fallline import rules
+from fallline._arrays.containers import is_container, parted_once
 from fallline._arrays.dtypes import LACKED, dtype_named, kept
 from fallline._arrays.leaves import host
 from fallline._formula.rule import Rule
@@ -144,7 +145,7 @@ class Run:
         paths, setting, group = list(self.leaves()) or [""], self.settings[q], self.holder.group
         if isinstance(setting, ByPath):
             found = [setting.function(path) for path in paths]
-        elif isinstance(setting, (dict, list, tuple)) and group is not None:
+        elif is_container(setting) and group is not None:
             by_leaf = resolve(self.chain.hyper[q], setting, self.title, group.treedef, group.shapes, "")
             at = dict(zip(group.paths, by_leaf))
             found = [at[path] for path in paths]
@@ -215,10 +216,8 @@ def whole(value: Any, what: str) -> int:
 
 def _walked(tree: Any) -> Iterator[int]:
     """The numbers in a tree in the order of its containers; optree sorts keys."""
-    if isinstance(tree, Mapping):
-        tree = tree.values()
-    elif not isinstance(tree, (list, tuple)):
+    if not is_container(tree):
         yield from () if tree is None else (tree,)
         return
-    for below in tree:
+    for below in tree.values() if isinstance(tree, Mapping) else parted_once(tree)[0]:
         yield from _walked(below)

@@ -129,8 +129,9 @@ class Schedule:
         return tuple(self._checked(f"{name}[{k}]", value, kind) for k, value in enumerate(items))
 
     def _checked(self, name: str, value: Any, kind: Kind) -> Any:
-        plain = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+        is_array = getattr(value, "shape", None) == ()
         try:
+            plain = value.item() if is_array and hasattr(value, "item") else float(value) if is_array else value
             found = kind.convert(plain)
         except TypeError:
             hint = itself(value) if kind.convert is _function else ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fallline._arrays.trees import flatten
+from fallline._arrays.trees import flatten, is_container
 from fallline._formula.chain import Chain
 from fallline._formula.settings import ByPath
 from fallline._optimizer.optimizer import Optimizer
@@ -89,8 +89,8 @@ def multiplied(setting: Any, factor: float) -> Any:
     >>> multiplied(lambda t: 0.5 / (1 + t), 3.0)(2)
     0.5
     """
-    if isinstance(setting, dict | list | tuple):
-        leaves, treedef = flatten(setting)
+    if is_container(setting) and not callable(setting):
+        leaves, treedef = flatten(setting, callable)
         return treedef.unflatten([multiplied(leaf, factor) for leaf in leaves])
     if isinstance(setting, ByPath):
         return ByPath(lambda path: multiplied(setting.function(path), factor))

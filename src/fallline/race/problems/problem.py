@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._arrays.leaves import dtype_name
+from fallline._arrays.leaves import dtype_name, number
 from fallline._loops.arguments import pair
-from fallline._messages.remedies import number
 
 __all__ = ["Batches", "Evaluate", "Problem", "ValueAndGrad"]
 
