@@ -216,8 +216,12 @@ def test_a_history_goes_on_with_its_run(loop, tmp_path):
     ({"columns": {1: abs}}, TypeError, "columns of {} must be a dict of functions"),
     ({"columns": {"t": abs}}, ValueError, "columns of {} has 't', which is noted already: choose another name"),
     ({"columns": {"a": lambda point: point.grad}}, TypeError, "Column 'a' of {} must return a real number. Got"),
-    ({"history": True}, TypeError, "history of {} must be the path of a CSV file. Got True"),
-    ({"history": "/no/folder/run.csv"}, FileNotFoundError, "/no/folder"),
+    ({"history": True}, TypeError, "history of {} must be the path of a file. Got True"),
+    ({"history": ""}, TypeError, "history of {} must be the path of a file. Got ''"),
+    ({"history": "/no/folder/run.csv"}, FileNotFoundError, "history of {} cannot be written: No.*'/no/folder/run.csv'"),
+    ({"history": "/"}, OSError, "history of {} cannot be written"),
+    ({"checkpoint": 3}, TypeError, "checkpoint of {} must be the path of a file. Got 3"),
+    ({"history": "./run", "checkpoint": "run"}, ValueError, "history and checkpoint of {} are two files"),
     ({"progress": "yes"}, ValueError, "progress of {} must be"),
     ({"batches": iter([1])}, TypeError, "batches of {} must be a sequence or a function"),
     ({"checkpoint_every": 3}, TypeError, "checkpoint_every of {} needs a file"),
@@ -340,3 +344,122 @@ def test_an_error_of_the_callers_own_says_where_the_run_is(loop, tmp_path):
         go(loop, evaluate=cut(3, bowl), checkpoint=tmp_path / "run")
     assert caught.value.__notes__ == [f"{loop}: the run is saved in {str(tmp_path / 'run')!r} after 2 steps. The same "
                                       "call goes on from there."]
+
+
+# ---- callbacks that set, other leaves, other places ------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("end", ["error", "stop", "column"])
+def test_what_a_callback_has_set_where_a_run_was_cut_is_set_once(loop, end, tmp_path):
+    def run(file=None, cuts=False):
+        opt = fl.Momentum(0.05)
+
+        def callback(*given):
+            t = seen[-1]
+            if t == 3:
+                target = opt if loop == "descend" else steps[-1]
+                target.lr = target.lr * 0.5
+                if cuts and end == "error":
+                    raise CutError
+                if end == "stop":
+                    raise StopIteration
+
+        def column(point):
+            seen.append(point.t)
+            if end == "column" and point.t == 4 and cuts:
+                raise CutError
+            return 0.0
+
+        seen, steps = [], []
+        if loop == "minimize":  # whose optimizer is a copy: it is that of the walk
+            from fallline._loops import minimize
+
+            class Kept(minimize.Walk):
+                def __init__(self, *args, **named):
+                    super().__init__(*args, **named)
+                    steps.append(self.optimizer)
+
+            patch = pytest.MonkeyPatch()
+            patch.setattr(minimize, "Walk", Kept)
+        try:
+            found, opt = go(loop, 6, opt, callback=callback, columns={"c": column}, checkpoint=file,
+                            checkpoint_every=100 if file else None)  # fmt: skip
+        finally:
+            if loop == "minimize":
+                patch.undo()
+        return frozen(found.params if loop == "descend" else found.x_last), opt.lr
+
+    expected = run()
+    if end == "stop":
+        assert run(tmp_path / "run") == expected
+    else:
+        with pytest.raises(CutError):
+            run(tmp_path / "run", cuts=True)
+    assert run(tmp_path / "run") == expected
+
+
+def test_a_callback_may_take_a_plateau_away_or_give_one():
+    opt = fl.SGD(fl.schedules.plateau(0.1))
+    run = fl.descend(bowl, START, opt, steps=6, progress=False,
+                     callback=lambda point: setattr(opt, "lr", 0.01) if point.t == 3 else None)  # fmt: skip
+    assert run.t == 6
+    new = fl.schedules.plateau(0.1)
+    fl.descend(bowl, START, opt, steps=6, progress=False,
+               callback=lambda point: setattr(opt, "lr", new) if point.t == 8 else None)  # fmt: skip
+    assert opt.lr.heard[-1] > 0
+
+
+def test_a_lower_maxiter_than_steps_taken_ends_where_the_run_stands(tmp_path):
+    go("minimize", 8, checkpoint=tmp_path / "run")
+    run, _ = go("minimize", 3, checkpoint=tmp_path / "run")
+    assert run.nit == 8
+    assert run.message.startswith("stopped at maxiter (3)")
+
+
+@both
+def test_an_overflow_of_pythons_arithmetic_is_noted_and_no_column_is_asked(loop):
+    def evaluate(w):
+        return (float(10) ** 400 if w[0] < 1.4 else 1.0), np.ones(2)
+
+    for nonfinite in ("raise", "skip", "propagate"):
+        columns = {"largest": lambda point: abs(point.grad).max()}
+        run, _ = go(loop, 9, fl.SGD(0.1, nonfinite=nonfinite), evaluate=evaluate, columns=columns)
+        assert "diverged" in run.message
+        assert "OverflowError" in run.message
+        assert run.history["value"].tolist() == [1.0, 1.0, np.inf]
+        assert np.isnan(run.history["largest"]).tolist() == [False, False, True]
+
+
+@both
+def test_files_stay_where_they_were_asked_for_when_the_run_goes_elsewhere(loop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "kept.csv").write_text("")
+    (tmp_path / "run.csv").symlink_to(tmp_path / "kept.csv")
+    go(loop, callback=lambda point: monkeypatch.chdir(tmp_path / "elsewhere"), checkpoint="run", history="run.csv",
+       checkpoint_every=1)  # fmt: skip
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert (tmp_path / "run.csv").is_symlink()
+    assert len(rows(tmp_path / "kept.csv")[1]) == 6 + (loop == "minimize")
+    again, _ = go(loop, checkpoint=tmp_path / "run")
+    assert again.history["t"].size == 6 + (loop == "minimize")
+
+
+def test_leaves_that_a_mask_leaves_alone_may_be_anything():
+    start = {"w": np.array([3.0]), "name": "left", "k": np.array([7])}
+    opt = fl.mask(lambda path: path == "w", fl.SGD(0.3))
+    bounds = {"w": (0, 1), "name": (None, None), "k": (None, None)}
+    for limits in (None, bounds, (0, 1)):
+        run = fl.descend(lambda w: (float(w["w"] @ w["w"]), {"w": -np.ones(1), "name": None, "k": None}), start, opt,
+                         steps=3, bounds=limits, progress=False)  # fmt: skip
+        assert run.params["name"] == "left"
+        assert run.params["k"].tolist() == [7]
+        assert run.params["w"].tolist() == pytest.approx([3.9] if limits is None else [1.0])
+
+
+@both
+def test_a_bound_beyond_a_dtype_is_none(loop):
+    x0 = np.ones(2, np.float32)
+    run, _ = go(loop, 3, fl.SGD(0.5), x0, lambda w: (0.0, -np.ones_like(w)), bounds=[(-1e300, 1.25), (None, 1e300)])
+    assert (run.params if loop == "descend" else run.x_last).tolist() == [1.25, 2.5]

@@ -282,23 +282,20 @@ def test_a_part_that_gathers_is_flushed_by_itself(engine):
 
 @every_engine
 @every_precision
-def test_calls_count_as_much_as_they_weigh(engine, dtype):
-    weights, n = [32, 32, 20, 32, 32, 32, 5], 64
+def test_calls_weigh_what_they_say(engine, dtype):
+    weights, n = [32, 32, 20, 32, 5, 7, 40], 3
     opt, w = fl.accumulate(n, fl.Adam(0.1), engine=engine), a_tree(100, dtype)
     plain, v = fl.Adam(0.1, engine=engine), a_tree(100, dtype)
-    gathered, steps = [], 0
-    for weight, g in zip(weights, gradients(7, dtype)):
+    given = list(zip(weights, gradients(7, dtype)))
+    for k, (weight, g) in enumerate(given):
         opt.weight = weight
         opt.step(w, g)
-        gathered.append((weight, g))
-        total = sum(each for each, _ in gathered)
-        if total >= n:
-            plain.step(v, weighted(gathered, total))
-            gathered, steps = [], steps + 1
-        assert (opt.t, steps) == (plain.t, plain.t)
+        if k % n == n - 1:
+            plain.step(v, weighted(given[k - n + 1 : k + 1]))
+        assert (opt.t, opt.calls) == (plain.t, k + 1)
     opt.flush(w)
-    plain.step(v, weighted(gathered, sum(each for each, _ in gathered)))
-    assert (steps, opt.t) == (2, 3)  # 32 + 32, 20 + 32 + 32, and 32 + 5 by the flush
+    plain.step(v, weighted(given[6:]))
+    assert opt.t == plain.t == 3
     for path, leaf in w.items():
         wide = np.complex128 if leaf.dtype.kind == "c" else np.float64
         eps = float(np.finfo(np.float32 if leaf.dtype.itemsize < 4 else leaf.dtype).eps)
@@ -306,11 +303,53 @@ def test_calls_count_as_much_as_they_weigh(engine, dtype):
         np.testing.assert_allclose(leaf.astype(wide), v[path].astype(wide), rtol=2 * coarse + 64 * eps, atol=64 * eps)
 
 
-def weighted(given, total):
+def weighted(given):
     """The mean by weights, as the formula has it."""
     trees = [{path: np.asarray(weight, g.real.dtype) * g for path, g in tree.items()} for weight, tree in given]
+    total = sum(weight for weight, _ in given)
     return {path: (sum(tree[path] for tree in trees) / np.asarray(total, trees[0][path].real.dtype)).astype(
         trees[0][path].dtype) for path in trees[0]}
+
+
+@every_engine
+@pytest.mark.parametrize("given", [
+    [1.0, -1.0, None], [0.0, 0.0, None], [None, 0.0, None], [1.0, -1.0], [0.0], [None, -0.0], [None, 1.0, 2.0],
+], ids=str)
+@pytest.mark.parametrize("by", ["step", "flush"])
+@pytest.mark.parametrize("carried", ["as it is", "copied", "by a state", "by a file"])
+def test_a_window_whose_gradients_sum_to_0_is_one_with_gradients(engine, given, by, carried, path):
+    n = len(given) + (by == "flush")
+
+    def on(opt):
+        if carried == "copied":
+            return pickle.loads(pickle.dumps(copy.deepcopy(opt)))
+        if carried == "by a state":
+            other = opt.fresh()
+            other.load_state_dict(opt.state_dict())
+            return other
+        if carried == "by a file":
+            opt.save(path)
+            return fl.load(path)
+        return opt
+
+    opt, w = fl.accumulate(n, fl.Momentum(1.0), engine=engine), {"a": np.zeros(2), "b": np.zeros(2)}
+    plain, v = fl.Momentum(1.0, engine=engine), {"a": np.zeros(2), "b": np.zeros(2)}
+    for window in range(3):
+        own = given if window != 1 else [1.0] * len(given)  # one in which calls go the short way, between
+        for g in own:
+            opt.step(w, {"a": None if g is None else np.full(2, g), "b": np.ones(2)})
+            opt = on(opt)
+        if by == "flush":
+            opt.flush(w)
+        plain.step(v, {"a": np.full(2, sum(g for g in own if g is not None) / len(own)), "b": np.ones(2)})
+        assert frozen(w) == frozen(v)
+        assert {slot: memory_of(opt)[1][slot] for slot in memory_of(plain)[1]} == memory_of(plain)[1]
+    left, x = fl.accumulate(2, fl.Momentum(1.0), engine=engine), {"a": np.zeros(2), "b": np.zeros(2)}
+    for g in (1.0, 1.0, None, None, None, 1.0, None, None):
+        left.step(x, {"a": None if g is None else np.full(2, g), "b": np.ones(2)})
+        left = on(left)
+    assert x["a"].tolist() == [-2.4, -2.4]  # two steps: of 1, and of 1/2 beside 0.9 of it
+    assert left.state_dict()["leaves"]["a"]["t"] == 2
 
 
 def test_a_weight_of_one_is_as_if_there_were_none_and_is_not_shown():

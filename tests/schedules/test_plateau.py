@@ -147,6 +147,19 @@ def test_loops_tell_it_their_values_and_go_on_from_a_file(loop, tmp_path):
         assert (found, again.lr) == (expected, opt.lr)
 
 
+def test_an_optimizer_made_of_another_has_heard_nothing_and_a_schedule_given_with_what_it_heard_has():
+    opt = fl.SGD(plateau(1.0, patience=0))
+    opt.hear(1.0)
+    for made in (fl.chain(opt), fl.accumulate(2, opt), fl.chain(fl.clip_norm(1.0), opt), opt.fresh(),
+                 fl.partition({"x": opt}, lambda path: "x").parts["x"]):
+        assert made.lr.heard == ()
+    assert opt.lr.heard != ()
+    assert fl.SGD(opt.lr).lr == opt.lr
+    assert fl.SGD(opt.lr).lr is not opt.lr
+    opt.hear(10**400)  # infinite
+    assert opt.lr.heard[0] == 1.0
+
+
 REFUSED = {
     "opt.hear(1.0)": (ValueError, "SGD has no schedule that hears values: give it one, such as"),
     "hearing.hear('low')": (TypeError, "The value that SGD hears must be a real number. Got str"),

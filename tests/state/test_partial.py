@@ -179,6 +179,39 @@ def test_state_that_a_dtype_cannot_hold_is_refused_and_what_is_subnormal_there_b
     assert everything_of(opt) == before
 
 
+@pytest.mark.parametrize("make", [lambda x: x, float, lambda x: np.array(x), lambda x: np.full(3, x)])
+@pytest.mark.parametrize("name", ["Adam", "Prodigy", "Muon"])
+def test_state_of_a_single_parameter_goes_along(name, make):
+    opt, w = fl.OPTIMIZERS[name](), make(1.0)
+    w = opt.step(w, make(0.5))
+    new = np.asarray(w).astype(np.float32)[()]
+    opt.adapt(new)
+    assert opt.state["m" if name != "Muon" else "v"].dtype == np.float32
+    opt.step(new, new)
+    assert opt.t == 2
+
+
+def test_what_was_gathered_of_other_calls_is_dropped_and_counts_are_kept():
+    theirs, ours = fl.accumulate(4, fl.Momentum(1.0)), fl.accumulate(4, fl.Momentum(1.0))
+    one, w, v = np.ones(1), {"a": np.zeros(1)}, {"a": np.zeros(1), "b": np.zeros(1)}
+    theirs.step(w, {"a": one})
+    for _ in range(11):  # two steps, and three calls of the next
+        ours.step(v, {"a": one, "b": one})
+    velocity = float(ours.state["velocity"]["b"][0])
+    assert ours.load_state_dict(theirs.state_dict(), strict=False) == (("b",), ())
+    assert (ours.t, ours.calls, ours.state_dict()["leaves"]["b"]["t"]) == (0, 1, 2)
+    again = fl.accumulate(4, fl.Momentum(1.0))
+    again.load_state_dict(ours.state_dict())
+    u = {path: leaf.copy() for path, leaf in v.items()}
+    for opt, x in ((ours, v), (again, u)):
+        before = float(x["b"][0])
+        for g in (None, None, None):
+            opt.step(x, {"a": one, "b": g})
+        assert x["b"] == before  # nothing of its own in this window
+        assert opt.state["velocity"]["b"] == velocity
+        assert opt.t == 1
+
+
 @pytest.mark.parametrize("library", ["torch", "jax"])
 def test_state_of_other_libraries_goes_along_too(library):
     xp = need("torch") if library == "torch" else need("jax").numpy

@@ -162,7 +162,7 @@ BAD = {
     "leaves that are none": (lambda d: {**d, "leaves": None}, "leaves and state"),
     "a missing leaf": (lambda d: {**d, "leaves": without(d["leaves"], "b")}, "leaves of m .*unexpected 'b'"),
     "a leaf without count": (lambda d: {**d, "leaves": {**d["leaves"], "a": {"shape": (4,)}}}, "The leaf 'a'"),
-    "a leaf ahead of t": (lambda d: with_leaf(d, "a", t=5), "The leaf 'a' .* a t of at most 4"),
+    "a count below 0": (lambda d: with_leaf(d, "a", t=-1), "The leaf 'a' .* a t, a whole number"),
     "a missing slot": (lambda d: {**d, "state": without(d["state"], "v")}, "state slots .*missing 'v'"),
     "an unknown slot": (lambda d: {**d, "state": {**d["state"], "u": d["state"]["v"]}}, "unexpected 'u'"),
     "a slot that is none": (lambda d: {**d, "state": {**d["state"], "v": 1}}, "state of v must be a dict"),

@@ -24,10 +24,13 @@ _PLACE = {"before": 0, "rule": 1, "after": 2}
 
 
 class Gathers(NamedTuple):
-    """Of a chain that steps at some calls only, the names of the slot that says what was gathered so far, and of the
-    hyper-parameters that say how much makes a step, and how much a call counts."""
+    """Of a chain that steps at some calls only, the names of the slots that say what was gathered so far, of how many
+    calls, of what weight together; and of the hyper-parameters that say how many calls make a step, and what one
+    weighs."""
 
+    sum: str
     calls: str
+    total: str
     n: str
     weight: str
 
@@ -249,7 +252,10 @@ class Chain:
     def gathers(self) -> Gathers | None:
         """What says which calls step; None: each does."""
         first, name = self.rules[0], self.names[0]
-        return None if first.hold is None else Gathers(self.slots[name, "calls"], f"{name}.n", f"{name}.weight")
+        if first.hold is None:
+            return None
+        gathered, calls, total = (self.slots[name, slot] for slot in ("sum", "calls", "total"))
+        return Gathers(gathered, calls, total, f"{name}.n", f"{name}.weight")
 
     def __eq__(self, other: object) -> bool:
         """Chains of the same rules have the same names and so the same programs, whatever their settings."""

@@ -344,7 +344,7 @@ def before(formula: Callable[..., Any] | None = None, *, hold: Callable[..., Any
 
     `hold`, a function of g and the state, and by name of hyper-parameters, that gives new state, is for calls in which
     the chain does not step; the one of fallline is `rules.accumulate`, which says with the number `calls` and the
-    hyper-parameters `n` and `weight` which these are.
+    hyper-parameter `n` which these are.
     """
     return partial(Rule, kind="before", hold=hold) if formula is None else Rule(formula, "before", hold=hold)
 

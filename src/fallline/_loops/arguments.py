@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fallline._arrays.leaves import number
 from fallline._messages.values import brief
 
-__all__ = ["batch_at", "pair", "whole"]
+__all__ = ["batch_at", "pair", "path_of", "whole"]
 
 
 def batch_at(batches: Any, owner: str) -> Callable[[int], Any]:
@@ -24,6 +25,13 @@ def batch_at(batches: Any, owner: str) -> Callable[[int], Any]:
     if not len(batches):
         raise ValueError(f"batches of {owner} must hold at least one batch. Got an empty sequence.")
     return lambda t: batches[t % len(batches)]
+
+
+def path_of(path: Any, what: str) -> str:
+    """The path of a file, wherever the run may go from here; TypeError, naming `what`, for what is none."""
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise TypeError(f"{what} must be the path of a file. Got {brief(path)}.")
+    return os.path.abspath(path)
 
 
 def whole(value: Any, what: str, *, least: int) -> int:

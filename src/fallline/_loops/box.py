@@ -11,9 +11,13 @@ import numpy as np
 
 from fallline._arrays import trees
 from fallline._arrays.containers import children_like, parted_once
+from fallline._arrays.dtypes import computed
+from fallline._arrays.leaves import dtype_of, kind_of
 from fallline._formula.rule import rule
+from fallline._formula.settings import by_path
 from fallline._messages.values import brief
 from fallline._optimizer.compose import bounds as fitting
+from fallline._optimizer.compose import chain, mask
 from fallline._optimizer.optimizer import Optimizer
 
 __all__ = ["Box", "box_of", "held", "largest", "limits", "projected", "projection"]
@@ -130,16 +134,51 @@ def still(g: Any) -> Any:
 
 def projection(within: Limits, params: Any, optimizer: Optimizer) -> Callable[[Any, Any], Any]:
     """What brings parameters within limits, if there are any, on the border exactly, in arrays of any library, after a
-    step of the optimizer by a gradient; without one a leaf has moved only where gradients are gathered."""
-    if not within:
+    step of the optimizer by a gradient.
+
+    A leaf without gradient has not moved, unless gradients are gathered; one without limits is left alone, and may be
+    anything if the optimizer leaves it alone too.
+    """
+    leaves, treedef = trees.flatten(params)
+    left = optimizer._stepper.division.divide(params)[0].left
+    free = {k for k, pair in enumerate(within) if all(np.ndim(end) == 0 and np.isinf(end) for end in pair) or (
+        k in left and not _is_array(leaves[k]))}
+    if len(free) == len(within):
         return lambda params, grads: params
-    treedef = trees.flatten(params)[1]
-    low, high = (treedef.unflatten([pair[k] if np.ndim(pair[k]) else float(pair[k]) for pair in within])
-                 for k in (0, 1))
-    engine = Optimizer(still, fitting(low, high), nonfinite="propagate")
-    if any(holder.chain.gathers for holder in optimizer._stepper.holders.values()):
-        return lambda params, grads: engine.step(params, params)
-    return engine.step
+    ends = {path: [_held(end, leaves[k]) for end in within[k]]
+            for k, path in enumerate(trees.paths(treedef)) if k not in free}
+    low, high = by_path(lambda path: ends[path][0]), by_path(lambda path: ends[path][1])
+    bounded = chain(still, fitting(low, high))
+    engine = mask(lambda path: path in ends, bounded, nonfinite="propagate") if free else \
+        chain(bounded, nonfinite="propagate")
+    if not any(holder.chain.gathers for holder in optimizer._stepper.holders.values()):
+        return engine.step
+    taken = -1
+
+    def after(params: Any, grads: Any) -> Any:
+        nonlocal taken
+        before, taken = taken, sum(holder.t for holder in optimizer._stepper.holders.values())
+        if before == taken:
+            return params
+        return engine.step(params, params if trees.holds_none(grads) else grads)
+
+    return after
+
+
+def _is_array(leaf: Any) -> bool:
+    """Whether a leaf is one that an optimizer could step."""
+    try:
+        kind_of(leaf, "")
+    except TypeError:
+        return False
+    return True
+
+
+def _held(end: np.ndarray, leaf: Any) -> Any:
+    """One end of a leaf's limits as a setting; beyond the leaf's dtype it is no limit."""
+    largest = np.finfo(computed(dtype_of(leaf))).max
+    found = np.where(np.abs(end) > largest, np.copysign(np.inf, end), end)
+    return found if np.ndim(end) else float(found)
 
 
 def box_of(bounds: Any, x: Any) -> Box:

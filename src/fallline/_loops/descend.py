@@ -135,7 +135,7 @@ def descend(
     walk = Walk("descend", optimizer, Patience(optimizer, uphill, target, patience, callback), steps=steps,
                 columns=columns, history=history, progress=progress, checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every)
-    ended = walk.go(evaluate, trees.copy(params), project, steps)
+    ended = walk.go(evaluate, trees.copy(params), project)
     noted = walk.journal.history()
     values = noted["value"]
     trouble = _trouble(walk, values)
@@ -179,6 +179,6 @@ def _trouble(walk: Walk, values: np.ndarray) -> str | None:
         return f"the value is {values[-1]}"
     # x - x is NaN exactly where x is not finite, in every array library.
     with np.errstate(all="ignore"):
-        finite = all(all_true((leaf - leaf) == 0) for leaf in map(as_array, trees.flatten(walk.params)[0]))
+        finite = all(all_true((leaf - leaf) == 0) for leaf in map(as_array, walk.stepped()))
     return None if finite else "the parameters are not finite"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline._arrays.leaves import number
+from fallline._loops.arguments import path_of
 from fallline._messages.values import brief
 
 if TYPE_CHECKING:
@@ -27,23 +28,23 @@ class Journal:
     """A row for each evaluation: the number of steps before it, the value (NaN where there was none), and what each of
     the `columns`, functions of a point, returned. With a path the rows go to a CSV file too, each when it is there.
 
-    `start` is the number of steps before the first row.
+    `start` is the number of steps before the first row, `path` where the file is, whatever links lead there.
     """
 
     def __init__(self, owner: str, columns: Any, path: Any) -> None:
         self._owner, self._columns = owner, _checked(columns, owner)
-        if path is not None and not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"history of {owner} must be the path of a CSV file. Got {brief(path)}.")
-        self._path, self.start = path, 0
+        self.path = None if path is None else os.path.realpath(path_of(path, f"history of {owner}"))
+        self.start = 0
         self._write: Callable[[Any], Any] | None = None
         self.values = array("d")
         self._noted = {name: array("d") for name in self._columns}
 
-    def note(self, point: Point) -> None:
-        """A row for a point, once all of it is known."""
+    def note(self, point: Point, bare: bool) -> None:
+        """A row for a point, once all of it is known; the columns of a `bare` one, which has no gradient, are NaN."""
         row = [math.nan if point.value is None else point.value]
         for name, column in self._columns.items():
-            row.append(number(column(point), f"Column {name!r} of {self._owner} must return a real number"))
+            row.append(math.nan if bare else
+                       number(column(point), f"Column {name!r} of {self._owner} must return a real number"))
         for noted, entry in zip((self.values, *self._noted.values()), row):
             noted.append(entry)
         if self._write is not None:
@@ -69,16 +70,22 @@ class Journal:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Have the rows that are known in the file, in place of another, and each new one as soon as it is there."""
-        if self._path is None:
+        if self.path is None:
             yield
             return
-        whole = f"{os.fspath(self._path)}.part"
-        with open(whole, "w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow((*_OURS, *self._columns))
-            rows.writerows(zip(*(own.tolist() for own in self.history().values())))
-        os.replace(whole, self._path)
-        with open(self._path, "a", newline="", encoding="utf-8", buffering=1) as file:
+        part = f"{self.path}.part"
+        try:
+            with open(part, "w", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                rows.writerow((*_OURS, *self._columns))
+                rows.writerows(zip(*(own.tolist() for own in self.history().values())))
+            os.replace(part, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.remove(part)
+            raise OSError(error.errno, f"history of {self._owner} cannot be written: {error.strerror}",
+                          self.path) from None
+        with open(self.path, "a", newline="", encoding="utf-8", buffering=1) as file:
             self._write = csv.writer(file).writerow
             yield
 

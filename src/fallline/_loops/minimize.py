@@ -133,7 +133,7 @@ def minimize(
                     _reporter(callback))
     walk = Walk("minimize", optimizer, search, steps=settings.maxiter, columns=columns, history=history,
                 progress=progress, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
-    status = walk.go(function, x, project, settings.maxiter + 1)
+    status = walk.go(function, x, project, behind=1)
     assert isinstance(status, Status), "a search ends at maxiter"
     found, last = search.found, search.latest
     message = status.value.format(

@@ -69,7 +69,8 @@ class Patience:
     def ends(self, point: Point) -> Status | None:
         """Why the walk is over at this point; None if it goes on."""
         value = math.nan if point.value is None else point.value
-        if point.value is not None and not math.isfinite(value) and self._optimizer.nonfinite != "skip":
+        skips = self._optimizer.nonfinite == "skip" and point.grad is not None
+        if point.value is not None and not math.isfinite(value) and not skips:
             return Status.DIVERGED
         if self._callback is not None and stops(self._callback, point):
             return Status.CALLBACK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from fallline._loops import progress as _progress
-from fallline._loops.arguments import whole
+from fallline._loops.arguments import path_of, whole
 from fallline._loops.journal import Journal
+from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import NonFiniteGradient
 
@@ -70,17 +72,21 @@ class Walk:
         self.journal = Journal(owner, columns, history)
         self.is_shown = _progress.wanted(progress, owner)
         self.record = _record(owner, checkpoint, checkpoint_every, steps, optimizer)
+        if self.record is not None and self.journal.path == os.path.realpath(self.record.path):
+            raise ValueError(f"history and checkpoint of {owner} are two files: give each a path of its own. "
+                             f"Got {brief(checkpoint)} for both.")
         self.holding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         self.taken = 0
         self.error: Exception | None = None
         self.is_valued = True
+        self._pending: Any = None  # the settings as they were before a point from which no step was taken yet
 
     def go(
-        self, evaluate: Evaluate, params: Any, project: Callable[[Any, Any], Any], evaluations: int
+        self, evaluate: Evaluate, params: Any, project: Callable[[Any, Any], Any], behind: int = 0
     ) -> Enum | None:
         """Walk from these parameters, which are stepped in place where they can be; why the judge ended it, or None
-        after that many evaluations. `project` brings parameters that were stepped by a gradient to where they may be
-        evaluated."""
+        after its steps. `project` brings parameters that were stepped by a gradient to where they may be evaluated. So
+        many points are looked at `behind` the last step."""
         start = self.optimizer.calls
         if self.record is not None:
             params, kept = self.record.resume(params)
@@ -90,14 +96,15 @@ class Walk:
                 self.judge.recall(kept, params)
         self.params, self.taken = project(params, params), len(self.journal.values)
         self.journal.start = start
-        points = self._points(evaluate, project, range(start + self.taken, start + evaluations))
+        ahead = range(start + self.taken, start + max(self.steps, self.taken) + behind)
+        points = self._points(evaluate, project, ahead)
         watched = _progress.watched(points, self.owner, self.taken, self.steps) if self.is_shown else points
         signals = self.record.holding.watching() if self.record else contextlib.nullcontext()
         with signals, self._recorded(), self.journal.writing(), contextlib.closing(watched):
             for point in watched:
                 if self.record is not None and self.taken % self.record.every == 0:
                     self._save()
-                self.journal.note(point)
+                self.journal.note(point, bare=self.error is not None)
                 if (status := self.judge.ends(point)) is not None:
                     return status
         return None
@@ -106,8 +113,9 @@ class Walk:
         self, evaluate: Evaluate, project: Callable[[Any, Any], Any], ahead: Iterable[int]
     ) -> Generator[Point, None, None]:
         """A point per evaluation; the step from it is taken when the next is asked for."""
-        hears = self.optimizer._stepper.hears
+        stepper = self.optimizer._stepper
         for t in ahead:
+            self._pending = stepper.settings()
             try:
                 value, grad = evaluate(self.params, t)
             except OverflowError as error:  # Python's arithmetic raises where IEEE 754 says infinity
@@ -116,18 +124,24 @@ class Walk:
                 return
             self.is_valued = value is not None
             yield Point(t, self.params, value, grad)
-            if hears and value is None:
+            if stepper.hears and value is None:
                 raise TypeError(f"A schedule of {self.optimizer._title} hears values, and there are none (None): give "
                                 f"{self.owner} a function that returns them, or another schedule.")
             try:
                 with self.holding:
                     self.params = project(self.optimizer.step(self.params, grad), grad)
                     self.taken += 1
-                    if hears and value is not None:
-                        self.optimizer.hear(value)
+                    self._pending = None
+                    if value is not None and stepper.hears:
+                        stepper.hear(value)
             except NonFiniteGradient as error:
                 self.error = error
                 return
+
+    def stepped(self) -> list[Any]:
+        """The leaves of the parameters, but for those that the optimizer leaves alone, which may be anything."""
+        divided, leaves = self.optimizer._stepper.division.divide(self.params)
+        return [leaf for k, leaf in enumerate(leaves) if k not in divided.left]
 
     @contextlib.contextmanager
     def _recorded(self) -> Iterator[None]:
@@ -147,7 +161,8 @@ class Walk:
 
     def _save(self) -> None:
         if self.record is not None:
-            with self.holding:
+            # what a callback has set at a point counts once the step from it is taken: else it will be set again
+            with self.holding, self.optimizer._stepper.as_before(self._pending):
                 self.record.save(self.params, self.taken, lambda: {
                     **self.journal.arrays(self.taken), **self.judge.memory(self.taken, self.params)})
 
@@ -159,6 +174,7 @@ def _record(owner: str, path: Any, every: Any, steps: int, optimizer: Optimizer)
         return None
     from fallline._loops.resume import Record
 
+    path = path_of(path, f"checkpoint of {owner}")
     every = max(1, steps // 20) if every is None else whole(every, f"checkpoint_every of {owner}", least=1)
     return Record(owner, path, every, optimizer)
 

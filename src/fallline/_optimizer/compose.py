@@ -48,9 +48,9 @@ def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfi
 
     Parameters
     ----------
-    n: how much makes a step: so many calls, a whole number ≥ 1; `opt.n` may be set before the first call.
-    weight: how much a call counts, > 0. With `opt.weight = len(batch)` set before each call, the chain steps as soon as
-        n samples have been gathered, with the mean over all of these.
+    n: how many calls make a step, a whole number ≥ 1; `opt.n` may be set before the first call.
+    weight: how much a call weighs in the mean, > 0. With `opt.weight = len(batch)` set before each call, gradients that
+        are means over batches of unequal sizes make the mean over all samples.
 
     Raises ValueError or TypeError if n or weight is something else, FormulaError for what is no chain.
 

@@ -16,6 +16,7 @@ from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
+from fallline._formula.settings import anew
 from fallline._messages.suggestions import by_name
 from fallline._optimizer.describing import Slots, docstring_of, option, own_link, signature_of
 from fallline._optimizer.division import Whole
@@ -142,6 +143,7 @@ class Optimizer(Settable):
 
     def flush(self, params: Any) -> Any:
         """Step with the gradients that `accumulate` has gathered, fewer than make a step; without any nothing is done.
+        It ends the window: `calls` goes on as if all of it had been there.
 
         Returns the parameters, as `step` does, and raises what `step` raises for them.
 
@@ -443,4 +445,4 @@ def _links_of(item: Any) -> list[Link]:
         raise FormulaError(f"{name}={value!r} of {item._chain.title} is for the whole chain: give it to chain(...) "
                            "or the outer Optimizer(...).")
     holder, *_ = item._stepper.holders.values()
-    return item._chain.links(holder.settings)  # which those of several holders refuse
+    return item._chain.links({name: anew(value) for name, value in holder.settings.items()})  # or several refuse it

@@ -184,6 +184,22 @@ class Stepper:
             for holder, own in steps.items():
                 holder.recount(own)
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings of all holders as they are now, which are replaced where they change."""
+        return {name: holder.settings for name, holder in self.holders.items()}
+
+    @contextlib.contextmanager
+    def as_before(self, settings: Mapping[str, dict[str, Any]] | None) -> Iterator[None]:
+        """Be recorded with settings that were before, if any are given."""
+        now = self.settings()
+        for name, own in (settings or {}).items():
+            self.holders[name].settings = own
+        try:
+            yield
+        finally:
+            for name, own in now.items():
+                self.holders[name].settings = own
+
     @property
     def hears(self) -> bool:
         """Whether a schedule hears values."""
@@ -255,7 +271,7 @@ class Stepper:
             raise TypeError(f"flush of {self.chain.title} needs the parameters: opt.flush(params). Got None.")
         binding = self.bind(params, "parameter")
         xs = binding.leaves(params, "parameter")
-        full = [name for name, group in binding.groups.items() if group.has_gathered()]
+        full = [name for name, group in binding.groups.items() if group.gathered_calls()]
         return self._take_checked(binding, "x", xs, [None] * len(xs), xs, params, full) if full else params
 
     def update(self, grads: Any, params: Any, out: Any) -> Any:
@@ -408,8 +424,17 @@ class Stepper:
         if plan is not None:
             host = [call for call in calls.values() if isinstance(call, HostCall)]
             plan.take_over(host)
-            return {name: call.finish() for name, call in zip(calls, host)} if self._commit(binding, plan.run, True) \
-                else None
+            noted = [call for call in host if call.notes]
+
+            def planned() -> bool:
+                taken = plan.run()
+                for call in noted if taken else ():
+                    call.note()
+                return taken
+
+            commit = partial(self._commit, binding, planned if noted else plan.run, True)
+            taken = held(commit) if noted else commit()
+            return {name: call.finish() for name, call in zip(calls, host)} if taken else None
 
         def run() -> Mapping[str, Any]:
             return {name: call.run() for name, call in calls.items()}

@@ -25,11 +25,17 @@ KEYS = ("format", "rules", "t", "hyper", "leaves", "state")
 
 
 class Leaf(NamedTuple):
-    """One parameter: its shape, the name of its dtype, the steps that it took."""
+    """One parameter: its shape, the name of its dtype, the steps that it took; of the calls that `accumulate` has
+    gathered, those in which it had no gradient, of which is said where there are any."""
 
     shape: tuple[int, ...]
     dtype: str
     t: int
+    absent: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """The same as a dict."""
+        return {name: value for name, value in self._asdict().items() if name != "absent" or value}
 
 
 class LeafStates(NamedTuple):
@@ -113,7 +119,7 @@ def paths_of(slot: str, chain: Chain, paths: Iterable[str]) -> Iterable[str]:
 def record(chain: Chain, settings: Mapping[str, Any], t: int, own: Mapping[str, Any], states: LeafStates | None
            ) -> dict[str, Any]:
     """The state dictionary, with these fields, with the live arrays and the functions in it."""
-    leaves = None if states is None else {path: leaf._asdict() for path, leaf in states.leaves.items()}
+    leaves = None if states is None else {path: leaf.plain() for path, leaf in states.leaves.items()}
     return {"format": fields.FORMAT, "rules": origins(chain), "t": t, **own, "hyper": dict(settings),
             "leaves": leaves, "state": {} if states is None else states.state}
 
@@ -176,7 +182,7 @@ def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
     own = fields.checked(d, KEYS, "A state")
     _check_rules(d["rules"], chain)
     t = fields.count(d["t"], "t")
-    return Loaded(t, own, _settings(d["hyper"], chain, settings), _leaf_states(d["leaves"], d["state"], chain, t))
+    return Loaded(t, own, _settings(d["hyper"], chain, settings), _leaf_states(d["leaves"], d["state"], chain))
 
 
 def _check_rules(saved: Any, chain: Chain) -> None:
@@ -258,12 +264,14 @@ def shown(setting: Any) -> str:
     return text if len(text) <= 300 and in_full else brief(plain)
 
 
-def _leaf_states(leaves: Any, state: Any, chain: Chain, t: int) -> LeafStates | None:
+def _leaf_states(leaves: Any, state: Any, chain: Chain) -> LeafStates | None:
     if leaves is None and state == {}:
         return None
     if not isinstance(leaves, Mapping) or not isinstance(state, Mapping):
         raise ValueError("leaves and state of a state must be dicts.")
-    found = {path: _leaf(path, leaf, t) for path, leaf in leaves.items()}
+    found = {path: _leaf(path, leaf) for path, leaf in leaves.items()}
+    if chain.gathers and chain.gathers.total not in state and chain.gathers.calls in state:
+        state = {**state, chain.gathers.total: state[chain.gathers.calls]}  # as it was before there were weights
     _same(state, chain.starts(), "state slots")
     for slot, arrays in state.items():
         if not isinstance(arrays, Mapping):
@@ -285,17 +293,17 @@ def _same(got: Iterable[Any], wanted: Iterable[str], what: str) -> None:
         raise ValueError(f"The {what} of the state are not those here: {'; '.join(said)}.")
 
 
-def _leaf(path: Any, leaf: Any, t: int) -> Leaf:
+def _leaf(path: Any, leaf: Any) -> Leaf:
     try:
-        shape, dtype, own = tuple(leaf["shape"]), leaf["dtype"], leaf["t"]
-        well = isinstance(path, str) and dtype in DTYPES and len(leaf) == 3
-        well = well and all(type(n) is int and n >= 0 for n in shape) and type(own) is int and 0 <= own <= t
-    except (TypeError, KeyError, IndexError):
+        shape, dtype, counts = tuple(leaf["shape"]), leaf["dtype"], (leaf["t"], leaf.get("absent", 0))
+        well = isinstance(path, str) and dtype in DTYPES and leaf.keys() <= {"shape", "dtype", "t", "absent"}
+        well = well and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, *counts))
+    except (AttributeError, TypeError, KeyError, IndexError):
         well = False
     if not well:
-        raise ValueError(f"The leaf {path!r} of the state must have a shape, a dtype and a t of at most {t}. "
+        raise ValueError(f"The leaf {path!r} of the state must have a shape, a dtype and a t, a whole number. "
                          f"Got {brief(leaf)}.")
-    return Leaf(shape, dtype, own)
+    return Leaf(shape, dtype, *counts)
 
 
 def _check_array(array: Any, shape: tuple[int, ...], what: str) -> None:
@@ -328,8 +336,8 @@ def check_leaves(states: LeafStates, here: LeafStates, paths: Iterable[str], cas
         for slot, arrays in here.state.items():
             if path in arrays:
                 _check_dtype(states.state[slot][path], arrays[path], f"{slot}{' of ' * bool(path)}{path}")
-    for slot, arrays in here.state.items():
-        if TREE in arrays and TREE in states.state[slot]:  # which is the name of a single array, too
+    for slot, arrays in here.state.items() if TREE not in here.leaves else ():  # the name of a single array, too
+        if TREE in arrays and TREE in states.state[slot]:
             _check_dtype(states.state[slot][TREE], arrays[TREE], slot)
 
 

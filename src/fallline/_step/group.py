@@ -12,7 +12,6 @@ import numpy as np
 from fallline._arrays.dtypes import kept
 from fallline._arrays.leaves import detached, dtype_name, filled_like, is_complex, owned, widened
 from fallline._arrays.memory import arena, byte_range, places
-from fallline._arrays.namespaces import any_true
 from fallline._engines.engine import Engine, Wish, chosen
 from fallline._engines.options import Options
 from fallline._formula import words
@@ -47,6 +46,7 @@ class Group(Leaves):
         leaves, kinds = self.know(like, what)
         self.step_by(self._chosen(leaves, kinds, what), leaves)
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
+        self.absent = np.zeros(len(leaves), np.int64)  # of the calls gathered, those in which it had none
         self.follow(Plans())
         self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
         self._settings: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class Group(Leaves):
         other = self.aside()
         other.state = {slot: list(map(owned, arrays)) for slot, arrays in self.state.items()}
         other.orders = list(self.orders)
-        other.missed, other.numbers = self.missed.copy(), self.numbers.copied()
+        other.missed, other.absent, other.numbers = self.missed.copy(), self.absent.copy(), self.numbers.copied()
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Group(Leaves):
         Whatever brought it may have its arrays in memory that is not to be written, or is gone later: they are copied.
         """
         self.count = count
-        self.missed, self.numbers = np.array(self.missed), self.numbers.copied()
+        self.missed, self.absent, self.numbers = np.array(self.missed), np.array(self.absent), self.numbers.copied()
         self.dtypes = [np.dtype(dtype.type) for dtype in self.dtypes]  # NumPy's own, known by identity
         self.follow(Plans())
         self.disjoint, self.state_ranges = {}, []
@@ -212,26 +212,49 @@ class Group(Leaves):
         gathers = self.chain.gathers
         if gathers is None:
             return False
-        weight = self.value(gathers.weight, 0, int(self.count[0]), {})
-        return bool(self.numbers.by_slot[gathers.calls][0] + weight < self._setting(gathers.n, 0))
+        return bool(self.numbers.by_slot[gathers.calls][0] + 1 < self._setting(gathers.n, 0))
 
-    def has_gathered(self) -> bool:
-        """Whether there are gradients of calls that did not step."""
-        return self.chain.gathers is not None and bool(self.numbers.by_slot[self.chain.gathers.calls][0])
+    def gathered_calls(self) -> int:
+        """The calls that did not step, since the last that did."""
+        return 0 if self.chain.gathers is None else int(self.numbers.by_slot[self.chain.gathers.calls][0])
 
     def gathered(self) -> list[tuple[int, Any]]:
         """The mean of what was gathered of the gradients before the coming call, by the number of the leaf."""
         if self.chain.gathers is None:
             return []
-        slot = self.chain.slots[self.chain.names[0], "sum"]
-        n = self._setting(self.chain.gathers.n, 0)
-        return [(k, array / n) for k, array in enumerate(self.state[slot])]
+        total = self.numbers.by_slot[self.chain.gathers.total][0] or 1.0
+        return [(k, array / total) for k, array in enumerate(self.state[self.chain.gathers.sum])]
 
     def completed(self, gradients: Sequence[Any]) -> list[Any]:
         """Zeros for the gradients that are None in a call that steps, where others were gathered before."""
-        slot = self.chain.slots[self.chain.names[0], "sum"]
-        return [filled_like(widened(detached(self.state[slot][k])), 0.0)
-                if g is None and any_true(self.state[slot][k] != 0) else g for k, g in enumerate(gradients)]
+        assert self.chain.gathers is not None
+        sums, calls = self.state[self.chain.gathers.sum], self.gathered_calls()
+        return [filled_like(widened(detached(sums[k])), 0.0) if g is None and self.absent[k] < calls else g
+                for k, g in enumerate(gradients)]
+
+    def drop_gathered(self, leaves: Sequence[int]) -> None:
+        """Have nothing gathered of these leaves."""
+        if self.chain.gathers is None:
+            return
+        self.absent[leaves] = self.gathered_calls()
+        sums = self.state[self.chain.gathers.sum]
+        for k in leaves:
+            if not self.engine.in_memory:
+                sums[k] = filled_like(sums[k], 0.0)
+            elif self._begun[k]:
+                sums[k][...] = 0.0
+
+    def notes(self, gradients: Sequence[Any]) -> bool:
+        """Whether there is something to `note` of a call with these."""
+        return self.chain.gathers is not None and (bool(self.absent.any()) or any(g is None for g in gradients))
+
+    def note(self, gradients: Sequence[Any], holds: bool) -> None:
+        """Know of a call that was taken which leaves had no gradient, as long as it is one of those gathered."""
+        if holds:
+            self.absent[[k for k, g in enumerate(gradients) if g is None]] += 1
+        else:
+            self.absent[:] = 0
+        self.plans.look_anew()  # the next call that steps is one to note
 
     # ---- settings ----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ __all__ = ["carry", "fill", "merge", "put", "states_of"]
 
 def states_of(group: Group, t: int) -> LeafStates:
     """What a group knows, live."""
-    leaves = {path: Leaf(group.shapes[k], group.dtypes[k].name, t - int(group.missed[k]))
+    leaves = {path: Leaf(group.shapes[k], group.dtypes[k].name, t - int(group.missed[k]), int(group.absent[k]))
               for k, path in enumerate(group.paths)}
     return LeafStates(leaves, {slot: dict(zip(paths_of(slot, group.chain, group.paths), arrays))
                                for slot, arrays in group.slots().items()})
@@ -45,17 +45,19 @@ def carry(group: Group, states: LeafStates) -> Group:
     shared = [path for path in group.paths if path in states.leaves]
     check_leaves(states, states_of(group, t), shared, casts=True)
     put(group, states, shared, t)
-    group.missed[[k for k, path in enumerate(group.paths) if path not in states.leaves]] = t
+    new = [k for k, path in enumerate(group.paths) if path not in states.leaves]
+    group.missed[new], group.absent[new] = t, group.gathered_calls()
     return group
 
 
 def merge(group: Group, states: LeafStates, t: int) -> None:
-    """Put the state of the leaves that a group has, too, where it has completed t steps; others keep what they have."""
-    own = {path: min(int(group.count[0] - group.missed[k]), t) for k, path in enumerate(group.paths)}
+    """Put the state of the leaves that a group has, too, where it has completed t steps. Others keep what they have,
+    but for gradients gathered of other calls."""
+    kept = [k for k, path in enumerate(group.paths) if path not in states.leaves]
+    taken = group.count[0] - group.missed[kept]
     put(group, states, [path for path in group.paths if path in states.leaves], t)
-    for k, path in enumerate(group.paths):
-        if path not in states.leaves:
-            group.missed[k] = t - own[path]
+    group.missed[kept] = t - taken
+    group.drop_gathered(kept)
 
 
 def put(group: Group, states: LeafStates, paths: Iterable[str], t: int) -> None:
@@ -76,7 +78,8 @@ def put(group: Group, states: LeafStates, paths: Iterable[str], t: int) -> None:
             of[path][...] = states.state[slot][path]
     group.forget_missed()
     for path in paths:
-        group.missed[index[path]] = t - states.leaves[path].t
+        leaf = states.leaves[path]
+        group.missed[index[path]], group.absent[index[path]] = t - leaf.t, leaf.absent
 
 
 def _cast(states: LeafStates, slot: str, path: str, group: Group, k: int) -> np.ndarray:

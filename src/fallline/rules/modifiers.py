@@ -10,18 +10,15 @@ from fallline._formula.words import arrive, maximum, minimum, norm, norm_in, set
 
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
 
-def gathered(g: Any, sum: Any, calls: Any, *, weight: Any) -> Any:
+def gathered(g: Any, sum: Any, calls: Any, total: Any, *, weight: Any) -> Any:
     """The state of `accumulate` after a call in which its chain does not step."""
-    return sum + weight*g, calls + weight
+    return sum + weight*g, calls + 1, total + weight
 
 
 @before(hold=gathered)
-def accumulate(g, sum=0, calls=scalar(0), *, n: Count, weight: Positive = 1):
-    """The mean of the gradients of calls, of which the n-th steps the chain behind: `fallline.accumulate`.
-
-    A call counts as much as its weight.
-    """
-    return (sum + weight*g)/(calls + weight), 0, 0
+def accumulate(g, sum=0, calls=scalar(0), total=scalar(0), *, n: Count, weight: Positive = 1):
+    """The mean of the gradients of n calls, by weights, of which the last steps the chain: `fallline.accumulate`."""
+    return (sum + weight*g)/(total + weight), 0, 0, 0
 
 
 @before

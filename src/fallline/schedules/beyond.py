@@ -22,7 +22,8 @@ class plateau(Schedule):
     `opt.hear(value)`, at every step or once in an epoch. A value is better if it is below the best by more than
     `threshold` times that; one that is not finite is no better. A state and a checkpoint hold what was heard.
 
-    torch's ReduceLROnPlateau, whose min_lr is `end`; `window` is optax' accumulation_size.
+    torch's ReduceLROnPlateau, whose min_lr is `end`, but for two things: of a best value below 0 torch takes the share
+    the other way, and it leaves changes of less than 1e-8 out. `window` is optax' accumulation_size.
 
     >>> import fallline as fl
     >>> opt = fl.SGD(plateau(0.1, factor=0.5, patience=1))

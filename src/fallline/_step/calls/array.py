@@ -121,6 +121,8 @@ class ArrayCall:
             if not self.holds:
                 result.append(new[k][self.into] if old is None else _put(old, new[k][self.into]))
         group.numbers.renew(self._numbers)
+        if group.notes(self._gs):
+            group.note(self._gs, self.holds)
         if self.holds:
             return None if self.into == "x" else self.nothing()
         group.took(self._gs)

@@ -209,7 +209,18 @@ class HostCall:
         if not self.holds:
             self.group.count += 1
             self.group.took(self._gs)
+        if self.notes:
+            self.note()
         return self.finish()
+
+    @property
+    def notes(self) -> bool:
+        """Whether there is something to `note` once it is done."""
+        return self.group.notes(self._gs)
+
+    def note(self) -> None:
+        """See `Group.note`."""
+        self.group.note(self._gs, self.holds)
 
     # ---- once it is done ---------------------------------------------------------------------------------------------
 
