@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Walk:
         self.taken = 0
         self.error: Exception | None = None
         self.is_valued = True
-        self._pending: Any = None  # the settings as they were before a point from which no step was taken yet
+        self._pending: list[Any] = []  # the settings as they were before a point from which no step was taken yet
 
     def go(
         self, evaluate: Evaluate, params: Any, project: Callable[[Any, Any], Any], behind: int = 0
@@ -113,7 +114,7 @@ class Walk:
         self, evaluate: Evaluate, project: Callable[[Any, Any], Any], ahead: Iterable[int]
     ) -> Generator[Point, None, None]:
         """A point per evaluation; the step from it is taken when the next is asked for."""
-        stepper = self.optimizer._stepper
+        stepper, hears, last = self.optimizer._stepper, False, list[Any]()
         for t in ahead:
             self._pending = stepper.settings()
             try:
@@ -124,15 +125,18 @@ class Walk:
                 return
             self.is_valued = value is not None
             yield Point(t, self.params, value, grad)
-            if stepper.hears and value is None:
+            now = stepper.settings()
+            if not (last and all(map(operator.is_, last, now))):
+                last, hears = now, stepper.hears
+            if hears and value is None:
                 raise TypeError(f"A schedule of {self.optimizer._title} hears values, and there are none (None): give "
                                 f"{self.owner} a function that returns them, or another schedule.")
             try:
                 with self.holding:
                     self.params = project(self.optimizer.step(self.params, grad), grad)
                     self.taken += 1
-                    self._pending = None
-                    if value is not None and stepper.hears:
+                    self._pending = []
+                    if hears and value is not None:
                         stepper.hear(value)
             except NonFiniteGradient as error:
                 self.error = error

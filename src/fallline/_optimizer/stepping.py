@@ -184,21 +184,21 @@ class Stepper:
             for holder, own in steps.items():
                 holder.recount(own)
 
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """The settings of all holders as they are now, which are replaced where they change."""
-        return {name: holder.settings for name, holder in self.holders.items()}
+    def settings(self) -> list[dict[str, Any]]:
+        """The settings of all holders as they are now; where one is set, others take their place."""
+        return [holder.settings for holder in self.holders.values()]
 
     @contextlib.contextmanager
-    def as_before(self, settings: Mapping[str, dict[str, Any]] | None) -> Iterator[None]:
+    def as_before(self, settings: Sequence[dict[str, Any]]) -> Iterator[None]:
         """Be recorded with settings that were before, if any are given."""
         now = self.settings()
-        for name, own in (settings or {}).items():
-            self.holders[name].settings = own
         try:
+            for holder, own in zip(self.holders.values(), settings or now):
+                holder.settings = own
             yield
         finally:
-            for name, own in now.items():
-                self.holders[name].settings = own
+            for holder, own in zip(self.holders.values(), now):
+                holder.settings = own
 
     @property
     def hears(self) -> bool:
