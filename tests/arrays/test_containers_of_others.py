@@ -387,6 +387,7 @@ def test_other_points_are_such_trees_and_states_go_to_other_libraries_and_back(n
         found = points(opt, w)
         assert {type(tree) for tree in found} == {type(w)}
         assert frozen([as_dict(tree) for tree in found]) == frozen(points(other, d))
+    need("torch")
     opt, again = fl.dialects.torch.Adam(0.1), fl.dialects.torch.Adam(0.1)
     opt.step(make(0), make(1))
     again.step(make(2), make(3))

@@ -202,7 +202,7 @@ BAD_STATES = {
     "no leaves": lambda d: {**d, "leaves": 7},
     "a setting out of range": lambda d: {**d, "hyper": dict.fromkeys(d["hyper"], -1.0)},
     "a setting too few": lambda d: {**d, "hyper": {}},
-    "a leaf ahead of t": lambda d: with_leaf(d, "a", t=d["t"] + 1),
+    "a leaf with a count below 0": lambda d: with_leaf(d, "a", t=-1),
     "a leaf too few": lambda d: {**d, "leaves": without(d["leaves"], "b")},
 }
 BAD_ARRAYS = {"misshapen": lambda a: np.zeros(a.size + 1), "objects": lambda a: np.zeros(a.shape, object),
