@@ -155,4 +155,4 @@ class _Schedule(NamedTuple):
 
 def is_own(schedule: Any) -> bool:
     """Whether a schedule is one of fallline's own, which only uses Python's arithmetic."""
-    return type(schedule).__module__.startswith("fallline.schedules")
+    return type(schedule).__module__.startswith("fallline.")

@@ -1,0 +1,233 @@
+"""Groups of parameters, as torch has them, as one optimizer, which asks them for its settings at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from fallline._formula.ranges import WHOLE
+from fallline._messages.values import brief
+from fallline._optimizer.compose import partition
+from fallline._optimizer.optimizer import Optimizer
+from fallline.dialects.dialect import Dialect
+from fallline.dialects.run import KEPT
+from fallline.rules import dialects as own
+
+__all__ = ["Assembled", "Kind", "OfDialect", "OfOptimizer", "assembled"]
+
+Group = Mapping[str, Any]
+
+
+class Read:
+    """A setting that a group has under a key, as it is at each step: its own, or a part of a tuple."""
+
+    __slots__ = ("group", "key", "place")
+
+    def __init__(self, group: Group, key: str, place: int | None) -> None:
+        self.group, self.key, self.place = group, key, place
+
+    def __call__(self, t: int) -> float:
+        value = self.group[self.key]
+        if self.place is not None:
+            value = value[self.place]
+        return value if type(value) is float else float(value)
+
+    def __repr__(self) -> str:
+        return f"{self.key} of its group"
+
+
+class Scheduled(Read):
+    """One that a schedule of ours writes into a group, where it is seen, until something else is written there."""
+
+    __slots__ = ("schedule", "shown")
+
+    def __init__(self, group: Group, key: str, schedule: Any, t: int) -> None:
+        super().__init__(group, key, None)
+        self.schedule, self.shown = schedule, group[key] if group[key] == schedule(t) else None
+
+    def show(self, t: int) -> None:
+        """Have the group show the value of the coming step, after t, unless another was written there."""
+        if self.group[self.key] is self.shown:
+            self.shown = self.group[self.key] = self.schedule(t)  # type: ignore[index]
+
+    def __call__(self, t: int) -> float:
+        return self.schedule(t) if self.group[self.key] is self.shown else super().__call__(t)
+
+
+class Kind(Protocol):
+    """What optimizers can be made of groups: their keys with the defaults, and the optimizer of one group or more that
+    are alike but for numbers."""
+
+    defaults: dict[str, Any]
+
+    def check(self, group: Group) -> None:
+        """Raise ValueError or TypeError for a group that cannot be stepped."""
+
+    def structure(self, group: Group) -> tuple[Any, ...]:
+        """What of a group says what is computed, but for numbers."""
+
+    def part(self, group: Group) -> tuple[Optimizer, dict[str, list[str | None]]]:
+        """The optimizer of a group, and the hyper-parameters that each of its keys has the values of."""
+
+    def read(self, group: Group, key: str, place: int | None, t: int) -> Read:
+        """What asks a group for a setting, after t steps."""
+
+    def called(self, part: Optimizer) -> dict[str, str]:
+        """What torch calls the state, by slot."""
+
+    def counts(self, part: Optimizer) -> bool:
+        """Whether torch's state has the number of steps."""
+
+    def derived(self, part: Optimizer, group: Group, t: int) -> dict[str, float]:
+        """What torch's state has of a parameter after t steps that is made of these."""
+
+
+class OfDialect:
+    """Of a class of `fallline.dialects.torch`: what makes no formula of its own where it is 0 stays a number."""
+
+    def __init__(self, cls: type[Dialect], defaults: dict[str, Any], options: dict[str, Any]) -> None:
+        self.cls, self.defaults, self._options = cls, defaults, options
+        self._parts: dict[tuple[Any, ...], tuple[Dialect, dict[str, list[str | None]]]] = {}
+
+    def __reduce__(self) -> Any:
+        return OfDialect, (self.cls, self.defaults, self._options)
+
+    def _given(self, group: Group) -> dict[str, Any]:
+        return {name: _plain(group[name]) for name in self.cls.arguments.parameters}
+
+    def check(self, group: Group) -> None:
+        self.cls(**self._given(group), **self._options)
+
+    def structure(self, group: Group) -> tuple[Any, ...]:
+        kept = self.part(group)[1]
+        return tuple((name, value) for name, value in self._given(group).items() if name not in kept)
+
+    def part(self, group: Group) -> tuple[Dialect, dict[str, list[str | None]]]:
+        given = self._given(group)
+        key = tuple((name, value) for name, value in given.items() if not _is_number(value) or value == 0)
+        try:
+            return self._parts[key]
+        except KeyError:
+            made = self._parts[key] = self._made(given)
+            return made
+
+    def _made(self, given: dict[str, Any]) -> tuple[Dialect, dict[str, list[str | None]]]:
+        """The one in which numbers that are 0 have their place too, if that is no other formula."""
+        for name, value in given.items():
+            if type(value) in (int, float) and value == 0:
+                try:
+                    self.cls(**(shifted := {**given, name: 0.5}))
+                except ValueError:
+                    continue
+                given = shifted
+        part = self.cls(**given, **self._options)
+        whole = {q for q, hyper in part._chain.hyper.items() if hyper.range is WHOLE}
+        return part, {name: hyper for name, hyper in part._kept_in.items() if not whole & {*hyper}}
+
+    def read(self, group: Group, key: str, place: int | None, t: int) -> Read:
+        return Read(group, key, place)
+
+    def called(self, part: Optimizer) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, rule in zip(part._chain.names, part._chain.rules):
+            keys = KEPT["torch"].get(rule, {})
+            found |= {part._chain.slots[name, slot]: key for slot, key in keys.items() if key}
+        return found
+
+    def counts(self, part: Optimizer) -> bool:
+        from fallline.dialects.forms import UNCOUNTED
+
+        return part._chain.rule not in UNCOUNTED
+
+    def derived(self, part: Optimizer, group: Group, t: int) -> dict[str, float]:
+        return {"mu": 1 / max(1.0, t - group["t0"])} if part._chain.rule is own.torch_asgd else {}
+
+
+class OfOptimizer:
+    """Of an optimizer of ours: settings that are numbers or schedules are keys of groups, all others stay its own."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer.fresh()
+        self._schedules = {name: value for name, value in self._optimizer.hyper.items() if callable(value)}
+        self.defaults = {name: value(0) if callable(value) else value
+                         for name, value in self._optimizer.hyper.items() if _is_number(value) or callable(value)}
+        chain = self._optimizer._chain
+        self._fixed = {name for name in self.defaults if chain.hyper[chain.short.get(name, name)].range is WHOLE}
+
+    def check(self, group: Group) -> None:
+        for name in self._fixed:
+            if group[name] != self.defaults[name]:
+                raise ValueError(f"{name} of {self._optimizer._title} must be the same for all groups, "
+                                 f"{self.defaults[name]}. Got {brief(group[name])}.")
+        part = self._optimizer.fresh()
+        for name in self.defaults.keys() - self._fixed:
+            part.hyper[name] = _plain(group[name])
+
+    def structure(self, group: Group) -> tuple[Any, ...]:
+        return ()
+
+    def part(self, group: Group) -> tuple[Optimizer, dict[str, list[str | None]]]:
+        return self._optimizer, {name: [name] for name in self.defaults.keys() - self._fixed}
+
+    def read(self, group: Group, key: str, place: int | None, t: int) -> Read:
+        schedule = self._schedules.get(key)
+        return Read(group, key, place) if schedule is None else Scheduled(group, key, schedule, t)
+
+    def called(self, part: Optimizer) -> dict[str, str]:
+        return {}
+
+    def counts(self, part: Optimizer) -> bool:
+        return True
+
+    def derived(self, part: Optimizer, group: Group, t: int) -> dict[str, float]:
+        return {}
+
+
+class Assembled(NamedTuple):
+    """The optimizer of all groups, its parts by name if it has several, and where schedules write into groups."""
+
+    optimizer: Optimizer
+    parts: dict[str, Optimizer]
+    scheduled: list[Scheduled]
+
+
+def assembled(kind: Kind, groups: Sequence[Group], of: Any, t: int) -> Assembled:
+    """Make one of these groups, with a part for each structure, to go on after t steps; `of` is a tree of the
+    parameters with the number of its group in each one's place."""
+    import optree
+
+    structures = [kind.structure(group) for group in groups]
+    distinct = list(dict.fromkeys(structures))
+    parts: dict[str, Optimizer] = {}
+    scheduled: list[Scheduled] = []
+    for k, structure in enumerate(distinct):
+        mine = [n for n, other in enumerate(structures) if other == structure]
+        made, kept = kind.part(groups[mine[0]])
+        parts[str(k)] = part = made.fresh()
+        for key, hyper in kept.items():
+            for place, q in enumerate(hyper):
+                if q is None:
+                    continue
+                whole = not isinstance(groups[mine[0]][key], (tuple, list))
+                reads = {n: kind.read(groups[n], key, None if whole else place, t) for n in mine}
+                scheduled += [read for read in reads.values() if isinstance(read, Scheduled)]
+                part.hyper[q] = reads[mine[0]] if len(mine) == 1 else optree.tree_map(
+                    lambda n, reads=reads, first=mine[0]: reads.get(n, reads[first]), of)
+    if len(parts) == 1:
+        (only,) = parts.values()
+        return Assembled(only, {}, scheduled)
+    names = [str(distinct.index(structure)) for structure in structures]
+    optimizer = partition(parts, optree.tree_map(names.__getitem__, of))
+    return Assembled(optimizer, dict(optimizer.parts), scheduled)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a group: a tensor of one number as that number."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_plain, value))
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+

@@ -1,0 +1,277 @@
+"""What training loops do to an optimizer of torch, done to ours: closures, hooks, groups, state, refusals."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import fallline as fl
+from needed import need
+from of_torch import bytes_of, far, loss_of, net, through_a_file, train
+
+
+def test_a_closure_is_called_with_gradients_on_and_its_loss_comes_back():
+    torch, model = need("torch"), net()
+    opt = fl.torch.Adam(model.parameters(), lr=0.01)
+
+    def closure():
+        assert torch.is_grad_enabled()
+        opt.zero_grad()
+        loss = loss_of(model)
+        loss.backward()
+        return loss
+
+    losses = [float(opt.step(closure).detach()) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        assert opt.step(closure) is not None
+    assert opt.step() is None
+
+
+def test_hooks_are_called():
+    model, seen = net(), []
+    opt = fl.torch.SGD(model.parameters())
+    opt.register_step_pre_hook(lambda *a: seen.append("before"))
+    opt.register_step_post_hook(lambda *a: seen.append("after"))
+    opt.register_state_dict_post_hook(lambda o, d: {**d, "mine": 1})
+    opt.register_load_state_dict_pre_hook(lambda o, d: seen.append("load") or {**d, "param_groups": [
+        {**group, "lr": 0.5} for group in d["param_groups"]]})
+    opt.register_load_state_dict_post_hook(lambda o: seen.append(o.param_groups[0]["lr"]))
+    train(model, opt, 1)
+    assert opt.state_dict()["mine"] == 1
+    opt.load_state_dict(opt.state_dict())
+    assert seen == ["before", "after", "load", 0.5]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_state_shares_the_memory_of_what_steps_and_is_float32_for_halves(dtype):
+    torch, model = need("torch"), net(dtype=dtype)
+    opt = fl.torch.Adam(model.parameters(), lr=0.01)
+    assert opt.state_dict()["state"] == {}
+    opt.load_state_dict(opt.state_dict())  # before the first step, as Accelerate does
+    train(model, opt, 3)
+    wide = torch.float32 if dtype in ("bfloat16", "float16") else getattr(torch, dtype)
+    for p, own in opt.state.items():
+        assert own["exp_avg"].dtype == wide
+        assert own["exp_avg"].shape == p.shape
+        assert (own["step"].dtype, float(own["step"])) == (torch.float32, 3.0)
+    before = [own["exp_avg"].clone() for own in opt.state.values()]
+    train(model, opt, 1)
+    assert all(not torch.equal(a, own["exp_avg"]) for a, own in zip(before, opt.state.values()))
+    again = net(1, dtype)
+    weights, state = through_a_file(model.state_dict(), opt.state_dict())
+    again.load_state_dict(weights)
+    other = fl.torch.Adam(again.parameters(), lr=0.01)
+    other.load_state_dict(state)
+    train(model, opt, 3)
+    train(again, other, 3)
+    assert bytes_of(again) == bytes_of(model)
+    assert {own["exp_avg"].dtype for own in other.state.values()} == {wide}
+
+
+def test_what_is_done_to_the_state_counts():
+    torch = need("torch")
+    for touch in (
+        lambda o, p: o.state.clear(), lambda o, p: o.state.pop(p), lambda o, p: o.state[p].clear(),
+        lambda o, p: o.state.__setitem__(p, {}), lambda o, p: o.state[p]["exp_avg"].zero_(),
+        lambda o, p: o.state[p].update(exp_avg=torch.zeros_like(p)), lambda o, p: o.state[p]["step"].fill_(1.0),
+        lambda o, p: o.state.__setitem__(p, {k: v.clone() for k, v in o.state[p].items()}),
+    ):  # fmt: skip
+        theirs, ours = net(), net()
+        t, o = torch.optim.Adam(theirs.parameters(), lr=0.01), fl.torch.Adam(ours.parameters(), lr=0.01)
+        for model, opt in ((theirs, t), (ours, o)):
+            train(model, opt, 3)
+            touch(opt, next(model.parameters()))
+            train(model, opt, 3, first=3)
+        assert far(theirs, ours) < 1e-12
+        assert len(o.state) == len(t.state)
+
+
+def test_parameters_may_be_frozen_thawed_added_and_without_gradients():
+    torch = need("torch")
+    theirs, ours = net(), net()
+    t = torch.optim.Adam(list(theirs.parameters())[:2], lr=0.01)
+    o = fl.torch.Adam(list(ours.parameters())[:2], lr=0.01)
+    for model, opt in ((theirs, t), (ours, o)):
+        params = list(model.parameters())
+        train(model, opt, 2)
+        params[0].requires_grad_(False)
+        params[0].grad = None
+        train(model, opt, 2, first=2)
+        opt.add_param_group({"params": params[2:], "lr": 0.1, "betas": (0.5, 0.9)})
+        train(model, opt, 2, first=4)
+        params[0].requires_grad_(True)
+        train(model, opt, 2, first=6)
+    assert far(theirs, ours) < 1e-12
+    assert [float(own["step"]) for own in o.state.values()] == [float(own["step"]) for own in t.state.values()]
+
+
+def test_shared_parameters_and_layouts_of_any_kind_step_as_others():
+    torch = need("torch")
+    results = []
+    for cls in (torch.optim.Adam, fl.torch.Adam):
+        torch.manual_seed(0)
+        conv = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        turned = torch.nn.Parameter(torch.randn(4, 6).t())
+        scalar = torch.nn.Parameter(torch.tensor(2.0))
+        empty = torch.nn.Parameter(torch.zeros(0, 3))
+        wave = torch.nn.Parameter(torch.randn(3, dtype=torch.complex64))
+        params = [*conv.parameters(), turned, scalar, empty, wave]
+        opt = cls(params, lr=0.01)
+        for k in range(5):
+            for p in params:
+                p.grad = torch.full_like(p, 0.1 * (k + 1))
+            opt.step()
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+        results.append([p.detach().clone() for p in params])
+    for p, q in zip(*results):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+
+
+def test_a_graph_that_holds_an_old_value_notices():
+    torch = need("torch")
+    w = torch.nn.Parameter(torch.ones(3))
+    y = (w * w).sum()
+    w.grad = torch.ones(3)
+    fl.torch.SGD([w]).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+def test_what_is_not_finite_is_refused_or_scaled_away():
+    torch, model = need("torch"), net()
+    opt = fl.torch.Adam(model.parameters())
+    train(model, opt, 1)
+    before = bytes_of(model)
+    next(model.parameters()).grad[0, 0] = torch.nan
+    with pytest.raises(fl.NonFiniteGradient, match="Gradient not finite: 0 has 1 NaN"):
+        opt.step()
+    assert bytes_of(model) == before
+    skipping = fl.torch.Adam(model.parameters(), nonfinite="skip")
+    skipping.step()
+    assert bytes_of(model) == before
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for k in range(4):
+        opt.zero_grad()
+        scaler.scale(loss_of(model, k)).backward()
+        if k == 2:
+            next(model.parameters()).grad[0, 0] = torch.inf
+        scaler.step(opt)
+        scaler.update()
+    assert float(opt.state[next(model.parameters())]["step"]) == 4.0  # one of them was left out
+    assert scaler.get_scale() == 2.0
+
+
+REFUSED = {
+    "Adam(params, lr=-1.0)": (ValueError, "lr of dialects.torch.Adam must be ≥ 0"),
+    "Adam(params, betas=(1.0, 0.9))": (ValueError, "betas of dialects.torch.Adam must be"),
+    "Adam(params, capturable=True)": (ValueError, "capturable=True of torch's optimizers is not taken here"),
+    "SGD(params, nesterov=True)": (ValueError, "nesterov=True of dialects.torch.SGD needs a momentum"),
+    "Adam(params, rate=1.0)": (TypeError, "fallline.torch.Adam.*rate"),
+    "Adam([{'params': params, 'lr': -1.0}])": (ValueError, "lr of dialects.torch.Adam must be ≥ 0"),
+    "Adam([])": (ValueError, "empty parameter list"),
+    "Adam(params[0])": (TypeError, "should be an iterable of Tensors"),
+    "Optimizer(params, torch.optim.Adam)": (TypeError, "takes parameters and an optimizer of fallline"),
+    "Lion": (AttributeError, r"torch has no Lion: write fallline.torch.Optimizer\(params, fallline.Lion\(...\)\)"),
+    "Adma": (AttributeError, "has no attribute 'Adma'. Known"),
+    "Optimizer([{'params': params, 'n': 3}], fl.accumulate(2, fl.SGD()))": (
+        ValueError, r"n of accumulate\(SGD\) must be the same for all groups, 2. Got 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_what_cannot_be_is_refused_as_torch_does_with_a_sentence_of_ours(code):
+    torch = need("torch")
+    error, message = REFUSED[code]
+    params = list(net().parameters())
+    for p in params:
+        p.grad = torch.ones_like(p)
+    scope = {"params": params, "torch": torch, "fl": fl}
+    with pytest.raises(error, match=message):
+        eval(f"fl.torch.{code}" if code[0] != "[" else code, scope)
+
+
+def test_sparse_gradients_are_refused_as_torch_does():
+    torch = need("torch")
+    layer = torch.nn.Embedding(5, 3, sparse=True)
+    opt = fl.torch.Adam(layer.parameters())
+    layer(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(RuntimeError, match="sparse"):
+        opt.step()
+
+
+def test_loaded_groups_that_cannot_be_stepped_are_refused_before_anything_changes():
+    model = net()
+    opt = fl.torch.Adam(model.parameters(), lr=0.01)
+    train(model, opt, 2)
+    d = opt.state_dict()
+    bad = {**d, "param_groups": [{**d["param_groups"][0], "capturable": True}]}
+    with pytest.raises(ValueError, match="capturable=True"):
+        opt.load_state_dict(bad)
+    assert opt.param_groups[0]["lr"] == 0.01
+    train(model, opt, 1)
+    assert float(next(iter(opt.state.values()))["step"]) == 3.0
+
+
+@fl.rule
+def signed(g, m=0, *, lr: fl.NonNegative = 1e-2, beta: fl.Fraction = 0.9):
+    m = beta * m + (1 - beta) * g
+    return -lr * fl.sign(m), m
+
+
+OWN = {
+    "a rule of one's own": lambda: fl.Optimizer(signed, lr=0.05),
+    "a chain": lambda: fl.chain(fl.clip_norm(0.5), fl.Lion(0.01), fl.weight_decay(0.1), fl.average(0.9)),
+    "with a number of the tree": lambda: fl.Prodigy(),
+    "whole leaves": lambda: fl.Muon(0.01),
+    "a schedule": lambda: fl.Adam(fl.schedules.cosine(0.1, steps=10, warmup=2)),
+    "gathered": lambda: fl.accumulate(2, fl.Adam(0.1)),
+    "by name": lambda: fl.partition({"weight": fl.Momentum(0.1), "bias": fl.Adam(0.01)}, lambda path: path[2:]),
+    "masked": lambda: fl.mask(lambda path: path.endswith("weight"), fl.Adam(0.1)),
+    "settings by name": lambda: fl.AdamW(0.1, weight_decay=fl.by_path(lambda path: 0.1 if path.endswith("t") else 0.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", OWN.values(), ids=OWN)
+def test_any_optimizer_of_ours_steps_as_it_does_by_itself_and_resumes_to_the_bit(make):
+    torch, model, alone = need("torch"), net(), net()
+    opt, plain = fl.torch.Optimizer(model.named_parameters(), make()), make()
+    params = dict(alone.named_parameters())
+    for k in range(6):
+        train(model, opt, 1, first=k)
+        alone.zero_grad()
+        loss_of(alone, k).backward()
+        plain.step(params, {name: p.grad for name, p in params.items()})
+        assert bytes_of(model) == bytes_of(alone)
+    again = net(1)
+    weights, state = through_a_file(model.state_dict(), opt.state_dict())
+    again.load_state_dict(weights)
+    other = fl.torch.Optimizer(again.named_parameters(), make())
+    other.load_state_dict(state)
+    train(model, opt, 4, first=6)
+    train(again, other, 4, first=6)
+    assert bytes_of(again) == bytes_of(model)
+    assert torch.is_tensor(next(model.parameters()))
+
+
+def test_a_schedule_of_ours_is_shown_in_the_group_until_another_value_is_written():
+    model, schedule = net(), fl.schedules.linear(0.1, steps=10)
+    opt = fl.torch.Optimizer(model.parameters(), fl.Adam(schedule))
+    for t in range(4):
+        assert opt.param_groups[0]["lr"] == schedule(t)
+        train(model, opt, 1)
+    opt.param_groups[0]["lr"] = 0.5
+    train(model, opt, 2)
+    assert opt.param_groups[0]["lr"] == 0.5
+    assert "lr=lr of its group" in repr(opt._inner)
+
+
+def test_it_is_pickled_with_its_state():
+    model = net()
+    opt = fl.torch.AdamW(model.parameters(), lr=0.01)
+    train(model, opt, 3)
+    again, other = pickle.loads(pickle.dumps((model, opt)))
+    train(model, opt, 3)
+    train(again, other, 3)
+    assert bytes_of(again) == bytes_of(model)
