@@ -222,7 +222,7 @@ class Group(Leaves):
         """The mean of what was gathered of the gradients before the coming call, by the number of the leaf."""
         if self.chain.gathers is None:
             return []
-        total = self.numbers.by_slot[self.chain.gathers.total][0] or 1.0
+        total = float(self.numbers.by_slot[self.chain.gathers.total][0]) or 1.0
         return [(k, array / total) for k, array in enumerate(self.state[self.chain.gathers.sum])]
 
     def completed(self, gradients: Sequence[Any]) -> list[Any]:
