@@ -53,14 +53,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
+    if name in (*_ON_FIRST_USE, "torch"):  # the latter by name alone: a star must not hide the library called so
         import importlib
 
         return importlib.import_module(f"fallline.{name}")
-    if name == "torch":  # by name alone: a star must not hide the library that is called so
-        import fallline.torch
-
-        return fallline.torch
     hint = "" if name.startswith("_") else meant_name(name, __all__)
     # With its name, but not the module, as Python would add a suggestion of its own.
     raise AttributeError(f"module 'fallline' has no attribute {name!r}.{hint}", name=name)

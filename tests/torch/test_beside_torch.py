@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -168,3 +172,13 @@ def test_deep_copies_go_their_own_way_with_the_same_bits():
         train(again, other, 4)
         assert bytes_of(again) == bytes_of(model)
         assert all(p is not q for p, q in zip(opt.state, other.state))
+
+
+@pytest.mark.slow
+def test_every_configuration_and_every_error_of_torchs_own_tests_is_ours():
+    need("torch")
+    need("expecttest")  # which torch's tests import
+    script = Path(__file__).parents[1] / "tools" / "torch_database.py"
+    done = subprocess.run([sys.executable, "-W", "ignore", script], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert re.fullmatch(r"\d{3} configurations and \d{2,3} errors", done.stderr.strip().splitlines()[-1])

@@ -275,3 +275,50 @@ def test_it_is_pickled_with_its_state():
     train(model, opt, 3)
     train(again, other, 3)
     assert bytes_of(again) == bytes_of(model)
+
+
+@pytest.mark.parametrize("make", [lambda: fl.ScheduleFreeAdamW(0.1), lambda: fl.Nesterov(0.01)])
+def test_eval_shows_the_point_to_report_and_train_goes_back(make):
+    torch, model, other = need("torch"), net(), net()
+    opt, straight = fl.torch.Optimizer(model.parameters(), make()), fl.torch.Optimizer(other.parameters(), make())
+    opt.eval()  # before the first step, as Accelerate does
+    opt.train()
+    for k in range(6):
+        train(model, opt, 1, first=k)
+        train(other, straight, 1, first=k)
+        stepped = bytes_of(model)
+        rest = straight._inner.rest([p.detach() for p in other.parameters()])
+        opt.eval()
+        opt.eval()
+        assert all(torch.equal(p.detach(), q) for p, q in zip(model.parameters(), rest))
+        with pytest.raises(RuntimeError, match=r"call train\(\) on the optimizer before a step"):
+            opt.step()
+        opt.train()
+        assert bytes_of(model) == stepped == bytes_of(other)
+    plain = fl.torch.Adam(model.parameters())
+    train(model, plain, 1)
+    before = bytes_of(model)
+    plain.eval()
+    assert bytes_of(model) == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # within torch's compiler
+def test_a_compiled_step_of_training_is_that_of_one_that_is_not():
+    torch = need("torch")
+    model, other = net(dtype="float32"), net(dtype="float32")
+    opt, plain = fl.torch.AdamW(model.parameters(), lr=0.01), fl.torch.AdamW(other.parameters(), lr=0.01)
+
+    @torch.compile(backend="aot_eager")
+    def step(k):
+        opt.zero_grad()
+        loss = loss_of(model, k)
+        loss.backward()
+        opt.step()
+        return loss
+
+    for k in range(3):
+        step(k)
+    train(other, plain, 3)
+    assert far(model, other) < 1e-6
+    assert float(next(iter(opt.state.values()))["step"]) == 3.0

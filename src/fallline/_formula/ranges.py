@@ -12,7 +12,7 @@ import numpy as np
 from fallline._messages.remedies import instead, is_masked, is_tracer
 from fallline._messages.values import brief
 
-__all__ = ["BOUND", "WHOLE", "Bound", "Count", "Fraction", "Hyper", "NonNegative", "Positive", "Range", "Real",
+__all__ = ["BOUND", "WHOLE", "Bound", "Count", "Fraction", "Hyper", "NonNegative", "NonPositive", "Positive", "Range", "Real",
            "is_finite"]  # fmt: skip
 
 
@@ -25,6 +25,7 @@ class Range(NamedTuple):
 
 NonNegative = Annotated[float, Range("≥ 0", lambda v: v >= 0)]
 Positive = Annotated[float, Range("> 0", lambda v: v > 0)]
+NonPositive = Annotated[float, Range("≤ 0", lambda v: v <= 0)]
 WHOLE = Range("a whole number ≥ 1", lambda v: v >= 1 and v == int(v))
 Count = Annotated[float, WHOLE]  # one for the whole chain, and no schedule
 Fraction = Annotated[float, Range("in [0, 1)", lambda v: 0 <= v < 1)]

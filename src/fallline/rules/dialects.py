@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline._formula.ranges import NonPositive
 from fallline._formula.rule import Fraction, NonNegative, Positive, after, before, rule, scalar, shaped
 from fallline._formula.words import abs, maximum, minimum, norm, root, sign, sqrt, tiny, where
 from fallline.rules.further import trust_ratio
@@ -188,7 +189,7 @@ def torch_muon_rms(g, *, lr: NonNegative = 1e-3, a: float = 3.4445, b: float = -
 
 @rule(whole_leaf=True)
 def torch_adafactor(g, x, t, v=shaped(0, unless_factored), row=shaped(0, with_rows), col=shaped(0, with_columns), *,
-                    lr: NonNegative = 1e-2, beta2_decay: float = -0.8, eps1: NonNegative = 1e-8,
+                    lr: NonNegative = 1e-2, beta2_decay: NonPositive = -0.8, eps1: NonNegative = 1e-8,
                     eps2: NonNegative = 1e-3, d: Positive = 1.0):
     """Adafactor whose ε bounds the mean of the rows, and its square the second moment, from below."""
     share = t**beta2_decay
@@ -206,7 +207,7 @@ def torch_adafactor(g, x, t, v=shaped(0, unless_factored), row=shaped(0, with_ro
 
 @rule(whole_leaf=True)
 def torch_adafactor_usual(g, x, t, v=shaped(0, unless_factored), row=shaped(0, with_rows),
-                          col=shaped(0, with_columns), *, lr: NonNegative = 1e-2, beta2_decay: float = -0.8,
+                          col=shaped(0, with_columns), *, lr: NonNegative = 1e-2, beta2_decay: NonPositive = -0.8,
                           eps2: NonNegative = 1e-3, d: Positive = 1.0):
     """torch's Adafactor whose ε is that of the dtype."""
     return torch_adafactor.formula(g, x, t, v, row, col, lr=lr, beta2_decay=beta2_decay, eps1=np.finfo(g.dtype).eps,

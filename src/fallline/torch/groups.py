@@ -16,6 +16,7 @@ from fallline.rules import dialects as own
 __all__ = ["Assembled", "Kind", "OfDialect", "OfOptimizer", "assembled"]
 
 Group = Mapping[str, Any]
+MATRICES = (own.torch_muon, own.torch_muon_rms)
 
 
 class Read:
@@ -93,10 +94,13 @@ class OfDialect:
         return OfDialect, (self.cls, self.defaults, self._options)
 
     def _given(self, group: Group) -> dict[str, Any]:
-        return {name: _plain(group[name]) for name in self.cls.arguments.parameters}
+        return {name: _plain(group[name], name) for name in self.cls.arguments.parameters}
 
     def check(self, group: Group) -> None:
-        self.cls(**self._given(group), **self._options)
+        made = self.cls(**self._given(group), **self._options)
+        if made._chain.rule in MATRICES and any(p.ndim != 2 for p in group.get("params", ())):
+            raise ValueError(f"{self.cls.title} is for matrices, as torch's: give parameters of other shapes to "
+                             "another optimizer, such as fallline.torch.AdamW.")
 
     def structure(self, group: Group) -> tuple[Any, ...]:
         kept = self.part(group)[1]
@@ -161,7 +165,7 @@ class OfOptimizer:
                                  f"{self.defaults[name]}. Got {brief(group[name])}.")
         part = self._optimizer.fresh()
         for name in self.defaults.keys() - self._fixed:
-            part.hyper[name] = _plain(group[name])
+            part.hyper[name] = _plain(group[name], name)
 
     def structure(self, group: Group) -> tuple[Any, ...]:
         return ()
@@ -221,11 +225,15 @@ def assembled(kind: Kind, groups: Sequence[Group], of: Any, t: int) -> Assembled
     return Assembled(optimizer, dict(optimizer.parts), scheduled)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     """A value of a group: a tensor of one number as that number."""
     if isinstance(value, (tuple, list)):
-        return tuple(map(_plain, value))
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+        return tuple(_plain(part, name) for part in value)
+    if not hasattr(value, "numel"):
+        return value
+    if value.numel() != 1:
+        raise ValueError(f"{name} of a group must be a number or a tensor of one. Got one of {value.numel()}.")
+    return value.item()
 
 
 def _is_number(value: Any) -> bool:

@@ -47,6 +47,7 @@ class Optimizer(torch.optim.Optimizer):
 
     _kind: Kind
     _inner: Ours | None
+    _away: list[torch.Tensor] | None  # the parameters that are stepped, while others are shown
 
     def __init__(self, params: Any, opt: Ours) -> None:
         if not isinstance(opt, Ours):
@@ -55,7 +56,8 @@ class Optimizer(torch.optim.Optimizer):
         self._begin(OfOptimizer(opt), params)
 
     def _begin(self, kind: Kind, params: Any) -> None:
-        self._kind, self._inner = kind, None
+        self._kind, self._inner, self._away = kind, None, None
+        kind.check(kind.defaults)
         super().__init__(params, dict(kind.defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -76,18 +78,21 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._away is not None:
+            raise RuntimeError("The parameters are at the point to report, by eval(): call train() on the optimizer "
+                               "before a step.")
         groups = self.param_groups
         params = groups[0]["params"] if len(groups) == 1 else [p for group in groups for p in group["params"]]
         with torch.no_grad():
             inner = self._inner
-            if inner is None or not self._is_bound(groups, params):
-                inner = self._bind(groups, params)
             grads = [p.grad for p in params]
             try:
+                if inner is None or not self._is_bound(groups, params):
+                    inner = self._bind(groups, params)
                 inner.step(self._tree(params), self._tree(grads))
             except TypeError as error:
-                if any(g is not None and g.layout is not torch.strided for g in grads):
-                    raise RuntimeError(str(error)) from error
+                if any(g is not None and (g.layout is not torch.strided or g.is_complex()) for g in grads):
+                    raise RuntimeError(str(error)) from error  # as torch has it
                 raise
         self._show(inner.t)
         return loss
@@ -115,7 +120,7 @@ class Optimizer(torch.optim.Optimizer):
         made = assembled(self._kind, groups, of, t)
         made.optimizer.adapt(self._tree(params))
         leaves, treedef = flatten(self._tree(list(range(len(params)))))
-        index = dict(zip(paths(treedef), leaves))
+        index = self._index = dict(zip(paths(treedef), leaves))
         holders = made.optimizer._stepper.holders
         self._bound = [_Bound(self._kind, made.parts.get(name, made.optimizer), holder, index)
                        for name, holder in holders.items()]
@@ -146,6 +151,30 @@ class Optimizer(torch.optim.Optimizer):
         for scheduled in self._scheduled:
             scheduled.show(t)
 
+    # ---- the point to report -----------------------------------------------------------------------------------------
+
+    def eval(self) -> None:
+        """Have the parameters be the point to report, where the rule has one apart from them (Schedule-Free, Nesterov),
+        until `train()`; a step is refused meanwhile."""
+        if self._inner is None or self._away is not None or not any(
+                holder.chain.rule.rest for holder in self._inner._stepper.holders.values()):
+            return
+        with torch.no_grad():
+            self._away = [p.detach().clone() for p in self._params]
+            rest, treedef = flatten(self._inner.rest(self._tree(self._params)))
+            for path, value in zip(paths(treedef), rest):
+                self._params[self._index[path]].copy_(value)
+
+    def train(self, mode: bool = True) -> None:
+        """Have the parameters be those that are stepped again, after `eval()`."""
+        if not mode:
+            self.eval()
+        elif self._away is not None:
+            with torch.no_grad():
+                for p, value in zip(self._params, self._away):
+                    p.copy_(value)
+            self._away = None
+
     # ---- carried elsewhere -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -174,7 +203,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._inner = None
+        self._inner = self._away = None
         for group in self.param_groups:
             for key, value in self._kind.defaults.items():
                 group.setdefault(key, value)
