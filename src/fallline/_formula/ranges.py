@@ -12,8 +12,8 @@ import numpy as np
 from fallline._messages.remedies import instead, is_masked, is_tracer
 from fallline._messages.values import brief
 
-__all__ = ["BOUND", "WHOLE", "Bound", "Count", "Fraction", "Hyper", "NonNegative", "NonPositive", "Positive", "Range", "Real",
-           "is_finite"]  # fmt: skip
+__all__ = ["BOUND", "WHOLE", "Bound", "Count", "Fraction", "Hyper", "NonNegative", "NonPositive", "Positive", "Range",
+           "Real", "is_finite"]  # fmt: skip
 
 
 class Range(NamedTuple):
