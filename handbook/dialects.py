@@ -41,6 +41,7 @@ def dialects() -> str:
         table(["I want", "I write"], [
             ["the article's formula", "`fl.Adam(lr)`"],
             ["torch's formula on my arrays", "`fl.dialects.torch.Adam(lr)`"],
+            ["torch's formula in my torch loop", "`from fallline.torch import Adam`"],
         ]),
         "`torch`, `keras`, `optax` and `tensorflow` need not be installed. Flags choose another rule or add a link "
         "(`amsgrad`, `centered`, `maximize`, clipping, decay); what only says how a library runs is taken without "
