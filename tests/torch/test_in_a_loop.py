@@ -322,3 +322,82 @@ def test_a_compiled_step_of_training_is_that_of_one_that_is_not():
     train(other, plain, 3)
     assert far(model, other) < 1e-6
     assert float(next(iter(opt.state.values()))["step"]) == 3.0
+
+
+# ---- other devices, of which the tests have only one that holds no numbers -------------------------------------------
+
+
+def counted(opt):
+    """The operations of torch that a step takes."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    names = []
+    with Counting():
+        opt.step()
+    return names
+
+
+DEVICES = {name: {"momentum": 0.9} if name == "SGD" else {} for name in fl.dialects.torch.__all__
+           if name not in ("Muon", "Adafactor")}  # functions of NumPy's arrays
+FEW = {"Rprop": 4000}  # which chooses by comparisons, for which torch has no list, and so steps one by one itself
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_parameters_elsewhere_are_stepped_together_by_operations_of_torch(name):
+    torch = need("torch")
+    params = [torch.nn.Parameter(torch.empty(20, device="meta")) for _ in range(150)]
+    for p in params:
+        p.grad = torch.empty_like(p)
+    opt = getattr(fl.torch, name)(params, nonfinite="propagate", **DEVICES[name])
+    opt.step()
+    opt.step()
+    names = counted(opt)
+    assert len(names) <= FEW.get(name, 40), names
+    assert all(value.device.type == "meta" for own in opt.state.values() for key, value in own.items()
+               if key != "step" and value.ndim)  # fmt: skip
+    checked = getattr(fl.torch, name)(params, **DEVICES[name])
+    with pytest.raises(TypeError, match="whose numbers cannot be read"):
+        checked.step()
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_what_is_done_together_is_what_is_done_by_itself(name):
+    torch, models = need("torch"), [net(), net()]
+    opts = [getattr(fl.torch, name)(model.parameters(), engine=engine, **DEVICES[name])
+            for model, engine in zip(models, ("eager", "native"))]  # fmt: skip
+    for model, opt in zip(models, opts):
+        train(model, opt, 8)
+        next(model.parameters()).grad[0, 0] = torch.inf
+        with pytest.raises(fl.NonFiniteGradient, match="0 has 1 infinite"):
+            opt.step()
+    assert far(*models) < 1e-9
+
+
+def test_choices_by_comparison_mean_the_same_for_all_at_once():
+    torch = need("torch")
+    from fallline._arrays.batches import Batch
+    from fallline._engines.array_api import run_eagerly
+    from fallline._formula.chain import Chain
+
+    values = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 1e-310, -1e-310, 2.3e-308, torch.inf, torch.nan],
+                          dtype=torch.float64)  # fmt: skip
+    other = values.roll(3)
+
+    @fl.rule
+    def choosing(g, x, m=0, *, lr: fl.NonNegative = 0.5):
+        m = fl.maximum(fl.minimum(g, x), 0.25) + fl.sign(g) + fl.where(g >= x, g, 2.0) + fl.where(x < 0.5, 1.0, x)
+        return -lr * fl.maximum(m, g) / fl.root(m * m), m
+
+    program = Chain([choosing()]).stepping
+    arrays = {"g": values, "x": other, "m": values.flip(0)}
+    scalars = list(program.evaluate([0.5], 1, 2.2250738585072014e-308)[: len(program.scalars)])
+    plain = run_eagerly(program, arrays, scalars)
+    together = run_eagerly(program, {name: Batch([a, a]) for name, a in arrays.items()}, scalars)
+    for name, expected in plain.items():
+        for found in together[name].tensors:
+            torch.testing.assert_close(found, expected, rtol=1e-15, atol=0.0, equal_nan=True)

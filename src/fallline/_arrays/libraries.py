@@ -185,7 +185,7 @@ class Torch(ArrayApi):
 
     def check(self, leaf: Any, what: str, written: bool) -> None:
         in_host = leaf.device.type == "cpu"
-        if in_host or leaf.is_meta:
+        if in_host:
             with reading(leaf, what):
                 self.host(leaf)
         if in_host and written:  # its negation would be lost
@@ -217,7 +217,7 @@ class Torch(ArrayApi):
         return self._as_array(leaf.detach().cpu().resolve_conj().resolve_neg())
 
     def detached(self, leaf: Any) -> Any:
-        return leaf.detach()
+        return leaf.detach() if leaf.requires_grad else leaf
 
     def copy(self, leaf: Any) -> Any:
         return leaf.detach().clone().requires_grad_(leaf.requires_grad)

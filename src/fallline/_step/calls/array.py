@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.batches import Batch, are_finite, put_all, without_graph
 from fallline._arrays.dtypes import kept
 from fallline._arrays.leaves import (
     as_number,
@@ -16,6 +17,7 @@ from fallline._arrays.leaves import (
     filled_like,
     host,
     is_number,
+    is_tensor,
     joined,
     kind_of,
     like,
@@ -55,7 +57,15 @@ class ArrayCall:
 
     def find_non_finite(self) -> list[tuple[str, str]]:
         """As `HostCall.find_non_finite`."""
-        bad = [(self.group.paths[k], _bad(self._gs[k])) for k in self.live if self.group.checks_finite]
+        if not self.group.checks_finite:
+            return []
+        tensors: list[Any] = [self._gs[k] for k in self.live if is_tensor(self._gs[k])]
+        if len(tensors) == len(self.live) > 1 and len({g.device for g in tensors}) == 1 and are_finite(tensors):
+            return []
+        bad = []
+        for k in self.live:
+            with reading(self._gs[k], self.group.name(k, "gradient")):
+                bad.append((self.group.paths[k], _bad(self._gs[k])))
         return [(path, kinds) for path, kinds in bad if kinds]
 
     def _gradient(self, k: int, g: Any, leaf: Any) -> Any:
@@ -91,7 +101,9 @@ class ArrayCall:
 
     def prepare(self) -> None:
         """Compute what `run` puts in place."""
-        self._new = {k: self._increments(k) for k in self.live}
+        self._together = [(ks, self._batch(ks)) for ks in self._alike()]
+        apart = {k for ks, _ in self._together for k in ks}
+        self._new = {k: self._increments(k) for k in self.live if k not in apart}
         self._numbers = self.group.new_numbers(self.program, self.live, self.t, self.memo)
 
     def _check_target(self, k: int, leaf: Any) -> None:
@@ -111,7 +123,11 @@ class ArrayCall:
         """Put the new arrays in place, and count that; see `HostCall.finish`."""
         group, new = self.group, self._new
         result: list[Any] = []
+        whole = {k: leaf for ks, new in self._together for k, leaf in self._put_together(ks, new).items()}
         for k in range(len(self._gs)):
+            if k in whole:
+                result.append(whole[k])
+                continue
             old = None if self._targets is None else self._targets[k]
             if k not in new:
                 result.append(old if self.into == "x" or old is None else _put(old, filled_like(old, -0.0)))
@@ -128,6 +144,44 @@ class ArrayCall:
         group.took(self._gs)
         group.count += 1
         return result
+
+    def _alike(self) -> list[list[int]]:
+        """The leaves that are tensors stepped by the same numbers, of which torch does an operation on all at once."""
+        found: dict[Any, list[int]] = {}
+        for k in self.live:
+            leaf: Any = self._gs[k] if self._xs is None else self._xs[k]
+            dtype = self.group.dtypes[k]
+            if not is_tensor(leaf) or not is_tensor(self._gs[k]) or kept(dtype) != dtype or dtype.kind == "c":
+                continue
+            scalars = self.group.scalars(self.program, k, self.t, self.memo)
+            if not any(isinstance(s, np.ndarray) and s.ndim for s in scalars):  # values by coordinate
+                found.setdefault((leaf.device, dtype.name, tuple(map(float, scalars))), []).append(k)
+        return [ks for ks in found.values() if len(ks) > 1]
+
+    def _batch(self, ks: Sequence[int]) -> dict[str, Batch]:
+        """The new values of such leaves by name."""
+        arrays = {"g": Batch([self._gs[k] for k in ks]),
+                  **{slot: Batch([values[k] for k in ks]) for slot, values in self.group.state.items()}}
+        if "x" in self.program.inputs:
+            assert self._xs is not None
+            arrays["x"] = Batch([self._xs[k] for k in ks])
+        scalars = map(float, self.group.scalars(self.program, ks[0], self.t, self.memo))
+        with without_graph():
+            return run_eagerly(self.program, arrays, list(scalars))
+
+    def _put_together(self, ks: Sequence[int], new: Mapping[str, Batch]) -> dict[int, Any]:
+        """Put new values in place; the leaves that come back."""
+        state = self.group.state
+        for slot in new.keys() & state.keys():
+            put_all([state[slot][k] for k in ks], new[slot].tensors)
+        if self.holds:
+            return dict.fromkeys(ks)
+        found = new[self.into].tensors
+        if self._targets is None:
+            return dict(zip(ks, found))
+        targets = [self._targets[k] for k in ks]
+        put_all(targets, found)
+        return dict(zip(ks, targets))
 
     def _increments(self, k: int) -> dict[str, Any]:
         dtype = self.group.dtypes[k]
@@ -163,7 +217,8 @@ def _gradient(g: Any, leaf: Any, dtype: np.dtype) -> Any:
     if xp is None or xp is np:
         with np.errstate(all="ignore"):  # what overflows is judged as a gradient that is not finite
             return np.asarray(host(g), dtype)
-    return like(leaf, widened(host(g))) if type(g) is not type(detached(leaf)) else cast(g, dtype)
+    alike = (is_tensor(g) and is_tensor(leaf)) or type(g) is type(detached(leaf))
+    return cast(g, dtype) if alike else like(leaf, widened(host(g)))
 
 
 def _bad(g: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import real, reals, whole
-from fallline._arrays.leaves import as_number, is_foreign, is_number, mark_changed, new_like, non_finite, view
+from fallline._arrays.leaves import as_number, host, is_number, mark_changed, new_like, non_finite, view
 from fallline._arrays.libraries import reading
 from fallline._arrays.memory import address, byte_range, check_disjoint
 from fallline._engines.reference import all_finite
@@ -48,11 +48,8 @@ class HostCall:
         g, dtype = self._gs[k], self.group.dtypes[k]
         if type(g) is np.ndarray and g.dtype is dtype:
             return g
-        if is_foreign(g):
-            with reading(g, self.group.name(k, "gradient")):
-                array = np.asarray(g)
-        else:
-            array = view(g)
+        with reading(g, self.group.name(k, "gradient")):
+            array = host(g)
         if array.dtype == dtype and array.flags.aligned:  # and so in this machine's byte order
             return array
         with np.errstate(all="ignore"):  # what overflows is judged as a gradient that is not finite
