@@ -324,6 +324,239 @@ def test_a_compiled_step_of_training_is_that_of_one_that_is_not():
     assert float(next(iter(opt.state.values()))["step"]) == 3.0
 
 
+# ---- what is done to groups, state and modes while it runs -----------------------------------------------------------
+
+
+def lockstep(name, how, touch, at=5, steps=10):
+    """Ours and torch's beside each other, with something done to both at a step; the models and optimizers."""
+    torch, models = need("torch"), [net(), net()]
+    given = (lambda model: (how(model), {})) if callable(how) else (lambda model: (model.parameters(), how))
+    opts = []
+    for model, module in zip(models, (torch.optim, fl.torch)):
+        params, more = given(model)
+        opts.append(getattr(module, name)(params, **more))
+    for model, opt in zip(models, opts):
+        train(model, opt, at)
+        touch(opt, list(model.parameters()))
+        train(model, opt, steps - at, first=at)
+    return models, opts
+
+
+def two_groups(model):
+    params = list(model.parameters())
+    return [{"params": params[:2], "lr": 0.1}, {"params": params[2:], "lr": 0.001}]
+
+
+LIVE = {
+    "maximize": ("Adam", {}, lambda o, ps: o.param_groups[0].update(maximize=True)),
+    "nesterov": ("SGD", {"momentum": 0.9}, lambda o, ps: o.param_groups[0].update(nesterov=True)),
+    "amsgrad off": ("Adam", {"amsgrad": True}, lambda o, ps: o.param_groups[0].update(amsgrad=False)),
+    "momentum on": ("SGD", {}, lambda o, ps: o.param_groups[0].update(momentum=0.9)),
+    "momentum off": ("SGD", {"momentum": 0.9}, lambda o, ps: o.param_groups[0].update(momentum=0.0)),
+    "weight decay": ("AdamW", {"weight_decay": 0.0}, lambda o, ps: o.param_groups[0].update(weight_decay=0.1)),
+    "betas": ("Adam", {}, lambda o, ps: o.param_groups[0].update(betas=(0.5, 0.6))),
+    "moved to another group": ("Adam", two_groups, lambda o, ps: o.param_groups[1]["params"].insert(
+        0, o.param_groups[0]["params"].pop())),
+    "storage of the state": ("Adam", {}, lambda o, ps: o.state[ps[0]].__getitem__("exp_avg").__setattr__(
+        "data", ps[0].detach() * 0)),
+    "empty states asked for": ("Adam", {}, lambda o, ps: [o.state[p] for p in ps]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("touched", LIVE)
+def test_what_is_written_into_a_live_group_or_state_counts_as_with_torch(touched):
+    models, opts = lockstep(*LIVE[touched])
+    assert far(*models) < 1e-11
+    assert [own.keys() - {"mu"} for own in opts[0].state.values()] <= [own.keys() for own in opts[1].state.values()]
+
+
+def test_a_momentum_that_is_0_at_times_keeps_its_buffer_and_plain_sgd_has_none():
+    torch = need("torch")
+
+    def touch(opt, _):
+        for k, momentum in enumerate((0.0, 0.0, 0.9, 0.0, 0.9)):
+            opt.param_groups[0]["momentum"] = momentum
+            model = {id(opts[0]): models[0], id(opts[1]): models[1]}[id(opt)]
+            train(model, opt, 2, first=20 + k)
+
+    models = [net(), net()]
+    opts = [module.SGD(model.parameters(), lr=0.01, momentum=0.9)
+            for model, module in zip(models, (torch.optim, fl.torch))]  # fmt: skip
+    for model, opt in zip(models, opts):
+        train(model, opt, 2)
+        touch(opt, None)
+    assert far(*models) < 1e-12
+    plain = fl.torch.SGD(models[0].parameters(), lr=0.01)
+    train(models[0], plain, 2)
+    assert not plain.state
+
+
+def test_a_flag_that_cannot_be_is_refused_where_it_is_written_into_a_live_group():
+    model = net()
+    opt = fl.torch.Adam(model.parameters())
+    train(model, opt, 1)
+    opt.param_groups[0]["capturable"] = True
+    with pytest.raises(ValueError, match="capturable=True"):
+        train(model, opt, 1)
+
+
+def test_parameters_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"Two parameters are called '0\.weight': give them names of their own"):
+        fl.torch.Optimizer([*net().named_parameters(), *net(1).named_parameters()], fl.SGD())
+    models = [net(), net(1)]
+    opt = fl.torch.Adam([*models[0].named_parameters(), *models[1].named_parameters()])  # for whom names say nothing
+    before = [bytes_of(model) for model in models]
+    for model in models:
+        loss_of(model).backward()
+    opt.step()
+    assert all(now != then for model, own in zip(models, before) for now, then in zip(bytes_of(model), own))
+
+
+@pytest.mark.parametrize("carried", ["a file", "a copy", "a pickle"])
+@pytest.mark.parametrize("asked", ["eval at once", "eval before"])
+def test_the_point_to_report_survives_being_carried(carried, asked):
+    import copy
+
+    torch, model, straight = need("torch"), net(), net()
+    opt, plain = (fl.torch.Optimizer(each.parameters(), fl.ScheduleFreeAdamW(0.1)) for each in (model, straight))
+    train(model, opt, 4)
+    train(straight, plain, 4)
+    rest = [p.clone() for p in plain.inner.rest([p.detach() for p in straight.parameters()])]
+    if asked == "eval before":
+        opt.eval()
+    if carried == "a file":
+        weights, state = through_a_file(model.state_dict(), opt.state_dict())
+        model, opt = net(1), None
+        model.load_state_dict(weights)
+        opt = fl.torch.Optimizer(model.parameters(), fl.ScheduleFreeAdamW(0.1))
+        opt.load_state_dict(state)
+    else:
+        model, opt = copy.deepcopy((model, opt)) if carried == "a copy" else pickle.loads(pickle.dumps((model, opt)))
+    opt.eval()
+    assert all(torch.equal(p.detach(), q) for p, q in zip(model.parameters(), rest))
+    opt.train()
+    train(model, opt, 3, first=4)
+    train(straight, plain, 3, first=4)
+    assert bytes_of(model) == bytes_of(straight)
+
+
+@pytest.mark.parametrize("what", ["a group added", "the state cleared", "carried", "set to 0 and back"])
+def test_a_schedule_of_ours_goes_on_whatever_is_done(what):
+    torch, model = need("torch"), net()
+    schedule = fl.schedules.linear(0.1, steps=10)
+    params = list(model.parameters())
+    opt = fl.torch.Optimizer(params[:2], fl.Adam(schedule))
+    for p in params[1:]:
+        p.requires_grad_(False)
+    train(model, opt, 3)
+    train(model, opt, 1)
+    if what == "a group added":
+        opt.add_param_group({"params": [params[2].requires_grad_(True)]})
+        opt.add_param_group({"params": [params[3].requires_grad_(True)], "lr": 0.5})
+    elif what == "the state cleared":
+        opt.state.clear()
+    elif what == "carried":
+        params[0].grad = None
+        opt.step()  # which no leaf counts
+        state = opt.state_dict()
+        opt = fl.torch.Optimizer(params[:2], fl.Adam(schedule))
+        opt.load_state_dict(state)
+        train(model, opt, 1)
+        assert opt.param_groups[0]["lr"] == schedule(6)
+        opt.param_groups[0]["lr"] = schedule(6)  # another number, of the same value
+        opt.param_groups[0]["lr"] = float(torch.tensor(schedule(6), dtype=torch.float64))
+        again = fl.torch.Optimizer(params[:2], fl.Adam(schedule))
+        again.load_state_dict(opt.state_dict())
+        train(model, again, 2)
+        assert again.param_groups[0]["lr"] == schedule(6)
+        return
+    else:
+        shown = opt.param_groups[0]["lr"]
+        opt.param_groups[0]["lr"] = 0.0
+        opt.step()
+        opt.param_groups[0]["lr"] = shown
+    train(model, opt, 1)
+    t = opt.inner.t
+    assert opt.param_groups[0]["lr"] == schedule(t)
+    assert [group["lr"] for group in opt.param_groups[1:]] == ([schedule(t), 0.5] if what == "a group added" else [])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_what_is_gathered_goes_along_from_the_first_call_on(cut):
+    model, other = net(), net()
+    opt, straight = (fl.torch.Optimizer(each.parameters(), fl.accumulate(3, fl.Adam(0.1))) for each in (model, other))
+    train(model, opt, cut)
+    train(other, straight, cut)
+    again = fl.torch.Optimizer(model.parameters(), fl.accumulate(3, fl.Adam(0.1)))
+    again.load_state_dict(opt.state_dict())
+    train(model, again, 5, first=cut)
+    train(other, straight, 5, first=cut)
+    assert bytes_of(model) == bytes_of(other)
+
+
+def test_what_is_one_for_all_goes_along_whoever_has_no_gradient_and_with_groups():
+    for make in (fl.Prodigy, lambda: fl.accumulate(2, fl.Prodigy())):
+        model, other = net(), net()
+        for each in (model, other):
+            next(each.parameters()).requires_grad_(False)
+        opt, straight = (fl.torch.Optimizer([{"params": list(each.parameters())[:2]},
+                                             {"params": list(each.parameters())[2:]}], make())
+                         for each in (model, other))  # fmt: skip
+        train(model, opt, 4)
+        train(other, straight, 4)
+        again = fl.torch.Optimizer([{"params": list(model.parameters())[:2]},
+                                    {"params": list(model.parameters())[2:]}], make())  # fmt: skip
+        again.load_state_dict(opt.state_dict())
+        train(model, again, 4, first=4)
+        train(other, straight, 4, first=4)
+        assert bytes_of(model) == bytes_of(other)
+    params = list(net().parameters())
+    groups = [{"params": params[:2], "weight": 2.0}, {"params": params[2:]}]
+    opt = fl.torch.Optimizer(groups, fl.accumulate(2, fl.SGD()))
+    with pytest.raises(ValueError, match=r"weight enters a number of all parameters of accumulate\(SGD\) and must be"):
+        opt.step()
+
+
+def test_a_state_of_another_optimizer_or_shape_is_refused_by_name():
+    torch, model = need("torch"), net()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    train(model, sgd, 2)
+    adam = fl.torch.Adam(model.parameters())
+    state = {**sgd.state_dict(), "param_groups": adam.state_dict()["param_groups"]}
+    adam.load_state_dict(state)
+    with pytest.raises(ValueError, match="The state of parameter '0' has no exp_avg: it has momentum_buffer"):
+        adam.step()
+    good = fl.torch.Adam(model.parameters())
+    train(model, good, 1)
+    for key, value, message in (("exp_avg", torch.zeros(5, 8), "exp_avg of parameter .0. in the state must have the"),
+                                ("step", torch.tensor(-1.0), "step of parameter '0' in the state must be a number")):
+        d = good.state_dict()
+        d["state"][0] = {**d["state"][0], key: value}
+        bad = fl.torch.Adam(model.parameters())
+        bad.load_state_dict(d)
+        with pytest.raises(ValueError, match=message):
+            bad.step()
+    d = good.state_dict()
+    d["state"]["mine"] = {"a": 1}
+    good.load_state_dict(d)
+    assert good.state["mine"] == {"a": 1}
+    train(model, good, 1)
+
+
+def test_a_schedule_that_hears_is_refused_with_torchs():
+    with pytest.raises(TypeError, match=r"take torch.optim.lr_scheduler.ReduceLROnPlateau"):
+        fl.torch.Optimizer(net().parameters(), fl.SGD(fl.schedules.plateau(0.1)))
+
+
+def test_the_state_stays_one_object():
+    model = net()
+    opt = fl.torch.Adam(model.parameters())
+    state = opt.state
+    train(model, opt, 2)
+    assert opt.state is state
+    assert len(state) == 4
+
+
 # ---- other devices, of which the tests have only one that holds no numbers -------------------------------------------
 
 

@@ -17,6 +17,7 @@ __all__ = ["Assembled", "Kind", "OfDialect", "OfOptimizer", "assembled"]
 
 Group = Mapping[str, Any]
 MATRICES = (own.torch_muon, own.torch_muon_rms)
+FOLLOWED, STEPS = "scheduled", "t"  # keys of groups: what follows a schedule of ours, and the steps it is at
 
 
 class Read:
@@ -42,17 +43,22 @@ class Scheduled(Read):
 
     __slots__ = ("schedule", "shown")
 
-    def __init__(self, group: Group, key: str, schedule: Any, t: int) -> None:
+    def __init__(self, group: Group, key: str, schedule: Any) -> None:
         super().__init__(group, key, None)
-        self.schedule, self.shown = schedule, group[key] if group[key] == schedule(t) else None
+        self.schedule, self.shown = schedule, group[key] if key in group[FOLLOWED] else None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the group has what was last shown there."""
+        return self.group[self.key] is self.shown
 
     def show(self, t: int) -> None:
         """Have the group show the value of the coming step, after t, unless another was written there."""
-        if self.group[self.key] is self.shown:
-            self.shown = self.group[self.key] = self.schedule(t)  # type: ignore[index]
+        if self.is_followed:
+            self.shown = self.group[self.key] = float(self.schedule(t))  # type: ignore[index]
 
     def __call__(self, t: int) -> float:
-        return self.schedule(t) if self.group[self.key] is self.shown else super().__call__(t)
+        return float(self.schedule(t)) if self.is_followed else super().__call__(t)
 
 
 class Kind(Protocol):
@@ -67,11 +73,14 @@ class Kind(Protocol):
     def structure(self, group: Group) -> tuple[Any, ...]:
         """What of a group says what is computed, but for numbers."""
 
+    def telling(self, group: Group) -> list[str]:
+        """The keys that say it."""
+
     def part(self, group: Group) -> tuple[Optimizer, dict[str, list[str | None]]]:
         """The optimizer of a group, and the hyper-parameters that each of its keys has the values of."""
 
-    def read(self, group: Group, key: str, place: int | None, t: int) -> Read:
-        """What asks a group for a setting, after t steps."""
+    def read(self, group: Group, key: str, place: int | None) -> Read:
+        """What asks a group for a setting."""
 
     def called(self, part: Optimizer) -> dict[str, str]:
         """What torch calls the state, by slot."""
@@ -103,8 +112,12 @@ class OfDialect:
                              "another optimizer, such as fallline.torch.AdamW.")
 
     def structure(self, group: Group) -> tuple[Any, ...]:
+        given = self._given(group)
+        return tuple((name, given[name]) for name in self.telling(group))
+
+    def telling(self, group: Group) -> list[str]:
         kept = self.part(group)[1]
-        return tuple((name, value) for name, value in self._given(group).items() if name not in kept)
+        return [name for name in self.cls.arguments.parameters if name not in kept]
 
     def part(self, group: Group) -> tuple[Dialect, dict[str, list[str | None]]]:
         given = self._given(group)
@@ -116,9 +129,10 @@ class OfDialect:
             return made
 
     def _made(self, given: dict[str, Any]) -> tuple[Dialect, dict[str, list[str | None]]]:
-        """The one in which numbers that are 0 have their place too, if that is no other formula."""
+        """The one in which numbers that are 0 have their place too, if that is no other formula; but for a momentum of
+        0, for which torch keeps nothing."""
         for name, value in given.items():
-            if type(value) in (int, float) and value == 0:
+            if type(value) in (int, float) and value == 0 and name != "momentum":
                 try:
                     self.cls(**(shifted := {**given, name: 0.5}))
                 except ValueError:
@@ -128,7 +142,7 @@ class OfDialect:
         whole = {q for q, hyper in part._chain.hyper.items() if hyper.range is WHOLE}
         return part, {name: hyper for name, hyper in part._kept_in.items() if not whole & {*hyper}}
 
-    def read(self, group: Group, key: str, place: int | None, t: int) -> Read:
+    def read(self, group: Group, key: str, place: int | None) -> Read:
         return Read(group, key, place)
 
     def called(self, part: Optimizer) -> dict[str, str]:
@@ -153,10 +167,15 @@ class OfOptimizer:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer.fresh()
         self._schedules = {name: value for name, value in self._optimizer.hyper.items() if callable(value)}
-        self.defaults = {name: value(0) if callable(value) else value
+        if self._optimizer._stepper.hears:
+            raise TypeError(f"{self._optimizer._title} has a schedule that hears values, which nobody tells it here: "
+                            "take torch.optim.lr_scheduler.ReduceLROnPlateau.")
+        self.defaults = {name: float(value(0)) if callable(value) else value
                          for name, value in self._optimizer.hyper.items() if _is_number(value) or callable(value)}
         chain = self._optimizer._chain
         self._fixed = {name for name in self.defaults if chain.hyper[chain.short.get(name, name)].range is WHOLE}
+        if self._schedules:
+            self.defaults[FOLLOWED] = list(self._schedules)
 
     def check(self, group: Group) -> None:
         for name in self._fixed:
@@ -164,18 +183,25 @@ class OfOptimizer:
                 raise ValueError(f"{name} of {self._optimizer._title} must be the same for all groups, "
                                  f"{self.defaults[name]}. Got {brief(group[name])}.")
         part = self._optimizer.fresh()
-        for name in self.defaults.keys() - self._fixed:
+        for name in self._asked():
             part.hyper[name] = _plain(group[name], name)
+
+    def _asked(self) -> list[str]:
+        """The keys that are settings for each step."""
+        return [name for name in self.defaults if name not in self._fixed and name != FOLLOWED]
 
     def structure(self, group: Group) -> tuple[Any, ...]:
         return ()
 
-    def part(self, group: Group) -> tuple[Optimizer, dict[str, list[str | None]]]:
-        return self._optimizer, {name: [name] for name in self.defaults.keys() - self._fixed}
+    def telling(self, group: Group) -> list[str]:
+        return []
 
-    def read(self, group: Group, key: str, place: int | None, t: int) -> Read:
+    def part(self, group: Group) -> tuple[Optimizer, dict[str, list[str | None]]]:
+        return self._optimizer, {name: [name] for name in self._asked()}
+
+    def read(self, group: Group, key: str, place: int | None) -> Read:
         schedule = self._schedules.get(key)
-        return Read(group, key, place) if schedule is None else Scheduled(group, key, schedule, t)
+        return Read(group, key, place) if schedule is None else Scheduled(group, key, schedule)
 
     def called(self, part: Optimizer) -> dict[str, str]:
         return {}
@@ -195,9 +221,12 @@ class Assembled(NamedTuple):
     scheduled: list[Scheduled]
 
 
-def assembled(kind: Kind, groups: Sequence[Group], of: Any, t: int) -> Assembled:
-    """Make one of these groups, with a part for each structure, to go on after t steps; `of` is a tree of the
-    parameters with the number of its group in each one's place."""
+def assembled(kind: Kind, groups: Sequence[Group], of: Any) -> Assembled:
+    """Make one of these groups, with a part for each structure; `of` is a tree of the parameters with the number of its
+    group in each one's place.
+
+    Raises ValueError where groups differ in what enters a number of all parameters.
+    """
     import optree
 
     structures = [kind.structure(group) for group in groups]
@@ -213,16 +242,32 @@ def assembled(kind: Kind, groups: Sequence[Group], of: Any, t: int) -> Assembled
                 if q is None:
                     continue
                 whole = not isinstance(groups[mine[0]][key], (tuple, list))
-                reads = {n: kind.read(groups[n], key, None if whole else place, t) for n in mine}
+                reads = {n: kind.read(groups[n], key, None if whole else place) for n in mine}
                 scheduled += [read for read in reads.values() if isinstance(read, Scheduled)]
-                part.hyper[q] = reads[mine[0]] if len(mine) == 1 else optree.tree_map(
-                    lambda n, reads=reads, first=mine[0]: reads.get(n, reads[first]), of)
+                if len(mine) > 1 and _enters_all(part, q):
+                    if len({read(0) for read in reads.values()}) > 1:
+                        raise ValueError(f"{key} enters a number of all parameters of {part._title} and must be the "
+                                         f"same for all groups. Got {[read(0) for read in reads.values()]}.")
+                    part.hyper[q] = reads[mine[0]]
+                else:
+                    part.hyper[q] = reads[mine[0]] if len(mine) == 1 else optree.tree_map(
+                        lambda n, reads=reads, first=mine[0]: reads.get(n, reads[first]), of)
     if len(parts) == 1:
         (only,) = parts.values()
         return Assembled(only, {}, scheduled)
     names = [str(distinct.index(structure)) for structure in structures]
     optimizer = partition(parts, optree.tree_map(names.__getitem__, of))
     return Assembled(optimizer, dict(optimizer.parts), scheduled)
+
+
+def _enters_all(part: Optimizer, name: str) -> bool:
+    """Whether a hyper-parameter enters a number of the state that is one for all leaves."""
+    for place, q in part._chain.places(part._chain.short.get(name, name)).items():
+        chain = part._stepper.holders[place].chain
+        if q in {chain.source(own, part._stepper.holders[place].settings)
+                 for program in chain.programs for own in program.common if own in chain.hyper}:
+            return True
+    return False
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,9 +17,12 @@ from fallline._optimizer.holder import Holder
 from fallline._optimizer.optimizer import Optimizer as Ours
 from fallline._state.state_dict import TREE, Leaf, LeafStates
 from fallline._step.transfer import put
-from fallline.torch.groups import Kind, OfOptimizer, assembled
+from fallline.torch.groups import FOLLOWED, STEPS, Kind, OfOptimizer, assembled
 
 __all__ = ["Optimizer"]
+
+AWAY = "stepped"  # in the state of a parameter that is at the point to report
+BUFFER = "momentum_buffer"  # which torch leaves out where the momentum is 0
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -47,7 +50,6 @@ class Optimizer(torch.optim.Optimizer):
 
     _kind: Kind
     _inner: Ours | None
-    _away: list[torch.Tensor] | None  # the parameters that are stepped, while others are shown
 
     def __init__(self, params: Any, opt: Ours) -> None:
         if not isinstance(opt, Ours):
@@ -56,18 +58,23 @@ class Optimizer(torch.optim.Optimizer):
         self._begin(OfOptimizer(opt), params)
 
     def _begin(self, kind: Kind, params: Any) -> None:
-        self._kind, self._inner, self._away = kind, None, None
+        self._kind, self._inner = kind, None
         kind.check(kind.defaults)
         super().__init__(params, dict(kind.defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch does; what has been stepped goes on as it is."""
+        given = set(param_group)
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            self._kind.check(self.param_groups[-1])
+            self._kind.check(group)
+            self._named(self.param_groups)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+        if FOLLOWED in group:  # what was given is followed by no schedule
+            group[FOLLOWED] = [key for key in group[FOLLOWED] if key not in given or FOLLOWED in given]
 
     # ---- a step ------------------------------------------------------------------------------------------------------
 
@@ -78,7 +85,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._away is not None:
+        if AWAY in next(iter(self.state.values()), ()):
             raise RuntimeError("The parameters are at the point to report, by eval(): call train() on the optimizer "
                                "before a step.")
         groups = self.param_groups
@@ -97,27 +104,48 @@ class Optimizer(torch.optim.Optimizer):
         self._show(inner.t)
         return loss
 
+    def _named(self, groups: list[dict[str, Any]]) -> list[str] | None:
+        """The names of the parameters, if they say something: to what is set or divided by path."""
+        names = [name for group in groups for name in group.get("param_names", ())]
+        if not names or not isinstance(self._kind, OfOptimizer):
+            return None
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"Two parameters are called {twice!r}: give them names of their own, as "
+                             "named_parameters() of the whole model does, or none.")
+        return names
+
     def _tree(self, leaves: list[Any]) -> Any:
         """What our optimizer steps: parameters by name if they have names that may say something, else a list."""
         return leaves if self._names is None else dict(zip(self._names, leaves))
 
     def _is_bound(self, groups: list[dict[str, Any]], params: list[Any]) -> bool:
         """Whether groups, parameters and state are those of the last step."""
+        its: Any = self.state.values()
+        if len(its) != len(self._its):  # for whom is asked who has none, there is an empty one
+            its = [own for own in its if own]
         return (not self._changed and len(groups) == len(self._groups) and len(params) == len(self._params)
-                and len(self.state) == len(self._its)
+                and len(its) == len(self._its)
                 and all(map(operator.is_, groups, self._groups)) and all(map(operator.is_, params, self._params))
-                and all(map(operator.is_, self.state.values(), self._its)) and bool((self._steps == self._said).all()))
+                and all(map(operator.is_, its, self._its)) and self._layout(groups) == self._laid_out
+                and list(map(torch.Tensor.data_ptr, self._tensors)) == self._lie_at
+                and bool((self._steps == self._said).all()))
+
+    def _layout(self, groups: list[dict[str, Any]]) -> list[Any]:
+        """What of groups is no number for each step: how many parameters, and what says what is computed."""
+        return [(len(group["params"]), group.get("momentum") == 0, *map(group.get, telling))
+                for group, telling in zip(groups, self._telling)]
 
     def _bind(self, groups: list[dict[str, Any]], params: list[Any]) -> Ours:
         """Have an optimizer of these groups, with the state that `state` has of the parameters."""
-        names = [name for group in groups for name in group.get("param_names", ())]
-        self._names = names if len(names) == len(params) and isinstance(self._kind, OfOptimizer) else None
+        for group in groups:
+            self._kind.check(group)
+        self._names = self._named(groups)
         state = self.state
         its = [state.get(p) or {} for p in params]
         found = [_count(own) for own in its]
-        t = max(found, default=0)
-        of = self._tree([n for n, group in enumerate(groups) for _ in group["params"]])
-        made = assembled(self._kind, groups, of, t)
+        t = max([*found, *(group.get(STEPS, 0) for group in groups)], default=0)
+        made = assembled(self._kind, groups, self._tree([n for n, group in enumerate(groups) for _ in group["params"]]))
         made.optimizer.adapt(self._tree(params))
         leaves, treedef = flatten(self._tree(list(range(len(params)))))
         index = self._index = dict(zip(paths(treedef), leaves))
@@ -128,13 +156,27 @@ class Optimizer(torch.optim.Optimizer):
             bound.take(its, found, t)
         self._inner, self._scheduled = made.optimizer, made.scheduled
         self._groups, self._params, self._its = list(groups), list(params), list[Any]()
+        self._telling = [self._kind.telling(group) for group in groups]
+        self._laid_out = self._layout(groups)
         self._steps, self._changed = np.zeros(len(params), np.float32), list[bool]()
         self._step_of = torch.from_numpy(self._steps).unbind()
-        kept = set(map(id, params))
-        self.state = defaultdict(dict, {p: own for p, own in state.items() if id(p) not in kept})
-        self._its = list(self.state.values())
+        self._more = {p: own for p, own in zip(params, its) if own}  # what may have entries of no account here
+        for p in self._more:
+            del state[p]
+        self._its, self._tensors, self._lie_at = list[Any](), list[Any](), list[int]()
         self._show(made.optimizer.t)
+        state.update({p: dict(own) for p, own in self._more.items()})
+        self._seen()
+        for group in groups:
+            group.pop(STEPS, None)
         return made.optimizer
+
+    def _seen(self) -> None:
+        """Know what `state` holds, and where."""
+        self._its = [own for own in self.state.values() if own]
+        self._tensors = [v for own in self._its if isinstance(own, _Its) for v in own.values()
+                         if isinstance(v, torch.Tensor)]
+        self._lie_at = list(map(torch.Tensor.data_ptr, self._tensors))
 
     def _show(self, t: int) -> None:
         """Have `state` show what there is, and groups what schedules say, after t steps."""
@@ -143,10 +185,10 @@ class Optimizer(torch.optim.Optimizer):
             bound.count(self._steps)
             for k, p, state in bound.begun(self._params):
                 shown = {"step": self._step_of[k], **state} if bound.counts else state
-                self.state[p] = _Its(shown, self._changed, bound.derived)
+                self.state[p] = _Its({**self._more.pop(p, {}), **shown}, self._changed, bound.derived)
                 fresh = True
         if fresh:
-            self._its = list(self.state.values())
+            self._seen()
         self._said = self._steps.copy()
         for scheduled in self._scheduled:
             scheduled.show(t)
@@ -156,30 +198,49 @@ class Optimizer(torch.optim.Optimizer):
     def eval(self) -> None:
         """Have the parameters be the point to report, where the rule has one apart from them (Schedule-Free, Nesterov),
         until `train()`; a step is refused meanwhile."""
-        if self._inner is None or self._away is not None or not any(
-                holder.chain.rule.rest for holder in self._inner._stepper.holders.values()):
+        if self._is_away or not self.state:
             return
+        groups = self.param_groups
+        params = [p for group in groups for p in group["params"]]
         with torch.no_grad():
-            self._away = [p.detach().clone() for p in self._params]
-            rest, treedef = flatten(self._inner.rest(self._tree(self._params)))
+            inner = self._inner
+            if inner is None or not self._is_bound(groups, params):
+                inner = self._bind(groups, params)
+            if not any(holder.chain.rule.rest for holder in inner._stepper.holders.values()):
+                return
+            rest, treedef = flatten(inner.rest(self._tree(params)))
             for path, value in zip(paths(treedef), rest):
-                self._params[self._index[path]].copy_(value)
+                p = params[self._index[path]]
+                if p in self.state:
+                    dict.__setitem__(self.state[p], AWAY, p.detach().clone())
+                    p.copy_(value)
 
     def train(self, mode: bool = True) -> None:
         """Have the parameters be those that are stepped again, after `eval()`."""
         if not mode:
             self.eval()
-        elif self._away is not None:
+        elif self._is_away:
             with torch.no_grad():
-                for p, value in zip(self._params, self._away):
-                    p.copy_(value)
-            self._away = None
+                for p, own in self.state.items():
+                    if AWAY in own:
+                        p.copy_(dict.pop(own, AWAY))
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether parameters are at the point to report: `state` has those that are stepped meanwhile."""
+        return any(AWAY in own for own in self.state.values())
+
+    @property
+    def inner(self) -> Ours | None:
+        """The optimizer of ours that steps, with what it knows (`averaged`, `skipped`, ...); None before it has."""
+        return self._inner
 
     # ---- carried elsewhere -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's: state by the number of the parameter, in tensors that are live, and groups."""
         found = super().state_dict()
+        found["param_groups"] = [{**group, **self._at(k)} for k, group in enumerate(found["param_groups"])]
         groups = [group for group in found["param_groups"] for _ in group["params"]]
         state = {k: own.plain(groups[k]) if isinstance(own, _Its) else own for k, own in found["state"].items()}
         return {**found, "state": state}
@@ -188,8 +249,9 @@ class Optimizer(torch.optim.Optimizer):
         """Take over a state as torch does, of this optimizer or torch's own of the formula; state keeps its dtype."""
         def seal(_: Any, d: dict[str, Any]) -> dict[str, Any]:
             for group in d["param_groups"]:
-                self._kind.check({**self.defaults, **group})
-            return {**d, "state": {k: _Sealed(own) if isinstance(own, Mapping) else own
+                self._kind.check({**self.defaults, **group, "params": ()})
+            known = {k for group in d["param_groups"] for k in group["params"]}
+            return {**d, "state": {k: _Sealed(own) if isinstance(own, Mapping) and k in known else own
                                    for k, own in d["state"].items()}}
         handle = self.register_load_state_dict_pre_hook(seal)  # the last one
         try:
@@ -199,11 +261,20 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "state": defaultdict(dict, {p: dict(own) for p, own in self.state.items()}),
+                "param_groups": [{**group, **self._at(k)} for k, group in enumerate(self.param_groups)],
                 "_kind": self._kind}
+
+    def _at(self, k: int) -> dict[str, Any]:
+        """What a group has besides, to go on elsewhere: where schedules are, and which are followed."""
+        group = self.param_groups[k]
+        if FOLLOWED not in group or self._inner is None:
+            return {}
+        followed = [each.key for each in self._scheduled if each.group is group and each.is_followed]
+        return {FOLLOWED: followed, STEPS: self._inner.t}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._inner = self._away = None
+        self._inner = None
         for group in self.param_groups:
             for key, value in self._kind.defaults.items():
                 group.setdefault(key, value)
@@ -230,7 +301,7 @@ class _Its(dict[str, Any]):
     def plain(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The state as a dict, with what torch has besides."""
         derived = self._derived(group, int(self["step"])) if "step" in self else {}
-        return {**self, **{key: torch.tensor(value) for key, value in derived.items()}}
+        return {**self, **{key: torch.tensor(value, device="cpu") for key, value in derived.items()}}
 
     def _noting(name: str) -> Any:  # type: ignore[misc]  # noqa: N805
         plain = getattr(dict, name)
@@ -259,16 +330,33 @@ class _Bound:
         self.called = {slot: called.get(slot, slot) for slot in holder.chain.starts()
                        if slot in called or not called}
         self._shown: list[bool] = [False] * len(self.places)
-        self._ranges = 0
+        self._ranges, self._first = 0, -1  # the leaf that has what is one for all
 
     def _has(self, slot: str, shape: tuple[int, ...]) -> bool:
         """Whether a leaf of a shape has any of a slot that is not for leaves of all shapes."""
         return self.holder.chain.shape(slot, shape) in (shape, ()) or 0 not in self.holder.chain.shape(slot, shape)
 
+    def _check(self, own: Mapping[str, Any], path: str, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for a state that is none of this optimizer's."""
+        scopes = self.holder.chain.scopes()
+        for slot, key in self.called.items():
+            wanted, value = self.holder.chain.shape(slot, shape), own.get(key)
+            if value is None and key != BUFFER and scopes.get(slot) != "tree" and self._has(slot, shape):
+                raise ValueError(f"The state of parameter {path!r} has no {key}: it has {', '.join(map(str, own))}, as "
+                                 "that of another optimizer.")
+            if value is not None and slot not in scopes and self._has(slot, shape) and tuple(value.shape) != wanted:
+                raise ValueError(f"{key} of parameter {path!r} in the state must have the shape {wanted}. "
+                                 f"Got {tuple(value.shape)}.")
+        if self.counts and not (own.get("step") is not None and int(own["step"]) >= 0):
+            raise ValueError(f"step of parameter {path!r} in the state must be a number of steps. "
+                             f"Got {own.get('step')}.")
+
     def take(self, its: list[Mapping[str, Any]], counts: list[int], t: int) -> None:
         """Take over what `state` has, where all have completed t steps at most."""
         group, scopes = self.group, self.holder.chain.scopes()
         had = [k for k, place in enumerate(self.places) if its[place]]
+        for k in had:
+            self._check(its[self.places[k]], group.paths[k], group.shapes[k])
         leaves = {group.paths[k]: Leaf(group.shapes[k], group.dtypes[k].name, counts[self.places[k]]) for k in had}
         arrays: dict[str, dict[str, Any]] = {}
         for slot, live in group.slots().items():
@@ -278,8 +366,9 @@ class _Bound:
                 value = next((v for v in of.values() if v is not None), None)
                 arrays[slot] = {TREE: live[0] if value is None else np.asarray(host(value), np.float64)}
             else:
-                arrays[slot] = {group.paths[k]: np.array(host(live[k]) if v is None else host(v), copy=True).reshape(
-                    np.shape(live[k])) for k, v in of.items()}
+                arrays[slot] = {group.paths[k]: np.array(host(live[k] if v is None else v)) for k, v in of.items()}
+                if over is not None:
+                    arrays[slot] = {path: value.reshape(()) for path, value in arrays[slot].items()}
         self.holder.count[0] = t
         put(group, LeafStates(leaves, arrays), list(leaves), t)
         others = [k for k in range(len(self.places)) if k not in set(had)]
@@ -300,11 +389,13 @@ class _Bound:
         scopes, slots = self.holder.chain.scopes(), group.slots()
         taken = group.count[0] - group.missed
         for k, place in enumerate(self.places):
-            if (self._shown[k] and not moved) or not taken[k]:
+            begun = group.has_begun(k) if group.engine.in_memory else taken[k]
+            if (self._shown[k] and not moved) or not begun:
                 continue
             self._shown[k] = True
+            self._first = k if self._first < 0 else self._first
             own = {key: _tensor(slots[slot][0 if scopes.get(slot) == "tree" else k])
-                   for slot, key in self.called.items() if (k == 0 if scopes.get(slot) == "tree" else
+                   for slot, key in self.called.items() if (k == self._first if scopes.get(slot) == "tree" else
                                                             self._has(slot, group.shapes[k]))}
             if own or self.counts:
                 found.append((int(place), params[place], own))
