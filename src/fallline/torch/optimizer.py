@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,6 +21,8 @@ from fallline._step.transfer import put
 from fallline.torch.groups import Kind, OfOptimizer, assembled
 
 __all__ = ["Optimizer"]
+
+STEPPED = "train()"  # the key that state has the parameter under while eval() shows another: no name of a slot
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -47,7 +50,8 @@ class Optimizer(torch.optim.Optimizer):
 
     _kind: Kind
     _inner: Ours | None
-    _away: list[torch.Tensor] | None  # the parameters that are stepped, while others are shown
+    _away: dict[torch.Tensor, torch.Tensor]  # the parameters that are stepped, while others are shown
+    _self: weakref.ref[Optimizer]  # Lightning's wrapper takes our class for its own, and its `self` is not this one
 
     def __init__(self, params: Any, opt: Ours) -> None:
         if not isinstance(opt, Ours):
@@ -56,7 +60,7 @@ class Optimizer(torch.optim.Optimizer):
         self._begin(OfOptimizer(opt), params)
 
     def _begin(self, kind: Kind, params: Any) -> None:
-        self._kind, self._inner, self._away = kind, None, None
+        self._kind, self._inner, self._away, self._self = kind, None, {}, weakref.ref(self)
         kind.check(kind.defaults)
         super().__init__(params, dict(kind.defaults))
 
@@ -78,7 +82,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._away is not None:
+        if self._away:
             raise RuntimeError("The parameters are at the point to report, by eval(): call train() on the optimizer "
                                "before a step.")
         groups = self.param_groups
@@ -156,32 +160,40 @@ class Optimizer(torch.optim.Optimizer):
     def eval(self) -> None:
         """Have the parameters be the point to report, where the rule has one apart from them (Schedule-Free, Nesterov),
         until `train()`; a step is refused meanwhile."""
-        if self._inner is None or self._away is not None or not any(
-                holder.chain.rule.rest for holder in self._inner._stepper.holders.values()):
+        this = self._self()
+        assert this is not None
+        if this._away or not this.state:
             return
         with torch.no_grad():
-            self._away = [p.detach().clone() for p in self._params]
-            rest, treedef = flatten(self._inner.rest(self._tree(self._params)))
+            inner = this._inner or this._bind(this.param_groups, [p for g in this.param_groups for p in g["params"]])
+            if not any(holder.chain.rule.rest for holder in inner._stepper.holders.values()):
+                return
+            this._away = {p: p.detach().clone() for p in this._params}
+            rest, treedef = flatten(inner.rest(this._tree(this._params)))
             for path, value in zip(paths(treedef), rest):
-                self._params[self._index[path]].copy_(value)
+                this._params[this._index[path]].copy_(value)
 
     def train(self, mode: bool = True) -> None:
         """Have the parameters be those that are stepped again, after `eval()`."""
         if not mode:
             self.eval()
-        elif self._away is not None:
-            with torch.no_grad():
-                for p, value in zip(self._params, self._away):
-                    p.copy_(value)
-            self._away = None
+            return
+        with torch.no_grad():
+            for p, value in self._away.items():
+                p.copy_(value)
+        self._away.clear()
 
     # ---- carried elsewhere -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's: state by the number of the parameter, in tensors that are live, and groups."""
+        """As torch's: state by the number of the parameter, in tensors that are live, and groups. After `eval()` it has
+        the parameters that are stepped too, for a `train()` after it has been loaded."""
         found = super().state_dict()
         groups = [group for group in found["param_groups"] for _ in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
         state = {k: own.plain(groups[k]) if isinstance(own, _Its) else own for k, own in found["state"].items()}
+        if self._away:
+            state = {k: {**own, STEPPED: self._away[params[k]]} for k, own in state.items()}
         return {**found, "state": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -199,11 +211,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "state": defaultdict(dict, {p: dict(own) for p, own in self.state.items()}),
-                "_kind": self._kind}
+                "_kind": self._kind, "_away": self._away}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._inner = self._away = None
+        self._inner, self._away, self._self = None, state.get("_away", {}), weakref.ref(self)
         for group in self.param_groups:
             for key, value in self._kind.defaults.items():
                 group.setdefault(key, value)
@@ -211,6 +223,8 @@ class Optimizer(torch.optim.Optimizer):
             if isinstance(own, _Sealed):
                 self.state[p] = {key: value.detach().clone().to(p.device) if isinstance(value, torch.Tensor) else value
                                  for key, value in own.state.items()}
+                if STEPPED in own.state:
+                    self._away[p] = self.state[p].pop(STEPPED)
 
 
 class _Sealed:
