@@ -177,6 +177,10 @@ REFUSED = {
     "Adma": (AttributeError, "has no attribute 'Adma'. Known"),
     "Optimizer([{'params': params, 'n': 3}], fl.accumulate(2, fl.SGD()))": (
         ValueError, r"n of accumulate\(SGD\) must be the same for all groups, 2. Got 3"),
+    "Optimizer([{'params': params, 'weight_decay': 0.0}], fl.chain(fl.Adam(), fl.weight_decay(0.1)))": (
+        ValueError, "weight_decay of a group is no setting of .* Known: lr, .*, rate. Write rate in its place"),
+    "Optimizer([{'params': params, 'weight_decay': 0.1}], fl.Adam())": (
+        ValueError, "weight_decay of a group is no setting of Adam. .* It is a link of a chain"),
 }  # fmt: skip
 
 
@@ -190,6 +194,10 @@ def test_what_cannot_be_is_refused_as_torch_does_with_a_sentence_of_ours(code):
     scope = {"params": params, "torch": torch, "fl": fl}
     with pytest.raises(error, match=message):
         eval(f"fl.torch.{code}" if code[0] != "[" else code, scope)
+
+
+def test_a_decay_of_0_that_a_framework_writes_is_taken_where_nothing_decays():
+    fl.torch.Optimizer([{"params": net().parameters(), "weight_decay": 0.0}], fl.Adam())
 
 
 def test_sparse_gradients_are_refused_as_torch_does():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fallline._formula.ranges import WHOLE
+from fallline._messages.suggestions import meant
 from fallline._messages.values import brief
 from fallline._optimizer.compose import partition
 from fallline._optimizer.optimizer import Optimizer
@@ -159,6 +160,12 @@ class OfOptimizer:
         self._fixed = {name for name in self.defaults if chain.hyper[chain.short.get(name, name)].range is WHOLE}
 
     def check(self, group: Group) -> None:
+        if "weight_decay" not in self.defaults and "weight_decay" in group:  # frameworks write it by themselves
+            if "rate" in self.defaults or group["weight_decay"]:
+                remedy = (" Write rate in its place." if "rate" in self.defaults else
+                          meant("", "weight_decay", self._optimizer.hyper))
+                raise ValueError(f"weight_decay of a group is no setting of {self._optimizer._title}. "
+                                 f"Known: {', '.join(self.defaults)}.{remedy}")
         for name in self._fixed:
             if group[name] != self.defaults[name]:
                 raise ValueError(f"{name} of {self._optimizer._title} must be the same for all groups, "
