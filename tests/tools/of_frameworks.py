@@ -66,7 +66,8 @@ def plainly(make, clip, epochs=4):
 
 
 def assert_alike(losses, expected):
-    """Each step rounds numbers of float32, by 2⁻²⁴ of them, a few times: at step n by 8n·2⁻²⁴ at most."""
+    """Each step rounds numbers of float32, by 2⁻²⁴ of them, a few times: losses are the same at first, and the n-th
+    after that within 8n·2⁻²⁴ of it."""
     assert len(losses) == len(expected) > 1
     far = np.abs(np.array(losses) / np.array(expected) - 1)
     assert (far <= 8 * 2.0**-24 * np.arange(len(losses))).all(), far

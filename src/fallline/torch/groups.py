@@ -160,12 +160,11 @@ class OfOptimizer:
         self._fixed = {name for name in self.defaults if chain.hyper[chain.short.get(name, name)].range is WHOLE}
 
     def check(self, group: Group) -> None:
-        if "weight_decay" not in self.defaults and "weight_decay" in group:  # frameworks write it by themselves
-            if "rate" in self.defaults or group["weight_decay"]:
-                remedy = (" Write rate in its place." if "rate" in self.defaults else
-                          meant("", "weight_decay", self._optimizer.hyper))
-                raise ValueError(f"weight_decay of a group is no setting of {self._optimizer._title}. "
-                                 f"Known: {', '.join(self.defaults)}.{remedy}")
+        rated = "rate" in self.defaults
+        if "weight_decay" in group.keys() - self.defaults.keys() and (rated or group["weight_decay"]):
+            remedy = " Write rate in its place." if rated else meant("", "weight_decay", self._optimizer.hyper)
+            raise ValueError(f"weight_decay of a group is no setting of {self._optimizer._title}. "
+                             f"Known: {', '.join(self.defaults)}.{remedy}")
         for name in self._fixed:
             if group[name] != self.defaults[name]:
                 raise ValueError(f"{name} of {self._optimizer._title} must be the same for all groups, "
