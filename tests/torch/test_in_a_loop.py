@@ -177,6 +177,10 @@ REFUSED = {
     "Adma": (AttributeError, "has no attribute 'Adma'. Known"),
     "Optimizer([{'params': params, 'n': 3}], fl.accumulate(2, fl.SGD()))": (
         ValueError, r"n of accumulate\(SGD\) must be the same for all groups, 2. Got 3"),
+    "Optimizer([{'params': params, 'weight_decay': 0.0}], fl.chain(fl.Adam(), fl.weight_decay(0.1)))": (
+        ValueError, "weight_decay of a group is no setting of .* Known: lr, .*, rate. Write rate in its place"),
+    "Optimizer([{'params': params, 'weight_decay': 0.1}], fl.Adam())": (
+        ValueError, "weight_decay of a group is no setting of Adam. .* It is a link of a chain"),
 }  # fmt: skip
 
 
@@ -190,6 +194,10 @@ def test_what_cannot_be_is_refused_as_torch_does_with_a_sentence_of_ours(code):
     scope = {"params": params, "torch": torch, "fl": fl}
     with pytest.raises(error, match=message):
         eval(f"fl.torch.{code}" if code[0] != "[" else code, scope)
+
+
+def test_a_decay_of_0_that_a_framework_writes_is_taken_where_nothing_decays():
+    fl.torch.Optimizer([{"params": net().parameters(), "weight_decay": 0.0}], fl.Adam())
 
 
 def test_sparse_gradients_are_refused_as_torch_does():
@@ -322,6 +330,69 @@ def test_a_compiled_step_of_training_is_that_of_one_that_is_not():
     train(other, plain, 3)
     assert far(model, other) < 1e-6
     assert float(next(iter(opt.state.values()))["step"]) == 3.0
+
+
+@pytest.mark.parametrize("make", [lambda: fl.ScheduleFreeAdamW(0.1), lambda: fl.Nesterov(0.01)])
+@pytest.mark.parametrize("carry", ["files", "pickle"])
+def test_a_run_that_was_carried_at_the_point_to_report_goes_on_to_the_bit(make, carry):
+    """The HF Trainer evaluates before it saves."""
+    model, again = net(), net(1)
+    opt = fl.torch.Optimizer(model.parameters(), make())
+    train(model, opt, 4)
+    stepped = bytes_of(model)
+    opt.eval()
+    if carry == "files":
+        weights, state = through_a_file(model.state_dict(), opt.state_dict())
+        again.load_state_dict(weights)
+        other = fl.torch.Optimizer(again.parameters(), make())
+        other.load_state_dict(state)
+    else:
+        again, other = pickle.loads(pickle.dumps((model, opt)))
+    other.eval()
+    assert bytes_of(again) == bytes_of(model) != stepped
+    with pytest.raises(RuntimeError, match=r"call train\(\) on the optimizer before a step"):
+        other.step()
+    for its, of in ((model, opt), (again, other)):
+        of.train()
+        assert bytes_of(its) == stepped
+        train(its, of, 4, first=4)
+    assert bytes_of(again) == bytes_of(model)
+
+
+@pytest.mark.parametrize("make", [lambda: fl.ScheduleFreeAdamW(0.1), lambda: fl.Nesterov(0.01)])
+def test_a_loaded_optimizer_shows_the_point_to_report_before_its_first_step(make):
+    model, again = net(), net(1)
+    opt = fl.torch.Optimizer(model.parameters(), make())
+    train(model, opt, 4)
+    weights, state = through_a_file(model.state_dict(), opt.state_dict())
+    again.load_state_dict(weights)
+    other = fl.torch.Optimizer(again.parameters(), make())
+    other.load_state_dict(state)
+    for of in (opt, other):
+        of.eval()
+    assert bytes_of(again) == bytes_of(model)
+
+
+def test_a_wrapper_of_our_class_that_is_another_object_shows_and_hides_the_point_of_the_optimizer():
+    """As Lightning's, that has the class for its own and asks the optimizer for what it lacks."""
+    model = net()
+    opt = fl.torch.Optimizer(model.parameters(), fl.ScheduleFreeAdamW(0.1))
+
+    class Wrapper(fl.torch.Optimizer):
+        def __init__(self):
+            self.optimizer = opt
+
+        def __getattr__(self, name):
+            return getattr(self.optimizer, name)
+
+    train(model, opt, 3)
+    stepped = bytes_of(model)
+    Wrapper().eval()
+    with pytest.raises(RuntimeError, match=r"call train\(\)"):
+        opt.step()
+    Wrapper().train()
+    assert bytes_of(model) == stepped
+    train(model, opt, 1)
 
 
 # ---- what is done to groups, state and modes while it runs -----------------------------------------------------------

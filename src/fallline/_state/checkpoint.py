@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.leaves import kind_of
+from fallline._arrays.leaves import host, kind_of
+from fallline._arrays.libraries import reading
 from fallline._arrays.sealed import unsealed
 from fallline._arrays.trees import decode, encode, saved
 from fallline._state.file import Path, guarding, read, write
@@ -117,6 +118,9 @@ def _encode_params(params: Any, arrays: dict[str, Any]) -> Any:
     def leaf(value: Any, path: str) -> dict[str, str]:
         if not isinstance(value, np.generic):
             kind_of(value, f"parameter {path!r}", written=False)
+            if getattr(value, "is_meta", False):  # a tensor without numbers, which can be stepped but not saved
+                with reading(value, f"parameter {path!r}"):
+                    host(value)
         arrays[f"params/{path}"] = value
         kind = "scalar" if isinstance(value, np.generic) else "float" if isinstance(value, float) else "array"
         return {kind: f"params/{path}"}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fallline._formula.ranges import WHOLE
+from fallline._messages.suggestions import meant
 from fallline._messages.values import brief
 from fallline._optimizer.compose import partition
 from fallline._optimizer.optimizer import Optimizer
@@ -178,6 +179,11 @@ class OfOptimizer:
             self.defaults[FOLLOWED] = list(self._schedules)
 
     def check(self, group: Group) -> None:
+        rated = "rate" in self.defaults
+        if "weight_decay" in group.keys() - self.defaults.keys() and (rated or group["weight_decay"]):
+            remedy = " Write rate in its place." if rated else meant("", "weight_decay", self._optimizer.hyper)
+            raise ValueError(f"weight_decay of a group is no setting of {self._optimizer._title}. "
+                             f"Known: {', '.join(self.defaults)}.{remedy}")
         for name in self._fixed:
             if group[name] != self.defaults[name]:
                 raise ValueError(f"{name} of {self._optimizer._title} must be the same for all groups, "
