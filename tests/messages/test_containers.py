@@ -149,7 +149,6 @@ REFUSED = {
     "quint8": (quantized, True),
     "float8_e5m2": (lambda: need("torch").ones(2).to(need("torch").float8_e5m2), True),
     "torch int64": (lambda: need("torch").ones(2, dtype=need("torch").int64), True),
-    "meta": (lambda: need("torch").ones(2, device="meta"), True),
     "FakeTensor": (fake, True),
     "MaskedTensor": (masked_tensor, True),
     "key<": (key_array, False),
@@ -202,8 +201,7 @@ def test_what_cannot_be_stepped_is_refused_by_name_with_a_line_that_helps(name, 
             call()
         said = str(caught.value)
         assert type(caught.value) in (TypeError, ValueError), said
-        where = "gradient" if name == "meta" and "gradient" in said else what  # that step where none asks for numbers
-        assert where in said
+        assert what in said
         assert "\n" not in said
         assert not list(tmp_path.iterdir())
         assert (frozen(w), frozen(dict(opt.state)), opt.t, opt.lr) == before

@@ -69,6 +69,9 @@ class ArrayCall:
         return [(path, kinds) for path, kinds in bad if kinds]
 
     def _gradient(self, k: int, g: Any, leaf: Any) -> Any:
+        if is_tensor(g) and is_tensor(leaf) and g.device != leaf.device:
+            raise TypeError(f"{self.group.name(k, 'gradient')} must be on {leaf.device}, as the parameter. Got one on "
+                            f"{g.device}: pass .to({str(leaf.device)!r}) of it.")
         with reading(g, self.group.name(k, "gradient")):
             return _gradient(g, leaf, self.group.dtypes[k])
 
