@@ -712,10 +712,10 @@ def test_where_numbers_are_asked_of_a_tensor_that_has_none_it_is_refused_with_wh
     none, some = torch.ones(2, device="meta"), torch.ones(2)
     for call, what in (
         (lambda: fl.SGD().step(some, none), "the gradient is a Tensor of torch whose numbers cannot be read"),
-        (lambda: fl.SGD().step({"a": none}, {"a": some}), "gradient 'a' must be on meta, as the parameter. Got one on cpu"),
+        (lambda: fl.SGD().step({"a": none}, {"a": some}), "gradient 'a' must be on meta, as the parameter"),
         (lambda: fl.SGD().step(none, none), "the gradient"), (lambda: fl.SGD(none), "lr of SGD"),
         (lambda: fl.Adam().save(tmp_path / "never", {"a": none}), "parameter 'a'"),
     ):  # fmt: skip
-        with pytest.raises(TypeError, match=f"{what} .*"):
+        with pytest.raises(TypeError, match=what):
             call()
     assert not list(tmp_path.iterdir())
