@@ -298,6 +298,7 @@ def test_eval_shows_the_point_to_report_and_train_goes_back(make):
         rest = straight._inner.rest([p.detach() for p in other.parameters()])
         opt.eval()
         opt.eval()
+        opt.state["mine"] = 5
         assert all(torch.equal(p.detach(), q) for p, q in zip(model.parameters(), rest))
         with pytest.raises(RuntimeError, match=r"call train\(\) on the optimizer before a step"):
             opt.step()

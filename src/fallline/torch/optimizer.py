@@ -85,7 +85,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if AWAY in next(iter(self.state.values()), ()):
+        if self._is_away if self._inner is None else AWAY in self._one:
             raise RuntimeError("The parameters are at the point to report, by eval(): call train() on the optimizer "
                                "before a step.")
         groups = self.param_groups
@@ -163,7 +163,7 @@ class Optimizer(torch.optim.Optimizer):
         self._more = {p: own for p, own in zip(params, its) if own}  # what may have entries of no account here
         for p in self._more:
             del state[p]
-        self._its, self._tensors, self._lie_at = list[Any](), list[Any](), list[int]()
+        self._its, self._tensors, self._lie_at, self._one = list[Any](), list[Any](), list[int](), dict[str, Any]()
         self._show(made.optimizer.t)
         state.update({p: dict(own) for p, own in self._more.items()})
         self._seen()
@@ -174,6 +174,7 @@ class Optimizer(torch.optim.Optimizer):
     def _seen(self) -> None:
         """Know what `state` holds, and where."""
         self._its = [own for own in self.state.values() if own]
+        self._one = next((own for own in self._its if isinstance(own, _Its)), {})  # of all, whether they are away
         self._tensors = [v for own in self._its if isinstance(own, _Its) for v in own.values()
                          if isinstance(v, torch.Tensor)]
         self._lie_at = list(map(torch.Tensor.data_ptr, self._tensors))
@@ -222,13 +223,13 @@ class Optimizer(torch.optim.Optimizer):
         elif self._is_away:
             with torch.no_grad():
                 for p, own in self.state.items():
-                    if AWAY in own:
+                    if isinstance(own, dict) and AWAY in own:
                         p.copy_(dict.pop(own, AWAY))
 
     @property
     def _is_away(self) -> bool:
         """Whether parameters are at the point to report: `state` has those that are stepped meanwhile."""
-        return any(AWAY in own for own in self.state.values())
+        return any(isinstance(own, dict) and AWAY in own for own in self.state.values())
 
     @property
     def inner(self) -> Ours | None:
