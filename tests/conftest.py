@@ -7,6 +7,7 @@ that peers can change asks for them by `need`; without them it is skipped, not p
 
 import signal
 from importlib.metadata import distributions
+from importlib.util import find_spec
 
 import pytest
 
@@ -14,6 +15,7 @@ from needed import ALL
 from support import is_one_of_many, suits
 
 REST = ALL == "rest"
+collect_ignore = [] if find_spec("torch") else ["tools/torch_database.py"]  # a script, which has no doctests
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 

@@ -197,7 +197,8 @@ def test_what_cannot_be_is_refused_as_torch_does_with_a_sentence_of_ours(code):
 
 
 def test_a_decay_of_0_that_a_framework_writes_is_taken_where_nothing_decays():
-    fl.torch.Optimizer([{"params": net().parameters(), "weight_decay": 0.0}], fl.Adam())
+    model = net()
+    fl.torch.Optimizer([{"params": model.parameters(), "weight_decay": 0.0}], fl.Adam())
 
 
 def test_sparse_gradients_are_refused_as_torch_does():
@@ -473,9 +474,9 @@ def test_a_flag_that_cannot_be_is_refused_where_it_is_written_into_a_live_group(
 
 
 def test_parameters_of_one_name_are_refused():
-    with pytest.raises(ValueError, match=r"Two parameters are called '0\.weight': give them names of their own"):
-        fl.torch.Optimizer([*net().named_parameters(), *net(1).named_parameters()], fl.SGD())
     models = [net(), net(1)]
+    with pytest.raises(ValueError, match=r"Two parameters are called '0\.weight': give them names of their own"):
+        fl.torch.Optimizer([*models[0].named_parameters(), *models[1].named_parameters()], fl.SGD())
     opt = fl.torch.Adam([*models[0].named_parameters(), *models[1].named_parameters()])  # for whom names say nothing
     before = [bytes_of(model) for model in models]
     for model in models:
@@ -616,8 +617,9 @@ def test_a_state_of_another_optimizer_or_shape_is_refused_by_name():
 
 
 def test_a_schedule_that_hears_is_refused_with_torchs():
+    model = net()
     with pytest.raises(TypeError, match=r"take torch.optim.lr_scheduler.ReduceLROnPlateau"):
-        fl.torch.Optimizer(net().parameters(), fl.SGD(fl.schedules.plateau(0.1)))
+        fl.torch.Optimizer(model.parameters(), fl.SGD(fl.schedules.plateau(0.1)))
 
 
 def test_the_state_stays_one_object():
