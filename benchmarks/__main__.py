@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fallline as fl
-from benchmarks import beside, chains, contenders, plot, process, rules, threads
+from benchmarks import beside, chains, contenders, loops, plot, process, rules, threads
 from benchmarks.measure import Measured, Timings, alternate
 from benchmarks.page import page
 from benchmarks.sizes import ONE, SIZES, count
@@ -69,6 +69,9 @@ def measure(seconds: float, largest: float) -> Measured:
         m.rules[name, of_rules] = _say(f"{name}, {of_rules}", found)
     for name in chains.CHAINS:
         m.chains[name, of_rules] = _say(f"{name}, {of_rules}", chains.chain_against_limit(name, ONE[of_rules], seconds))
+    for size, shapes in loops.SIZES.items() if contenders.peer("torch") else ():
+        if count(shapes) <= largest:
+            m.loops[size] = _say(f"torch loop, {size}", loops.loop(size, seconds))
     for n in threads.THREADED if num_threads() > 1 else ():
         if n <= max(largest, threads.THREADED[0]):
             m.threads[n] = _say(f"threads, {n:,}", threads.scaling(n, seconds))

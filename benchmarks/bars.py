@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from benchmarks import loops
 from benchmarks.chains import ALL
 from benchmarks.contenders import LIMIT, OURS
 from benchmarks.measure import Measured
@@ -46,6 +47,11 @@ def _chain(name: str, size: str, bar: float) -> Bar:
                lambda m: m.chains[name, size][STEP].median / m.chains[name, size][LIMIT].median, MOST, bar)  # fmt: skip
 
 
+def _loop(size: str, numerator: str, denominator: str, bar: float) -> Bar:
+    return Bar(f"torch loop, {size}: {numerator} / {denominator}",
+               lambda m: m.loops[size][numerator].median / m.loops[size][denominator].median, MOST, bar)  # fmt: skip
+
+
 def _added(size: str, more: str, less: str, bar: float) -> Bar:
     return Bar(f"{size}: {more} - {less}",
                lambda m: 1e6 * (m.steps[size][more].median - m.steps[size][less].median), MOST, bar, " us")  # fmt: skip
@@ -79,6 +85,10 @@ BARS = (
     _ratio("1,000 x 10,000", "torch fused", OURS, LEAST, 1.8),
     _ratio("1 x 100", OURS, "NumPy in place", MOST, 0.7),
     _ratio("1 x 100", "torch fused", OURS, LEAST, 7),
+    _loop("150, 25 M", loops.CHECKED, loops.FUSED, 0.9),
+    _loop("150, 25 M", loops.OURS, loops.FUSED, 0.7),
+    _loop("150 x 100", loops.CHECKED, loops.FUSED, 1.0),
+    _loop(loops.CONVOLUTIONS, loops.CHECKED + loops.CHANNELS_LAST, loops.CHECKED, 1.2),
     _starting(FIRST_STEP, 120),
     _starting(IMPORT, 30),
     _peak("1 x 1e8", 8),

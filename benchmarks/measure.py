@@ -33,6 +33,7 @@ class Measured:
     steps: dict[str, Timings] = field(default_factory=dict)  # by size, by contender
     rules: dict[tuple[str, str], Timings] = field(default_factory=dict)  # by rule and size: limit, step, checked
     chains: dict[tuple[str, str], Timings] = field(default_factory=dict)  # by chain and size: the same
+    loops: dict[str, Timings] = field(default_factory=dict)  # by size, by optimizer
     threads: dict[int, Timings] = field(default_factory=dict)  # by coordinates: one, all
     compiling: dict[str, Timings] = field(default_factory=dict)  # by rule
     starting: Timings = field(default_factory=dict)

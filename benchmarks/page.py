@@ -11,6 +11,7 @@ from pathlib import Path
 import fallline as fl
 from benchmarks.bars import BARS, Bar
 from benchmarks.contenders import CONTENDERS, LIMIT, OURS, missing
+from benchmarks.loops import FUSED, ITERATIONS
 from benchmarks.measure import Measured, Timing, Timings
 from benchmarks.process import AGAIN, COMPILED
 from benchmarks.rules import CHECKED, STEP
@@ -23,8 +24,8 @@ __all__ = ["machine", "micro", "page", "table"]
 
 def page(m: Measured, picture: str) -> str:
     """The page; `picture` is the line that shows the plot or says why there is none."""
-    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _chains(m), _threads(m), _starting(m),
-                _memory(m)]  # fmt: skip
+    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _chains(m), _loops(m), _threads(m),
+                _starting(m), _memory(m)]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
@@ -86,12 +87,12 @@ def _steps(m: Measured) -> list[str]:
 
 
 def _multiples(m: Measured) -> list[str]:
-    rows = [[name, *(_times(timings, name) for timings in m.steps.values())] for name in CONTENDERS]
+    rows = [[name, *(_times(timings, name, OURS) for timings in m.steps.values())] for name in CONTENDERS]
     return ["## The same as multiples of ours", "", *table(["", *m.steps], rows)]
 
 
-def _times(timings: Timings, name: str) -> str:
-    return f"{timings[name].median / timings[OURS].median:.2f}" if name in timings else ""
+def _times(timings: Timings, name: str, unit: str) -> str:
+    return f"{timings[name].median / timings[unit].median:.2f}" if name in timings else ""
 
 
 def _rules(m: Measured) -> list[str]:
@@ -113,6 +114,21 @@ def _limits(what: str, timings: Mapping[tuple[str, str], Timings]) -> list[str]:
              *(f"{found[k].median / found[LIMIT].median:.2f}" for k in (STEP, CHECKED))]
             for (name, _), found in timings.items()]  # fmt: skip
     return table([what, "limit, ms", "step, ms", "checked, ms", "step / limit", "checked / limit"], rows)
+
+
+def _loops(m: Measured) -> list[str]:
+    if not m.loops:
+        return []
+    cells = [[name, *(_cell(timings.get(name)) for timings in m.loops.values())] for name in ITERATIONS]
+    times = [[name, *(_times(timings, name, FUSED) for timings in m.loops.values())] for name in ITERATIONS]
+    return [
+        "## In a training loop of torch", "",
+        "Microseconds of an iteration after `backward()`: the step of an AdamW of two parameter groups, one of which",
+        "has weight decay, then that of a `LambdaLR`. The shapes of `150, 25 M` are those of a nanoGPT.", "",
+        *table(["", *m.loops], cells), "",
+        f"The same as multiples of {FUSED}:", "",
+        *table(["", *m.loops], times),
+    ]  # fmt: skip
 
 
 def _threads(m: Measured) -> list[str]:
