@@ -11,6 +11,7 @@ import subprocess
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 
 import fallline as fl
 from needed import need
@@ -236,3 +237,14 @@ with tempfile.TemporaryDirectory() as folder:
 print(opt.engine, opt.state["velocity"].dtype, v.dtype, v.tobytes() == w.tobytes())
 """)
     assert said == "native: asked for float32 float8_e5m2 True\n"
+
+
+def test_the_second_environment_is_locked():
+    lines = (ROOT / ".ci" / "clients.lock").read_text(encoding="utf-8").splitlines()
+    locked = {pin.name: pin.specifier for pin in map(Requirement, filter(lambda line: line[0] != "#", lines))}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    asked = [Requirement(text) for extra in ("test", "race", "clients", "frameworks") for text in extras[extra]]
+    for requirement in (of for of in asked if of.name != "fallline"):
+        (pin,) = locked[requirement.name]
+        assert pin.operator == "=="
+        assert requirement.specifier.contains(pin.version), requirement.name
