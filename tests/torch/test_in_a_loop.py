@@ -698,7 +698,8 @@ def test_choices_by_comparison_mean_the_same_for_all_at_once():
     @fl.rule
     def choosing(g, x, m=0, *, lr: fl.NonNegative = 0.5):
         m = fl.maximum(fl.minimum(g, x), 0.25) + fl.sign(g) + fl.where(g >= x, g, 2.0) + fl.where(x < 0.5, 1.0, x)
-        return -lr * fl.maximum(m, g) / fl.root(m * m), m
+        larger = fl.where(x > m, x, m) * fl.where(x == x, 2.0, x) + fl.where(g == g, x, g)
+        return -lr * fl.maximum(m, g) / fl.root(m * m) + larger, m
 
     program = Chain([choosing()]).stepping
     arrays = {"g": values, "x": other, "m": values.flip(0)}

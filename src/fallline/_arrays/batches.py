@@ -30,12 +30,11 @@ class Batch:
     """Tensors of one library, device and dtype, with Python's operators on all of them, beside another batch or a
     number; what they are made of is remembered where a choice may ask for it."""
 
-    __slots__ = ("magnitude_of", "tensors", "unless_nan")
+    __slots__ = ("magnitude_of", "tensors")
 
     def __init__(self, tensors: Sequence[Any]) -> None:
         self.tensors = list(tensors)
         self.magnitude_of: Batch | None = None  # this is its absolute value
-        self.unless_nan: tuple[Any, Any] | None = None  # it is the first of these, or the second where that is NaN
 
     @property
     def dtype(self) -> Any:
@@ -139,38 +138,36 @@ def _known(chosen: Comparison, a: Any, b: Any) -> Any:
     if chosen.op is operator.eq and second == 0.0 and isinstance(second, float) and a == 0.0 and b is first:
         return b  # 0 by another sign
     if chosen.op is operator.eq and first is second and b is first:
-        found = Batch(a.tensors) if isinstance(a, Batch) else a
-        if isinstance(found, Batch):
-            found.unless_nan = (a, first)
-            return found
-        return _OrNan(a, first)
+        return _UnlessNan(a, first)
     if chosen.op is operator.lt and isinstance(second, float) and a == 0.0 and isinstance(a, float) and (
             first.magnitude_of is b):
         return b * (first - second)._do("sign")._do("add", 1.0)._do("clamp_max", 1.0)
-    other = b
-    if isinstance(b, _OrNan):
-        other = b.value if b.nan is a else b
-    elif isinstance(b, Batch) and b.unless_nan is not None and b.unless_nan[1] is a:
-        other = b.unless_nan[0]
-    if a is first and other is second and isinstance(a, Batch):
+    if a is first and isinstance(b, _UnlessNan) and b.nan is a and b.value is second:
         name = {operator.gt: "maximum", operator.lt: "minimum"}.get(chosen.op)
         return None if name is None else a._do(name, second)
     return None
 
 
-class _OrNan(NamedTuple):
-    """A number, or NaN where a batch is."""
+class _UnlessNan(Batch):
+    """A value, or NaN where a batch is; its tensors are made if they are asked for."""
 
-    value: float
-    nan: Batch
+    __slots__ = ("made", "nan", "value")
+
+    def __init__(self, value: Any, nan: Batch) -> None:
+        self.value, self.nan, self.magnitude_of = value, nan, None
+        self.made: list[Any] | None = None
+
+    @property
+    def tensors(self) -> list[Any]:  # type: ignore[override]
+        if self.made is None:
+            self.made = _each(Comparison(operator.eq, self.nan, self.nan), self.value, self.nan).tensors
+        return self.made
 
 
 def _each(chosen: Any, a: Any, b: Any) -> Batch:
     """A choice made tensor by tensor."""
     import torch
 
-    if isinstance(b, _OrNan):
-        b = _each(Comparison(operator.eq, b.nan, b.nan), b.value, b.nan)
     size = next(len(own.tensors) for own in (a, b, chosen.a, chosen.b) if isinstance(own, Batch))
     return Batch([torch.where(chosen.made(k), _at(a, k), _at(b, k)) for k in range(size)])
 

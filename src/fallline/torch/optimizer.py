@@ -155,7 +155,7 @@ class Optimizer(torch.optim.Optimizer):
         for bound in self._bound:
             bound.take(its, found, t)
         self._inner, self._scheduled = made.optimizer, made.scheduled
-        self._groups, self._params, self._its = list(groups), list(params), list[Any]()
+        self._groups, self._params = list(groups), list(params)
         self._telling = [self._kind.telling(group) for group in groups]
         self._laid_out = self._layout(groups)
         self._steps, self._changed = np.zeros(len(params), np.float32), list[bool]()
