@@ -372,8 +372,7 @@ class _Bound:
                     arrays[slot] = {path: value.reshape(()) for path, value in arrays[slot].items()}
         self.holder.count[0] = t
         put(group, LeafStates(leaves, arrays), list(leaves), t)
-        others = [k for k in range(len(self.places)) if k not in set(had)]
-        group.missed[others] = t
+        group.missed[[k for k, place in enumerate(self.places) if not its[place]]] = t
 
     def count(self, steps: np.ndarray) -> None:
         """Say how many steps each parameter has taken."""
