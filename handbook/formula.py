@@ -8,10 +8,10 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from fallline._formula.notation.latex import typeset, typeset_rest
+from fallline._formula.notation.lines import tree_of
 from fallline._formula.rule import Rule
 from fallline._formula.trace import as_written
-from handbook.latex import typeset, typeset_rest
-from handbook.lines import tree_of
 
 __all__ = ["formula"]
 

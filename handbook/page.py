@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fallline as fl
+from fallline._formula.notation.symbols import symbol
 from fallline._formula.rule import Rule, summary
 from fallline.dialects import every
 from fallline.race.findings.wording import number
@@ -18,7 +19,6 @@ from handbook.formula import formula
 from handbook.notes import cited, linked, notes
 from handbook.paths import SURFACE_STEPS, contender
 from handbook.state import defaults, exact, held, memory, rule_of, start
-from handbook.symbols import symbol
 
 __all__ = ["MADE", "page", "source", "table"]
 

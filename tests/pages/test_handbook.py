@@ -6,17 +6,17 @@ import re
 import numpy as np
 import pytest
 from handbook.__main__ import pages
-from handbook.breadth import ROOM, breadth
 from handbook.drawn import drawn
 from handbook.formula import formula
-from handbook.latex import typeset
-from handbook.lines import lines
 from handbook.notes import cited, noted, notes, sources
 from handbook.paths import SURFACE_STEPS, contender
 from handbook.picture import placed
-from handbook.symbols import symbol
 
 import fallline as fl
+from fallline._formula.notation.breadth import ROOM, breadth
+from fallline._formula.notation.latex import typeset
+from fallline._formula.notation.lines import lines
+from fallline._formula.notation.symbols import symbol
 from fallline._formula.trace import INCREMENT
 from fallline.race.problems.surfaces import SURFACES
 from latex_reader import compute

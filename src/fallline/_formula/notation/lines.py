@@ -14,11 +14,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fallline._formula import words
 from fallline._formula.program import INCREMENT
-from fallline._formula.rule import Rule
+
+if TYPE_CHECKING:
+    from fallline._formula.rule import Rule
 
 __all__ = ["Named", "lines", "rest", "tree_of"]
 
@@ -31,6 +33,10 @@ class Named(ast.expr):
 
     _fields = ("name", "new")
     old = False
+
+    def __init__(self, name: str = "", new: bool = False) -> None:  # without arguments to be copied
+        super().__init__()
+        self.name, self.new = name, new
 
 
 def lines(rule: Rule) -> dict[str, ast.expr]:
@@ -83,7 +89,8 @@ class _Page:
         tree, reading = tree_of(function), _Reading(self, function, given)
         if isinstance(tree, ast.Lambda):
             return reading.values(tree.body, targets)
-        *body, last = tree.body[1:] if ast.get_docstring(tree) else tree.body
+        statements: list[Any] = tree.body[1:] if ast.get_docstring(tree) else tree.body
+        *body, last = statements
         for statement in (*body, last):
             if not isinstance(statement, ast.Return if statement is last else ast.Assign):
                 _refuse(statement)
@@ -119,7 +126,7 @@ class _Reading(ast.NodeTransformer):
         function = eval(ast.unparse(node.func), self.around)
         if not inspect.isfunction(inspect.unwrap(function)) and function not in WORDS:
             _refuse(node)
-        named = {word.arg: self.visit(word.value) for word in node.keywords}
+        named = {str(word.arg): self.visit(word.value) for word in node.keywords}
         bound = inspect.signature(function).bind(*map(self.visit, node.args), **named)
         bound.apply_defaults()
         given = {name: _tree(value) for name, value in bound.arguments.items()}
@@ -147,7 +154,7 @@ def _shown(returned: ast.expr, targets: Sequence[str | None]) -> dict[str, str]:
     return dict(sorted(pairs, key=lambda pair: pair[0] == pair[1]))
 
 
-def _parts(node: ast.expr) -> list[ast.expr]:
+def _parts(node: Any) -> list[Any]:
     return node.elts if isinstance(node, ast.Tuple) else [node]
 
 
@@ -156,7 +163,7 @@ def _named(names: Iterable[str]) -> dict[str, ast.expr]:
 
 
 def _tree(value: Any) -> ast.expr:
-    return value if isinstance(value, ast.AST) else ast.parse(repr(value), mode="eval").body
+    return value if isinstance(value, ast.expr) else ast.parse(repr(value), mode="eval").body
 
 
 def _refuse(node: ast.AST) -> NoReturn:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fallline._formula.notation.breadth import ROOM, breadth
+from fallline._formula.notation.lines import lines, rest
+from fallline._formula.notation.symbols import symbol
 from fallline._formula.program import INCREMENT
-from fallline._formula.rule import Rule
-from handbook.breadth import ROOM, breadth
-from handbook.lines import lines, rest
-from handbook.symbols import symbol
+
+if TYPE_CHECKING:
+    from fallline._formula.rule import Rule
 
 __all__ = ["typeset", "typeset_rest"]
 
@@ -54,7 +56,7 @@ def _rows(takes: str, value: ast.expr) -> list[str]:
     return rows
 
 
-def _text(node: ast.expr) -> Text:
+def _text(node: Any) -> Text:
     match node:
         case ast.BinOp(_, ast.Add() | ast.Sub()):
             return Text(" ".join(_terms(node)), SUM)
@@ -67,16 +69,16 @@ def _text(node: ast.expr) -> Text:
             return Text(f"{_text(a).latex} {RELATIONS[type(relation)]} {_text(b).latex}", SUM)
         case ast.Call(ast.Name(word), args):
             return _word(word, *args)
-        case ast.Constant(value):
+        case ast.Constant(int() | float() as value):
             return _number(value)
     holds = FACTOR if node.old or node.name == INCREMENT else NAME  # Δθ is two letters
     return Text(symbol(node.name) + r"^{\mathrm{old}}" * node.old, holds)
 
 
-def _word(word: str, a: ast.expr, *others: ast.expr) -> Text:
+def _word(word: str, a: ast.expr, *others: Any) -> Text:
     match word, *others:
         case "where", *_:
-            return Text(_cases(a, *others), SUM)
+            return Text(_cases(_alternatives(ast.Call(ast.Name(word), [a, *others], []))), SUM)
         case ("kept", _) | ("maximum", ast.Call(ast.Name("tiny"))):
             return _power(_text(a), "+")
         case "root", *_:
@@ -85,9 +87,9 @@ def _word(word: str, a: ast.expr, *others: ast.expr) -> Text:
             return Text(rf"\sqrt{{{_text(a).latex}}}", FACTOR)
         case "abs", *_:
             return Text(rf"\lvert {_text(a).latex} \rvert", FACTOR)
-        case "norm", ast.Constant(over):
+        case "norm", ast.Constant(str(over)):
             return Text(rf"\lVert {_text(a).latex} \rVert_{{\mathrm{{{over}}}}}", FACTOR)
-        case "total", ast.Constant(over):
+        case "total", ast.Constant(str(over)):
             return Text(rf"\sum_{{\mathrm{{{over}}}}} {_text(a).held(PRODUCT)}", SUM)
         case "tiny", *_:
             return Text(r"\mathrm{tiny}", NAME)
@@ -175,12 +177,17 @@ def _number(value: float) -> Text:
     return Text(scale, FACTOR) if mantissa == "1" else Text(rf"{mantissa} \cdot {scale}", PRODUCT)
 
 
-def _cases(condition: ast.expr, a: ast.expr, b: ast.expr) -> str:
-    rows = [(_tall(a), rf"\text{{if }} {_text(condition).latex}")]
-    while isinstance(b, ast.Call) and b.func.id == "where":
-        condition, a, b = b.args
-        rows.append((_tall(a), rf"\text{{if }} {_text(condition).latex}"))
-    rows.append((_tall(b), r"\text{otherwise}"))
+def _alternatives(node: ast.expr) -> list[tuple[ast.expr, ast.expr | None]]:
+    """What a choice takes, and on which condition."""
+    match node:
+        case ast.Call(ast.Name("where"), [condition, a, b]):
+            return [(a, condition), *_alternatives(b)]
+    return [(node, None)]
+
+
+def _cases(alternatives: list[tuple[ast.expr, ast.expr | None]]) -> str:
+    rows = [(_tall(value), r"\text{otherwise}" if condition is None else rf"\text{{if }} {_text(condition).latex}")
+            for value, condition in alternatives]  # fmt: skip
     broad = [breadth("".join(row)) > ROOM - BEFORE_CASES for row in rows]  # conditions stand below what they are of
     between = [r" \\ \quad " if below else r" \quad " if any(broad) else " & " for below in broad]
     body = r" \\ ".join(value + sign + when for (value, when), sign in zip(rows, between))
