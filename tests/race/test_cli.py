@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fallline.cli import main
+from fallline.cli import COMMANDS, main
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +39,20 @@ def test_the_version_is_printed(capsys):
     import fallline
 
     assert command(capsys, "--version") == (0, f"fallline {fallline.__version__}\n", "")
+
+
+def test_every_command_is_in_the_help_and_a_word_that_is_none_is_told_them(capsys):
+    shown = [command(capsys, *arguments) for arguments in ((), ("--help",), ("-h",))]
+    assert shown[1:] == shown[:-1]
+    code, out, err = shown[0]
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+    for word in ("rcae", "--races", "3"):
+        code, out, err = command(capsys, word)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"fallline: there is no command '{word}'. Commands: race")
+        assert err.count("\n") == 1
 
 
 def test_bad_arguments_get_one_clear_line_and_exit_code_2(capsys, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 
 import fallline as fl
+from fallline.cli import COMMANDS
 from support import run_alone
 
 HIDDEN = """
@@ -61,7 +62,8 @@ except SystemExit as ended:
     assert without_the_extra(script, "--version") == f"fallline {fl.__version__}\n0\n"
     for arguments in ([], ["--help"]):
         said = without_the_extra(script, *arguments)
-        assert "Usage: fallline race" in said
+        assert "Usage: fallline COMMAND" in said
+        assert all(f"  {name} " in said for name in COMMANDS)
         assert 'pip install "fallline[race]"' in said
         assert said.endswith("\n0\n")
 

@@ -1,4 +1,4 @@
-"""The command `fallline race`."""
+"""The command `fallline race`; fallline.cli knows it by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-import fallline
 from fallline import race as races
 from fallline.race.problems.named import PROBLEMS
 from fallline.race.protocol.course import Race
@@ -20,7 +19,7 @@ from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 USAGE_ERROR, INTERRUPTED = 2, 130
 UsageError: Any = typer.BadParameter.__base__  # the class of all usage errors stands in no public module of typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def call(arguments: Sequence[str]) -> NoReturn:
@@ -36,19 +35,9 @@ def call(arguments: Sequence[str]) -> NoReturn:
     raise SystemExit(code or 0)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        print(f"fallline {fallline.__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """First-order optimisers: which one, at which rate, for this problem."""
+def root() -> None:
+    """Commands of the race, of which there may be one; without this its name would be no argument."""
 
 
 @app.command()
@@ -108,7 +97,5 @@ def _prepared(problem: str, optimizers: list[str] | None, settings: Callable[[],
 
 
 def _fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
-    # Without any arguments the help has been printed, and there is nothing to say.
-    if message:
-        print(f"fallline: {message}", file=sys.stderr)
+    print(f"fallline: {message}", file=sys.stderr)
     raise SystemExit(code)
