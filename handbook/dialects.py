@@ -67,7 +67,7 @@ def _group(those: Mapping[str, Any]) -> list[str]:
                      _decay(cls)])  # fmt: skip
     head = ["with its defaults", *(f"apart at {number(size)}" for size in SIZES), "weight decay"]
     said = [f"`{title}`: {summary(_rule(cls))}" if k == 0 and "dialects" not in title else
-            f"`{title}`: {(cls.__doc__ or '').splitlines()[0]}" for k, (title, cls) in enumerate(those.items())]
+            f"`{title}`: {cls.summary}" for k, (title, cls) in enumerate(those.items())]
     parts = [table(head, rows), "\n".join(f"- {line}" for line in said)]
     shown: dict[Any, list[str]] = {}
     for title, cls in those.items():

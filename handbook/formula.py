@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
-from collections.abc import Callable
-from typing import Any
-
-from fallline._formula.notation.latex import typeset, typeset_rest
-from fallline._formula.notation.lines import tree_of
+from fallline._formula.notation.code import code
+from fallline._formula.notation.latex import latex
+from fallline._formula.notation.layout import typeset, typeset_rest
 from fallline._formula.rule import Rule
 from fallline._formula.trace import as_written
 
@@ -35,37 +30,18 @@ LISTED = (
 def formula(rule: Rule) -> list[str]:
     """Paragraphs of Markdown: the formula in a block, then what its signs mean."""
     if rule.whole_leaf:
-        return [LISTED, f"```python\n{_code(rule.formula)}\n```"]
-    latex = typeset(rule)
+        return [LISTED, f"```python\n{code(rule.formula)}\n```"]
+    written = latex(typeset(rule))
     notation: list[str] = []
     for mark, text in NOTATION.items():
-        if mark in latex + "".join(notation):
+        if mark in written + "".join(notation):
             notation.append(text)
     t = ", $t$ the number of the step from 1" if "t" in rule.given else ""
     x = r", $\theta$ the parameter" if "x" in rule.given else ""
     alone = "" if as_written(rule).readings else ", each coordinate by itself"
     point = typeset_rest(rule)
     rest = [] if point is None else ["The array that is stepped is where gradients are taken. The point to report, "
-                                     "`opt.rest(params)`, is", f"```math\n{point}\n```"]  # fmt: skip
-    return [f"```math\n{latex}\n```", " ".join([
+                                     "`opt.rest(params)`, is", f"```math\n{latex(point)}\n```"]  # fmt: skip
+    return [f"```math\n{written}\n```", " ".join([
         rf"$g$ is the gradient{x}{t}, $\Delta\theta$ what is added to the parameter. Lines are computed from the top"
         f"{alone}.", *notation]), *rest]  # fmt: skip
-
-
-def _code(formula: Callable[..., Any]) -> str:
-    """A function as it is written, without its docstring, and before it what it calls of its own module."""
-    written: dict[str, str] = {}
-    _write(formula, written)
-    return "\n\n\n".join(written.values())
-
-
-def _write(function: Callable[..., Any], written: dict[str, str]) -> None:
-    lines, tree = textwrap.dedent(inspect.getsource(function)).splitlines(), tree_of(function)
-    called = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    for name in called:
-        helper = inspect.getmodule(function).__dict__.get(name)
-        if inspect.isfunction(helper) and helper.__module__ == function.__module__ and name not in written:
-            _write(helper, written)
-    if ast.get_docstring(tree):
-        del lines[tree.body[0].lineno - 1 : tree.body[0].end_lineno]
-    written[function.__name__] = "\n".join(lines)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fallline as fl
+from fallline._formula.notation.latex import latex
 from fallline._formula.notation.symbols import symbol
 from fallline._formula.rule import Rule, summary
 from fallline.dialects import every
@@ -81,7 +82,7 @@ def _neighbours(name: str) -> str:
 
 def _hyper(rule: Rule) -> str:
     return table(["name", *_symbol(rule, "symbol"), "default", "must be"], [
-        [f"`{h.name}`", *_symbol(rule, f"${symbol(h.name)}$"), "–" if h.default is None else exact(h.default),
+        [f"`{h.name}`", *_symbol(rule, f"${latex(symbol(h.name))}$"), "–" if h.default is None else exact(h.default),
          h.range.text] for h in rule.hyper.values()])  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def _symbol(rule: Rule, cell: str) -> list[str]:
 
 
 def _state(rule: Rule) -> list[str]:
-    rows = [[f"`{slot}`", *_symbol(rule, f"${symbol(slot)}$"), start(rule, slot), held(rule, slot)]
+    rows = [[f"`{slot}`", *_symbol(rule, f"${latex(symbol(slot))}$"), start(rule, slot), held(rule, slot)]
             for slot in rule.slots]  # fmt: skip
     listed = [table(["slot", *_symbol(rule, "symbol"), "starts at", "one for each"], rows)] if rows else ["None."]
     if rule.whole_leaf:
@@ -104,7 +105,7 @@ def _state(rule: Rule) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"${symbol(name)}$" for name in names)
+    return ", ".join(f"${latex(symbol(name))}$" for name in names)
 
 
 def _path(name: str, drawn: Drawn) -> list[str]:

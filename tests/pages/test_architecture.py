@@ -99,6 +99,8 @@ sys.setprofile(note)
 def signed(g, m=0, *, lr: fl.NonNegative = 0.1):
     return -lr*fl.sign(m + g), m + g
 
+signed._repr_html_()
+
 w, g = np.ones(100_000), np.ones(100_000)
 for opt in (fl.Adam(), fl.Adam(lr=lambda t: 0.1), fl.Adam(engine="reference"), fl.Optimizer(signed, lr=0.5)):
     for _ in range(3):

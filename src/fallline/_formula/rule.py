@@ -21,6 +21,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 from fallline._formula.ieee import Formula
+from fallline._formula.notation.notebook import Drawn
 from fallline._formula.ranges import Bound, Count, Fraction, Hyper, NonNegative, Positive, Range, Real, is_finite
 from fallline._formula.settings import check
 from fallline._formula.symbols import Symbol
@@ -96,7 +97,7 @@ def _no_optimizer(owner: Rule | Link) -> NoReturn:
     raise AttributeError(f"A rule by itself takes no steps. Make an optimizer of it: fallline.Optimizer({name}).")
 
 
-class Rule:
+class Rule(Drawn):
     """A formula and the schema read off its signature.
 
     Calling a rule with settings gives a link for `fallline._formula.chain`; `rule.formula` is the function itself.
@@ -125,7 +126,7 @@ class Rule:
         self.name: str = "rule" if name == "<lambda>" else name
         self.__doc__ = inspect.getdoc(formula)
         self.__name__ = self.name
-        self.__module__ = getattr(formula, "__module__", __name__)
+        self.__module__ = getattr(formula, "__module__", None) or __name__  # None where exec was given a bare dict
         self.__wrapped__ = formula
         self.given: tuple[str, ...] = ()
         self.slots: dict[str, float | str] = {}
@@ -277,6 +278,9 @@ class Rule:
         hyper = [h.name if h.default is None else f"{h.name}={h.default!r}" for h in self.hyper.values()]
         return f"<{self.kind} {self.name}({', '.join([*self.given, *slots, *(['*'] if hyper else []), *hyper])})>"
 
+    def _sections(self) -> list[tuple[str, Link]]:
+        return [("", Link(self, {h.name: h.default for h in self.hyper.values() if h.default is not None}))]
+
 
 def _check_function(formula: Any, kind: str) -> None:
     """Refuse what is no function that returns."""
@@ -294,7 +298,7 @@ _NOT_RETURNING = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, insp
 
 
 @dataclass(frozen=True)
-class Link:
+class Link(Drawn):
     """A rule with the settings given for it, ready to stand in a chain; `title` is what messages call it."""
 
     rule: Rule
@@ -304,6 +308,9 @@ class Link:
 
     def __repr__(self) -> str:
         return f"{self.rule.name}({', '.join(f'{k}={shown(v)}' for k, v in self.settings.items())})"
+
+    def _sections(self) -> list[tuple[str, Link]]:
+        return [("", self)]
 
 
 def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None,

@@ -252,6 +252,14 @@ def norm(values: Any, over: str = "tree") -> Any:
     return norm_in(1.0, values, over)
 
 
+def shortened(values: Any, most: Any) -> Any:
+    """Values of which the norm of the tree is at most that: values·most/max(|values|, most). A factor below 2⁻¹⁰⁰, near
+    the least that float32 has, is applied in two parts, so that what is finite keeps its full precision."""
+    factor = most / maximum(norm(values), most)
+    far = factor < 2**-100
+    return values * where(far, 2**-96, 1) * where(far, most / norm_in(2**96, values), factor)
+
+
 def norm_in(unit: float, values: Any, over: str = "tree") -> Any:
     """The norm in a unit, a power of two, for norms that may be larger than any number."""
     squares, high, low = (_reduced(values, kind, over) for kind in SCALES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from fallline._arrays.sealed import ReadOnly
@@ -13,7 +15,7 @@ from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import looks_like_parameters
 from fallline._messages.suggestions import REMEDY, unknown_setting
 
-__all__ = ["PartsByName", "Slots", "SlotsOfParts", "docstring_of", "option", "own_link", "signature_of"]
+__all__ = ["Docstring", "PartsByName", "Slots", "SlotsOfParts", "option", "own_link", "signature_of"]
 
 
 class Slots(ReadOnly):
@@ -61,14 +63,28 @@ def signature_of(rule: Rule) -> inspect.Signature:
     return inspect.Signature([*own, *options])
 
 
-def docstring_of(cls: type, rule: Rule) -> str:
+class Docstring:
+    """The docstring of a named optimizer, from its rule, written when it is asked for."""
+
+    def __get__(self, optimizer: Any, cls: Any) -> str:
+        return docstring_of(cls.__name__, cls.rule)
+
+
+@lru_cache
+def docstring_of(name: str, rule: Rule) -> str:
+    from fallline._formula.notation.code import WIDTH, in_lines  # for who reads it
+
+    said = [text if text.startswith(">>>") else textwrap.fill(" ".join(text.split()), WIDTH)
+            for text in (rule.__doc__ or "").split("\n\n")]  # fmt: skip
     hyper = "\n".join(f"{h.name}: {h.range.text}{'' if h.default is None else f', default {h.default:g}'}"
                       for h in rule.hyper.values())
     slots = "\n".join(f"{slot}: starts at {start}{_extent(rule, slot)}" for slot, start in rule.slots.items())
-    example = f">>> import fallline as fl\n>>> round(fl.{cls.__name__}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
-    return (f"{rule.__doc__}\n\nHyper-parameters\n----------------\n{hyper}\n\n"
-            f"State, per coordinate where nothing else is said\n{'-' * 48}\n{slots or 'none'}\n\n"
-            f"For {', '.join(Options._fields)}, and what may stand in a number's place, see `Optimizer`.\n\n{example}")
+    example = f">>> import fallline as fl\n>>> round(fl.{name}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
+    sections = {"Formula": in_lines(rule), "Hyper-parameters": hyper,
+                "State, per coordinate where nothing else is said": slots or "none"}  # fmt: skip
+    return "\n\n".join([*said, *(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items() if text),
+                        f"For {', '.join(Options._fields)}, and what may\nstand in a number's place, see `Optimizer`.",
+                        example])  # fmt: skip
 
 
 def _extent(rule: Rule, slot: str) -> str:

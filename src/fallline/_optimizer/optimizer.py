@@ -14,11 +14,12 @@ from fallline._arrays.leaves import number
 from fallline._arrays.trees import copy as copied
 from fallline._engines.options import Options
 from fallline._formula.chain import Chain, as_link
+from fallline._formula.notation.notebook import Drawn
 from fallline._formula.program import INCREMENT
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import anew
 from fallline._messages.suggestions import by_name
-from fallline._optimizer.describing import Slots, docstring_of, option, own_link, signature_of
+from fallline._optimizer.describing import Docstring, Slots, option, own_link, signature_of
 from fallline._optimizer.division import Whole
 from fallline._optimizer.holder import Holder
 from fallline._optimizer.keeping import as_dialect, of_dialect, save, take
@@ -31,7 +32,7 @@ from fallline.errors import FormulaError
 __all__ = ["Optimizer"]
 
 
-class Optimizer(Settable):
+class Optimizer(Settable, Drawn):
     """A chain of rules with hyper-parameters and state.
 
     Parameters
@@ -63,7 +64,7 @@ class Optimizer(Settable):
         super().__init_subclass__()
         if cls.rule is not None:
             cls.__signature__ = signature_of(cls.rule)
-            cls.__doc__ = docstring_of(cls, cls.rule)
+            cls.__doc__ = Docstring()  # type: ignore[assignment]
 
     def __init__(self, *links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
                  state_dir: Any = None, **hyper: Any) -> None:
@@ -423,6 +424,11 @@ class Optimizer(Settable):
     def __repr__(self) -> str:
         options = [f"{name}={value!r}" for name, value in self._stepper.options.given().items()]
         return ", ".join([self._described()[:-1], *options]).replace("(, ", "(") + ")"
+
+    def _sections(self) -> list[tuple[str, Link]]:
+        (holder,) = self._stepper.holders.values()
+        links = holder.chain.links(holder.settings)
+        return [((link.title or link.rule.name) * (len(links) > 1), link) for link in links]
 
     @property
     def _title(self) -> str:

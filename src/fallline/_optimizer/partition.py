@@ -229,6 +229,12 @@ class Partition(Optimizer):
         before, after, _ = self._links(next(iter(self._parts)))
         return written([*before, self._alone(), *after])
 
+    def _sections(self) -> list[tuple[str, Link]]:
+        before, after, _ = self._links(next(iter(self._parts)))
+        inside = [(f"{name}: {link.title or link.rule.name}", link) for name in self._parts
+                  for _, link in self._inside(name)._sections()]
+        return [*((link.rule.name, link) for link in before), *inside, *((link.rule.name, link) for link in after)]
+
     def _alone(self) -> str:
         """How it is written but for what is around it."""
         given = [f"{name!r}: {self._inside(name)._described() if name in self._parts else None}"

@@ -7,12 +7,13 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
 from fallline._engines.options import Options
 from fallline._formula.chain import distinct
+from fallline._formula.notation.code import in_lines
 from fallline._formula.ranges import is_finite
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import check, looks_like_parameters
@@ -27,6 +28,7 @@ class Dialect(Optimizer):
     """An optimizer as another library has it; `links_of` makes its links of that library's `arguments`."""
 
     title: ClassVar[str]
+    summary: ClassVar[str]
     arguments: ClassVar[inspect.Signature]
     links_of: ClassVar[Callable[..., Iterable[Link | None]]]
 
@@ -176,7 +178,8 @@ def dialect(*around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable
         options = [inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default)
                    for option, default in Options._field_defaults.items()]
         example = "" if bare[0].default is not bare[0].empty else "0.1"
-        said = (f"{inspect.getdoc(of)}\n\nArguments and defaults are those of {library}; hyper-parameters go by "
+        told = inspect.getdoc(of) or ""
+        said = (f"Arguments and defaults are those of {library}; hyper-parameters go by "
                 f"fallline's names, `opt.hyper`.\nFor {', '.join(Options._fields)}, and what may stand in a number's "
                 f"place, see `fallline.Optimizer`.\n\n>>> import numpy as np, fallline as fl\n"
                 f">>> opt = fl.dialects.{library}.{name}({example})\n"
@@ -189,11 +192,23 @@ def dialect(*around: Callable[..., Iterable[Link | None]]) -> Callable[[Callable
             return cast(Iterable[Link | None], links)
 
         return type(name, (Dialect,), {
-            "links_of": staticmethod(links_of), "arguments": inspect.Signature(bare), "__doc__": said,
+            "links_of": staticmethod(links_of), "arguments": inspect.Signature(bare), "__doc__": _Docstring(told, said),
+            "summary": told.splitlines()[0],
             "title": f"dialects.{library}.{name}", "__module__": of.__module__,
             "__signature__": inspect.Signature([*bare, *options])})  # fmt: skip
 
     return made
+
+
+class _Docstring(NamedTuple):
+    """The docstring of a class, which has its formulas as they are by default between what else it says."""
+
+    first: str
+    last: str
+
+    def __get__(self, optimizer: Any, cls: type[Dialect]) -> str:
+        formulas = "\n".join(in_lines(rule) for rule in cls.usual()._chain.rules)
+        return f"{self.first}\n\nFormula, with its defaults\n--------------------------\n{formulas}\n\n{self.last}"
 
 
 def link(rule: Rule, **settings: Any) -> Link:

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from fallline._formula.rule import Bound, Count, Fraction, NonNegative, Positive, after, before, scalar
-from fallline._formula.words import arrive, maximum, minimum, norm, norm_in, settle, where
+from fallline._formula.words import arrive, maximum, minimum, settle, shortened, where
 
 # ---- modifiers of the gradient ---------------------------------------------------------------------------------------
 
@@ -58,8 +58,8 @@ def clip_value(g, *, limit: NonNegative = 1.0):
 def clip_norm(g, *, max_norm: Positive = 1.0):
     """Shorten the gradient of all leaves together to max_norm where it is longer: g times max_norm/max(|g|, max_norm).
 
-    The norm is summed in double precision, where no square overflows or vanishes. A factor below 2⁻¹⁰⁰, near the least
-    that float32 has, is applied in two parts, so that whatever is finite is clipped to its full precision.
+    The norm is summed in double precision, where no square overflows or vanishes, and whatever is finite is clipped to
+    its full precision.
 
     Source: Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks, algorithm 1.
 
@@ -67,9 +67,7 @@ def clip_norm(g, *, max_norm: Positive = 1.0):
     >>> fl.chain(fl.clip_norm(2.5), fl.SGD(1.0)).step([0.0, 0.0], [3.0, -4.0])
     [-1.5, 2.0]
     """
-    factor = max_norm/maximum(norm(g), max_norm)
-    far = factor < 2**-100
-    return g*where(far, 2**-96, 1)*where(far, max_norm/norm_in(2**96, g), factor)
+    return shortened(g, max_norm)
 
 
 # ---- modifiers of the increment --------------------------------------------------------------------------------------

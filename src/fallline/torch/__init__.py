@@ -40,7 +40,7 @@ def _sibling(name: str) -> type[Optimizer]:
     made: Any = type(name, (Optimizer,), {
         "__init__": begin, "__module__": __name__, "__signature__": signature.replace(
             parameters=[first, *signature.parameters.values()]),
-        "__doc__": f"torch.optim.{name} with one native call for all groups. {(cls.__doc__ or '').splitlines()[0]}\n\n"
+        "__doc__": f"torch.optim.{name} with one native call for all groups. {cls.summary}\n\n"
                    "Arguments, defaults, keys of groups and of state are torch's. For "
                    f"{', '.join(Options._fields)} see `fallline.Optimizer`."})  # fmt: skip
     return made

@@ -22,9 +22,16 @@ from fallline._formula.program import INCREMENT
 if TYPE_CHECKING:
     from fallline._formula.rule import Rule
 
-__all__ = ["Named", "lines", "rest", "tree_of"]
+__all__ = ["Named", "lines", "rest", "sign_of", "tree_of", "tried"]
 
+ON_PAPER: dict[Any, Callable[..., ast.expr]] = {  # what only rounding makes of these is not printed
+    words.settle: lambda d: d,
+    words.arrive: lambda y, x: ast.BinOp(y, ast.Sub(), x),
+    words.shortened: lambda g, most: ast.BinOp(ast.BinOp(g, ast.Mult(), most), ast.Div(), _word(
+        "maximum", _word("norm", g, ast.Constant("tree")), most)),
+}
 WORDS = {**{getattr(words, name): name for name in words.__all__}, builtins.abs: "abs"}
+CHANGED = {"rule": INCREMENT, "before": "g", "after": INCREMENT}
 PRINTED = (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Constant, ast.operator, ast.unaryop, ast.cmpop)
 
 
@@ -40,16 +47,24 @@ class Named(ast.expr):
 
 
 def lines(rule: Rule) -> dict[str, ast.expr]:
-    """What state slots, INCREMENT and shorthands of the lines below them take, in the order in which it is computed.
+    """What state slots, INCREMENT (of a modifier of the gradient g) and shorthands of the lines below them take, in the
+    order in which it is computed.
 
-    Raises ValueError for what cannot stand in a line.
+    Raises ValueError for what cannot stand in a line, OSError for a function without source.
     """
-    names, targets = [*rule.given, *rule.slots, *rule.hyper], [INCREMENT, *rule.slots]
+    names, targets = [*rule.given, *rule.slots, *rule.hyper], [CHANGED[rule.kind], *rule.slots]
     page = _Page({*names, INCREMENT})
-    for name, value in zip(targets, page.read(rule.formula, _named(names), targets)):
+    given = {**_named(names), **({"d": Named(INCREMENT)} if rule.kind == "after" else {})}
+    for name, value in zip(targets, page.read(rule.formula, given, targets)):
         if not (isinstance(value, Named) and value.name == name):
             page.write(name, value)
     return page.lines
+
+
+def sign_of(rule: Rule, name: str) -> str:
+    """How a line takes its value: what was there before gets an arrow."""
+    given = rule.kind != "rule" and name == CHANGED[rule.kind]
+    return "←" if name in rule.slots or given else "="
 
 
 def rest(rule: Rule) -> ast.expr | None:
@@ -61,10 +76,40 @@ def rest(rule: Rule) -> ast.expr | None:
 
 
 def tree_of(function: Callable[..., Any]) -> ast.FunctionDef | ast.Lambda:
-    """A function's syntax tree, whose lines are numbered from the first of its source."""
+    """A function's syntax tree, whose lines are numbered from the first of its source.
+
+    Raises OSError for a function without source, ValueError for a lambda beside others that could be meant.
+    """
+    source = inspect.getsource(function)
     kind = ast.Lambda if function.__name__ == "<lambda>" else ast.FunctionDef
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return next(node for node in ast.walk(tree) if isinstance(node, kind))
+    first, *others = (node for node in ast.walk(ast.parse(textwrap.dedent(source))) if isinstance(node, kind))
+    if not others or kind is ast.FunctionDef:
+        return first
+    margin = len(source) - len(source.lstrip())
+    own = [node for node in (first, *others) if _place(node.body, margin) in _places(function)]
+    if len(own) != 1:
+        raise ValueError("More than one lambda stands on this line.")
+    return own[0]
+
+
+def _place(node: Any, margin: int) -> tuple[int, ...]:
+    """From where to where an expression stands, in lines from 1 and bytes."""
+    return node.lineno, node.end_lineno, node.col_offset + margin, node.end_col_offset + margin
+
+
+def _places(function: Any) -> set[tuple[Any, ...]]:
+    """From where to where the source of each instruction stands."""
+    code = inspect.unwrap(function).__code__
+    return {(line and line - code.co_firstlineno + 1, end and end - code.co_firstlineno + 1, *columns)
+            for line, end, *columns in code.co_positions()}  # fmt: skip
+
+
+def tried(read: Callable[[], Any]) -> Any:
+    """What is read from a formula; None where there is nothing to read, as one of one's own may be anything."""
+    try:
+        return read()
+    except Exception:
+        return None
 
 
 class _Page:
@@ -130,8 +175,10 @@ class _Reading(ast.NodeTransformer):
         bound = inspect.signature(function).bind(*map(self.visit, node.args), **named)
         bound.apply_defaults()
         given = {name: _tree(value) for name, value in bound.arguments.items()}
+        if function in ON_PAPER:
+            return [ON_PAPER[function](*given.values())]
         if function in WORDS:
-            return [ast.Call(ast.Name(WORDS[function]), list(given.values()), [])]
+            return [_word(WORDS[function], *given.values())]
         return self.page.read(function, given, targets)
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
@@ -164,6 +211,10 @@ def _named(names: Iterable[str]) -> dict[str, ast.expr]:
 
 def _tree(value: Any) -> ast.expr:
     return value if isinstance(value, ast.expr) else ast.parse(repr(value), mode="eval").body
+
+
+def _word(name: str, *args: ast.expr) -> ast.expr:
+    return ast.Call(ast.Name(name), [*args], [])
 
 
 def _refuse(node: ast.AST) -> NoReturn:
