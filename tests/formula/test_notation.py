@@ -130,7 +130,7 @@ def test_a_notebook_shows_formulas_with_their_settings(value, parts, formulas):
 def test_what_stands_in_settings_is_text_and_no_markup():
     opt = fl.SGD({"<b>_#%&$^~\\{": 0.1})
     assert "<b>" not in opt._repr_html_()
-    assert r"\texttt{\{'<b>\_\#\%\&\$\^{}\~{}\backslash{}\backslash{}\{': 0.1\}}" in opt._repr_latex_()
+    assert r"\texttt{\{'<b>\_\#\%\&\$\(\wedge\)\(\sim\)\(\backslash\)\(\backslash\)\{': 0.1\}}" in opt._repr_latex_()
 
 
 def three():

@@ -1,5 +1,4 @@
-"""Rules with their settings as notebooks show them: HTML with MathML, which needs no network, and LaTeX.
-"""
+"""Rules with their settings as notebooks show them: HTML with MathML, which needs no network, and LaTeX."""
 
 from __future__ import annotations
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_html", "as_latex", "formula_html"]
 
-WRAPPED = "white-space: pre-wrap; overflow-wrap: anywhere; text-align: left"
+HEAD = "white-space: pre-wrap; overflow-wrap: anywhere"
+CODE = "font-family: monospace; white-space: pre; overflow-x: auto; text-align: left"
 
 
 def formula_html(rule: Rule) -> str:
@@ -33,15 +33,16 @@ def formula_html(rule: Rule) -> str:
     box = _lines(rule)
     if box is not None:
         return f'<div style="overflow-x: auto">{mathml(box)}</div>'
-    return tried(lambda: f'<pre style="overflow-x: auto; text-align: left">{escape(code(rule.formula))}</pre>') or ""
+    return tried(lambda: f'<pre style="{CODE}">{escape(code(rule.formula))}</pre>') or ""
 
 
 def as_html(head: str, sections: Iterable[Section]) -> str:
     """What is written for it, and below it the formula of each section with its settings."""
-    parts = [f'<code style="white-space: pre-wrap; overflow-wrap: anywhere">{escape(head)}</code>']
+    parts = [f'<code style="{HEAD}">{escape(head)}</code>']
     for title, link in sections:
         parts += [f"<div><b>{escape(title)}</b></div>"] * bool(title)
-        parts += [formula_html(link.rule), f"<div>{', '.join(map(mathml, _settings(link)))}</div>"]
+        settings = ", ".join(map(mathml, _settings(link)))
+        parts += [formula_html(link.rule), f'<div style="padding: .3em 0; overflow-x: auto">{settings}</div>']
     return f'<div style="text-align: left">{"".join(parts)}</div>'
 
 
@@ -58,14 +59,15 @@ def as_latex(sections: Iterable[Section]) -> str | None:
 
 
 def _settings(link: Link) -> list[Box]:
-    """Each by its name, its symbol and its value."""
-    return [row(*(part for name in _names(h) for part in (name, Box("sign", ("=",)))), _value(value))
+    """Each by its name, its symbol where it has one that is another, and its value."""
+    has_symbols = _lines(link.rule) is not None
+    return [row(*(part for name in _names(h, has_symbols) for part in (name, Box("sign", ("=",)))), _value(value))
             for h, value in link.settings.items()]  # fmt: skip
 
 
-def _names(name: str) -> list[Box]:
+def _names(name: str, has_symbols: bool) -> list[Box]:
     sign = symbol(name)
-    return [sign] if sign.parts == (name,) else [_code(name), sign]
+    return [sign] if sign.parts == (name,) else [_code(name), sign] if has_symbols else [_code(name)]
 
 
 def _value(value: Any) -> Box:

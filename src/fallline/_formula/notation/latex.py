@@ -12,7 +12,7 @@ __all__ = ["latex"]
 SIGNS = {"≤": r"\le", "≥": r"\ge", "≠": r"\ne", "←": r"\leftarrow", "∞": r"\infty", "ε": r"\varepsilon"}
 
 ESCAPED = {**{character: f"\\{character}" for character in "#$%&_{}"},
-           "\\": r"\backslash{}", "^": r"\^{}", "~": r"\~{}"}
+           "\\": r"\(\backslash\)", "^": r"\(\wedge\)", "~": r"\(\sim\)"}
 
 
 def latex(box: Box) -> str:
