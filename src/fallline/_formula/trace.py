@@ -8,7 +8,7 @@ in float64. The rest becomes *code*: operations over arrays, in order, each valu
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from fallline._formula.symbols import Arrival, Symbol, one_number, per_coordinat
 from fallline._formula.words import SCOPES, TRACED, at_work, begun, flush, settle
 from fallline.errors import FormulaError, placed
 
-__all__ = ["Traced", "arrives", "as_written", "held", "leaves_increment", "trace", "turns"]
+__all__ = ["Traced", "arrives", "as_written", "held", "leaves_increment", "of_function", "resting", "trace", "turns"]
 
 
 class Traced(NamedTuple):
@@ -88,6 +88,26 @@ def held(link: Traced, into: str) -> Program:
                  for op, operands in program.code)
     outputs = tuple((name, v + (v >= len(program.inputs))) for name, v in program.outputs)
     return program._replace(inputs=(*program.inputs, "x"), code=code, outputs=outputs)
+
+
+def resting(link: Traced) -> Program | None:
+    """The program of the point to report, as an INCREMENT's would be; None where that is the parameter."""
+    rule, symbols = link.rule, _given()
+    if rule.rest is None:
+        return None
+    names = list(inspect.signature(rule.rest).parameters)[1:]
+    given = {name: _slot(rule, name, link.slots[name], symbols) if name in rule.slots else
+             Symbol("hyper", (link.hyper[name],), array=False) for name in names}
+    return _Graph({INCREMENT: per_coordinate(rule.rest(symbols["x"], **given))}, {}, [link]).program()
+
+
+def of_function(function: Callable[..., Sequence[Any]], arrays: Sequence[str], into: Sequence[str]) -> Program:
+    """The program of a plain function of arrays, by these names, which gives arrays `into` those.
+
+    Raises FormulaError as `trace` does.
+    """
+    values = function(*(Symbol("input", (name,), array=True) for name in arrays))
+    return _Graph(dict(zip(into, map(per_coordinate, values))), {}, ()).program()
 
 
 def as_written(rule: Rule) -> Program:

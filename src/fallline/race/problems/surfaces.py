@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,58 +16,63 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Surface:
-    """A function of (x, y) with its gradient; `start` is where paths begin, `window` what the picture shows."""
+    """A function of (x, y) with its gradient; `start` is where paths begin, `window` what the picture shows.
+
+    `formula` gives the value and the gradient's two coordinates, in arithmetic that can be traced as a rule's can.
+    """
 
     title: str
     note: str
-    value_and_grad: Callable[[Array], tuple[float, Array]]
+    formula: Callable[[Any, Any], tuple[Any, Any, Any]]
     start: tuple[float, float]
     window: tuple[tuple[float, float], tuple[float, float]]
     minima: tuple[tuple[float, float], ...]
     target: float
     convex: bool = False
 
+    def value_and_grad(self, p: Array) -> tuple[float, Array]:
+        """The value at p = (x, y), of shape (2,), and the gradient there."""
+        value, *gradient = self.formula(*p)
+        return float(value), np.array(gradient)
 
-def rosenbrock(p: Array) -> tuple[float, Array]:
+
+def rosenbrock(x: Any, y: Any) -> tuple[Any, Any, Any]:
     """(1 − x)² + 100 (y − x²)² (Rosenbrock 1960): a curved valley with a flat floor, minimum 0 at (1, 1)."""
-    x, y = p
     a, b = 1 - x, y - x * x
-    return float(a * a + 100 * b * b), np.array([-2 * a - 400 * x * b, 200 * b])
+    return a * a + 100 * b * b, -2 * a - 400 * x * b, 200 * b
 
 
-def beale(p: Array) -> tuple[float, Array]:
+def beale(x: Any, y: Any) -> tuple[Any, Any, Any]:
     """Σ (cᵢ − x + x yⁱ)², c = 1.5, 2.25, 2.625 (Beale 1958): a plateau with sharp corners, minimum 0 at (3, 1/2)."""
-    x, y = p
-    value, gx, gy = 0.0, 0.0, 0.0
+    value, gx, gy, power = 0.0, 0.0, 0.0, 1.0
     for i, c in enumerate((1.5, 2.25, 2.625), start=1):
-        r = c - x + x * y**i
-        value += r * r
-        gx += 2 * r * (y**i - 1)
-        gy += 2 * r * x * i * y ** (i - 1)
-    return float(value), np.array([gx, gy])
+        slope, power = i * power, power * y  # of yⁱ, and yⁱ itself
+        r = c - x + x * power
+        value = value + r * r
+        gx = gx + 2 * r * (power - 1)
+        gy = gy + 2 * r * x * slope
+    return value, gx, gy
 
 
-def saddle(p: Array) -> tuple[float, Array]:
+def saddle(x: Any, y: Any) -> tuple[Any, Any, Any]:
     """x²/2 + y⁴/4 − y²/2 + 1/4: a saddle at (0, 0) between the minima 0 at (0, ±1)."""
-    x, y = p
-    return float(x * x / 2 + y**4 / 4 - y * y / 2 + 1 / 4), np.array([x, y**3 - y])
+    xx, yy = x * x, y * y
+    return xx / 2 + yy * yy / 4 - yy / 2 + 1 / 4, x, yy * y - y
 
 
-def bowl(p: Array) -> tuple[float, Array]:
+def bowl(x: Any, y: Any) -> tuple[Any, Any, Any]:
     """(x − 1)²/2 + 25 (y − 1/2)²: an elongated bowl, condition number 50, minimum 0 at (1, 1/2).
 
     It is not at the origin, where steps that are a share of the parameters would come to rest by themselves.
     """
-    x, y = p
     a, b = x - 1, y - 0.5
-    return float(a * a / 2 + 25 * b * b), np.array([a, 50 * b])
+    return a * a / 2 + 25 * b * b, a, 50 * b
 
 
-def himmelblau(p: Array) -> tuple[float, Array]:
+def himmelblau(x: Any, y: Any) -> tuple[Any, Any, Any]:
     """(x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972): four minima, each 0."""
-    x, y = p
     a, b = x * x + y - 11, x + y * y - 7
-    return float(a * a + b * b), np.array([4 * x * a + 2 * b, 2 * a + 4 * y * b])
+    return a * a + b * b, 4 * x * a + 2 * b, 2 * a + 4 * y * b
 
 
 SURFACES: dict[str, Surface] = {
