@@ -39,15 +39,17 @@ __all__ = [
     "OPTIMIZERS", "BusyOptimizer", "CheckpointError", "FalllineError", "FormulaError", "Fraction",
     "NonFiniteGradient", "NonNegative", "Optimizer", "Positive", "TornOptimizer", "accumulate", "after", "average",
     "before", "bounds", "by_path", "chain", "clip_norm", "clip_value", "descend", "dialects", "exp", "l2", "load",
-    "log", "mask", "maximize", "maximum", "minimize", "minimum", "norm", "ops", "partition", "race", "root", "rule",
-    "rules", "scalar", "schedules", "set_num_threads", "shaped", "sign", "sqrt", "total", "weight_decay", "where",
+    "log", "mask", "maximize", "maximum", "minimize", "minimum", "norm", "ops", "partition", "playground", "race",
+    "root", "rule", "rules", "scalar", "schedules", "set_num_threads", "shaped", "sign", "sqrt", "total",
+    "weight_decay", "where",
     *OPTIMIZERS,
 ]  # fmt: skip  (but abs: a star would replace that of Python)
 __version__ = "0.1.0"
-_ON_FIRST_USE = ("dialects", "race", "schedules")  # which take a while
+_ON_FIRST_USE = ("dialects", "playground", "race", "schedules")  # which take a while
 
 if TYPE_CHECKING:
     from fallline import dialects as dialects
+    from fallline import playground as playground
     from fallline import race as race
     from fallline import schedules as schedules
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fallline._engines.javascript import RUNTIME, literal, written
 from fallline._formula.chain import Chain
 from fallline._formula.program import Program
@@ -14,8 +16,9 @@ from fallline._formula.ranges import Range
 from fallline._formula.trace import resting
 from fallline._optimizer.holder import Holder
 from fallline._optimizer.optimizer import Optimizer
+from fallline.dialects.dialect import Dialect
 
-__all__ = ["EXPORTS", "can_be_written", "script"]
+__all__ = ["EXPORTS", "can_be_written", "hyper_name", "script"]
 
 EXPORTS = "export { Optimizer, trajectory, rules };\n"
 """The line that makes a module of `script`."""
@@ -61,9 +64,10 @@ def _rule(name: str, optimizer: Optimizer, programs: dict[str, str]) -> str:
     def named(program: Program) -> str:
         return programs.setdefault(written(program), f"p{len(programs)}")
 
+    single = _single(optimizer)
     rest = resting(chain.traced()[chain.rules.index(chain.rule)])
     fields = {
-        "hyper": _object({q: json.dumps(_setting(chain, holder, q)) for q in chain.hyper}),
+        "hyper": _object({q: json.dumps(_setting(chain, holder, q, single), ensure_ascii=False) for q in chain.hyper}),
         "starts": _object({s: json.dumps(v) if isinstance(v, str) else literal(v) for s, v in chain.starts().items()}),
         "single": json.dumps(list(chain.scopes())),
         "readings": f"[{', '.join(map(named, chain.stepping.readings))}]",
@@ -77,13 +81,32 @@ def _object(fields: Mapping[str, str]) -> str:
     return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in fields.items())}}}"
 
 
-def _setting(chain: Chain, holder: Holder, qualified: str) -> dict[str, Any]:
-    """A hyper-parameter: what settings call it, its value, what it must be, the least and the largest it may be."""
+def _single(optimizer: Optimizer) -> set[str]:
+    """The hyper-parameters that a dialect rounds to single precision, as seen by numbers that have more digits."""
+    if not isinstance(optimizer, Dialect):
+        return set()
+    kept = {argument: [q for q in own if q] for argument, own in optimizer._kept_in.items() if all(own)}
+    near = {q: (optimizer.hyper[q] or 0.1) * (1 - 2**-30) for own in kept.values() for q in own}
+    given = {argument: tuple(near[q] for q in own) for argument, own in kept.items()}
+    other = type(optimizer)(**{argument: own if len(own) > 1 else own[0] for argument, own in given.items()})
+    return {q for q, value in near.items() if value != other.hyper[q] == float(np.float32(value))}
+
+
+def _setting(chain: Chain, holder: Holder, qualified: str, single: set[str]) -> dict[str, Any]:
+    """A hyper-parameter: what settings call it, its value, what it must be, the least and the largest it may be, and
+    whether it is rounded to single precision."""
     source = chain.source(qualified, holder.settings)
     own = chain.hyper[source]
     low, high = _interval(own.range)
-    name = own.name if chain.short.get(own.name) == source else source
-    return {"name": name, "value": holder.settings[source], "must": own.range.text, "low": low, "high": high}
+    value = holder.settings[source]
+    return {"name": hyper_name(chain, source), "value": value, "must": own.range.text, "low": low, "high": high,
+            "single": source in single}
+
+
+def hyper_name(chain: Chain, qualified: str) -> str:
+    """What settings call a hyper-parameter: by its short name where that means it."""
+    short = chain.hyper[qualified].name
+    return short if chain.short.get(short) == qualified else qualified
 
 
 def _interval(range: Range) -> tuple[float, float]:

@@ -65,11 +65,11 @@ class Optimizer {
   set(given, value) {
     const named = Object.entries(this.rule.hyper).filter(([each, own]) => each === given || own.name === given);
     if (named.length === 0) known(this.rule.hyper, given, "setting");
-    for (const [each, { low, high, must }] of named) {
+    for (const [each, { low, high, must, single }] of named) {
       if (typeof value !== "number" || !(value >= low && value <= high)) {
         throw new RangeError(`${given} must be ${must}. Got ${value}.`);
       }
-      this.numbers[each] = value;
+      this.numbers[each] = single ? Math.fround(value) : value;
     }
   }
 

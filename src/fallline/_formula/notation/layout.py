@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,14 @@ FUNCTIONS = {"exp": "exp", "log": "ln", "maximum": "max", "minimum": "min"}
 MINUS = Box("minus", ())
 
 
-def typeset(rule: Rule) -> Box:
-    """The lines of a rule's formula: shorthands and the increment with =, new state with an arrow.
+def typeset(rule: Rule, written: Mapping[str, ast.expr] | None = None) -> Box:
+    """The lines of a rule's formula, or of what is `written` in their place: shorthands and the increment with =, new
+    state with an arrow.
 
     Raises ValueError for what cannot stand in a line, OSError for a formula without source.
     """
     rows: list[Box] = []
-    for name, value in lines(rule).items():
+    for name, value in (lines(rule) if written is None else written).items():
         changed = name in rule.slots or (rule.kind != "rule" and name in ("g", INCREMENT))
         rows += _rows(symbol(name), Box("sign", ("←" if changed else "=",)), value)
     return Box("aligned", tuple(rows))

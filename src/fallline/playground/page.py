@@ -1,0 +1,92 @@
+"""The page: its template, and what the optimizers and surfaces are in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fallline
+from fallline._browser.module import can_be_written, hyper_name, script
+from fallline._browser.surfaces import DRAWING, as_program
+from fallline._optimizer.named import OPTIMIZERS, TEN
+from fallline.dialects import every
+from fallline.playground.formula import formulas
+from fallline.playground.python import in_python
+from fallline.race.contenders.contender import Contender, contenders
+from fallline.race.contenders.grid import Grid
+from fallline.race.contenders.named import OptimizerSource
+from fallline.race.problems.surfaces import SURFACES, Surface
+from fallline.race.report.style import Style, styles_for
+
+__all__ = ["chosen", "html"]
+
+TEMPLATES = Path(__file__).with_name("templates")
+SCRIPTS = ("expression", "model", "formulas", "view", "page")
+SEEDS, STEPS = 8, 1000  # of the noise that the page has
+
+
+def chosen(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None) -> list[Contender]:
+    """Who is there; None stands for every rule and dialect that can be written as JavaScript."""
+    if sources is not None:
+        return contenders(sources)
+    return [each for each in contenders([*OPTIMIZERS, *every()]) if can_be_written(each.optimizer(None))]
+
+
+def html(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None) -> str:
+    """See `fallline.playground.page`."""
+    there = chosen(sources)
+    first = list(TEN) if sources is None else [each.name for each in there]
+    parts = {
+        "css": (TEMPLATES / "page.css").read_text(),
+        "script": "\n".join((script({each.name: each.optimizer(None) for each in there}), DRAWING.read_text())),
+        "data": _data(there, first),
+        "page": "\n".join((TEMPLATES / f"{name}.js").read_text() for name in SCRIPTS),
+        "version": fallline.__version__,
+        "seeds": str(SEEDS - 1),
+    }
+    template = (TEMPLATES / "page.html").read_text()
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+
+
+def _data(there: Sequence[Contender], first: list[str]) -> str:
+    """What the page knows besides the rules, as a JavaScript object; of the surfaces with their programs."""
+    styles, symbols = styles_for([each.name for each in there]), dict[str, str]()
+    known = {each.name: {**_looks(styles[each.name]), **_entry(each, symbols)} for each in there}
+    surfaces = ", ".join(f"{name}: {{...{_json(_surface(surface))}, program: {as_program(surface.formula)}}}"
+                         for name, surface in SURFACES.items())
+    noise = {"seeds": SEEDS, "table": base64.b64encode(_noise().tobytes()).decode()}
+    fields = {"optimizers": known, "first": first, "rates": Grid().rates, "noise": noise, "symbols": symbols}
+    return f"{{...{_json(fields)}, surfaces: {{{surfaces}}}}}"
+
+
+def _looks(style: Style) -> dict[str, str]:
+    return {"light": style.light, "dark": style.dark, "dash": style.dash, "outline": style.outline}
+
+
+def _entry(contender: Contender, symbols: dict[str, str]) -> dict[str, Any]:
+    """What makes it in Python, its formulas, and what is tuned: a setting, and whether that takes the rate's square."""
+    optimizer, rate = contender.optimizer(None), contender.tuned
+    return {"python": in_python(optimizer), "formulas": formulas(optimizer._chain, symbols),
+            "tuned": hyper_name(optimizer._chain, rate.keys[0]), "squared": bool(rate.squared)}
+
+
+def _surface(surface: Surface) -> dict[str, Any]:
+    return {"title": surface.title, "window": surface.window, "start": surface.start, "minima": surface.minima,
+            "target": surface.target}
+
+
+def _noise() -> np.ndarray:
+    """Normal numbers in thousandths, for each seed, step and coordinate, little-endian."""
+    drawn = [np.random.default_rng(seed).standard_normal((STEPS, 2)) for seed in range(SEEDS)]
+    return np.rint(np.array(drawn) * 1000).astype("<i2")
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand in a script of a page."""
+    return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
