@@ -214,6 +214,16 @@ def test_settings_are_called_as_in_python(opened):
     assert labels == ["lr", "betas[0]", "betas[1]", "eps", "weight_decay"]
 
 
+def test_those_that_are_shown_differ_in_colour_and_in_name(opened):
+    page = opened("o=Adam&o=dialects.torch.Adam&o=Nadam&o=Adam,lr:0.5&o=dialects.keras.Nadam&o=Lion&o=SGD")
+    assert page.evaluate("new Set(state.chosen.map((_, k) => colour(k))).size") == 7
+    assert page.evaluate("new Set(state.chosen.map((_, k) => styleOf(k).outline)).size") == 7
+    names = ["Adam", "torch.Adam", "Nadam", "Adam 2", "keras.Nadam", "Lion", "SGD"]
+    assert page.locator(".card .name").all_inner_texts() == names
+    everyone = opened("&".join(f"o={name}" for name in EVERY))
+    assert everyone.evaluate("state.chosen.every((_, k) => colour(k))")
+
+
 def test_the_formula_is_shown_in_symbols_and_in_the_numbers_of_a_step(opened):
     """For every rule; the numbers of a line come to what is behind its sign of equality."""
     page = opened("surface=bowl&steps=20&o=Adam,lr:0.5")

@@ -22,7 +22,7 @@ from fallline.race.contenders.contender import Contender, contenders
 from fallline.race.contenders.grid import Grid
 from fallline.race.contenders.named import OptimizerSource
 from fallline.race.problems.surfaces import SURFACES, Surface
-from fallline.race.report.style import Style, styles_for
+from fallline.race.report.style import STYLES
 
 __all__ = ["chosen", "html"]
 
@@ -56,24 +56,23 @@ def html(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | No
 
 def _data(there: Sequence[Contender], first: list[str]) -> str:
     """What the page knows besides the rules, as a JavaScript object; of the surfaces with their programs."""
-    styles, symbols = styles_for([each.name for each in there]), dict[str, str]()
-    known = {each.name: {**_looks(styles[each.name]), **_entry(each, symbols)} for each in there}
+    symbols: dict[str, str] = {}
+    known = {each.name: _entry(each, symbols) for each in there}
     surfaces = ", ".join(f"{name}: {{...{_json(_surface(surface))}, program: {as_program(surface.formula)}}}"
                          for name, surface in SURFACES.items())
     noise = {"seeds": SEEDS, "table": base64.b64encode(_noise().tobytes()).decode()}
-    fields = {"optimizers": known, "first": first, "rates": Grid().rates, "noise": noise, "symbols": symbols}
+    fields = {"optimizers": known, "first": first, "rates": Grid().rates, "noise": noise, "symbols": symbols,
+              "styles": [{"light": s.light, "dark": s.dark, "dash": s.dash, "outline": s.outline} for s in STYLES]}
     return f"{{...{_json(fields)}, surfaces: {{{surfaces}}}}}"
 
 
-def _looks(style: Style) -> dict[str, str]:
-    return {"light": style.light, "dark": style.dark, "dash": style.dash, "outline": style.outline}
-
-
 def _entry(contender: Contender, symbols: dict[str, str]) -> dict[str, Any]:
-    """What makes it in Python, its formulas, and what is tuned: a setting, and whether that takes the rate's square."""
+    """What makes it in Python, its formulas, what is tuned (a setting, and whether that takes the rate's square), and
+    of the ten the number of their style."""
     optimizer, rate = contender.optimizer(None), contender.tuned
     return {"python": in_python(optimizer), "formulas": formulas(optimizer._chain, symbols),
-            "tuned": hyper_name(optimizer._chain, rate.keys[0]), "squared": bool(rate.squared)}
+            "tuned": hyper_name(optimizer._chain, rate.keys[0]), "squared": bool(rate.squared),
+            "style": TEN.index(contender.name) if contender.name in TEN else None}
 
 
 def _surface(surface: Surface) -> dict[str, Any]:

@@ -12,7 +12,28 @@ const made = (tag, attributes = {}, ...within) => {
 };
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const colour = (name) => DATA.optimizers[name][dark.matches ? "dark" : "light"];
+const colour = (k) => styleOf(k)[dark.matches ? "dark" : "light"];
+
+// How a chosen optimizer is drawn, apart from the others: each of the ten has a style of its own, the rest take those
+// that are left over, then begin again.
+function styleOf(k) {
+  const taken = new Map();
+  for (const own of [true, false]) {
+    for (const [i, { name }] of state.chosen.entries()) {
+      const style = DATA.optimizers[name].style;
+      if (own && style !== null && ![...taken.values()].includes(style)) taken.set(i, style);
+      const free = DATA.styles.findIndex((_, j) => ![...taken.values()].includes(j));
+      if (!own && !taken.has(i)) taken.set(i, free >= 0 ? free : i % DATA.styles.length);
+    }
+  }
+  return DATA.styles[taken.get(k)];
+}
+
+// What a chosen optimizer is called, with a number behind the second of a name.
+function titleOf(k) {
+  const before = state.chosen.slice(0, k).filter(({ name }) => name === state.chosen[k].name).length;
+  return label(state.chosen[k].name) + (before ? ` ${before + 1}` : "");
+}
 
 // A number for people: four digits, a power of ten where it is large or small.
 function digits(value, precision = 4) {
@@ -107,22 +128,22 @@ function drawTracks() {
 }
 
 function drawTrack(context, place, k) {
-  const { xs, ys } = tracks[k], { name } = state.chosen[k], last = Math.min(state.at, xs.length - 1);
+  const { xs, ys } = tracks[k], { dash, outline } = styleOf(k), last = Math.min(state.at, xs.length - 1);
   const near = (v, size) => Math.max(-size, Math.min(2 * size, v));
   const path = new Path2D();
   for (let t = 0; t <= last; t++) {
     const [px, py] = place(xs[t], ys[t]);
     if (Number.isFinite(px + py)) path.lineTo(near(px, 4000), near(py, 4000));
   }
-  for (const [style, width] of [[css("--page"), 4], [colour(name), k === state.looked ? 2.6 : 1.7]]) {
+  for (const [style, width] of [[css("--page"), 4], [colour(k), k === state.looked ? 2.6 : 1.7]]) {
     Object.assign(context, { strokeStyle: style, lineWidth: width });
-    context.setLineDash(style === css("--page") ? [] : DATA.optimizers[name].dash.split(",").filter(Boolean).map(Number));
+    context.setLineDash(style === css("--page") ? [] : dash.split(",").filter(Boolean).map(Number));
     context.stroke(path);
   }
   context.setLineDash([]);
   const [px, py] = place(xs[last], ys[last]), head = new Path2D();
-  head.addPath(new Path2D(DATA.optimizers[name].outline), new DOMMatrix([1.15, 0, 0, 1.15, near(px, 4000), near(py, 4000)]));
-  Object.assign(context, { fillStyle: colour(name), strokeStyle: css("--page"), lineWidth: 1 });
+  head.addPath(new Path2D(outline), new DOMMatrix([1.15, 0, 0, 1.15, near(px, 4000), near(py, 4000)]));
+  Object.assign(context, { fillStyle: colour(k), strokeStyle: css("--page"), lineWidth: 1 });
   context.fill(head);
   context.stroke(head);
 }
@@ -133,7 +154,7 @@ function drawLabels(context, place, width, height) {
   context.textBaseline = "middle";
   const spots = tracks.map(({ xs, ys }, k) => {
     const [px, py] = place(...[xs, ys].map((each) => each[Math.min(state.at, xs.length - 1)]));
-    const text = label(state.chosen[k].name), wide = context.measureText(text).width;
+    const text = titleOf(k), wide = context.measureText(text).width;
     return { k, text, wide, py, left: px + 14 + wide < width ? px + 10 : px - 10 - wide, seen: px >= 0 && px <= width && py >= 0 && py <= height };
   }).filter(({ seen }) => seen).sort((a, b) => a.py - b.py);
   for (const [i, spot] of spots.entries()) {
@@ -146,7 +167,7 @@ function drawLabels(context, place, width, height) {
     Object.assign(context, { strokeStyle: css("--page"), lineWidth: 4, fillStyle: css("--ink") });
     context.strokeText(text, left, py - over);
     context.fillText(text, left, py - over);
-    context.fillStyle = colour(state.chosen[k].name);
+    context.fillStyle = colour(k);
     context.fillRect(left, py - over + 8, context.measureText(text).width, 1.5);
   }
 }
@@ -165,11 +186,11 @@ function drawCards() {
 
 function card({ name, settings }, k) {
   const looked = k === state.looked;
-  const element = made("div", { class: "card", style: `--own: ${colour(name)}`, ...(looked ? { "data-looked-at": "" } : {}) },
+  const element = made("div", { class: "card", style: `--own: ${colour(k)}`, ...(looked ? { "data-looked-at": "" } : {}) },
     made("div", { class: "head" },
-      made("button", { type: "button", class: "name", "aria-expanded": String(looked), onclick: () => lookAt(k) }, sample(name), label(name)),
+      made("button", { type: "button", class: "name", "aria-expanded": String(looked), onclick: () => lookAt(k) }, sample(k), titleOf(k)),
       made("span", { class: "value" }),
-      made("button", { type: "button", "aria-label": `Remove ${label(name)}`, onclick: () => remove(k) }, "✕")));
+      made("button", { type: "button", "aria-label": `Remove ${titleOf(k)}`, onclick: () => remove(k) }, "✕")));
   if (looked) {
     element.append(...settingsOf(name).map(([key, own]) => slider(k, key, own, settings[key] ?? own.value)));
     if (DATA.optimizers[name].tuned) {
@@ -180,11 +201,11 @@ function card({ name, settings }, k) {
   return element;
 }
 
-function sample(name) {
-  const { dash, outline } = DATA.optimizers[name], svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+function sample(k) {
+  const { dash, outline } = styleOf(k), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 30 14");
   svg.setAttribute("aria-hidden", "true");
-  svg.innerHTML = `<path d="M0 7H30" stroke="${colour(name)}" stroke-width="2" stroke-dasharray="${dash}"/><path d="${outline}" transform="translate(15 7)" fill="${colour(name)}"/>`;
+  svg.innerHTML = `<path d="M0 7H30" stroke="${colour(k)}" stroke-width="2" stroke-dasharray="${dash}"/><path d="${outline}" transform="translate(15 7)" fill="${colour(k)}"/>`;
   return svg;
 }
 
@@ -251,14 +272,14 @@ function drawLooked() {
   find("looking").hidden = find("share").hidden = !chosen;
   if (!chosen) return;
   const { at, heights } = tracks[state.looked], now = Math.min(state.at, at.length - 1);
-  find("whose").textContent = label(chosen.name);
+  find("whose").textContent = titleOf(state.looked);
   find("when").textContent = now ? `step ${now}` : "before its first step";
   drawFormulas(chosen.name, tracks[state.looked], now);
   const slots = Object.keys(at[0]).filter((key) => key.startsWith("."));
   const rows = [["f", heights, true], ["g", at.map(({ g }) => g[state.coordinate])],
     ...slots.map((slot) => [slot.slice(1), at.map((each) => each[slot][state.coordinate])]),
     ["Δθ", at.map(({ d }) => d[state.coordinate])]];
-  find("charts").replaceChildren(...rows.map(([name, values, logarithmic]) => chart(name, values, now, colour(chosen.name), logarithmic)));
+  find("charts").replaceChildren(...rows.map(([name, values, logarithmic]) => chart(name, values, now, colour(state.looked), logarithmic)));
 }
 
 function chart(name, values, now, stroke, logarithmic) {
