@@ -21,10 +21,9 @@ from fallline.race.problems.surfaces import SURFACES
 from fallline.race.protocol.course import Race
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
-from fallline.race.report.result import Result
-from fallline.race.report.terminal import show
+from fallline.race.report.result import Result, load
 
-__all__ = ["Interrupted", "Problem", "Result", "run", "show"]
+__all__ = ["Interrupted", "Problem", "Result", "load", "run"]
 
 
 # Imported where they are used, so that this module can be looked at without the extra.
@@ -98,5 +97,9 @@ def finish(race: Race) -> Result:
         with Progress() as progress:
             race.go(progress)
     except KeyboardInterrupt:
-        raise Interrupted(Result(document(race))) from None
-    return Result(document(race))
+        raise Interrupted(_result(race)) from None
+    return _result(race)
+
+
+def _result(race: Race) -> Result:
+    return Result(document(race), {lane.contender.name: lane.contender.source for lane in race.lanes})

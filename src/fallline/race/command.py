@@ -19,7 +19,7 @@ from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 USAGE_ERROR, INTERRUPTED = 2, 130
 UsageError: Any = typer.BadParameter.__base__  # the class of all usage errors stands in no public module of typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def call(arguments: Sequence[str]) -> NoReturn:
@@ -71,7 +71,7 @@ def race(
         result, code = races.finish(prepared), 0
     except races.Interrupted as interrupt:
         result, code = interrupt.result, INTERRUPTED
-    races.show(result)
+    print(result)
     print(f"Report: {result.save(out)}")
     raise typer.Exit(code)
 

@@ -53,6 +53,19 @@ def usual(name: str) -> Optimizer | None:
     return None if found is None else find_optimizer(found)
 
 
+def written(source: OptimizerSource) -> str | None:
+    """The name by which another process finds a source too; None for what is an object of this one.
+
+    >>> written(fallline.Adam), written(fallline.Adam(0.1))
+    ('Adam', None)
+    """
+    if isinstance(source, Place):
+        return source.source
+    if isinstance(source, str):
+        return source
+    return next((name for name, cls in {**fallline.OPTIMIZERS, **every()}.items() if cls is source), None)
+
+
 def _is_optimizer(thing: Any, module: ModuleType) -> bool:
     if isinstance(thing, type):
         return issubclass(thing, Optimizer) and thing.__module__ == module.__name__

@@ -14,6 +14,7 @@ from fallline._arrays import trees
 from fallline._arrays.leaves import host
 from fallline.race.contenders.contender import Contender
 from fallline.race.contenders.grid import width_in_decades
+from fallline.race.contenders.named import written
 from fallline.race.findings import wording
 from fallline.race.findings.claims import Evidence, judge
 from fallline.race.findings.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
@@ -21,6 +22,7 @@ from fallline.race.findings.summary import median_steps, spread_of
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.protocol.course import Lane, Race
 from fallline.race.protocol.runs import SURFACE_STEPS, Outcome, steps_to
+from fallline.race.protocol.settings import PROTOCOL
 
 SCHEMA = "fallline.race/1"
 PATH_DIGITS = 5  # more than a picture can show
@@ -37,6 +39,7 @@ def document(race: Race) -> Document:
     entries = [_entry(race, lane, ranks) for lane in lanes]
     doc: Document = {
         "schema": SCHEMA,
+        "protocol_version": PROTOCOL,
         "fallline": fallline.__version__,
         "finished": race.finished,
         "problem": _problem(race),
@@ -80,6 +83,7 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
     name = contender.name
     return {
         "name": name,
+        "source": written(contender.source),
         "settings": contender.settings,
         "judged_at": contender.judged_at,
         "tuned": contender.tuned.name,
@@ -158,6 +162,7 @@ def _problem(race: Race) -> Document:
     problem = race.problem
     return {
         "name": problem.name,
+        "source": written(race.source),
         "parameters": sum(host(leaf).size for leaf in trees.flatten(problem.params)[0]),
         "target": problem.target,
         "convex": problem.convex,
@@ -176,6 +181,7 @@ def _settings(race: Race) -> Document:
         "tuning_seeds": race.tuning_seeds,
         "fresh_seeds": race.fresh_seeds,
         "marks": list(settings.marks),
+        "surfaces": list(settings.surfaces),
         "optimizers": [lane.contender.name for lane in race.lanes],
     }
 

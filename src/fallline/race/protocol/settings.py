@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.race.problems.surfaces import SURFACES
 
+PROTOCOL = 1  # raised when the same arguments come to give other figures
 STEPS = 540
 REPEATS = 10
 TUNING_REPEATS = 3

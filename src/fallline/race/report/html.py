@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.race.findings import wording
-from fallline.race.findings.summary import spread_of
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.report import rows
+from fallline.race.report.curves import curves
 from fallline.race.report.style import styles_for
 
 if TYPE_CHECKING:
@@ -47,20 +46,9 @@ def charts(doc: Document) -> Document:
         "steps": doc["settings"]["marks"],
         "target": doc["problem"]["target"],
         "start": doc["problem"]["start_loss"],
-        "curves": [_curve(entry) for entry in doc["optimizers"] if entry["final"]],
+        "curves": curves(doc),
         "rates": [_by_rate(entry) for entry in doc["optimizers"] if entry["tuning"]],
         "surfaces": [surface | _contour(surface["name"]) for surface in doc["surfaces"] if surface["paths"]],
-    }
-
-
-def _curve(entry: Document) -> Document:
-    curves = np.array([[np.inf if v is None else v for v in curve] for curve in entry["final"]["curves"]])
-    spreads = [spread_of(losses) for losses in curves.T]
-    return {
-        "name": entry["name"],
-        "median": _finite([s.median for s in spreads]),
-        "low": _finite([s.p10 for s in spreads]),
-        "high": _finite([s.p90 for s in spreads]),
     }
 
 
@@ -88,10 +76,6 @@ def _contour(name: str) -> Document:
 
 def _short(values: np.ndarray) -> list[float]:
     return [float(f"{v:.4g}") for v in values]
-
-
-def _finite(values: Sequence[float]) -> list[float | None]:
-    return [v if np.isfinite(v) else None for v in values]
 
 
 @lru_cache
