@@ -187,6 +187,16 @@ def first_down(surface: Document) -> str:
     )
 
 
+def out_of_sight(surface: Document) -> str:
+    """Whose path is never to be seen in a surface's picture."""
+    hidden = [path["name"] for path in surface["paths"] if not any(_inside(p, surface) for p in path["points"][1:])]
+    return f"Never in the picture after the start: {listing(hidden)}." if hidden else ""
+
+
+def _inside(point: Sequence[float | None], surface: Document) -> bool:
+    return all(c is not None and low <= c <= high for c, (low, high) in zip(point, surface["window"]))
+
+
 def surface_rate(surface: Document, name: str) -> str:
     """The tuned value of one optimiser on a surface."""
     path = next((path for path in surface["paths"] if path["name"] == name), None)

@@ -12,7 +12,7 @@ from fallline.race.findings import wording
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.report import rows
 from fallline.race.report.curves import curves
-from fallline.race.report.style import styles_for
+from fallline.race.report.style import SHADES, styles_for
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,12 +24,8 @@ Document = dict[str, Any]
 
 def page(doc: Document) -> str:
     """The whole report as HTML."""
-    from plotly.offline import get_plotlyjs
-
     template = _environment().get_template("report.html")
-    return template.render(
-        doc=doc, columns=rows.columns(doc), chart=charts(doc), plotly=get_plotlyjs(), wording=wording
-    )
+    return template.render(doc=doc, columns=rows.columns(doc), chart=charts(doc), wording=wording)
 
 
 def fragment(doc: Document) -> str:
@@ -43,6 +39,7 @@ def charts(doc: Document) -> Document:
     return {
         "names": [entry["name"] for entry in doc["optimizers"]],
         "styles": {name: asdict(style) for name, style in styles.items()},
+        "shades": asdict(SHADES),
         "steps": doc["settings"]["marks"],
         "target": doc["problem"]["target"],
         "start": doc["problem"]["start_loss"],
