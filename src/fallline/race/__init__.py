@@ -11,23 +11,26 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 
 from fallline.race.contenders.named import OptimizerSource
+from fallline.race.findings.agreement import Agreement, agreement
 from fallline.race.findings.document import document
 from fallline.race.problems.named import ProblemSource
 from fallline.race.problems.problem import Problem
 from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.again import again
 from fallline.race.protocol.course import Race
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 from fallline.race.report.result import Result, load
 
-__all__ = ["Interrupted", "Problem", "Result", "load", "run"]
+__all__ = ["Interrupted", "Problem", "Result", "check", "load", "run"]
 
 
 # Imported where they are used, so that this module can be looked at without the extra.
-_EXTRA = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "plotly": "plotly", "sklearn": "scikit-learn",
+_EXTRA = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "sklearn": "scikit-learn",
           "threadpoolctl": "threadpoolctl"}  # fmt: skip
 
 
@@ -75,6 +78,36 @@ def run(
     """
     check_installed()
     return finish(Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces))))
+
+
+def check(
+    path: str | os.PathLike[str],
+    problem: ProblemSource | None = None,
+    optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None = None,
+    *,
+    jobs: int = -1,
+) -> Agreement:
+    """Run the race of a results.json again, and say what of it agrees: `print` it, or ask `.agrees`.
+
+    Where NumPy, BLAS and processor are those of the file all of it must have the same bytes, whatever `jobs`; else
+    losses must agree to a tolerance that it states.
+
+    Parameters
+    ----------
+    path: the file, or the folder that has it.
+    problem, optimizers: as they were given to `run`; None takes what the file names. Those given as objects have to be
+        given again.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError: there is no such file, it is of another protocol or of an interrupted race, or the
+        problem or optimizers are not the file's.
+    Interrupted: a KeyboardInterrupt came.
+    """
+    check_installed()
+    kept = load(path).document
+    race = again(kept, problem, optimizers, jobs)
+    return agreement(kept, finish(race).document)
 
 
 def check_installed(*more: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `fallline race`; fallline.cli knows it by name."""
+"""The commands `fallline race` and `fallline check`; fallline.cli knows them by name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def call(arguments: Sequence[str]) -> NoReturn:
 
 @app.callback()
 def root() -> None:
-    """Commands of the race, of which there may be one; without this its name would be no argument."""
+    """First-order optimisers: which one, at which rate, for this problem."""
 
 
 @app.command()
@@ -71,9 +71,32 @@ def race(
         result, code = races.finish(prepared), 0
     except races.Interrupted as interrupt:
         result, code = interrupt.result, INTERRUPTED
+    report = result.save(out)  # before anything is printed: who closes the pipe loses nothing
     print(result)
-    print(f"Report: {result.save(out)}")
+    print(f"Report: {report}")
     raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A results.json, or its folder.")] = Path("race"),
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes; -1 is one per processor.")] = -1,
+) -> None:
+    """Run a race again from its results.json, and say what agrees.
+
+    The problem and rules of your own are looked for from the current folder. Ends with 0 if all agrees, and with 1 if
+    not.
+    """
+    try:
+        agreed = races.check(file, jobs=jobs)
+    except races.Interrupted:
+        _fail("interrupted", INTERRUPTED)
+    except FileNotFoundError:
+        _fail(f"There is no file {file}.")
+    except (ValueError, TypeError) as error:
+        _fail(" ".join(str(error).split()))
+    print(agreed)
+    raise typer.Exit(0 if agreed.agrees else 1)
 
 
 def _make_folder(out: Path) -> None:

@@ -252,7 +252,19 @@ def _measured(race: Race) -> Document:
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "arithmetic": _arithmetic(),
     }
+
+
+def _arithmetic() -> Document:
+    """What decides how sums and elementary functions round, as far as anyone can tell."""
+    from threadpoolctl import threadpool_info
+
+    blas = sorted({" ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if key in library)
+                   for library in threadpool_info() if library["user_api"] == "blas"})  # fmt: skip
+    found: Any = np.show_config(mode="dicts")
+    return {"NumPy": np.__version__, "machine": platform.machine(), "BLAS": blas,
+            "processor": sorted(found["SIMD Extensions"].get("found", []))}
 
 
 def _number(value: Any) -> float | None:

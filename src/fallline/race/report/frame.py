@@ -55,8 +55,10 @@ def _known(value: float | None) -> float:
 
 def figure(doc: Document) -> Figure:
     """See `Result.plot`."""
-    from plotly.graph_objects import Figure
-
+    try:
+        from plotly.graph_objects import Figure
+    except ImportError:
+        raise ImportError('plot needs plotly: pip install "fallline[race]"') from None
     steps, styles = doc["settings"]["marks"], styles_for(doc["settings"]["optimizers"])
     made = Figure(layout={
         "template": "plotly_white", "title": {"text": doc["answer"]}, "hovermode": "closest",
