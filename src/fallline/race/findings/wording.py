@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from fallline.race.contenders.grid import EXTENSIONS, WITHIN
-from fallline.race.contenders.tuned import TIMES
+from fallline.race.contenders.tuned import AS_GIVEN, TIMES
 
 Document = dict[str, Any]
 
@@ -21,7 +21,7 @@ def answer(doc: Document) -> str:
         return "Nothing to compare yet: no optimiser has finished a run on a fresh seed."
     best = ranked[0]
     tied = best["tied_with"]
-    sentence = f"Best here: {best['name']} at {best['tuned']} {number(best['value'])}"
+    sentence = f"Best here: {best['name']}{'' if best['tuned'] == AS_GIVEN else f' at {tuned(best)}'}"
     if len(tied) == len(ranked) - 1 > 0:
         others = "both others" if len(tied) == 2 else f"all {len(tied)} others"
         sentence += f", though tied with {others if len(tied) > 1 else tied[0]}"
@@ -92,8 +92,9 @@ def _factors(doc: Document) -> list[str]:
         return []
     given = "; ".join(f"{e['name']}: {e['tuned'].removesuffix(TIMES)} of {e['settings']}" for e in scaled)
     return [
-        "Where a rate was given as a schedule, by leaf, path or coordinate, or several parts have one each, what is "
-        "tuned is one factor of them all (of eps, its square), from 0.01 to 100 in half decades, marked ×: shape and "
+        "Where a rate was given as a schedule, by leaf, path or coordinate, several parts have one each, or it is "
+        "built into another library's transformation, what is tuned is one factor of them all (of eps, its square), "
+        "from 0.01 to 100 in half decades, marked ×: shape and "
         f"zeros stay as given. {given}."
     ]
 
@@ -108,6 +109,11 @@ def _points(doc: Document) -> list[str]:
         for at, names in by.items()
         if names
     ]
+
+
+def tuned(entry: Document) -> str:
+    """What was tuned of an optimiser, and the value that was chosen."""
+    return AS_GIVEN if entry["tuned"] == AS_GIVEN else f"{entry['tuned']} {number(entry['value'])}"
 
 
 def not_drawn(doc: Document) -> str:

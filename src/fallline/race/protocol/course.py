@@ -109,7 +109,7 @@ class Race:
                 rate = lane.rate()
                 if rate is not None:
                     entries.append((lane, ("final", i), self._run(lane, rate, seed, self.settings.marks)))
-                if not self._untuned_is_tuned(lane):
+                if lane.contender.runs_as_given and not self._untuned_is_tuned(lane):
                     entries.append((lane, ("untuned", i), self._run(lane, None, seed)))
         for lane, (part, i), outcome in self._outcomes("fresh seeds", entries, progress):
             getattr(lane, part)[i] = outcome
@@ -138,6 +138,6 @@ def _check_fits(problem: Problem, contender: Contender) -> None:
     _, gradient = problem.first_value_and_grad(params)
     try:
         with np.errstate(all="ignore"):
-            contender.optimizer(None).step(params, gradient)
-    except (ValueError, TypeError) as error:
+            contender.trial().step(params, gradient)
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{contender.name} cannot step the parameters of {problem.name}: {error}") from error

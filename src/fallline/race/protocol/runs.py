@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._loops.descend import Point, Status, descend
 from fallline.race.contenders.contender import Contender, reported
 from fallline.race.contenders.grid import best_rate
 from fallline.race.problems.named import ProblemSource, problem_at
 from fallline.race.problems.surfaces import SURFACES, at_start, plane
+from fallline.race.protocol.descending import descended
 
 SURFACE_STEPS = 200
 
@@ -37,22 +37,14 @@ class Run:
         optimizer = self.contender.optimizer(self.rate)
         curve: list[float] = []
 
-        def note(point: Point) -> None:
-            if len(curve) < len(self.marks) and point.t == self.marks[len(curve)]:
-                curve.append(_finite_loss(problem.loss(reported(optimizer, point.params))))
+        def note(t: int, params: Any) -> None:
+            if len(curve) < len(self.marks) and t == self.marks[len(curve)]:
+                curve.append(_finite_loss(problem.loss(reported(optimizer, params))))
 
-        end = descend(
-            problem.value_and_grad,
-            problem.params,
-            optimizer,
-            batches=problem.batch_order(self.seed),
-            steps=self.steps,
-            callback=note if self.marks else None,
-            progress=False,
-        )
-        if end.status is Status.DIVERGED:
+        end = descended(problem, optimizer, self.steps, note, problem.batch_order(self.seed))
+        if end is None:
             return Outcome(np.inf, {}, curve + [np.inf] * (len(self.marks) - len(curve)))
-        figures = problem.measure(reported(optimizer, end.params))
+        figures = problem.measure(reported(optimizer, end))
         loss = _finite_loss(figures.pop("train_loss"))
         return Outcome(loss, figures, curve + [loss] * (len(self.marks) - len(curve)))
 
@@ -105,20 +97,13 @@ class SurfaceRun:
         optimizer = self.contender.without_decay(rate)
         path: list[list[float]] = []
 
-        def note(params: Any) -> None:
+        def note(t: int, params: Any) -> None:
             path.append(plane(reported(optimizer, params)).tolist())
 
-        end = descend(
-            problem.value_and_grad,
-            problem.params,
-            optimizer,
-            steps=SURFACE_STEPS,
-            callback=lambda point: note(point.params),
-            progress=False,
-        )
-        if end.status is Status.DIVERGED:
+        end = descended(problem, optimizer, SURFACE_STEPS, note)
+        if end is None:
             return np.inf, [np.inf], path
-        note(end.params)
+        note(SURFACE_STEPS, end)
         heights = [SURFACES[self.surface].value_and_grad(np.array(point))[0] for point in path]
         down = SURFACES[self.surface].target
         return float(np.log10(np.maximum(heights[:-1], down)).mean()), heights, path
@@ -128,7 +113,7 @@ def fits_surfaces(contender: Contender) -> bool:
     """Whether an optimiser can step a surface's one leaf: settings by leaf, and labels, may be of other leaves."""
     problem = at_start(next(iter(SURFACES)), contender.of_matrices)
     try:
-        contender.optimizer(None).step(trees.copy(problem.params), problem.value_and_grad(problem.params)[1])
+        contender.trial().step(trees.copy(problem.params), problem.value_and_grad(problem.params)[1])
     except Exception:  # a label is the user's function, and may do anything for a path that it does not know
         return False
     return True

@@ -46,7 +46,8 @@ class Result:
 
     @property
     def best(self) -> Any:
-        """The optimizer that came first, made anew with its tuned rate; each access gives another, ready to use.
+        """The optimizer that came first, made anew with its tuned rate; each access gives another, ready to use. One of
+        another library comes as its users take it: a torch.optim class with its rate, a transformation, a function.
 
         Raises ValueError if none got through, or if the race was read from a file that could not hold it.
 
@@ -62,7 +63,7 @@ class Result:
             raise ValueError(f"best of a race that was read from a file must have been given by a name. "
                              f"{entry['name']} was an object: make {entry['settings']} yourself, "
                              f"with {entry['tuned']} {entry['value']:g}.")
-        return contenders({entry["name"]: source})[0].optimizer(entry["rate"])
+        return contenders({entry["name"]: source})[0].own(entry["rate"])
 
     def to_pandas(self) -> DataFrame:
         """The table as numbers, a row for each optimiser, best first.
