@@ -60,6 +60,14 @@ class Contender:
                 found.hyper[key] = 0.0
         return found
 
+    def given(self) -> Optimizer:
+        """Fresh, as it was given. Raises ValueError for what is another library's."""
+        found = find_optimizer(self.source)
+        if isinstance(found, Other):
+            raise ValueError(f"{self.name} must be an optimizer of fallline here. Got one of another library, "
+                             f"{found.settings}.")
+        return found
+
     def own(self, rate: float) -> Any:
         """As `optimizer`, but of another library in the form that its users take."""
         found = find_optimizer(self.source)
