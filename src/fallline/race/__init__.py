@@ -19,14 +19,15 @@ from fallline.race.findings.agreement import Agreement, agreement
 from fallline.race.findings.document import document
 from fallline.race.problems.named import ProblemSource
 from fallline.race.problems.problem import Problem
-from fallline.race.problems.surfaces import SURFACES
+from fallline.race.problems.surfaces import SURFACES, Surface
 from fallline.race.protocol.again import again
 from fallline.race.protocol.course import Race
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 from fallline.race.report.result import Result, load
+from fallline.race.report.tracks import Tracks, tracks
 
-__all__ = ["Interrupted", "Problem", "Result", "check", "load", "run"]
+__all__ = ["Interrupted", "Problem", "Result", "Surface", "Tracks", "check", "load", "run", "tracks"]
 
 
 # Imported where they are used, so that this module can be looked at without the extra.
