@@ -31,9 +31,19 @@ def saved(result, tmp_path_factory):
     return result.save(tmp_path_factory.mktemp("race"))
 
 
-def test_the_saved_document_makes_the_same_page_again(result, saved):
+def test_the_saved_document_makes_the_same_page_again(saved, tmp_path):
+    assert fl.race.load(saved.parent).save(tmp_path / "again.html").read_text() == saved.read_text()
+
+
+def test_the_page_has_the_formula_of_every_optimiser_and_runs_no_file_for_it(saved, tmp_path):
+    page = saved.read_text()
+    assert page.count('<tr class="formula"') == page.count('class="open"') == len(TEN)
+    assert page.count("<math") >= len(TEN)
     document = json.loads((saved.parent / "results.json").read_text())
-    assert report.page(document) == saved.read_text()
+    document["optimizers"][0]["source"] = "no_such_file.py:rule"
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    again = fl.race.load(tmp_path).save(tmp_path / "again.html").read_text()
+    assert again.count('<tr class="formula"') == len(TEN) - 1
 
 
 def test_the_page_asks_nothing_of_any_other_host(saved):
@@ -44,10 +54,10 @@ def test_the_page_asks_nothing_of_any_other_host(saved):
     assert "default-src 'none'" in page
 
 
-def test_names_and_text_are_escaped_wherever_they_stand():
+def test_names_and_text_are_escaped_wherever_they_stand(tmp_path):
     evil = "</script><script>alert(1)</script>"
     problem = fl.race.Problem(1.0, lambda x: (x * x, 2 * x), name=evil)
-    page = report.page(run(problem, ["SGD"], steps=5, jobs=1, surfaces=()).document)
+    page = run(problem, {evil: fl.SGD}, steps=5, jobs=1, surfaces=()).save(tmp_path).read_text()
     assert evil not in page
     assert "alert(1)" in page
 
@@ -107,7 +117,7 @@ def test_the_page_is_small_and_says_who_is_never_in_the_picture(result, saved):
     assert wording.out_of_sight(far) == "Never in the picture after the start: Far."
     assert wording.out_of_sight(surface) == ""
     gone = [path | {"points": [[0, 0], [9, 9]]} for path in surface["paths"][:1]]
-    page = report.page(result.document | {"surfaces": [surface | {"paths": gone}]})
+    page = report.page(result.document | {"surfaces": [surface | {"paths": gone}]}, {})
     assert f"Never in the picture after the start: {gone[0]['name']}." in page
 
 
@@ -303,6 +313,18 @@ def test_in_a_browser_long_names_leave_room_for_the_charts_and_stand_whole_in_th
     for chart in ("#curves-chart", "#rates-chart"):
         assert page.locator(f"{chart} .room").bounding_box()["width"] > 130
         assert shown >= set(page.locator(f"{chart} .name").all_text_contents()) > set()
+
+
+def test_in_a_browser_a_formula_opens_below_its_row(visits):
+    for visit in visits:
+        button, row = visit.page.locator("button.open").nth(2), visit.page.locator("tr.formula").nth(2)
+        assert not row.is_visible()
+        button.click()
+        assert row.locator("math").first.is_visible()
+        assert button.get_attribute("aria-expanded") == "true"
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= visit.width
+        button.click()
+        assert not row.is_visible()
 
 
 def test_in_a_browser_a_chart_is_read_by_pointer_and_by_keys(visits):

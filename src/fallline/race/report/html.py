@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fallline._optimizer.optimizer import Optimizer
+from fallline.race.contenders.named import OptimizerSource, find_optimizer
 from fallline.race.findings import wording
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.report import rows
@@ -22,15 +25,24 @@ LEVELS = 16
 Document = dict[str, Any]
 
 
-def page(doc: Document) -> str:
-    """The whole report as HTML."""
-    template = _environment().get_template("report.html")
-    return template.render(doc=doc, columns=rows.columns(doc), chart=charts(doc), wording=wording)
+def page(doc: Document, sources: Mapping[str, OptimizerSource]) -> str:
+    """The whole report as HTML, with the formulas of optimisers whose sources are known."""
+    return _rendered("report.html", doc, formulas=_formulas(sources), chart=charts(doc), wording=wording)
 
 
 def fragment(doc: Document) -> str:
     """The answer and the table as HTML for a notebook."""
-    return _environment().get_template("fragment.html").render(doc=doc, columns=rows.columns(doc))
+    return _rendered("fragment.html", doc, formulas={})
+
+
+def _rendered(template: str, doc: Document, **names: Any) -> str:
+    return _environment().get_template(template).render(doc=doc, columns=rows.columns(doc), **names)
+
+
+def _formulas(sources: Mapping[str, OptimizerSource]) -> dict[str, str]:
+    """As notebooks show them, by name; none of what is another library's."""
+    found = {name: find_optimizer(source) for name, source in sources.items()}
+    return {name: each._repr_html_() for name, each in found.items() if isinstance(each, Optimizer)}
 
 
 def charts(doc: Document) -> Document:

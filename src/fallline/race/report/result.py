@@ -65,6 +65,12 @@ class Result:
                              f"with {entry['tuned']} {entry['value']:g}.")
         return contenders({entry["name"]: source})[0].own(entry["rate"])
 
+    @property
+    def _known(self) -> dict[str, OptimizerSource]:
+        """The sources that lead to an optimizer without running a file: a name in a document may be anybody's."""
+        return {name: source for name, source in self._sources.items()
+                if source is not None and not (isinstance(source, str) and ":" in source)}  # fmt: skip
+
     def to_pandas(self) -> DataFrame:
         """The table as numbers, a row for each optimiser, best first.
 
@@ -105,7 +111,7 @@ class Result:
 
 _FILES: dict[str, Callable[[Result], str]] = {
     ".json": Result.json,
-    ".html": lambda result: html.page(result.document),
+    ".html": lambda result: html.page(result.document, result._known),
 }
 
 

@@ -31,6 +31,16 @@ function buildKey() {
   for (const cell of document.querySelectorAll("th[data-name]")) cell.prepend(sample(cell.dataset.name));
 }
 
+// ---- the formulas, each below its row ----------------------------------------------------------------------------------
+
+for (const button of document.querySelectorAll("button.open")) {
+  const below = document.getElementById(button.getAttribute("aria-controls"));
+  button.addEventListener("click", () => {
+    below.hidden = !below.hidden;
+    button.setAttribute("aria-expanded", String(!below.hidden));
+  });
+}
+
 // ---- tables that are broader than the page: they fade where they go on ------------------------------------------------
 
 function hint(scroll) {
