@@ -120,6 +120,7 @@ def _parts(doc: Document) -> list[tuple[str, Any]]:
         ("chosen rates", _of_each(doc, "rate", "value", "at_edge", "width_decades")),
         ("tuning", _of_each(doc, "tuning")),
         ("fresh seeds", _of_each(doc, "final")),
+        ("beside", doc["beside"]),
         ("as given", _of_each(doc, "untuned")),
         ("ranks", [doc["test"], _of_each(doc, "rank", "tied_with")]),
         ("claims", doc["claims"]),

@@ -20,6 +20,7 @@ from fallline.race.findings.claims import Evidence, judge
 from fallline.race.findings.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
 from fallline.race.findings.summary import median_steps, spread_of
 from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.beside import NAME
 from fallline.race.protocol.course import Lane, Race
 from fallline.race.protocol.runs import SURFACE_STEPS, Outcome, steps_to
 from fallline.race.protocol.settings import PROTOCOL
@@ -45,6 +46,7 @@ def document(race: Race) -> Document:
         "problem": _problem(race),
         "settings": _settings(race),
         "optimizers": entries,
+        "beside": _beside(race),
         "test": {"name": TEST, "level": LEVEL, "pairs": [_pair(pair) for pair in pairs]},
         "claims": _claims(race, losses, pairs),
         "surfaces": _surfaces(race, lanes),
@@ -92,7 +94,7 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
         "at_edge": lane.grid.edge(medians) != 0,
         "rank": ranks.get(name, []),
         "tied_with": tied_with(name, ranks) if name in ranks else [],
-        "final": _final(race, lane),
+        "final": _final(race, lane.final),
         "untuned": _untuned(lane),
         "width_decades": width_in_decades(medians),
         "tuning": [
@@ -107,11 +109,28 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
     }
 
 
-def _final(race: Race, lane: Lane) -> Document | None:
-    losses = _losses(lane.final)
+def _beside(race: Race) -> Document | None:
+    """What L-BFGS-B did, as a `final`, with how many gradients and iterations it took; None on a noisy problem."""
+    found = _final(race, {i: one.outcome for i, one in race.beside.items()})
+    if found is None:
+        return None
+    runs = [race.beside[i] for i in range(found["runs"])]
+    to_target = [run.to_target for run in runs] if race.problem.target is not None else []
+    return {
+        "name": NAME,
+        **found,
+        "steps_to_target": to_target,
+        "median_steps_to_target": median_steps(to_target),
+        "gradients": [run.gradients for run in runs],
+        "iterations": [run.iterations for run in runs],
+    }
+
+
+def _final(race: Race, found: Mapping[int, Outcome]) -> Document | None:
+    losses = _losses(found)
     if len(losses) == 0:
         return None
-    outcomes = [lane.final[i] for i in range(len(losses))]
+    outcomes = [found[i] for i in range(len(losses))]
     marks = race.settings.marks
     target = race.problem.target
     steps = [] if target is None else [steps_to(target, marks, outcome.curve) for outcome in outcomes]

@@ -30,6 +30,23 @@ def answer(doc: Document) -> str:
     return sentence + "."
 
 
+def beside(doc: Document) -> str:
+    """What a tool for problems without noise did; nothing where there is noise."""
+    found = doc["beside"]
+    if found is None or found["median"] is None:
+        return ""
+    gradients = sorted(found["gradients"])[len(found["gradients"]) // 2]
+    sentence = (f"There is no noise here: SciPy's {found['name']}, untuned, gets to a median loss of "
+                f"{number(found['median'])} with {gradients:,} gradients")
+    best = next((entry for entry in doc["optimizers"] if entry["final"]), None)
+    if best is None or found["median_steps_to_target"] is None:
+        return f"{sentence}."
+    own = best["final"]["median_steps_to_target"]
+    there = "never is" if own is None else f"takes {own:,.0f}"
+    return (f"{sentence}. It is below {number(doc['problem']['target'])} after "
+            f"{found['median_steps_to_target']:,.0f}, where {best['name']} {there}.")
+
+
 def protocol(doc: Document) -> list[str]:
     """How the figures came about, a sentence or two per step."""
     settings, problem, test = doc["settings"], doc["problem"], doc["test"]
@@ -68,6 +85,7 @@ def protocol(doc: Document) -> list[str]:
         f"decades of rates stay within {WITHIN:g} times the best tuning loss, half a decade for each value of the grid "
         "(for AdaDelta, of √eps). "
         f"The loss is taken every {_every(settings['marks'])}, which is how finely “steps to target” can tell.",
+        *_beside(doc),
         "Microseconds per step are the optimiser's alone, its gradient given, measured serially after all runs: the "
         "fastest of five rounds.",
     ]
@@ -97,6 +115,13 @@ def _factors(doc: Document) -> list[str]:
         "from 0.01 to 100 in half decades, marked ×: shape and "
         f"zeros stay as given. {given}."
     ]
+
+
+def _beside(doc: Document) -> list[str]:
+    if doc["beside"] is None:
+        return []
+    return [f"{doc['beside']['name']} of SciPy runs beside them with its defaults, without any tuning, for at most as "
+            "many gradients as the others take steps. It needs gradients without noise, and is not ranked."]
 
 
 def _points(doc: Document) -> list[str]:

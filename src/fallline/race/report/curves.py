@@ -13,15 +13,17 @@ Document = dict[str, Any]
 
 
 def curves(doc: Document) -> list[Document]:
-    """Of each optimiser with runs on fresh seeds: `median`, `low` and `high` at every mark, None where infinite."""
-    return [_curve(entry) for entry in doc["optimizers"] if entry["final"]]
+    """Of each optimiser with runs on fresh seeds, and of what ran beside them: `median`, `low` and `high` at each mark,
+    None where infinite."""
+    beside = [] if doc["beside"] is None else [_curve(doc["beside"]["name"], doc["beside"])]
+    return [_curve(entry["name"], entry["final"]) for entry in doc["optimizers"] if entry["final"]] + beside
 
 
-def _curve(entry: Document) -> Document:
-    losses = np.array([[np.inf if v is None else v for v in curve] for curve in entry["final"]["curves"]])
+def _curve(name: str, final: Document) -> Document:
+    losses = np.array([[np.inf if v is None else v for v in curve] for curve in final["curves"]])
     spreads = [spread_of(column) for column in losses.T]
     return {
-        "name": entry["name"],
+        "name": name,
         "median": _finite([s.median for s in spreads]),
         "low": _finite([s.p10 for s in spreads]),
         "high": _finite([s.p90 for s in spreads]),

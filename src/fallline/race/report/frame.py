@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.race.report.curves import curves
-from fallline.race.report.style import styles_for
+from fallline.race.report.style import styles_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +59,7 @@ def figure(doc: Document) -> Figure:
         from plotly.graph_objects import Figure
     except ImportError:
         raise ImportError('plot needs plotly: pip install "fallline[race]"') from None
-    steps, styles = doc["settings"]["marks"], styles_for(doc["settings"]["optimizers"])
+    steps, styles = doc["settings"]["marks"], styles_of(doc)
     made = Figure(layout={
         "template": "plotly_white", "title": {"text": doc["answer"]}, "hovermode": "closest",
         "xaxis": {"title": {"text": "step"}},

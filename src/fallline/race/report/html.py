@@ -15,7 +15,7 @@ from fallline.race.findings import wording
 from fallline.race.problems.surfaces import SURFACES
 from fallline.race.report import rows
 from fallline.race.report.curves import curves
-from fallline.race.report.style import SHADES, styles_for
+from fallline.race.report.style import SHADES, styles_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,7 +47,7 @@ def _formulas(sources: Mapping[str, OptimizerSource]) -> dict[str, str]:
 
 def charts(doc: Document) -> Document:
     """What the page's script draws: names with their styles, curves with bands, results by rate, contours and paths."""
-    styles = styles_for(doc["settings"]["optimizers"])
+    styles = styles_of(doc)
     return {
         "names": [entry["name"] for entry in doc["optimizers"]],
         "styles": {name: asdict(style) for name, style in styles.items()},

@@ -127,6 +127,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         schema = document["schema"]
     except (ValueError, LookupError, TypeError):
         raise ValueError(f"{path} must be the results.json of a race. Got something else.") from None
+    document.setdefault("beside", None)  # which older files do not have
     if schema != SCHEMA:
         raise ValueError(f"The schema of {path} must be {SCHEMA}. Got {schema}: it takes another version of fallline.")
     return Result(document)

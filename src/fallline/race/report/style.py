@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 from fallline._optimizer.named import TEN
 
@@ -52,6 +53,16 @@ STYLES = (
           "L-6.7,-2.2L-1.7,-2.3Z"),
     Style("#6e0498", "#6274f2", "3,3", "hourglass", "M-5,-5.5H5L-5,5.5H5Z"),
 )  # fmt: skip
+
+
+# Of what runs beside them: ink, dotted.
+BESIDE = Style("#1d2126", "#e8e6e1", "1,3", "circle-open", "M0,-4A4,4 0 1,1 0,4A4,4 0 1,1 0,-4Z")
+
+
+def styles_of(doc: dict[str, Any]) -> dict[str, Style]:
+    """Of all that a race's document has curves of."""
+    beside = {} if doc["beside"] is None else {doc["beside"]["name"]: BESIDE}
+    return beside | styles_for(doc["settings"]["optimizers"])
 
 
 def styles_for(names: Sequence[str]) -> dict[str, Style]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fallline.race.findings import wording
 from fallline.race.report import rows
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def _print(doc: Document, console: Console) -> None:
         table.add_row(*(cells | {"optimiser": folded(cells["optimiser"], name_room)}).values())
     console.print(folded(doc["answer"], console.width))
     console.print(table)
+    if said := wording.beside(doc):
+        console.print(folded(said, console.width))
     if left_out := [column.heading for column in every if column not in shown]:
         console.print(f"In the report, and not at this width: {', '.join(left_out)}.")
 
