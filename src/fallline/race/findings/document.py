@@ -247,6 +247,7 @@ def _surfaces(race: Race, lanes: Sequence[Lane]) -> list[Document]:
                     {
                         "name": contender.name,
                         "value": None if run.rate is None else contender.tuned.value(run.rate),
+                        "rate": run.rate,
                         "at_edge": run.at_edge,
                         "loss": _number(run.loss),
                         "steps_to_target": run.steps_to_target,

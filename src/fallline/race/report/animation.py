@@ -125,7 +125,7 @@ def _ground(axes: Any, surface: Surface) -> None:
     height = np.array([[surface.value_and_grad(np.array([a, b]))[0] for a in x] for b in y])
     scaled = np.log10(height - height.min() + 0.002 * float(np.median(height - height.min())))
     axes.contourf(x, y, scaled, LEVELS, cmap=LinearSegmentedColormap.from_list("", SHADES.light))
-    axes.contour(x, y, scaled, LEVELS, colors=SHADES.lightLine, linewidths=0.6, linestyles="solid")
+    axes.contour(x, y, scaled, LEVELS, colors=SHADES.lightLine, linewidths=0.6, linestyles="solid", alpha=0.5)
     axes.plot(*surface.start, "o", color=SOFT, markersize=8, markerfacecolor="none")
     for point in surface.minima:
         axes.plot(*point, "+", color=INK, markersize=11)

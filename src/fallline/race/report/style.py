@@ -30,8 +30,8 @@ class Shades:
 
     light: tuple[str, str] = ("#eaeff1", "#fbfaf7")
     dark: tuple[str, str] = ("#242c35", "#14171b")
-    lightLine: str = "#c3ced3"  # noqa: N815  as the script reads it
-    darkLine: str = "#3d4854"  # noqa: N815
+    lightLine: str = "#8fa2ac"  # noqa: N815  as the script reads it
+    darkLine: str = "#5f6e7d"  # noqa: N815
 
 
 SHADES = Shades()

@@ -2,7 +2,7 @@
 
 const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const raised = k => (k < 0 ? "⁻" : "") + [...String(Math.abs(k))].map(digit => SUPERSCRIPTS[digit]).join("");
-const power = k => (Math.abs(k) <= 3 ? String(Number(`1e${k}`)) : `10${raised(k)}`);
+const tenTo = k => (Math.abs(k) <= 3 ? String(Number(`1e${k}`)) : `10${raised(k)}`);
 const padded = (low, high) => [low - .06 * (high - low || 1), high + .06 * (high - low || 1)];
 
 class Axis {
@@ -32,7 +32,7 @@ class Axis {
     if (decades >= 2) {
       const every = Math.ceil(decades / count), first = Math.ceil(low / every) * every;
       return Array.from({ length: Math.floor((high - first) / every) + 1 }, (_, i) => first + i * every)
-        .map(k => [this.at(10 ** k), power(k)]);
+        .map(k => [this.at(10 ** k), tenTo(k)]);
     }
     if (this.log && high - low > .4) {
       values = [1, 2, 5].flatMap(m => [-1, 0, 1].map(k => m * 10 ** (Math.floor(low) + 1 + k)));

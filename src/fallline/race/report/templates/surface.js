@@ -1,11 +1,24 @@
 // A surface: shades and contours of its heights on a canvas, and the paths of all optimisers on top of them.
 
+// The points of a path, by the rule that it names where it has none of its own.
+function pointsOf({ points, rule, count }, field, start) {
+  if (points) return points;
+  const optimizer = new Optimizer(rule).begin(start), made = [Array.from(optimizer.rest())];
+  while (made.length < count) {
+    optimizer.step(field.gradient(...optimizer.arrays.x));
+    made.push(Array.from(optimizer.rest()));
+  }
+  return made;
+}
+
 class Surface {
   constructor(figure) {
     this.data = data.surfaces[Number(figure.dataset.surface)];
     this.box = figure.querySelector(".surface");
     this.canvas = figure.querySelector("canvas");
     this.svg = figure.querySelector("svg");
+    this.field = traced(programs[this.data.name]);
+    this.paths = this.data.paths.map(path => ({ name: path.name, points: pointsOf(path, this.field, this.data.start) }));
     this.id = `window-${figure.dataset.surface}`;
   }
 
@@ -29,59 +42,13 @@ class Surface {
   }
 
   ground() {
-    const { canvas, size: { w, h }, room: { left, right, top, bottom } } = this;
-    const scale = Math.max(2, devicePixelRatio), context = canvas.getContext("2d");
-    Object.assign(canvas, { width: w * scale, height: h * scale });
-    Object.assign(canvas.style, { width: `${w}px`, height: `${h}px` });
-    const [low, high] = isDark() ? data.shades.dark : data.shades.light;
-    const { x, y, z, levels } = this.data, heights = z.flat();
-    const least = Math.min(...heights), most = Math.max(...heights);
-    // Heights become the pixels of a small picture, which the canvas enlarges smoothly.
-    const small = Object.assign(document.createElement("canvas"), { width: x.length, height: y.length });
-    const image = small.getContext("2d").createImageData(x.length, y.length);
-    const [from, to] = [low, high].map(hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16)));
-    heights.forEach((height, k) => {
-      const i = 4 * ((y.length - 1 - Math.floor(k / x.length)) * x.length + k % x.length);
-      const share = (height - least) / (most - least);
-      from.forEach((start, c) => { image.data[i + c] = start + share * (to[c] - start); });
-      image.data[i + 3] = 255;
-    });
-    small.getContext("2d").putImageData(image, 0, 0);
-    context.setTransform(scale, 0, 0, scale, 0, 0);
-    context.imageSmoothingQuality = "high";
-    context.drawImage(small, .5, .5, x.length - 1, y.length - 1, left, top, right - left, bottom - top);
-    context.strokeStyle = data.shades[isDark() ? "darkLine" : "lightLine"];
-    context.lineWidth = .7;
-    context.beginPath();
-    for (let k = 1; k < levels; k++) this.contour(context, least + k / levels * (most - least));
-    context.stroke();
-  }
-
-  // Where the heights pass a level, cell by cell: each triangle of two corners and the cell's middle has one line or none.
-  contour(context, level) {
-    const { x, y, z } = this.data;
-    for (let j = 0; j + 1 < y.length; j++) {
-      for (let i = 0; i + 1 < x.length; i++) {
-        const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]].map(([a, b]) => [x[a], y[b], z[b][a]]);
-        const known = corners.map(([, , height]) => height > level);
-        if (known.every(above => above === known[0])) continue;
-        const middle = [0, 1, 2].map(c => corners.reduce((sum, corner) => sum + corner[c], 0) / 4);
-        corners.forEach((corner, k) => this.cut(context, level, [corner, corners[(k + 1) % 4], middle]));
-      }
-    }
-  }
-
-  cut(context, level, triangle) {
-    const ends = [];
-    triangle.forEach(([x, y, a], k) => {
-      const [u, v, b] = triangle[(k + 1) % 3];
-      if ((a > level) === (b > level)) return;
-      const share = (level - a) / (b - a);
-      ends.push(this.at([x + share * (u - x), y + share * (v - y)]));
-    });
-    if (ends.length < 2) return;
-    context.moveTo(...ends[0]);
-    context.lineTo(...ends[1]);
+    const { canvas, room: { left, right, top, bottom } } = this, scale = Math.min(2, Math.max(1.5, devicePixelRatio));
+    const w = right - left, h = bottom - top, [low, high] = isDark() ? data.shades.dark : data.shades.light;
+    Object.assign(canvas, { width: Math.round(w * scale), height: Math.round(h * scale) });
+    Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${w}px`, height: `${h}px` });
+    const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
+    const line = data.shades[isDark() ? "darkLine" : "lightLine"];
+    paint(canvas, this.field, this.data.window, { low: rgb(low), high: rgb(high), line: rgb(line) });
   }
 
   overlay() {
@@ -100,7 +67,7 @@ class Surface {
     }
     const [sx, sy] = this.at(this.data.start);
     element("circle", { cx: sx, cy: sy, r: 5, fill: "none", stroke: ink, "stroke-width": 1.4 }, ground);
-    this.lines = this.data.paths.map(path => this.line(path, ground));
+    this.lines = this.paths.map(path => this.line(path, ground));
     this.placeLabels();
     this.fade();
   }
