@@ -24,6 +24,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "race": Command("fallline.race.command", "Race optimisers on a problem: a table and a report.", needs_race=True),
     "playground": Command("fallline.playground.command", "Write a page to play with every optimiser in a browser."),
+    "check": Command("fallline.race.command", "Run a race again from its results.json: what agrees.", needs_race=True),
+    "tracks": Command("fallline.race.command", "Draw a moving picture of optimisers on a surface.", needs_race=True),
 }
 
 

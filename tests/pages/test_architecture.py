@@ -120,7 +120,7 @@ with tempfile.TemporaryDirectory() as folder:
     again, w = fl.load(file, rules=[signed])
     again.step(w, g)
 
-fl.race.run("bowl", optimizers=["SGD"], steps=1, repeats=1, jobs=1, surfaces=())
+fl.race.run("bowl", optimizers=["SGD", lambda params, grads: params], steps=1, repeats=1, jobs=1, surfaces=())
 with tempfile.TemporaryDirectory() as folder:
     sys.argv = ["fallline", "race", "--out", folder, "--problem", "bowl", "--optimizers", "SGD,Adam", "--steps", "2",
                 "--repeats", "2", "--jobs", "1"]

@@ -91,7 +91,7 @@ def test_bad_arguments_get_one_clear_line_and_exit_code_2(capsys, tmp_path, monk
 
 
 def test_without_the_extra_the_command_says_what_to_install_and_exits_2(tmp_path):
-    for absent in ("typer", "plotly", "sklearn"):
+    for absent in ("typer", "jinja2", "sklearn"):
         hide = (
             "import sys\n"
             "class Hidden:\n"

@@ -46,7 +46,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    needed = "joblib, rich, jinja2, plotly, scikit-learn, threadpoolctl"
+    needed = "joblib, rich, jinja2, scikit-learn, threadpoolctl"
     assert without_the_extra(script) == f'The race needs {needed}: pip install "fallline[race]"\n'
 
 

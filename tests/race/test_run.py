@@ -159,7 +159,7 @@ def test_a_partition_with_modifiers_around_it_is_raced_by_one_factor_of_its_rate
     assert np.array_equal(end.params["frozen"], start["frozen"])
     (surface,) = result.document["surfaces"]
     assert {path["name"] for path in surface["paths"]} == set(by_name) - {"Adam"}
-    assert "Not drawn: Adam, whose settings or parts are of leaves" in fl.race.report.html.page(result.document)
+    assert "Not drawn: Adam, whose settings or parts are of leaves" in fl.race.report.html.page(result.document, {})
 
 
 def test_losses_are_those_of_the_point_to_report():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.race import Problem, run, show
+from fallline.race import Problem, run
 from fallline.race.report.rows import columns
 
 NUMBER = re.compile(r"[-\d.e∞]*\d[-\d.e]*")
@@ -35,7 +35,7 @@ def results():
 
 
 def shown(result, capsys):
-    show(result)
+    print(result)
     return capsys.readouterr().out.splitlines()
 
 

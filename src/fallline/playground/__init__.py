@@ -51,4 +51,4 @@ def script(optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource]
     >>> "export { Optimizer, trajectory, rules };" in fl.playground.script(["SGD"])
     True
     """
-    return written({each.name: each.optimizer(None) for each in chosen(optimizers)}) + EXPORTS
+    return written({each.name: each.given() for each in chosen(optimizers)}) + EXPORTS

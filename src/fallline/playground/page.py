@@ -35,7 +35,7 @@ def chosen(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | 
     """Who is there; None stands for every rule and dialect that can be written as JavaScript."""
     if sources is not None:
         return contenders(sources)
-    return [each for each in contenders([*OPTIMIZERS, *every()]) if can_be_written(each.optimizer(None))]
+    return [each for each in contenders([*OPTIMIZERS, *every()]) if can_be_written(each.given())]
 
 
 def html(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None) -> str:
@@ -44,7 +44,7 @@ def html(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | No
     first = list(TEN) if sources is None else [each.name for each in there]
     parts = {
         "css": (TEMPLATES / "page.css").read_text(),
-        "script": "\n".join((script({each.name: each.optimizer(None) for each in there}), DRAWING.read_text())),
+        "script": "\n".join((script({each.name: each.given() for each in there}), DRAWING.read_text())),
         "data": _data(there, first),
         "page": "\n".join((TEMPLATES / f"{name}.js").read_text() for name in SCRIPTS),
         "version": fallline.__version__,
@@ -69,7 +69,7 @@ def _data(there: Sequence[Contender], first: list[str]) -> str:
 def _entry(contender: Contender, symbols: dict[str, str]) -> dict[str, Any]:
     """What makes it in Python, its formulas, what is tuned (a setting, and whether that takes the rate's square), and
     of the ten the number of their style."""
-    optimizer, rate = contender.optimizer(None), contender.tuned
+    optimizer, rate = contender.given(), contender.tuned
     return {"python": in_python(optimizer), "formulas": formulas(optimizer._chain, symbols),
             "tuned": hyper_name(optimizer._chain, rate.keys[0]), "squared": bool(rate.squared),
             "style": TEN.index(contender.name) if contender.name in TEN else None}

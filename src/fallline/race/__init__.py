@@ -11,24 +11,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 
 from fallline.race.contenders.named import OptimizerSource
+from fallline.race.findings.agreement import Agreement, agreement
 from fallline.race.findings.document import document
 from fallline.race.problems.named import ProblemSource
 from fallline.race.problems.problem import Problem
-from fallline.race.problems.surfaces import SURFACES
+from fallline.race.problems.surfaces import SURFACES, Surface
+from fallline.race.protocol.again import again
 from fallline.race.protocol.course import Race
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
-from fallline.race.report.result import Result
-from fallline.race.report.terminal import show
+from fallline.race.report.result import Result, load
+from fallline.race.report.tracks import Tracks, tracks
 
-__all__ = ["Interrupted", "Problem", "Result", "run", "show"]
+__all__ = ["Interrupted", "Problem", "Result", "Surface", "Tracks", "check", "load", "run", "tracks"]
 
 
 # Imported where they are used, so that this module can be looked at without the extra.
-_EXTRA = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "plotly": "plotly", "sklearn": "scikit-learn",
+_EXTRA = {"joblib": "joblib", "rich": "rich", "jinja2": "jinja2", "sklearn": "scikit-learn",
           "threadpoolctl": "threadpoolctl"}  # fmt: skip
 
 
@@ -78,6 +81,36 @@ def run(
     return finish(Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces))))
 
 
+def check(
+    path: str | os.PathLike[str],
+    problem: ProblemSource | None = None,
+    optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None = None,
+    *,
+    jobs: int = -1,
+) -> Agreement:
+    """Run the race of a results.json again, and say what of it agrees: `print` it, or ask `.agrees`.
+
+    Where NumPy, BLAS and processor are those of the file all of it must have the same bytes, whatever `jobs`; else
+    losses must agree to a tolerance that it states.
+
+    Parameters
+    ----------
+    path: the file, or the folder that has it.
+    problem, optimizers: as they were given to `run`; None takes what the file names. Those given as objects have to be
+        given again.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError: there is no such file, it is of another protocol or of an interrupted race, or the
+        problem or optimizers are not the file's.
+    Interrupted: a KeyboardInterrupt came.
+    """
+    check_installed()
+    kept = load(path).document
+    race = again(kept, problem, optimizers, jobs)
+    return agreement(kept, finish(race).document)
+
+
 def check_installed(*more: str) -> None:
     """Raise an ImportError with the remedy if a package of the extra `race`, or one of `more`, is missing."""
     missing = [_EXTRA.get(name, name) for name in (*_EXTRA, *more) if not _is_there(name)]
@@ -98,5 +131,9 @@ def finish(race: Race) -> Result:
         with Progress() as progress:
             race.go(progress)
     except KeyboardInterrupt:
-        raise Interrupted(Result(document(race))) from None
-    return Result(document(race))
+        raise Interrupted(_result(race)) from None
+    return _result(race)
+
+
+def _result(race: Race) -> Result:
+    return Result(document(race), {lane.contender.name: lane.contender.source for lane in race.lanes})

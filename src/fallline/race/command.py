@@ -1,4 +1,4 @@
-"""The command `fallline race`; fallline.cli knows it by name."""
+"""The commands `fallline race`, `check` and `tracks`; fallline.cli knows them by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import typer
 
 from fallline import race as races
 from fallline.race.problems.named import PROBLEMS
+from fallline.race.problems.surfaces import SURFACES
 from fallline.race.protocol.course import Race
+from fallline.race.protocol.runs import SURFACE_STEPS
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 UsageError: Any = typer.BadParameter.__base__  # the class of all usage errors stands in no public module of typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def call(arguments: Sequence[str]) -> NoReturn:
@@ -37,7 +39,7 @@ def call(arguments: Sequence[str]) -> NoReturn:
 
 @app.callback()
 def root() -> None:
-    """Commands of the race, of which there may be one; without this its name would be no argument."""
+    """First-order optimisers: which one, at which rate, for this problem."""
 
 
 @app.command()
@@ -64,16 +66,66 @@ def race(
 
     Tunes each one's rate, runs it on fresh seeds, prints a table, best first, and writes a report.
     """
-    names = None if optimizers is None else [name.strip() for name in optimizers.split(",") if name.strip()]
-    prepared = _prepared(problem, names, partial(Settings, steps, repeats, seed, jobs))
+    prepared = _prepared(problem, _names(optimizers), partial(Settings, steps, repeats, seed, jobs))
     _make_folder(out)
     try:
         result, code = races.finish(prepared), 0
     except races.Interrupted as interrupt:
         result, code = interrupt.result, INTERRUPTED
-    races.show(result)
-    print(f"Report: {result.save(out)}")
+    report = result.save(out)  # before anything is printed: who closes the pipe loses nothing
+    print(result)
+    print(f"Report: {report}")
     raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A results.json, or its folder.")] = Path("race"),
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes; -1 is one per processor.")] = -1,
+) -> None:
+    """Run a race again from its results.json, and say what agrees.
+
+    The problem and rules of your own are looked for from the current folder. Ends with 0 if all agrees, and with 1 if
+    not.
+    """
+    try:
+        agreed = races.check(file, jobs=jobs)
+    except races.Interrupted:
+        _fail("interrupted", INTERRUPTED)
+    except FileNotFoundError:
+        _fail(f"There is no file {file}.")
+    except (ValueError, TypeError) as error:
+        _fail(" ".join(str(error).split()))
+    print(agreed)
+    raise typer.Exit(0 if agreed.agrees else 1)
+
+
+@app.command()
+def tracks(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The picture, a .gif or a .webp.")] = Path("tracks.gif"),
+    surface: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(SURFACES)}.")] = "rosenbrock",
+    optimizers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Names with commas between, also module:rule.", show_default="the ten"),
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps of each.")] = SURFACE_STEPS,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes; -1 is one per processor.")] = -1,
+) -> None:
+    """Draw a moving picture of optimisers on a surface.
+
+    Each has the rate that goes down fastest, by the protocol of the race.
+    """
+    try:
+        races.tracks(surface, _names(optimizers), steps=steps, jobs=jobs).animate(out)
+    except OSError as error:
+        _fail(f"{out} cannot be written ({error.strerror}).")
+    except (ImportError, ValueError, TypeError) as error:
+        _fail(" ".join(str(error).split()))
+    print(f"Picture: {out}")
+
+
+def _names(optimizers: str | None) -> list[str] | None:
+    return None if optimizers is None else [name.strip() for name in optimizers.split(",") if name.strip()]
 
 
 def _make_folder(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from fallline._messages.values import brief, shown
 from fallline._optimizer.named import TEN
 from fallline._optimizer.optimizer import Optimizer
 from fallline.race.contenders.named import OptimizerSource, find_optimizer, usual
+from fallline.race.contenders.others import Other
+from fallline.race.contenders.steps import Steps
 from fallline.race.contenders.tuned import Tuned, chains, tuned
 from fallline.race.problems.places import placed
 
@@ -37,27 +40,56 @@ class Contender:
     usual: bool
     of_matrices: bool
 
-    def optimizer(self, rate: float | None) -> Optimizer:
+    def optimizer(self, rate: float | None) -> Optimizer | Steps:
         """Fresh, at one rate of the grid; None leaves it as it was given."""
-        optimizer = find_optimizer(self.source)
+        found = find_optimizer(self.source)
+        if isinstance(found, Other):
+            return found.make(None if rate is None else self.tuned.value(rate))
         if rate is not None:
-            self.tuned.put(optimizer, rate)
-        return optimizer
+            self.tuned.put(found, rate)
+        return found
 
-    def without_decay(self, rate: float) -> Optimizer:
+    def without_decay(self, rate: float) -> Optimizer | Steps:
         """As `optimizer`, with a weight decay of 0: on a surface it would only pull to the origin."""
-        optimizer = self.optimizer(rate)
-        for key in _decays(optimizer):
+        found = find_optimizer(self.source)
+        if isinstance(found, Other):
+            return found.make(self.tuned.value(rate), **found.undecayed)
+        self.tuned.put(found, rate)
+        for key in _decays(found):
             if key not in self.tuned.keys:
-                optimizer.hyper[key] = 0.0
-        return optimizer
+                found.hyper[key] = 0.0
+        return found
+
+    def given(self) -> Optimizer:
+        """Fresh, as it was given. Raises ValueError for what is another library's."""
+        found = find_optimizer(self.source)
+        if isinstance(found, Other):
+            raise ValueError(f"{self.name} must be an optimizer of fallline here. Got one of another library, "
+                             f"{found.settings}.")
+        return found
+
+    def own(self, rate: float) -> Any:
+        """As `optimizer`, but of another library in the form that its users take."""
+        found = find_optimizer(self.source)
+        return found.own(self.tuned.value(rate)) if isinstance(found, Other) else self.optimizer(rate)
+
+    @property
+    def runs_as_given(self) -> bool:
+        """Whether there is a rate to run it at without tuning."""
+        return not math.isnan(self.tuned.default)
+
+    def trial(self) -> Optimizer | Steps:
+        """One to see whether it steps at all."""
+        return self.optimizer(None if self.runs_as_given else self.tuned.grid().rates[0])
 
 
-def reported(optimizer: Optimizer, params: Any) -> Any:
+def reported(optimizer: Optimizer | Steps, params: Any) -> Any:
     """The point to report for parameters that are stepped: the average where one is kept, else where the rule rests.
 
     Where neither is apart from them it is the parameters themselves, not a copy.
     """
+    if not isinstance(optimizer, Optimizer):
+        return params
     own = chains(optimizer).values()
     point = optimizer.rest(params) if any(chain.rule.rest for chain in own) else params
     if not optimizer.t or not any(rules.average in chain.rules for chain in own):
@@ -81,7 +113,7 @@ def contenders(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource
         raise ValueError("optimizers must name at least one. Got none.")
     listed = [placed(source) for source in listed]
     given = [find_optimizer(source) for source in listed]
-    settled = [tuned(optimizer._title, optimizer) for optimizer in given]
+    settled = [_settled(optimizer) for optimizer in given]
     names = own or _names(given, settled)
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"optimizers must differ from each other. Got {twice[0]} twice.")
@@ -101,18 +133,24 @@ def _own_names(sources: Any) -> list[str]:
     return list(sources)
 
 
-def _contender(name: str, source: OptimizerSource, optimizer: Optimizer, settled: Tuned) -> Contender:
+def _settled(optimizer: Optimizer | Other) -> Tuned:
+    return optimizer.tuned if isinstance(optimizer, Other) else tuned(optimizer._title, optimizer)
+
+
+def _contender(name: str, source: OptimizerSource, optimizer: Optimizer | Other, settled: Tuned) -> Contender:
+    if isinstance(optimizer, Other):
+        return Contender(name, source, optimizer.settings, settled, "params", False, False)
     own = chains(optimizer).values()
     averaging, resting = (any(found) for found in ((rules.average in c.rules for c in own), (c.rule.rest for c in own)))
     judged_at = "averaged" if averaging else "rest" if resting else "params"
     of_matrices = any(chain.rule.whole_leaf for chain in own)
     is_usual = name == optimizer._title and _is_usual(optimizer, settled)
-    return Contender(name, source, repr(optimizer), settled, judged_at, is_usual, of_matrices)
+    return Contender(name, source, _settings(optimizer), settled, judged_at, is_usual, of_matrices)
 
 
-def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
+def _names(given: Sequence[Optimizer | Other], settled: Sequence[Tuned]) -> list[str]:
     """Titles, and behind those that several have what tells them apart: in short, in full, or else all settings."""
-    titles = [optimizer._title for optimizer in given]
+    titles = [optimizer.title if isinstance(optimizer, Other) else optimizer._title for optimizer in given]
     said = [_said(optimizer, own) for optimizer, own in zip(given, settled, strict=True)]
     names = titles
     for written in (_beginning, str):
@@ -120,10 +158,14 @@ def _names(given: Sequence[Optimizer], settled: Sequence[Tuned]) -> list[str]:
         names = [name if titles.count(name) == 1 else new for name, new in zip(names, named, strict=True)]
         if len(set(names)) == len(names):
             return names
-    return [n if names.count(n) == 1 else repr(optimizer) for n, optimizer in zip(names, given, strict=True)]
+    return [n if names.count(n) == 1 else _settings(optimizer) for n, optimizer in zip(names, given, strict=True)]
 
 
-def _named(k: int, titles: Sequence[str], said: Sequence[dict[str, str]], written: Callable[[str], str]) -> str:
+def _settings(optimizer: Optimizer | Other) -> str:
+    return optimizer.settings if isinstance(optimizer, Other) else repr(optimizer)
+
+
+def _named(k: int, titles: Sequence[str], said: Sequence[Mapping[str, str]], written: Callable[[str], str]) -> str:
     others = [other for title, other in zip(titles, said, strict=True) if title == titles[k]]
     apart = {key: text for key, text in said[k].items() if any(other.get(key) != text for other in others)}
     return f"{titles[k]}({', '.join(f'{key}={written(text)}' for key, text in apart.items())})" if apart else titles[k]
@@ -141,8 +183,10 @@ def _beginning(text: str) -> str:
     return called[0] if called else text[: NAME_ROOM - 1] + "…"
 
 
-def _said(optimizer: Optimizer, settled: Tuned) -> dict[str, str]:
+def _said(optimizer: Optimizer | Other, settled: Tuned) -> Mapping[str, str]:
     """The settings as text, but for a number that is replaced."""
+    if isinstance(optimizer, Other):
+        return {name: text for name, text in optimizer.said.items() if name not in settled.keys}
     full = optimizer._chain.short
     replaced = () if settled.is_factor else settled.keys
     return {name: shown(value) for name, value in optimizer.hyper.items() if full.get(name, name) not in replaced}

@@ -45,9 +45,9 @@ class Grid:
         return half_decades(self.last - 1, self.last)
 
     def edge(self, losses: Mapping[float, float]) -> int:
-        """−1 or 1 if the best loss stands at the lower or upper edge, else 0."""
+        """−1 or 1 if the best loss stands at the lower or upper edge, else 0; one rate alone has no edges."""
         rate = best_rate(losses)
-        if rate is None:
+        if rate is None or self.first == self.last:
             return 0
         return {self.rates[0]: -1, self.rates[-1]: 1}.get(rate, 0)
 

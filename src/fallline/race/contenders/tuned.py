@@ -15,6 +15,7 @@ from fallline.race.contenders.grid import Grid
 
 LEAST, MOST = 1e-6, 300.0  # how far the grid of rates may be extended: nothing that must be a fraction goes so far
 TIMES = " ×"  # behind the name of what is multiplied: "lr ×"
+AS_GIVEN = "as given"  # in the place of a name where there is nothing to tune
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Tuned:
     """The tuned hyper-parameters by their names in the optimizer: one number that is replaced, or all that are scaled.
 
     `name` is what tables say: "lr", or "lr ×" where the tuned value is a factor of what was given. Of a rate of the
-    grid those in `squared` take the square: AdaDelta has no rate, and its steps are proportional to √eps.
+    grid those in `squared` take the square: AdaDelta has no rate, and its steps are proportional to √eps. `default` is
+    the value as given, NaN where there was none.
     """
 
     name: str
@@ -35,8 +37,8 @@ class Tuned:
         return self.name.endswith(TIMES)
 
     def grid(self) -> Grid:
-        """Rates from 1e-4 to 3; factors from 0.01 to 100, as what was given is a guess to begin with."""
-        return Grid(-4, 4) if self.is_factor else Grid()
+        """Rates from 1e-4 to 3; factors from 0.01 to 100, as what was given is a guess to begin with; or no choice."""
+        return Grid(0, 0) if self.name == AS_GIVEN else Grid(-4, 4) if self.is_factor else Grid()
 
     def value(self, rate: float, key: str | None = None) -> float:
         """What a rate of the grid means for one of the hyper-parameters, by default for the one that tables name."""

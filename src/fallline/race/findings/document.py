@@ -14,13 +14,16 @@ from fallline._arrays import trees
 from fallline._arrays.leaves import host
 from fallline.race.contenders.contender import Contender
 from fallline.race.contenders.grid import width_in_decades
+from fallline.race.contenders.named import written
 from fallline.race.findings import wording
 from fallline.race.findings.claims import Evidence, judge
 from fallline.race.findings.statistics import LEVEL, TEST, Pair, compare, exact, rank, tied_with
 from fallline.race.findings.summary import median_steps, spread_of
 from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.beside import NAME
 from fallline.race.protocol.course import Lane, Race
 from fallline.race.protocol.runs import SURFACE_STEPS, Outcome, steps_to
+from fallline.race.protocol.settings import PROTOCOL
 
 SCHEMA = "fallline.race/1"
 PATH_DIGITS = 5  # more than a picture can show
@@ -37,11 +40,13 @@ def document(race: Race) -> Document:
     entries = [_entry(race, lane, ranks) for lane in lanes]
     doc: Document = {
         "schema": SCHEMA,
+        "protocol_version": PROTOCOL,
         "fallline": fallline.__version__,
         "finished": race.finished,
         "problem": _problem(race),
         "settings": _settings(race),
         "optimizers": entries,
+        "beside": _beside(race),
         "test": {"name": TEST, "level": LEVEL, "pairs": [_pair(pair) for pair in pairs]},
         "claims": _claims(race, losses, pairs),
         "surfaces": _surfaces(race, lanes),
@@ -80,6 +85,7 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
     name = contender.name
     return {
         "name": name,
+        "source": written(contender.source),
         "settings": contender.settings,
         "judged_at": contender.judged_at,
         "tuned": contender.tuned.name,
@@ -88,7 +94,7 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
         "at_edge": lane.grid.edge(medians) != 0,
         "rank": ranks.get(name, []),
         "tied_with": tied_with(name, ranks) if name in ranks else [],
-        "final": _final(race, lane),
+        "final": _final(race, lane.final),
         "untuned": _untuned(lane),
         "width_decades": width_in_decades(medians),
         "tuning": [
@@ -103,11 +109,28 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
     }
 
 
-def _final(race: Race, lane: Lane) -> Document | None:
-    losses = _losses(lane.final)
+def _beside(race: Race) -> Document | None:
+    """What L-BFGS-B did, as a `final`, with how many gradients and iterations it took; None on a noisy problem."""
+    found = _final(race, {i: one.outcome for i, one in race.beside.items()})
+    if found is None:
+        return None
+    runs = [race.beside[i] for i in range(found["runs"])]
+    to_target = [run.to_target for run in runs] if race.problem.target is not None else []
+    return {
+        "name": NAME,
+        **found,
+        "steps_to_target": to_target,
+        "median_steps_to_target": median_steps(to_target),
+        "gradients": [run.gradients for run in runs],
+        "iterations": [run.iterations for run in runs],
+    }
+
+
+def _final(race: Race, found: Mapping[int, Outcome]) -> Document | None:
+    losses = _losses(found)
     if len(losses) == 0:
         return None
-    outcomes = [lane.final[i] for i in range(len(losses))]
+    outcomes = [found[i] for i in range(len(losses))]
     marks = race.settings.marks
     target = race.problem.target
     steps = [] if target is None else [steps_to(target, marks, outcome.curve) for outcome in outcomes]
@@ -158,6 +181,7 @@ def _problem(race: Race) -> Document:
     problem = race.problem
     return {
         "name": problem.name,
+        "source": written(race.source),
         "parameters": sum(host(leaf).size for leaf in trees.flatten(problem.params)[0]),
         "target": problem.target,
         "convex": problem.convex,
@@ -176,6 +200,7 @@ def _settings(race: Race) -> Document:
         "tuning_seeds": race.tuning_seeds,
         "fresh_seeds": race.fresh_seeds,
         "marks": list(settings.marks),
+        "surfaces": list(settings.surfaces),
         "optimizers": [lane.contender.name for lane in race.lanes],
     }
 
@@ -222,6 +247,7 @@ def _surfaces(race: Race, lanes: Sequence[Lane]) -> list[Document]:
                     {
                         "name": contender.name,
                         "value": None if run.rate is None else contender.tuned.value(run.rate),
+                        "rate": run.rate,
                         "at_edge": run.at_edge,
                         "loss": _number(run.loss),
                         "steps_to_target": run.steps_to_target,
@@ -246,7 +272,19 @@ def _measured(race: Race) -> Document:
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "arithmetic": _arithmetic(),
     }
+
+
+def _arithmetic() -> Document:
+    """What decides how sums and elementary functions round, as far as anyone can tell."""
+    from threadpoolctl import threadpool_info
+
+    blas = sorted({" ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if key in library)
+                   for library in threadpool_info() if library["user_api"] == "blas"})  # fmt: skip
+    found: Any = np.show_config(mode="dicts")
+    return {"NumPy": np.__version__, "machine": platform.machine(), "BLAS": blas,
+            "processor": sorted(found["SIMD Extensions"].get("found", []))}
 
 
 def _number(value: Any) -> float | None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from fallline.race.contenders.grid import EXTENSIONS, WITHIN
-from fallline.race.contenders.tuned import TIMES
+from fallline.race.contenders.tuned import AS_GIVEN, TIMES
 
 Document = dict[str, Any]
 
@@ -21,13 +21,30 @@ def answer(doc: Document) -> str:
         return "Nothing to compare yet: no optimiser has finished a run on a fresh seed."
     best = ranked[0]
     tied = best["tied_with"]
-    sentence = f"Best here: {best['name']} at {best['tuned']} {number(best['value'])}"
+    sentence = f"Best here: {best['name']}{'' if best['tuned'] == AS_GIVEN else f' at {tuned(best)}'}"
     if len(tied) == len(ranked) - 1 > 0:
         others = "both others" if len(tied) == 2 else f"all {len(tied)} others"
         sentence += f", though tied with {others if len(tied) > 1 else tied[0]}"
     elif tied:
         sentence += f", tied with {listing(tied)}"
     return sentence + "."
+
+
+def beside(doc: Document) -> str:
+    """What a tool for problems without noise did; nothing where there is noise."""
+    found = doc["beside"]
+    if found is None or found["median"] is None:
+        return ""
+    gradients = sorted(found["gradients"])[len(found["gradients"]) // 2]
+    sentence = (f"There is no noise here: SciPy's {found['name']}, untuned, gets to a median loss of "
+                f"{number(found['median'])} with {gradients:,} gradients")
+    best = next((entry for entry in doc["optimizers"] if entry["final"]), None)
+    if best is None or found["median_steps_to_target"] is None:
+        return f"{sentence}."
+    own = best["final"]["median_steps_to_target"]
+    there = "never is" if own is None else f"takes {own:,.0f}"
+    return (f"{sentence}. It is below {number(doc['problem']['target'])} after "
+            f"{found['median_steps_to_target']:,.0f}, where {best['name']} {there}.")
 
 
 def protocol(doc: Document) -> list[str]:
@@ -68,6 +85,7 @@ def protocol(doc: Document) -> list[str]:
         f"decades of rates stay within {WITHIN:g} times the best tuning loss, half a decade for each value of the grid "
         "(for AdaDelta, of √eps). "
         f"The loss is taken every {_every(settings['marks'])}, which is how finely “steps to target” can tell.",
+        *_beside(doc),
         "Microseconds per step are the optimiser's alone, its gradient given, measured serially after all runs: the "
         "fastest of five rounds.",
     ]
@@ -92,10 +110,18 @@ def _factors(doc: Document) -> list[str]:
         return []
     given = "; ".join(f"{e['name']}: {e['tuned'].removesuffix(TIMES)} of {e['settings']}" for e in scaled)
     return [
-        "Where a rate was given as a schedule, by leaf, path or coordinate, or several parts have one each, what is "
-        "tuned is one factor of them all (of eps, its square), from 0.01 to 100 in half decades, marked ×: shape and "
+        "Where a rate was given as a schedule, by leaf, path or coordinate, several parts have one each, or it is "
+        "built into another library's transformation, what is tuned is one factor of them all (of eps, its square), "
+        "from 0.01 to 100 in half decades, marked ×: shape and "
         f"zeros stay as given. {given}."
     ]
+
+
+def _beside(doc: Document) -> list[str]:
+    if doc["beside"] is None:
+        return []
+    return [f"{doc['beside']['name']} of SciPy runs beside them with its defaults, without any tuning, for at most as "
+            "many gradients as the others take steps. It needs gradients without noise, and is not ranked."]
 
 
 def _points(doc: Document) -> list[str]:
@@ -108,6 +134,11 @@ def _points(doc: Document) -> list[str]:
         for at, names in by.items()
         if names
     ]
+
+
+def tuned(entry: Document) -> str:
+    """What was tuned of an optimiser, and the value that was chosen."""
+    return AS_GIVEN if entry["tuned"] == AS_GIVEN else f"{entry['tuned']} {number(entry['value'])}"
 
 
 def not_drawn(doc: Document) -> str:
@@ -185,6 +216,16 @@ def first_down(surface: Document) -> str:
         f"First below {target}: {first['name']}, after {first['steps_to_target']} steps. "
         f"{len(arrived)} of {len(paths)} get there."
     )
+
+
+def out_of_sight(surface: Document) -> str:
+    """Whose path is never to be seen in a surface's picture."""
+    hidden = [path["name"] for path in surface["paths"] if not any(_inside(p, surface) for p in path["points"][1:])]
+    return f"Never in the picture after the start: {listing(hidden)}." if hidden else ""
+
+
+def _inside(point: Sequence[float | None], surface: Document) -> bool:
+    return all(c is not None and low <= c <= high for c, (low, high) in zip(point, surface["window"]))
 
 
 def surface_rate(surface: Document, name: str) -> str:

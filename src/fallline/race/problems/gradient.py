@@ -11,20 +11,16 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._arrays.dtypes import CASTABLE, DTYPES, computed, dtype_named, real, reals
+from fallline._arrays.dtypes import CASTABLE, DTYPES, computed, dtype_named, real
 from fallline._arrays.leaves import (
-    as_number,
-    detached,
     dtype_of,
     host,
     is_complex,
-    is_foreign,
-    is_number,
     kind_of,
-    like,
 )
 from fallline._loops.arguments import pair
 from fallline.race.problems.problem import Problem
+from fallline.race.problems.vectors import Reals, row_of, with_row
 
 MOVES, LEAST = 12, 3  # of a single leaf, and of each of many
 RUNG = 4.0  # the factor between the lengths that are tried of a move
@@ -33,7 +29,6 @@ CLOSE = 2e-3  # the share by which a right gradient may be off, rounding aside
 CLEAR = 4.0  # how many times its rounding errors a change must be to say anything
 TURN = 0.8  # how much the gradient may turn on the way, between 0 and 1, for its integral to be known
 
-Reals = np.ndarray  # the numbers of one leaf as float64 in one row, of complex ones both parts
 
 
 def check_gradient(problem: Problem) -> None:
@@ -63,8 +58,8 @@ def check_gradient(problem: Problem) -> None:
     rng = np.random.default_rng(0)
     precision = _precision(problem, value)
     for i, where in enumerate(named):
-        if slopes[i] is not None and _row(leaves[i]).size:
-            _check_leaf(Around(problem, i, _row(leaves[i]), _row(slopes[i]), precision), where, rng)
+        if slopes[i] is not None and row_of(leaves[i]).size:
+            _check_leaf(Around(problem, i, row_of(leaves[i]), row_of(slopes[i]), precision), where, rng)
 
 
 def _at_start(problem: Problem) -> tuple[float, list[Any]]:
@@ -93,8 +88,8 @@ def _precision(problem: Problem, value: float) -> np.dtype:
     leaves, treedef = trees.flatten(problem.params)
     seen = [value]
     for apart in (0.1, 1e-2, 1e-4, 1e-8):
-        rows = [_row(leaf) for leaf in leaves]
-        moved = [_with_row(leaf, np.where(row == 0, apart, (1 + apart) * row)) for leaf, row in zip(leaves, rows)]
+        rows = [row_of(leaf) for leaf in leaves]
+        moved = [with_row(leaf, np.where(row == 0, apart, (1 + apart) * row)) for leaf, row in zip(leaves, rows)]
         found = _evaluated(problem, treedef.unflatten(moved))
         seen += [found[0]] if found else []
     values = np.array(seen)
@@ -128,24 +123,6 @@ def _evaluated(problem: Problem, params: Any) -> tuple[float, Any] | None:
     except (ArithmeticError, ValueError):  # as of math.sqrt
         return None
     return found if isfinite(found[0]) else None
-
-
-def _row(leaf: Any) -> Reals:
-    return reals(np.array(host(leaf), dtype=complex if is_complex(leaf) else float)).ravel()
-
-
-def _with_row(leaf: Any, row: Reals) -> Any:
-    """A leaf of the same kind with these numbers."""
-    values = (row.view(complex) if is_complex(leaf) else row).reshape(host(leaf).shape)
-    with np.errstate(all="ignore"):
-        if is_number(leaf):
-            return as_number(leaf, values[()])
-        new = like(leaf, values)
-    if is_foreign(leaf):
-        return new
-    own = trees.copy(leaf)
-    detached(own)[...] = new
-    return own
 
 
 def _check_leaf(around: Around, where: str, rng: np.random.Generator) -> None:
@@ -327,11 +304,11 @@ class Around:
         """The leaf's numbers at a step from the start, as rounded there, the value and the gradient; None outside."""
         leaves, treedef = trees.flatten(self.problem.params)
         with np.errstate(all="ignore"):
-            moved = leaves[self.index] = _with_row(leaves[self.index], self.start + step)
+            moved = leaves[self.index] = with_row(leaves[self.index], self.start + step)
         found = _evaluated(self.problem, treedef.unflatten(leaves))
         if found is None:
             return None
         slope = treedef.flatten_like(found[1], f"The gradient of {self.problem.name}", "its parameters")[self.index]
-        row, slope = _row(moved), _row(slope)
+        row, slope = row_of(moved), row_of(slope)
         slope[1::2] *= -1 if self.conjugate else 1
         return (row, found[0], slope) if np.isfinite(row).all() and np.isfinite(slope).all() else None

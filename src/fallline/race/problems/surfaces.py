@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline._messages.values import brief
 from fallline.race.problems.problem import Problem
 
 Array = np.ndarray
@@ -102,14 +103,24 @@ SURFACES: dict[str, Surface] = {
 JITTER = 0.1
 
 
-def at_start(name: str, diagonal: bool = False) -> Problem:
+def surface_at(source: str | Surface) -> Surface:
+    """The surface by that name, or one of your own; raises ValueError or TypeError for anything else."""
+    if isinstance(source, Surface):
+        return source
+    if not isinstance(source, str):
+        raise TypeError(f"surface must be a name or a fallline.race.Surface. Got {brief(source)}.")
+    if source not in SURFACES:
+        raise ValueError(f"surface must be one of {', '.join(SURFACES)}, or a fallline.race.Surface. Got {source!r}.")
+    return SURFACES[source]
+
+
+def at_start(surface: Surface, diagonal: bool = False) -> Problem:
     """The surface from its given start, as the picture shows it: a vector (x, y), or a matrix with that diagonal."""
-    surface = SURFACES[name]
     start = np.array(surface.start, dtype=float)
     function = surface.value_and_grad
     if diagonal:
         start, function = np.diag(start), partial(_of_diagonal, function)
-    return Problem(start, function, target=surface.target, name=name, convex=surface.convex)
+    return Problem(start, function, target=surface.target, name=surface.title, convex=surface.convex)
 
 
 def plane(params: Array) -> Array:

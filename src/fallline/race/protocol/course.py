@@ -17,6 +17,7 @@ from fallline.race.problems.gradient import check_gradient
 from fallline.race.problems.named import ProblemSource, problem_at
 from fallline.race.problems.places import placed
 from fallline.race.problems.problem import Problem
+from fallline.race.protocol.beside import NAME, Beside, BesideRun
 from fallline.race.protocol.processes import Task, spread
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.runs import Outcome, Run, SurfacePath, SurfaceRun, fits_surfaces
@@ -62,6 +63,7 @@ class Race:
         self.alone = problem_at(problem, fresh_seeds[0]) is self.problem and self.problem.fixed
         self.tuning_seeds = tuning_seeds[:1] if self.alone else tuning_seeds
         self.fresh_seeds = fresh_seeds[:1] if self.alone else fresh_seeds
+        self.beside: dict[int, Beside] = {}
         self.timing: Timing | None = None
         self.finished = False
         self.seconds = 0.0
@@ -76,6 +78,7 @@ class Race:
         try:
             self._tune(progress)
             self._run_fresh(progress)
+            self._run_beside(progress)
             self.timing = timing(self.problem, [(lane.contender, lane.rate()) for lane in self.lanes])
             self.finished = True
         finally:
@@ -109,13 +112,22 @@ class Race:
                 rate = lane.rate()
                 if rate is not None:
                     entries.append((lane, ("final", i), self._run(lane, rate, seed, self.settings.marks)))
-                if not self._untuned_is_tuned(lane):
+                if lane.contender.runs_as_given and not self._untuned_is_tuned(lane):
                     entries.append((lane, ("untuned", i), self._run(lane, None, seed)))
         for lane, (part, i), outcome in self._outcomes("fresh seeds", entries, progress):
             getattr(lane, part)[i] = outcome
         for lane in self.lanes:
             if self._untuned_is_tuned(lane):
                 lane.untuned = lane.final
+
+    def _run_beside(self, progress: Progress) -> None:
+        if self.problem.batches is not None:
+            return
+        runs = [BesideRun(self.source, seed, self.settings.steps, self.settings.marks) for seed in self.fresh_seeds]
+        progress.begin("beside", [NAME] * len(runs))
+        for i, found in spread(runs, self.settings.jobs):
+            self.beside[i] = found
+            progress.advance(NAME, found.outcome.loss)
 
     def _untuned_is_tuned(self, lane: Lane) -> bool:
         rate = lane.rate()
@@ -138,6 +150,6 @@ def _check_fits(problem: Problem, contender: Contender) -> None:
     _, gradient = problem.first_value_and_grad(params)
     try:
         with np.errstate(all="ignore"):
-            contender.optimizer(None).step(params, gradient)
-    except (ValueError, TypeError) as error:
+            contender.trial().step(params, gradient)
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{contender.name} cannot step the parameters of {problem.name}: {error}") from error

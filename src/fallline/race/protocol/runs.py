@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays import trees
-from fallline._loops.descend import Point, Status, descend
+from fallline._optimizer.optimizer import Optimizer
 from fallline.race.contenders.contender import Contender, reported
 from fallline.race.contenders.grid import best_rate
+from fallline.race.contenders.steps import Steps
 from fallline.race.problems.named import ProblemSource, problem_at
-from fallline.race.problems.surfaces import SURFACES, at_start, plane
+from fallline.race.problems.surfaces import SURFACES, Surface, at_start, plane, surface_at
+from fallline.race.protocol.descending import descended
 
 SURFACE_STEPS = 200
 
@@ -37,22 +39,14 @@ class Run:
         optimizer = self.contender.optimizer(self.rate)
         curve: list[float] = []
 
-        def note(point: Point) -> None:
-            if len(curve) < len(self.marks) and point.t == self.marks[len(curve)]:
-                curve.append(_finite_loss(problem.loss(reported(optimizer, point.params))))
+        def note(t: int, params: Any) -> None:
+            if len(curve) < len(self.marks) and t == self.marks[len(curve)]:
+                curve.append(_finite_loss(problem.loss(reported(optimizer, params))))
 
-        end = descend(
-            problem.value_and_grad,
-            problem.params,
-            optimizer,
-            batches=problem.batch_order(self.seed),
-            steps=self.steps,
-            callback=note if self.marks else None,
-            progress=False,
-        )
-        if end.status is Status.DIVERGED:
+        end = descended(problem, optimizer, self.steps, note, problem.batch_order(self.seed))
+        if end is None:
             return Outcome(np.inf, {}, curve + [np.inf] * (len(self.marks) - len(curve)))
-        figures = problem.measure(reported(optimizer, end.params))
+        figures = problem.measure(reported(optimizer, end))
         loss = _finite_loss(figures.pop("train_loss"))
         return Outcome(loss, figures, curve + [loss] * (len(self.marks) - len(curve)))
 
@@ -82,53 +76,59 @@ class SurfaceRun:
     what is a function of whole leaves gets the point as the diagonal of a matrix, which it is made for.
     """
 
-    surface: str
+    surface: str | Surface
     contender: Contender
+    steps: int = SURFACE_STEPS
 
     def __call__(self) -> SurfacePath:
-        grid = self.contender.tuned.grid()
+        surface, grid = surface_at(self.surface), self.contender.tuned.grid()
         means: dict[float, float] = {}
         rates = grid.rates
         while rates:
-            means |= {rate: self._descend(rate)[0] for rate in rates}
+            means |= {rate: _mean_height(surface, self._path(surface, rate)) for rate in rates}
             rates = grid.extend(means)
         best = best_rate(means)
         if best is None:
-            return SurfacePath(None, np.inf, False, None, [list(SURFACES[self.surface].start)])
-        _, heights, path = self._descend(best)
-        steps = steps_to(SURFACES[self.surface].target, range(len(path)), heights)
+            return SurfacePath(None, np.inf, False, None, [list(surface.start)])
+        path = self._path(surface, best)[0]
+        heights = _heights(surface, path)
+        steps = steps_to(surface.target, range(len(path)), heights)
         return SurfacePath(best, _finite_loss(heights[-1]), grid.edge(means) != 0, steps, path)
 
-    def _descend(self, rate: float) -> tuple[float, list[float], list[list[float]]]:
-        """The mean logarithm of the value along the path, the values, and the path."""
-        problem = at_start(self.surface, self.contender.of_matrices)
-        optimizer = self.contender.without_decay(rate)
-        path: list[list[float]] = []
+    def _path(self, surface: Surface, rate: float) -> tuple[list[list[float]], bool]:
+        return path_on(surface, self.contender.without_decay(rate), self.steps, self.contender.of_matrices)
 
-        def note(params: Any) -> None:
-            path.append(plane(reported(optimizer, params)).tolist())
 
-        end = descend(
-            problem.value_and_grad,
-            problem.params,
-            optimizer,
-            steps=SURFACE_STEPS,
-            callback=lambda point: note(point.params),
-            progress=False,
-        )
-        if end.status is Status.DIVERGED:
-            return np.inf, [np.inf], path
-        note(end.params)
-        heights = [SURFACES[self.surface].value_and_grad(np.array(point))[0] for point in path]
-        down = SURFACES[self.surface].target
-        return float(np.log10(np.maximum(heights[:-1], down)).mean()), heights, path
+def path_on(
+    surface: Surface, optimizer: Optimizer | Steps, steps: int, of_matrices: bool = False
+) -> tuple[list[list[float]], bool]:
+    """The points to report from a surface's start on, as far as they are finite, and whether all steps were taken."""
+    path: list[list[float]] = []
+
+    def note(t: int, params: Any) -> None:
+        path.append(plane(reported(optimizer, params)).tolist())
+
+    end = descended(at_start(surface, of_matrices), optimizer, steps, note)
+    if end is not None:
+        note(steps, end)
+    return path, end is not None
+
+
+def _mean_height(surface: Surface, found: tuple[list[list[float]], bool]) -> float:
+    """Of the logarithm of the value along a path, down to the target; infinite for one that diverged."""
+    path, is_whole = found
+    return float(np.log10(np.maximum(_heights(surface, path)[:-1], surface.target)).mean()) if is_whole else np.inf
+
+
+def _heights(surface: Surface, path: Sequence[Sequence[float]]) -> list[float]:
+    return [surface.value_and_grad(np.array(point))[0] for point in path]
 
 
 def fits_surfaces(contender: Contender) -> bool:
     """Whether an optimiser can step a surface's one leaf: settings by leaf, and labels, may be of other leaves."""
-    problem = at_start(next(iter(SURFACES)), contender.of_matrices)
+    problem = at_start(next(iter(SURFACES.values())), contender.of_matrices)
     try:
-        contender.optimizer(None).step(trees.copy(problem.params), problem.value_and_grad(problem.params)[1])
+        contender.trial().step(trees.copy(problem.params), problem.value_and_grad(problem.params)[1])
     except Exception:  # a label is the user's function, and may do anything for a path that it does not know
         return False
     return True

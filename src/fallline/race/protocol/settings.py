@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.race.problems.surfaces import SURFACES
 
+PROTOCOL = 1  # raised when the same arguments come to give other figures
 STEPS = 540
 REPEATS = 10
 TUNING_REPEATS = 3
@@ -28,8 +29,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("repeats", 1), ("seed", 0)):
-            _check_whole(name, getattr(self, name), least)
-        if _check_whole("jobs", self.jobs, None) == 0:
+            check_whole(name, getattr(self, name), least)
+        if check_whole("jobs", self.jobs, None) == 0:
             raise ValueError("jobs must not be 0: give a number of processes, or -1 for one per processor.")
         for name in self.surfaces:
             if name not in SURFACES:
@@ -46,7 +47,7 @@ class Settings:
         return tuple(sorted({round(i * self.steps / MARKS) for i in range(MARKS + 1)}))
 
 
-def _check_whole(name: str, value: Any, least: int | None) -> int:
+def check_whole(name: str, value: Any, least: int | None) -> int:
     try:
         whole = operator.index(value)
     except TypeError:

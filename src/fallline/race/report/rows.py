@@ -62,7 +62,7 @@ def _rank(entry: Document) -> str:
 
 def _tuned(entry: Document) -> str:
     edge = " at edge" if entry["at_edge"] else ""
-    return f"{entry['tuned']} {number(entry['value'])}{edge}"
+    return wording.tuned(entry) + edge
 
 
 def _part(summary: Document | None, name: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fallline.race.findings import wording
 from fallline.race.report import rows
-from fallline.race.report.result import Result
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 KEPT = ("rank", "optimiser", "loss")
 SPARED = ("10–90 %", "untuned", "width", "diverged", "to target", "µs/step")  # the first to leave a narrow terminal
@@ -17,20 +20,26 @@ NAME = 24  # columns that a long name may take from other columns
 Document = dict[str, Any]
 
 
-def show(result: Result) -> None:
-    """Print the answer and the table, as wide as the terminal or COLUMNS allows; what does not fit is named below it.
+def text(doc: Document) -> str:
+    """The answer and the table, as wide as the terminal or COLUMNS allows; what does not fit is named below it.
 
     Only names are folded, never a number.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    doc = result.document
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, color_system=None)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED
     console.width = max(console.width, LEAST)
+    with console.capture() as captured:
+        _print(doc, console)
+    return captured.get().removesuffix("\n")
+
+
+def _print(doc: Document, console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
     every = rows.columns(doc)
     shown = _fitting(doc, every, console.width)
     name_room = console.width - _width(doc, shown, 0)
@@ -41,8 +50,10 @@ def show(result: Result) -> None:
     for entry in doc["optimizers"]:
         cells = {column.heading: column.cell(entry) for column in shown}
         table.add_row(*(cells | {"optimiser": folded(cells["optimiser"], name_room)}).values())
-    console.print(folded(doc["answer"], console.width), style="bold")
+    console.print(folded(doc["answer"], console.width))
     console.print(table)
+    if said := wording.beside(doc):
+        console.print(folded(said, console.width))
     if left_out := [column.heading for column in every if column not in shown]:
         console.print(f"In the report, and not at this width: {', '.join(left_out)}.")
 
