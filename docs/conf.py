@@ -1,0 +1,59 @@
+"""The documentation site: `sphinx-build -W -n docs OUT`, with the extra `docs`. It asks nothing of the network."""
+
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import fallline as fl
+
+sys.path.insert(0, str(Path(__file__).parent))
+import docstrings
+
+project = "fallline"
+author = "the authors of fallline"
+version = release = fl.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_copybutton"]
+exclude_patterns = ["_build", "jupyter_execute"]
+source_suffix = {".md": "myst-nb"}
+
+# Pages are Markdown as GitHub shows it, so that they can be read there as well.
+myst_enable_extensions = ["dollarmath"]
+myst_fence_as_directive = ["math"]
+myst_heading_anchors = 3
+
+# Tutorials run when they are built; what raises is a warning, and with -W that is fatal.
+nb_execution_timeout = 120
+nb_execution_show_tb = True
+nb_merge_streams = True
+copybutton_exclude = ".linenos, .gp, .go"
+
+# Docstrings say types in words, with shapes and dtypes.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+add_module_names = False
+
+(mathjax,) = find_spec("sphinx-mathjax-offline").submodule_search_locations
+mathjax_path = "tex-svg.js"  # one file, without fonts of its own
+html_theme = "furo"
+html_title = f"fallline {version}"
+html_static_path = ["_static", str(Path(mathjax, "static", "mathjax", mathjax_path))]
+html_css_files = ["site.css"]
+html_show_sphinx = html_show_copyright = False
+
+HERE = {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changelog.md",
+        "../src/fallline/rules": "api/formulas.md"}  # fmt: skip
+
+
+def on_the_site(app, name, source):
+    """Links that are right in the repository, as they are right here, and the list of pages that are generated."""
+    source[0] = re.sub(r"(?<=\]\()\.\./[^)#]+(?=[)#])", lambda link: HERE.get(link[0], link[0]), source[0])
+    if name == "optimizers":
+        pages = "\n".join(f"optimizers/{optimizer}" for optimizer in fl.OPTIMIZERS)
+        source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
+
+
+def setup(app):
+    app.connect("source-read", on_the_site)
+    app.connect("autodoc-process-docstring", docstrings.rewrite)

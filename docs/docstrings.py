@@ -1,0 +1,48 @@
+"""Docstrings are plain text with `code` and sections; this is how autodoc is told so, in reStructuredText."""
+
+import re
+
+DOCTEST = re.compile(r"(^ *>>>.*(?:\n.+)*)", re.MULTILINE)
+SECTION = re.compile(r"^(\S.*)\n-{4,}\n((?:.+\n?)*)", re.MULTILINE)
+CODE = re.compile(r"``?([^`]+)``?")
+
+
+def rewrite(app, what, name, obj, options, lines):
+    """For autodoc-process-docstring: in place."""
+    lines[:] = restructured("\n".join(lines)).split("\n")
+
+
+def restructured(text):
+    r"""A docstring as reStructuredText.
+
+    >>> print(restructured("|x| of `opt.t`.\n\nParameters\n----------\n*links: rules,\n    in order\nn: how many"))
+    \|x\| of \ ``opt.t``\ .
+    <BLANKLINE>
+    **Parameters**
+    <BLANKLINE>
+    - ``*links``: rules, in order
+    - ``n``: how many
+    <BLANKLINE>
+    <BLANKLINE>
+    """
+    return "".join(part if k % 2 else _plain(part) for k, part in enumerate(DOCTEST.split(text)))
+
+
+def _plain(text):
+    first, *sections = SECTION.split(text)
+    return _prose(first) + "".join(f"**{title}**\n\n{_entries(body)}\n{_prose(after)}" for title, body, after in
+                                   zip(sections[::3], sections[1::3], sections[2::3]))  # fmt: skip
+
+
+def _entries(body):
+    body = re.sub(r"^(\w+)\n +", r"\1: ", body, flags=re.MULTILINE)
+    lines = re.sub(r"\n +", " ", body).splitlines()
+    named = (line.partition(": ") for line in lines)
+    return "".join(f"- ``{name}``: {_prose(said)}\n" if said else f"- {_prose(name)}\n" for name, _, said in named)
+
+
+def _prose(text):
+    """Text in which nothing but code has a meaning."""
+    parts = CODE.split(text)
+    return "".join(f"\\ ``{part}``\\ " if k % 2 else re.sub(r"([\\*|]|_\b)", r"\\\1", part)
+                   for k, part in enumerate(parts))
