@@ -4,6 +4,7 @@ import re
 
 DOCTEST = re.compile(r"(^ *>>>.*(?:\n.+)*)", re.MULTILINE)
 SECTION = re.compile(r"^(\S.*)\n-{4,}\n((?:.+\n?)*)", re.MULTILINE)
+ENTRY = re.compile(r"[\w.*]+(, [\w.*]+)*(: |$)")
 CODE = re.compile(r"``?([^`]+)``?")
 
 
@@ -35,10 +36,16 @@ def _plain(text):
 
 
 def _entries(body):
-    body = re.sub(r"^(\w+)\n +", r"\1: ", body, flags=re.MULTILINE)
-    lines = re.sub(r"\n +", " ", body).splitlines()
-    named = (line.partition(": ") for line in lines)
-    return "".join(f"- ``{name}``: {_prose(said)}\n" if said else f"- {_prose(name)}\n" for name, _, said in named)
+    """One for each line that begins with names, to which lines behind it belong; text without names is one entry."""
+    entries = []
+    for line in body.splitlines():
+        if ENTRY.match(line) or not entries:
+            entries.append(f"{line}:" if re.fullmatch(r"\w+", line) else line)
+        else:
+            entries[-1] += f" {line.strip()}"
+    named = (entry.partition(": ") for entry in entries)
+    return "".join(f"- ``{name}``: {_prose(said)}\n" if ENTRY.match(f"{name}: ") and said else
+                   f"- {_prose(name + colon + said)}\n" for name, colon, said in named)  # fmt: skip
 
 
 def _prose(text):

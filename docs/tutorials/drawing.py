@@ -31,7 +31,8 @@ class Picture(Figure):
         head = rf'<svg \1role="img" aria-label="{self.says}"'  # its size is that of its place
         svg = re.sub(r'^.*?<svg (.*?)width="[\d.]+pt" height="[\d.]+pt"', head, text.getvalue(), flags=re.DOTALL)
         svg = svg.replace(INK, "currentColor")
-        return f'<div class="picture" style="max-width: {self.get_size_inches()[0] * 96:.0f}px">{svg}</div>'
+        width = self.get_size_inches()[0] * 96
+        return f'<div class="picture" style="max-width: {width:.0f}px; flex-basis: {0.75 * width:.0f}px">{svg}</div>'
 
 
 class Gallery(list):
