@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 nb_execution_timeout = 120
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_mime_priority_overrides = [("html", "text/latex", 5)]  # before HTML, as MathJax is here
 copybutton_exclude = ".linenos, .gp, .go"
 
 # Docstrings say types in words, with shapes and dtypes.

@@ -1,9 +1,11 @@
 """Docstrings are plain text with `code` and sections; this is how autodoc is told so, in reStructuredText."""
 
 import re
+import textwrap
 
 DOCTEST = re.compile(r"(^ *>>>.*(?:\n.+)*)", re.MULTILINE)
 SECTION = re.compile(r"^(\S.*)\n-{4,}\n((?:.+\n?)*)", re.MULTILINE)
+FORMULA = re.compile(r"^(Formula[^\n]*)\n-{4,}\n(.*?)\n(?=\n[A-Z][a-z]+[ ,-])", re.MULTILINE | re.DOTALL)
 ENTRY = re.compile(r"[\w.*]+(, [\w.*]+)*(: |$)")
 CODE = re.compile(r"``?([^`]+)``?")
 
@@ -25,7 +27,29 @@ def restructured(text):
     - ``n``: how many
     <BLANKLINE>
     <BLANKLINE>
+    >>> print(restructured("Formula\n-------\nif a:\n    b\n\nc*d\n\nState, of which\n----------\nm: at 0\n"))
+    **Formula**
+    <BLANKLINE>
+    .. code-block:: text
+    <BLANKLINE>
+       if a:
+           b
+    <BLANKLINE>
+       c*d
+    <BLANKLINE>
+    **State, of which**
+    <BLANKLINE>
+    - ``m``: at 0
+    <BLANKLINE>
+    <BLANKLINE>
     """
+    first, *formulas = FORMULA.split(text)
+    return _text(first) + "".join(
+        f"**{title}**\n\n.. code-block:: text\n\n{textwrap.indent(code, '   ')}\n{_text(after)}"
+        for title, code, after in zip(formulas[::3], formulas[1::3], formulas[2::3]))  # fmt: skip
+
+
+def _text(text):
     return "".join(part if k % 2 else _plain(part) for k, part in enumerate(DOCTEST.split(text)))
 
 

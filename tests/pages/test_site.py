@@ -25,7 +25,7 @@ def entries():
             found.add(name)
         for name, module in re.findall(r"^\.\. py:data:: (\S+)\n   :module: (\S+)", text, re.MULTILINE):
             found.add(f"{module}.{name}")
-        for module, options in re.findall(r"^\.\. automodule:: (\S+)\n((?:   .*\n)*)", text, re.MULTILINE):
+        for module, options in re.findall(r"^\.\. (?:auto|py:)module:: (\S+)\n((?:   .*\n)*)", text, re.MULTILINE):
             found.add(module)
             if ":members:" in options:
                 found |= {f"{module}.{name}" for name in importlib.import_module(module).__all__}
