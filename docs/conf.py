@@ -55,6 +55,13 @@ def on_the_site(app, name, source):
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
 
 
+def the_playground(app, failed):
+    """The file that docs/playground.md shows."""
+    if not failed:
+        Path(app.outdir, "play.html").write_text(fl.playground.page(), encoding="utf-8")
+
+
 def setup(app):
+    app.connect("build-finished", the_playground)
     app.connect("source-read", on_the_site)
     app.connect("autodoc-process-docstring", docstrings.rewrite)

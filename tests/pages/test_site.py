@@ -13,7 +13,7 @@ API = {file.name: file.read_text(encoding="utf-8") for file in sorted((DOCS / "a
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 EXECUTED = [*TUTORIALS, DOCS / "when-not.md"]
 BROAD = 94  # characters that a cell has room for on a desktop
-MODULES = ["fallline", "fallline.schedules", "fallline.race", "fallline.ops", "fallline.torch",
+MODULES = ["fallline", "fallline.schedules", "fallline.race", "fallline.playground", "fallline.ops", "fallline.torch",
            *(f"fallline.dialects.{library}" for library in fl.dialects.LIBRARIES)]  # fmt: skip
 
 
