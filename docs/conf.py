@@ -47,12 +47,19 @@ HERE = {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changelog.m
         "../src/fallline/rules": "api/formulas.md"}  # fmt: skip
 
 
+# What pages end with, by name, from the one table of optimisers: their pages, and their entries.
+BY_OPTIMIZER = {
+    "optimizers": ("```{toctree}\n:hidden:\n\n", "optimizers/{}\n"),
+    "api/optimizers": ("```{eval-rst}\n", ".. autoclass:: fallline.{}\n   :members:\n   :exclude-members: rule\n\n"),
+}
+
+
 def on_the_site(app, name, source):
-    """Links that are right in the repository, as they are right here, and the list of pages that are generated."""
+    """Links that are right in the repository, as they are right here, and what is listed of every optimiser."""
     source[0] = re.sub(r"(?<=\]\()\.\./[^)#]+(?=[)#])", lambda link: HERE.get(link[0], link[0]), source[0])
-    if name == "optimizers":
-        pages = "\n".join(f"optimizers/{optimizer}" for optimizer in fl.OPTIMIZERS)
-        source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
+    if name in BY_OPTIMIZER:
+        opening, entry = BY_OPTIMIZER[name]
+        source[0] += f"\n{opening}{''.join(map(entry.format, fl.OPTIMIZERS))}```\n"
 
 
 def the_playground(app, failed):
