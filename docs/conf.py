@@ -1,5 +1,6 @@
 """The documentation site: `sphinx-build -W -n docs OUT`, with the extra `docs`. It asks nothing of the network."""
 
+import os
 import re
 import sys
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ myst_heading_anchors = 3
 
 # Tutorials run when they are built; what raises is a warning, and with -W that is fatal.
 nb_execution_timeout = 120
+os.environ["COLUMNS"] = "86"  # as many characters as a cell has room for
 nb_execution_show_tb = True
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "text/latex", 5)]  # before HTML, as MathJax is here
