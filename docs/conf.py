@@ -26,7 +26,7 @@ myst_heading_anchors = 3
 
 # Tutorials run when they are built; what raises is a warning, and with -W that is fatal.
 nb_execution_timeout = 120
-os.environ["JUPYTER_COLUMNS"] = "86"  # rich asks for it: as many characters as a cell has room for
+os.environ |= dict.fromkeys(("COLUMNS", "JUPYTER_COLUMNS"), "86")  # for tables: as many as a cell has room for
 nb_execution_show_tb = True
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "text/latex", 5)]  # before HTML, as MathJax is here
