@@ -1,8 +1,8 @@
-"""A lens of a million pixels that has light fall in the shape of a nabla, found by gradients.
+"""A lens of a million pixels, designed by gradients, that focuses light into the shape of a nabla.
 
-Light of one wavelength meets a plate of 1000 x 1000 pixels; where there is glass, it is late by half a wave. What it is
-like 50 mm behind the plate, the paraxial wave equation says, which Fourier transforms solve. Every step looks at light
-of another wavelength from another direction, so that its gradient, by the adjoint equation, is noisy.
+Light of one wavelength meets a plate of 1000 x 1000 pixels; glass delays it by half a wave. The paraxial wave equation,
+solved by Fourier transforms, gives the light 50 mm behind the plate. Every step uses another wavelength and direction,
+so the gradient, from the adjoint equation, is noisy.
 
 python examples/lens.py [FOLDER [STEPS]]
 """

@@ -17,7 +17,7 @@ from handbook.page import MADE, summary, table
 __all__ = ["dialects", "groups"]
 
 SIZES, STEPS = (1.0, 1e-4, 1e-6), 200
-DECAYS = {"l2": "in the gradient", "weight_decay": "beside the step"}
+DECAYS = {"l2": "in the gradient", "weight_decay": "decoupled"}
 
 
 def groups() -> dict[str, dict[str, Any]]:
@@ -35,22 +35,23 @@ def dialects() -> str:
     sections = [
         MADE, "# The same names elsewhere",
         "`fl.Adam` is the article's: its second moment *starts* at eps, and nothing is added later. Other libraries "
-        "add eps to a root at every step, within it or beside it, before a correction or behind. Whoever copies "
-        "`Adam(1e-3)` from a script wants that library's: `fl.dialects.torch.Adam(1e-3)`, with its names of arguments "
-        "and its defaults, on arrays of any library, in chains, checkpoints and races as any optimizer.",
+        "add eps at every step, inside the root or outside it, before the bias correction or after it. If you copy "
+        "`Adam(1e-3)` from a script, you want that library's formula: `fl.dialects.torch.Adam(1e-3)`. It has that "
+        "library's argument names and defaults, takes arrays of any library, and works in chains, checkpoints and "
+        "races like any optimizer.",
         table(["I want", "I write"], [
             ["the article's formula", "`fl.Adam(lr)`"],
             ["torch's formula on my arrays", "`fl.dialects.torch.Adam(lr)`"],
             ["torch's formula in my torch loop", "`from fallline.torch import Adam`"],
         ]),
-        "`torch`, `keras`, `optax` and `tensorflow` need not be installed. Flags choose another rule or add a link "
-        "(`amsgrad`, `centered`, `maximize`, clipping, decay); what only says how a library runs is taken without "
-        "effect (`foreach`, `fused`), and what is done otherwise here is refused with the way to do it. "
-        "Hyper-parameters go by the house's names once it is made: `opt.lr`, `opt.hyper`. "
+        "`torch`, `keras`, `optax` and `tensorflow` need not be installed. Flags select another rule or add a link "
+        "(`amsgrad`, `centered`, `maximize`, clipping, decay). Options that only say how a library runs (`foreach`, "
+        "`fused`) are accepted and have no effect. Options that fallline replaces by something else are refused, with "
+        "the way to do it. Once the optimizer is made, hyper-parameters have fallline's names: `opt.lr`, `opt.hyper`. "
         "[How close they are](dialects-measured.md) to the libraries is measured.",
-        f"*Apart*: {STEPS} steps at a rate of 1e-3, all else as by default, on the same normal gradients of three "
-        "sizes in float64: how far what is named lies in the end from the first of its table, as a share of the way "
-        "that it went itself.",
+        f"*Apart* compares each optimizer with the first of its table, after {STEPS} steps at a rate of 1e-3 with "
+        "defaults otherwise, on the same normal gradients of three sizes in float64: the distance between the two end "
+        "points, relative to the distance this optimizer went.",
     ]  # fmt: skip
     for name, those in groups().items():
         sections += [f"## {name}", *_group(those)]
@@ -99,12 +100,12 @@ def _rule(cls: Any) -> Any:
 def _decay(cls: Any) -> str:
     """How the weights decay, if it is asked for."""
     if not hasattr(cls, "arguments"):
-        return "within" if "weight_decay" in cls.rule.hyper else "a link of a chain"
+        return "in the rule" if "weight_decay" in cls.rule.hyper else "as a link of a chain"
     if "weight_decay" not in cls.arguments.parameters:
         return "–"
     needed = {name: 1e-3 for name, p in cls.arguments.parameters.items() if p.default is p.empty}
     names = cls(**needed, weight_decay=0.1)._chain.names
-    return next((said for name, said in DECAYS.items() if name in names), "within")
+    return next((said for name, said in DECAYS.items() if name in names), "in the rule")
 
 
 def _end(cls: Any, size: float) -> tuple[np.ndarray, np.ndarray]:

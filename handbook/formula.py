@@ -11,19 +11,19 @@ from fallline._formula.trace import as_written
 __all__ = ["formula"]
 
 NOTATION = {
-    "^+": r"A raised plus is a lower bound, so that nothing is divided by 0: $a^+ = \max(a, \mathrm{tiny})$; "
-          r"and no moment becomes more than $10^6$ times what it is divided by.",
-    r"\mathrm{tiny}": r"$\mathrm{tiny}$ is the smallest normal number of the dtype computed in.",
-    r"^{\mathrm{old}}": "What is marked old is the state before the step.",
-    r"_{\mathrm{leaf}}": "Norms and sums marked leaf are of one leaf, that is one array of the tree of parameters.",
-    r"_{\mathrm{tree}}": "Norms and sums marked tree are of all leaves together.",
+    "^+": r"A raised plus is a lower bound, so that nothing is divided by 0: $a^+ = \max(a, \mathrm{tiny})$. "
+          r"It also keeps quotients of moments below $10^6$.",
+    r"\mathrm{tiny}": r"$\mathrm{tiny}$ is the smallest normal number of the compute dtype.",
+    r"^{\mathrm{old}}": "Symbols marked old are the state before the step.",
+    r"_{\mathrm{leaf}}": "Norms and sums marked leaf are over one leaf, that is one array of the parameters' tree.",
+    r"_{\mathrm{tree}}": "Norms and sums marked tree are over all leaves together.",
 }  # fmt: skip
 
 LISTED = (
-    "This is its code, not a formula. Formulas on these pages are typeset from the code that is run, so that they "
-    "cannot differ from it; a function of one whole leaf, with products of matrices or sums over rows and columns, is "
-    "no formula over coordinates, and one typeset by hand could come to differ. It is run as it stands, in NumPy: it "
-    "promises neither the same bits on every machine nor one pass through memory."
+    "This is its code, not a formula. Formulas on these pages are typeset from the code that runs, so they cannot "
+    "differ from it. A function of a whole leaf, with matrix products or sums over rows and columns, is no formula "
+    "over coordinates, and a formula typeset by hand could come to differ. NumPy runs the code as it is: it promises "
+    "neither the same bits on every machine nor one pass through memory."
 )
 
 
@@ -36,12 +36,12 @@ def formula(rule: Rule) -> list[str]:
     for mark, text in NOTATION.items():
         if mark in written + "".join(notation):
             notation.append(text)
-    t = ", $t$ the number of the step from 1" if "t" in rule.given else ""
+    t = ", $t$ the step number, from 1" if "t" in rule.given else ""
     x = r", $\theta$ the parameter" if "x" in rule.given else ""
-    alone = "" if as_written(rule).readings else ", each coordinate by itself"
+    alone = "" if as_written(rule).readings else ", for each coordinate by itself"
     point = typeset_rest(rule)
-    rest = [] if point is None else ["The array that is stepped is where gradients are taken. The point to report, "
-                                     "`opt.rest(params)`, is", f"```math\n{latex(point)}\n```"]  # fmt: skip
+    rest = [] if point is None else ["Take gradients at the stepped array. The point to report, `opt.rest(params)`, is",
+                                     f"```math\n{latex(point)}\n```"]  # fmt: skip
     return [f"```math\n{written}\n```", " ".join([
-        rf"$g$ is the gradient{x}{t}, $\Delta\theta$ what is added to the parameter. Lines are computed from the top"
-        f"{alone}.", *notation]), *rest]  # fmt: skip
+        rf"$g$ is the gradient{x}{t}, $\Delta\theta$ the increment of the parameter. Lines are computed from top to "
+        f"bottom{alone}.", *notation]), *rest]  # fmt: skip

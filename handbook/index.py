@@ -17,19 +17,19 @@ def index() -> str:
     head = ["optimiser", "state", "bytes of state", "bytes moved", "hyper-parameters", "source"]
     return "\n\n".join([
         MADE, "# The optimisers",
-        "Each stands once, in [rules](../src/fallline/rules), in order of increasing complexity: as a formula, or as a "
-        "function of whole arrays where it is no formula over coordinates. A page for each has the formula as a paper "
-        "would print it, when to use it and when not, and its path on five surfaces.",
+        "Each optimiser is written once, in [rules](../src/fallline/rules), in order of increasing complexity: as a "
+        "formula over coordinates, or as a function of whole arrays. Each has a page with the formula as a paper would "
+        "print it, when to use it and when not, and its path on five surfaces.",
         table(head, rows),
-        "*State*: one array for each slot, shaped like the parameters; in brackets what is one number for each leaf or "
-        "for the tree, or has a shape of its own. *Bytes*: for each float32 parameter, "
-        "of a matrix where leaves differ; a step is one pass through memory, plus one for each round of norms or sums "
-        "that the formula takes, and moves this much; the check of gradients for NaN and infinity reads 4 more. With "
-        "float64 it is twice that; what has 16 bits keeps its state in float32.",
-        "What stands before and behind them, `clip_norm`, `weight_decay`, `average` and others, is combined with any "
-        "of them by `fl.chain` and runs in the same pass.",
-        "Other libraries call other formulas by the same names: [side by side](dialects.md), and as "
-        "`fl.dialects.torch.Adam` and its like.",
+        "*State*: one array for each slot, shaped like the parameters. Slots in brackets are one number for each leaf "
+        "or for the tree, or have a shape of their own. *Bytes* are counted for each float32 parameter (of a matrix, "
+        "where leaves differ). A step makes one pass through memory, plus one for each round of norms or sums in the "
+        "formula; this is what it moves. The check of gradients for NaN and infinity reads 4 more bytes. float64 takes "
+        "twice as much; the state of 16-bit parameters is float32.",
+        "`fl.chain` combines any of them with modifiers, such as `clip_norm`, `weight_decay` and `average`, which run "
+        "in the same pass.",
+        "Other libraries use the same names for other formulas. See them [side by side](dialects.md); they are "
+        "available as `fl.dialects.torch.Adam` and so on.",
         "Not sure? Start with [Adam](optimizers/Adam.md), or let the race decide on your own problem: "
         "`fallline race --problem my_problem.py:name`.",
     ]) + "\n"  # fmt: skip

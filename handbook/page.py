@@ -40,7 +40,7 @@ def page(name: str, drawn: Drawn) -> str:
         ["## Its path", *_path(name, drawn)],
         ["## Example", *_example(name, drawn)],
         ["## Notes", *_body(rule)] if _body(rule) else [],
-        ["## Sources", f"Of the formula: {source(rule)}.", _cited(said.use + said.avoid)],
+        ["## Sources", f"The formula: {source(rule)}.", _cited(said.use + said.avoid)],
     ]
     return "\n\n".join(part for section in sections for part in section) + "\n"
 
@@ -76,7 +76,7 @@ def _neighbours(name: str) -> str:
     before = [f"← [{names[k - 1]}]({names[k - 1]}.md)"] if k else []
     after = [f"[{names[k + 1]}]({names[k + 1]}.md) →"] if k + 1 < len(names) else []
     elsewhere = any(title.rpartition(".")[2].lower() == name.lower() for title in every())
-    dialects = [f"[what other libraries call so](../dialects.md#{name.lower()})"] * elsewhere
+    dialects = [f"[the same name in other libraries](../dialects.md#{name.lower()})"] * elsewhere
     return " · ".join([*before, "[all optimisers](../optimizers.md)", *dialects, *after])
 
 
@@ -96,12 +96,12 @@ def _state(rule: Rule) -> list[str]:
             for slot in rule.slots]  # fmt: skip
     listed = [table(["slot", *_symbol(rule, "symbol"), "starts at", "one for each"], rows)] if rows else ["None."]
     if rule.whole_leaf:
-        return [*listed, f"For each float32 parameter of a matrix {memory(rule)} bytes, and what is smaller."]
+        return [*listed, f"For a matrix, {memory(rule)} bytes for each float32 parameter, plus lower-order terms."]
     moved = cost(rule)
     passes = ", then ".join(_listed(names) for names in moved.passes)
-    return [*listed, f"For each float32 parameter {memory(rule)} bytes of state, and {moved.bytes} bytes that a step "
-            f"moves: it reads {passes} and writes {_listed(moved.writes)}. The check of gradients for NaN and infinity "
-            "reads $g$ once more, unless a norm has read it already or `nonfinite=\"propagate\"` leaves it out."]
+    return [*listed, f"For each float32 parameter, the state takes {memory(rule)} bytes and a step moves {moved.bytes} "
+            f"bytes: it reads {passes} and writes {_listed(moved.writes)}. The check of gradients for NaN and infinity "
+            "reads $g$ once more, unless a norm has read it already or `nonfinite=\"propagate\"` turns the check off."]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -118,11 +118,11 @@ def _path(name: str, drawn: Drawn) -> list[str]:
     seen = "; ".join(f"{row[0]}: {tuned} {row[1]}, {row[2]} steps to the target" for row in rows)
     return [
         f"![{SURFACE_STEPS} steps of {name} on each surface. {seen}]({name}.svg)",
-        f"{SURFACE_STEPS} steps on each surface from the start that everyone gets, with the best `{tuned}` of "
-        f"the race's grid there (the lowest mean logarithm of the value along the path), all else as by default"
-        f"{', but for weight decay, which is 0 here: it would pull to the origin' if decays else ''}. "
-        "Nothing is drawn at random. Two coordinates without noise show how it moves, not how well it trains"
-        f"{'; shown is the point to report, `opt.rest(params)`' if rule.rest else ''}.",
+        f"{SURFACE_STEPS} steps on each surface, from the same start for every optimiser. `{tuned}` is the best of the "
+        "race's grid on that surface (the lowest mean logarithm of the value along the path); all else is at its "
+        f"default{', but weight decay is 0, as it would pull to the origin' if decays else ''}. "
+        "Nothing is random. Two coordinates without noise show how it moves, not how well it trains."
+        f"{' The picture shows the point to report, `opt.rest(params)`.' if rule.rest else ''}",
         *([linked(notes(name).path)] if notes(name).path else []),
         table(["surface", f"`{tuned}`", "steps to the target", "target"], rows),
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def _example_of_matrices(name: str, lr: float) -> list[str]:
             "W = np.zeros((4, 3))\nfor _ in range(100):\n    G = A.T @ (A @ W - B)\n    W = opt.step(W, G)\n"
             "print(abs(W - np.linalg.lstsq(A, B, rcond=None)[0]).max().round(3))\n"
             "[(slot, opt.state[slot].shape) for slot in opt.state]\n")  # fmt: skip
-    return ["A hundred steps of least squares for a matrix W, how far it then is from the solution, and the state:",
+    return ["A hundred steps of least squares for a matrix W, the largest error after them, and the state:",
             f"```pycon\n{_session(code)}```"]  # fmt: skip
 
 

@@ -19,22 +19,22 @@ class FalllineError(Exception):
 
 
 class BusyOptimizer(FalllineError, RuntimeError):  # noqa: N818
-    """An optimizer was asked for something while it was at work: in another thread, or on the step whose schedule asks.
+    """An optimizer was used while it was busy: in another thread, or from a schedule during its own step.
 
     Nothing was changed.
     """
 
 
 class CheckpointError(FalllineError, ValueError):
-    """A file is no checkpoint, or not this optimizer's, or cannot be written. Nothing was changed."""
+    """A file is no checkpoint, belongs to another optimizer, or cannot be written. Nothing was changed."""
 
 
 class FormulaError(FalllineError, TypeError):
-    """A rule or a chain of rules that cannot be what was meant; the message says what to write instead."""
+    """A rule or a chain is invalid; the message says what to write instead."""
 
 
 class NonFiniteGradient(FalllineError, ValueError):  # noqa: N818  the name of the interface
-    """A gradient holds NaN or infinity. Nothing was changed; `paths` names the leaves."""
+    """A gradient contains NaN or infinity. Nothing was changed; `paths` names the leaves."""
 
     def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -45,11 +45,11 @@ class NonFiniteGradient(FalllineError, ValueError):  # noqa: N818  the name of t
 
 
 class NotStepped(FalllineError, ValueError, AttributeError):  # noqa: N818
-    """What only a step makes was asked for before the first one. `hasattr` says that it is not there yet."""
+    """An attribute exists only after the first step. `hasattr` is False before it."""
 
 
 class TornOptimizer(FalllineError, RuntimeError):  # noqa: N818
-    """A step was interrupted half-way, so parameters and state are of no whole number of steps."""
+    """A step was interrupted, so parameters and state are between two steps."""
 
 
 def placed(error: FormulaError, rule: str, formula: Callable[..., Any]) -> FormulaError:

@@ -26,7 +26,7 @@ def missing():
     for rule in map(vars(fl.rules).get, fl.rules.__all__):
         if isinstance(rule, type(fl.rules.sgd)) and rule.kind == "rule" and rule not in RULES.values():
             yield f"{rule.name} has no class: write one into src/fallline/_optimizer/named.py, above OPTIMIZERS."
-    names = set(re.findall(r"\w+", (ROOT / "README.md").read_text(encoding="utf-8").split("## The ten")[1]))
+    names = set(re.findall(r"\w+", (ROOT / "README.md").read_text(encoding="utf-8").split("## Beyond the ten")[1]))
     for name in NAMES:
         yield from error_of(source, RULES[name])
         if name in LACKING["a transcription"]:

@@ -11,7 +11,7 @@ _limit: int | None = None
 
 
 def set_num_threads(n: int | None) -> None:
-    """How many threads a step may use from now on; None for all processors that the process may run on.
+    """Set how many threads a step may use from now on; None: all processors the process may run on.
 
     >>> import fallline as fl
     >>> fl.set_num_threads(1)

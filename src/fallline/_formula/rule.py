@@ -5,7 +5,7 @@
 ...     return -lr * sign(g)
 >>> signed
 <rule signed(g, *, lr=0.001)>
->>> signed(lr=0.1)                                # a link of a chain: the rule with its settings
+>>> signed(lr=0.1)                                # a link of a chain: the rule with its hyper-parameters
 signed(lr=0.1)
 """
 
@@ -44,11 +44,11 @@ class Scalar(NamedTuple):
 
 
 def scalar(start: float | str, over: str = "tree") -> Any:
-    """A state slot's default that makes it one number for each leaf, or for the tree, instead of one per coordinate.
+    """Make a state slot one number for each leaf, or for the tree, instead of one per coordinate.
 
-    `start`: a number or the name of a hyper-parameter; `over`: "leaf" or "tree". The number is a float64 whatever the
-    parameters' dtype, in the formula a scalar; `opt.state` shows it as an array of shape (). The rule that has the
-    slot raises FormulaError for another start or `over`.
+    Use it as the default of a slot. `start`: a number or the name of a hyper-parameter; `over`: "leaf" or "tree". The
+    number is float64, whatever the parameters' dtype, and a scalar in the formula; `opt.state` shows it as an array of
+    shape (). The rule raises FormulaError for any other `start` or `over`.
 
     >>> @rule
     ... def counted(g, calls=scalar(0, over="leaf"), *, lr: NonNegative = 0.1):
@@ -67,10 +67,11 @@ class Shaped(NamedTuple):
 
 
 def shaped(start: float | str, shape: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Any:
-    """A state slot's default, in a rule of whole leaves, that gives it a shape of its own: a function of the leaf's.
+    """Give a state slot of a whole-leaf rule a shape of its own, as a function of the leaf's shape.
 
-    `start`: a number or the name of a hyper-parameter; `shape`: a function of a tuple of integers that returns one.
-    Raises FormulaError for what is no function, and when the parameters are known, if that returns anything else.
+    Use it as the default of a slot. `start`: a number or the name of a hyper-parameter; `shape`: a function from a
+    tuple of integers to a tuple of integers. Raises FormulaError if it is no function, and once the parameters are
+    known, if it returns anything else.
 
     >>> shaped(0, lambda shape: shape[:1]).shape((3, 4))
     (3,)
@@ -315,23 +316,24 @@ class Link(Drawn):
 
 def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] | None = None,
          whole_leaf: bool = False) -> Any:
-    """Make a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` a rule: it returns Δθ and the new state.
+    """Turn a function `(g, [x], [t], slot=start, ..., *, hyper=default, ...)` into a rule; it returns Δθ and the new
+    state.
 
-    Positional arguments without default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
-    number from 1. Positional arguments with a default are state slots, one array each, shaped like the parameter; the
-    default is where they start: a number, the name of a hyper-parameter, "x" (the parameter) or "g" (the first
-    gradient); `scalar(start)` makes a slot one number. What stands after `*` are hyper-parameters; annotate them with
-    `NonNegative`, `Positive` or `Fraction` to have their range checked.
+    Positional arguments without a default are supplied by the engine: `g` the gradient, `x` the parameter, `t` the step
+    number, from 1. Positional arguments with a default are state slots, one array each, shaped like the parameter. The
+    default is the initial value: a number, the name of a hyper-parameter, "x" (the parameter) or "g" (the first
+    gradient); `scalar(start)` makes a slot one number. Arguments after `*` are hyper-parameters; annotate them with
+    `NonNegative`, `Positive` or `Fraction` to check their range.
 
-    `rest`, a function of x, slots and hyper-parameters, is the point to report where that is not the parameter (at
-    which gradients are taken): `Optimizer.rest`. With it, write `@rule(rest=...)`.
+    `rest`, a function of x, slots and hyper-parameters, is the point to report if that is not the parameter, where
+    gradients are taken: see `Optimizer.rest`. Write `@rule(rest=...)`.
 
-    `whole_leaf`: the formula is a function of NumPy arrays, one whole leaf at a time, in the dtype computed in, for
-    what is no formula over coordinates (matrix products, factored state). It may use all of NumPy, must leave its
-    arguments as they are, and its slots may be `shaped`. It is not traced: it promises neither the same bits on every
-    machine nor one pass through memory, and runs on real arrays in host memory.
+    `whole_leaf=True`: the formula is a function of NumPy arrays, one whole leaf at a time, in the compute dtype, for
+    algorithms that are no formula over coordinates (matrix products, factored state). It can use all of NumPy, must not
+    change its arguments, and its slots can be `shaped`. It is not traced: it promises neither the same bits on every
+    machine nor one pass through memory, and takes only real arrays in host memory.
 
-    Raises FormulaError for a signature that says something else.
+    Raises FormulaError for any other signature.
 
     >>> rule(lambda g, *, lr=0.1: -lr * g)
     <rule rule(g, *, lr=0.1)>
@@ -341,7 +343,7 @@ def rule(formula: Callable[..., Any] | None = None, *, rest: Callable[..., Any] 
 
 
 def before(formula: Callable[..., Any] | None = None, *, hold: Callable[..., Any] | None = None) -> Any:
-    """Make a function `(g, [x], [t], slot=start, ..., *, hyper)` a modifier of the gradient, to stand before the rule.
+    """Turn a function `(g, [x], [t], slot=start, ..., *, hyper)` into a modifier of the gradient, before the rule.
 
     >>> @before
     ... def halve(g):
@@ -349,17 +351,17 @@ def before(formula: Callable[..., Any] | None = None, *, hold: Callable[..., Any
     >>> halve
     <before halve(g)>
 
-    `hold`, a function of g and the state, and by name of hyper-parameters, that gives new state, is for calls in which
-    the chain does not step; the one of fallline is `rules.accumulate`, which says with the number `calls` and the
-    hyper-parameter `n` which these are.
+    `hold` is for calls in which the chain does not step: a function of g and the state, and by name of
+    hyper-parameters, that returns the new state. fallline's own is `rules.accumulate`, where the number `calls` and the
+    hyper-parameter `n` determine these calls.
     """
     return partial(Rule, kind="before", hold=hold) if formula is None else Rule(formula, "before", hold=hold)
 
 
 def after(formula: Callable[..., Any]) -> Rule:
-    """Make a function `(d, [x], [t], slot=start, ..., *, hyper)` a modifier of the increment, to stand behind the rule.
+    """Turn a function `(d, [x], [t], slot=start, ..., *, hyper)` into a modifier of the increment, after the rule.
 
-    A hyper-parameter without default is the chain's of that name.
+    A hyper-parameter without a default takes the value of the chain's hyper-parameter of that name.
 
     >>> @after
     ... def shrink(d, x, *, lr, rate=0.01):

@@ -35,12 +35,12 @@ class ByPath:
 
 
 def by_path(function: Callable[[str], Any]) -> ByPath:
-    """A hyper-parameter's value by the path of the leaf.
+    """Give a hyper-parameter a value for each leaf, by the leaf's path.
 
-    `function` gets the path ("layer1/W"; "" for a single array; see `fallline._arrays.trees.paths`) and returns a
-    number, a schedule or an array shaped like the leaf.
+    `function` gets the path ("layer1/W"; "" for a single array) and returns a number, a schedule, or an array shaped
+    like the leaf.
 
-    Raises TypeError for what is no function of one argument; what it returns is checked when the parameters are known.
+    Raises TypeError if it is no function of one argument; its return values are checked once the parameters are known.
 
     >>> import fallline as fl
     >>> fl.Adam(lr=by_path(lambda path: 0.0 if path.endswith("b") else 0.01)).lr

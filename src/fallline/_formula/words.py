@@ -29,7 +29,7 @@ __all__ = ["abs", "exp", "kept", "log", "maximum", "minimum", "norm", "root", "s
 
 
 def sqrt(a: Any) -> Any:
-    """Square root; NaN below 0.
+    """Return the square root; NaN below 0.
 
     >>> sqrt(9.0)
     3.0
@@ -43,7 +43,7 @@ def sqrt(a: Any) -> Any:
 
 
 def log(a: Any) -> Any:
-    """Natural logarithm of a scalar; -inf at 0, NaN below. Another machine may differ in its last bit.
+    """Return the natural logarithm of a scalar; -inf at 0, NaN below. Another machine may differ in the last bit.
 
     Raises FormulaError for arrays.
 
@@ -57,7 +57,7 @@ def log(a: Any) -> Any:
 
 
 def exp(a: Any) -> Any:
-    """e to the power of a scalar; inf where that is too large. Another machine may differ in its last bit.
+    """Return e to the power of a scalar; inf if that is too large. Another machine may differ in the last bit.
 
     Raises FormulaError for arrays.
 
@@ -79,7 +79,7 @@ def _only_number(word: str, a: Any) -> None:
 
 
 def abs(a: Any) -> Any:
-    """Magnitude.
+    """Return the magnitude.
 
     >>> abs(-2.0)
     2.0
@@ -88,7 +88,7 @@ def abs(a: Any) -> Any:
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
-    """`a` where the condition holds, else `b`, element by element.
+    """Return `a` where the condition holds, else `b`, element by element.
 
     >>> where(2 > 1, 10.0, 20.0)
     10.0
@@ -158,12 +158,12 @@ SCALES = {"squares": 1.0, "high": 2.0**-600, "low": 2.0**600}  # what values are
 
 
 def total(values: Any, over: str = "tree") -> Any:
-    """The sum over the coordinates of each leaf, or of all leaves of the tree: one number, in double precision.
+    """Sum the coordinates of each leaf, or of all leaves of the tree, to one number in double precision.
 
-    The order of summation is fixed (blocks, lanes, then a tree), so that it is the same for any number of threads.
-    Outside of a formula, where no tree is known, it is the sum of the one array that it is given, of any shape.
+    The order of summation is fixed (blocks, lanes, then a tree), so the result is the same for any number of threads.
+    Outside a formula, where no tree is known, it sums the array it is given, of any shape.
 
-    Raises FormulaError for another `over`, and for what is no array of real numbers.
+    Raises FormulaError for any other `over`, and if the argument is no array of real numbers.
 
     >>> total(np.array([1.0, 2.0, 3.5]))
     6.5
@@ -187,7 +187,7 @@ def tiny(like: Any) -> Any:
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger; NaN if either is. Of two equal values (+0 and -0) the second.
+    """Return the larger value; NaN if either is. Of two equal values (+0 and -0), return the second.
 
     >>> maximum(1.0, 2.0)
     2.0
@@ -196,7 +196,7 @@ def maximum(a: Any, b: Any) -> Any:
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller; NaN if either is. Of two equal values (+0 and -0) the second.
+    """Return the smaller value; NaN if either is. Of two equal values (+0 and -0), return the second.
 
     >>> minimum(1.0, 2.0)
     1.0
@@ -205,7 +205,7 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def sign(a: Any) -> Any:
-    """1 above 0, -1 below 0, 0 at ±0, NaN at NaN.
+    """Return 1 above 0, -1 below 0, 0 at ±0, NaN at NaN.
 
     >>> sign(-3.0)
     -1.0
@@ -224,7 +224,7 @@ def kept(u: Any, m: Any) -> Any:
 
 
 def root(v: Any, m: Any = None) -> Any:
-    """√max(v, tiny): a square root by which m can be divided; given that, not below 10⁻⁶·|m|, as with `kept`.
+    """Return √max(v, tiny), by which m can be divided; if m is given, not below 10⁻⁶·|m|.
 
     >>> root(4.0), root(0.0) > 0, root(0.0, 2.0)
     (2.0, True, 2e-06)
@@ -240,9 +240,9 @@ def _above(u: Any, m: Any, least: Any) -> Any:
 
 
 def norm(values: Any, over: str = "tree") -> Any:
-    """√(Σ values²) over the coordinates of each leaf, or of the tree: one number, in double precision.
+    """Return √(Σ values²) over the coordinates of each leaf, or of the tree: one number, in double precision.
 
-    Where the squares of float64 overflow or vanish, the sum of those of scaled values takes their place.
+    Where squares would overflow or underflow float64, the values are scaled first.
 
     Raises FormulaError as `total` does.
 

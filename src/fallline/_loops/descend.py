@@ -1,4 +1,4 @@
-"""Mini-batches' face of the loop: `descend`."""
+"""The loop for mini-batches: `descend`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["Descent", "Point", "Status", "descend"]
 
 @dataclass(frozen=True)
 class Descent:
-    """What `descend` returns.
+    """The result of `descend`.
 
     Attributes
     ----------
-    params: the last parameters, a tree like those given.
-    values: float64, the value found before each step, NaN where there was none. Where target, patience, the callback
-        or divergence ended the run, no step followed the last value and it is that of `params`.
-    history: arrays with an entry for each value, by name: "t", the number of steps before it, "value", and the
-        caller's `columns`.
+    params: the last parameters, a tree like the one passed in.
+    values: float64, the value before each step, NaN if there was none. If target, patience, the callback or divergence
+    ended the run, no step followed the last value, so it is the value of `params`.
+    history: arrays by name, with an entry for each value: "t", the number of steps before it, "value", and your
+    `columns`.
     t: the optimizer's step count at the end.
     status: a `Status`; `message` is its sentence with the numbers filled in.
     """
@@ -64,54 +64,54 @@ def descend(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
 ) -> Descent:
-    """Take `steps` steps down the gradient, over mini-batches if given, and say why it stopped.
+    """Take up to `steps` steps down the gradient, with mini-batches if given, and say why the run stopped.
 
     Parameters
     ----------
-    value_and_grad: `value_and_grad(params, batch)`, without batches `value_and_grad(params)`; returns the value (a
-        number or a 0-d array of any library; None where only gradients are known) and the gradient, a tree like
-        `params`.
-    params: an array or a tree of arrays of NumPy, torch, JAX...; copied, so the caller's are left alone.
-    optimizer: advanced by the run; call again with it and the result's `params` to go on where it stopped.
-    batches: a sequence, taken in order and over again, or a function of the step number, which counts from 0 for a
-        fresh optimizer and goes on from `optimizer.calls` for one that has stepped before.
-    steps: how many evaluations and steps at most.
-    target: stop at the first value that is no greater; of an optimizer that climbs (`maximize`), no less.
-    patience: stop when so many values in a row bring no new best one, which is the highest for one that climbs. Values
-        where the parameters are still those of the last one, as between the calls of `accumulate` or at a rate of 0, do
-        not count, unless they stay there for so many steps and no schedule can move them.
-    bounds: one pair (lower, upper), None for no bound; a tree of such pairs, shaped like `params` or its upper levels;
-        `scipy.optimize.Bounds` or a pair for each parameter, over the raveled leaves in order. The parameters given and
-        those of every step are projected into them, so that nothing outside is evaluated.
+    value_and_grad: `value_and_grad(params, batch)`, or without batches `value_and_grad(params)`. Returns the value (a
+        number or a 0-d array of any library; None if you have only gradients) and the gradient, a tree like `params`.
+    params: an array or a tree of arrays of NumPy, torch, JAX...; copied, so yours do not change.
+    optimizer: advanced by the run; to continue, call again with it and the result's `params`.
+    batches: a sequence, used in order and repeated, or a function of the step number, which counts from 0 for a fresh
+        optimizer and from `optimizer.calls` for one that has stepped before.
+    steps: the maximum number of evaluations and steps.
+    target: stop at the first value ≤ target, or ≥ target for an optimizer that climbs (`maximize`).
+    patience: stop after this many values in a row without a new best one (the highest for an optimizer that climbs).
+        Values at unchanged parameters, as between the calls of `accumulate` or at a rate of 0, do not count, unless the
+        parameters stay unchanged for this many steps and no schedule can move them.
+    bounds: one pair (lower, upper), with None for no bound; a tree of such pairs, shaped like `params` or its upper
+        levels; `scipy.optimize.Bounds` or a pair for each parameter, over the raveled leaves in order. The initial
+        parameters and those of every step are projected into them, so nothing outside is evaluated.
     callback: called with each `Point` (t, params, value, grad) before the step from it; raise StopIteration to stop.
-        Its arrays are live: copy what is to be kept.
-    columns: functions of a `Point` that return a real number, by name: what to note of each beside its value, in the
-        result's `history`.
-    history: a CSV file for t, value and the columns, written anew. Each row is there when its point is evaluated, so
-        that a run can be watched; with a checkpoint its rows are those of the whole run.
-    progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True wherever rich can; False
-        never.
-    checkpoint: a file for the run. If it is there, the run goes on from it (parameters, optimizer and history are the
-        file's, and `steps` counts those taken), with the bits of a run that was never ended; value_and_grad may depend
-        on nothing but its arguments. Settings of the optimizer other than those that it had when the run was begun,
-        such as a schedule over more steps, count from here on; what was set during the run, by a callback, is the
-        file's. It is written all or nothing, at the end, before an exception passes through, and before Ctrl-C or
-        SIGTERM ends the run, which then say where it is.
-    checkpoint_every: write it after every so many steps too, for what cannot be caught, as SIGKILL and a power cut;
-        20 times in the run if it is None.
+        Its arrays are live: copy what you want to keep.
+    columns: functions of a `Point` that return a real number, by name, to record beside the value in the result's
+        `history`.
+    history: a CSV file for t, value and the columns; an existing one is overwritten. Each row is written when its point
+        is evaluated, so that you can watch the run; with a checkpoint, the file has the rows of the whole run.
+    progress: "auto" draws a bar on stderr if that is a terminal and rich is installed; True draws it wherever rich can;
+        False never.
+    checkpoint: a file for the run. If it exists, the run resumes from it: parameters, optimizer and history come from
+        the file, and `steps` includes the steps already taken. The bits are those of a run that never stopped, if
+        value_and_grad depends only on its arguments. Hyper-parameters that differ from those at the start of the run,
+        such as a schedule over more steps, apply from here on; those set during the run, by a callback, come from the
+        file. The file is replaced completely or not at all: at the end, before an exception passes through, and before
+        Ctrl-C or SIGTERM ends the run, which then says where the file is.
+    checkpoint_every: also write it after this many steps, in case of SIGKILL or a power cut, which cannot be caught;
+        None: 20 times in the run.
 
     A value or gradient that is not finite ends the run as diverged, and so do parameters that are not finite at its
-    end, or an OverflowError in value_and_grad. An optimizer with `nonfinite="skip"` goes on: it is diverged only if
-    the last value or the parameters are not finite. One with `"propagate"` does not look at gradients.
+    end, or an OverflowError in value_and_grad. With `nonfinite="skip"` the run continues, and has diverged only if the
+    last value or the parameters are not finite. With `"propagate"` gradients are not checked.
 
-    The result's `params` are those that were stepped. Where a rule has the point to report apart from them
-    (Schedule-Free, Nesterov), that is `optimizer.rest(run.params)`; an average is `optimizer.averaged`.
+    The result's `params` are the stepped ones. If a rule reports another point (Schedule-Free, Nesterov), get it by
+    `optimizer.rest(run.params)`; an average is `optimizer.averaged`.
 
     Raises
     ------
-    TypeError, ValueError: an argument, or what value_and_grad returned, is not as described. A KeyboardInterrupt and
-    any other exception of value_and_grad or callback passes through; the optimizer then has advanced so far.
-    CheckpointError: the file is damaged, of another run, or cannot be written.
+    TypeError, ValueError: an argument, or the return value of value_and_grad, is not as described. A KeyboardInterrupt
+    and any other exception in value_and_grad or callback passes through; the optimizer then keeps the steps taken so
+    far.
+    CheckpointError: the file is damaged, belongs to another run, or cannot be written.
 
     >>> import fallline as fl
     >>> run = fl.descend(lambda w: (w @ w, 2 * w), np.array([3.0, 4.0]), fl.SGD(lr=0.25), steps=100, target=1e-6)

@@ -1,4 +1,4 @@
-"""SciPy's face of the loop: `minimize`, and every optimizer as a method of `scipy.optimize.minimize`."""
+"""SciPy's interface to the loop: `minimize`, and every optimizer as a method of `scipy.optimize.minimize`."""
 
 from __future__ import annotations
 
@@ -53,53 +53,51 @@ def minimize(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
 ) -> OptimizeResult:
-    """Minimise fun(x, *args) by a first-order optimizer, with the conventions of `scipy.optimize.minimize`.
+    """Minimise fun(x, *args) with a first-order optimizer, following the conventions of `scipy.optimize.minimize`.
 
     Parameters
     ----------
-    fun: returns a number, or with `jac=True` the pair (value, gradient). Where gradients are all there is, None with a
-        function jac, or a value of None: then x is the last point, `fun` is NaN, and ftol is refused.
-    x0: a number, list of numbers or array (fun gets a float array, at least 1-D), or a tree of these (fun gets such
-        a tree). Floating dtypes stay, whole numbers become float64. Never changed.
-    method: an optimizer, which is copied and starts fresh; a class such as `fallline.Nadam` or its name in any case,
-        with the defaults of its class; a rule, with or without settings; None is `Adam(lr=1e-2)`. With the modifier
-        `maximize` in its chain it climbs: the best point is the highest then. One with `nonfinite="skip"` tries
-        a point up to 5 times where value or gradient is not finite, as may be under noise.
-    jac: a function that returns the gradient, in the form of x; True; None or "2-point", "3-point", "cs": finite
-        differences by SciPy, None being "2-point".
-    bounds: one pair (lower, upper), None for no bound; a tree of such pairs, shaped like x0 or its upper levels;
+    fun: returns a number, or with `jac=True` the pair (value, gradient). If you have only gradients, pass None with a
+        function jac, or return a value of None; then x is the last point, `fun` is NaN, and ftol is refused.
+    x0: a number, list of numbers or array (fun gets a float array, at least 1-D), or a tree of these (fun gets such a
+        tree). Floating dtypes are kept, whole numbers become float64. x0 is never changed.
+    method: an optimizer, which is copied and starts fresh; a class such as `fallline.Nadam`, or its name in any case,
+        with its defaults; a rule, with or without settings; None is `Adam(lr=1e-2)`. With the modifier `maximize` in
+        its chain it climbs, and the best point is the highest. With `nonfinite="skip"` it tries a point up to 5 times
+        if value or gradient is not finite, as may happen under noise.
+    jac: a function that returns the gradient, in the form of x; True; or None, "2-point", "3-point" or "cs" for SciPy's
+        finite differences (None is "2-point").
+    bounds: one pair (lower, upper), with None for no bound; a tree of such pairs, shaped like x0 or its upper levels;
         `scipy.optimize.Bounds` or a pair for each parameter, over the raveled leaves in order. They are rounded to the
-        leaves' dtypes. x0 and every step are projected into them: nothing outside is evaluated.
-    callback: `callback(xk)` or `callback(intermediate_result)` (told by that name; it has x and fun), after each
-        step; raise StopIteration to stop.
-    tol: gtol, where the options have none.
-    options: maxiter (10,000): steps at most. gtol (1e-5): stop where max|g| ≤ gtol, g being the projected gradient
-        x - clip(x - gradient). ftol (off): stop where |f - f'| / max(|f|, |f'|, 1) ≤ ftol, f' being the value one
-        step before. xtol (off): stop where max|x - x'| / max(max|x|, max|x'|, 1) ≤ xtol. disp: print a summary.
-        return_all: keep every x in `allvecs`. finite_diff_rel_step: as in SciPy, for finite differences. An option of
-        None has its default.
-    hess, hessp, constraints: refused; they are here for the error that says so.
-    batches: a sequence, taken in order and over again, or a function of the step number: fun(x, batch, *args) is given
-        that of the step, and so is jac. Values of different batches are not compared: x is the last point, and ftol is
-        refused.
-    columns, history, progress, checkpoint, checkpoint_every: as of `descend`. The run that goes on from a checkpoint
-        ends with the result of one that never stopped; maxiter counts the steps of both. By
-        `scipy.optimize.minimize` they are given among the options.
+        leaves' dtypes. x0 and every step are projected into them, so nothing outside is evaluated.
+    callback: `callback(xk)` or `callback(intermediate_result)` (recognised by this name; it has x and fun), called
+        after each step; raise StopIteration to stop.
+    tol: gtol, if the options have none.
+    options: maxiter (10,000): the maximum number of steps. gtol (1e-5): stop if max|g| ≤ gtol, where g is the projected
+        gradient x - clip(x - gradient). ftol (off): stop if |f - f'| / max(|f|, |f'|, 1) ≤ ftol, where f' is the value
+        one step before. xtol (off): stop if max|x - x'| / max(max|x|, max|x'|, 1) ≤ xtol. disp: print a summary.
+        return_all: keep every x in `allvecs`. finite_diff_rel_step: as in SciPy, for finite differences. None means the
+        default.
+    hess, hessp, constraints: refused with an error.
+    batches: a sequence, used in order and repeated, or a function of the step number. fun(x, batch, *args) and jac get
+        the batch of the step. Values of different batches are not compared: x is the last point, and ftol is refused.
+    columns, history, progress, checkpoint, checkpoint_every: as in `descend`. A resumed run ends with the result of one
+        that never stopped; maxiter counts the steps of both. With `scipy.optimize.minimize`, pass them as options.
 
     Returns
     -------
-    scipy.optimize.OptimizeResult with x, its fun and jac; x_last and fun_last, the last point, and of that one `rest`,
-    the point to report of an optimizer that steps another (Nesterov, Schedule-Free), `averaged`, if it keeps an
-    average, and `optimizer`, the one that was stepped; `history`, as of `descend`; nit, nfev, njev, success, status (0
-    converged, 1 maxiter or at rest above the best point, 2 diverged, 3 x0 not finite, 99 callback) and message. x is
-    the best point evaluated, or the one where a criterion held if its value is as good up to rounding; success and the
-    gradient norm in the message are x's. Under noise the best value is luck: take x_last. A run that diverges ends with
-    its status, x being the best finite point; an OverflowError in fun counts as divergence.
+    scipy.optimize.OptimizeResult with x, its fun and jac; x_last and fun_last, the last point; `rest`, the point to
+    report at x_last if the optimizer steps another one (Nesterov, Schedule-Free); `averaged`, if it keeps an average;
+    `optimizer`, as it is after the run; `history`, as in `descend`; nit, nfev, njev, success, status (0 converged, 1
+    maxiter or at rest above the best point, 2 diverged, 3 x0 not finite, 99 callback) and message. x is the best point
+    evaluated, or the one that met a criterion if its value is as good up to rounding; success and the gradient norm in
+    the message refer to x. Under noise the best value is luck: use x_last. If the run diverges, x is the best finite
+    point; an OverflowError in fun counts as divergence.
 
     Raises
     ------
-    TypeError, ValueError: an argument, or what fun or jac returned, is not as described; lists the known options or
-    methods where one is unknown.
+    TypeError, ValueError: an argument, or the return value of fun or jac, is not as described. For an unknown option or
+    method, the message lists the known ones.
 
     >>> import fallline as fl
     >>> from scipy.optimize import rosen, rosen_der
@@ -252,10 +250,10 @@ def as_scipy_method(
     tol: float | None = None,
     **options: Any,
 ) -> OptimizeResult:
-    """Run as `scipy.optimize.minimize(fun, x0, method=optimizer)`: what SciPy hands to a callable method.
+    """Run as `scipy.optimize.minimize(fun, x0, method=optimizer)`, with the arguments that SciPy passes.
 
-    What SciPy's own first-order methods pass over with a warning, this does too: second derivatives, as many programs
-    hand them to every method, and options of other methods.
+    Like SciPy's own first-order methods, it ignores second derivatives, which many programs pass to every method, and
+    options of other methods, with a warning.
     """
     if x0 is None:
         name = type(optimizer).__name__

@@ -20,10 +20,11 @@ __all__ = ["accumulate", "bounds", "chain", "mask", "partition"]
 
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
           state_dir: Any = None) -> Optimizer:
-    """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
+    """Combine modifiers and one rule or optimizer into one optimizer.
 
-    An optimizer among the links lends its rules and hyper-parameters; it is left alone itself. It may be a `partition`
-    or a `mask`: the modifiers act on all its leaves.
+    The links are, in this order: modifiers of the gradient, one rule or optimizer, modifiers of the increment. An
+    optimizer among the links lends its rules and hyper-parameters, and does not change itself. It can be a `partition`
+    or a `mask`; the modifiers then act on all its leaves.
 
     Raises FormulaError for any other order, or if there is not exactly one rule.
 
@@ -40,19 +41,20 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
 
 def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfinite: str = "raise",
                threads: int | None = None, state_dir: Any = None) -> Optimizer:
-    """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
+    """Make a chain or an optimizer step only at every n-th call, with the mean gradient of these n calls.
 
-    In between the parameters, the chain's state and `t` stand still, and `update` gives increments of -0.0. A gradient
-    of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps. What a chain has
-    behind it acts when it steps. What was gathered of the last calls, fewer than n, `opt.flush(params)` steps with.
+    Between steps the parameters, the chain's state and `t` do not change, and `update` returns increments of -0.0. A
+    gradient of None adds nothing; a leaf that had none in n calls is left alone. Schedules count the steps. Modifiers
+    after it in a chain act only when it steps. `opt.flush(params)` steps with the gradients gathered so far, fewer than
+    n.
 
     Parameters
     ----------
     n: how many calls make a step, a whole number ≥ 1; `opt.n` may be set before the first call.
-    weight: how much a call weighs in the mean, > 0. With `opt.weight = len(batch)` set before each call, gradients that
-        are means over batches of unequal sizes make the mean over all samples.
+    weight: the weight of a call in the mean, > 0. If gradients are means over batches of unequal sizes, set
+        `opt.weight = len(batch)` before each call to get the mean over all samples.
 
-    Raises ValueError or TypeError if n or weight is something else, FormulaError for what is no chain.
+    Raises ValueError or TypeError if n or weight is invalid, FormulaError if the links are no chain.
 
     >>> import fallline as fl
     >>> opt, w = fl.accumulate(2, fl.SGD(1.0)), 0.0
@@ -68,18 +70,18 @@ def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfi
 
 
 def bounds(low: Any = None, high: Any = None) -> Link:
-    """A modifier that keeps parameters within bounds: `fl.chain(fl.Adam(0.1), fl.bounds(0, 1))`.
+    """Make a modifier that keeps parameters within bounds: `fl.chain(fl.Adam(0.1), fl.bounds(0, 1))`.
 
-    Each coordinate comes to lie within [low, high], on the border exactly, in every dtype: it is a projection after the
-    addition. What stands behind must leave the increment as it is, as `average` does, which averages such points.
+    It projects the parameters after the step, so each coordinate lies within [low, high], exactly, in every dtype.
+    Modifiers after it must not change the increment; `average` does not, and averages the projected points.
 
     Parameters
     ----------
     low, high: a number, an array with one per coordinate, a schedule, or a tree of these shaped like the parameters;
-        None or infinite where there is no bound. `low` alone may be a `scipy.optimize.Bounds`.
+        None or infinite where there is no bound. `low` alone can be a `scipy.optimize.Bounds`.
 
-    Raises ValueError for NaN and where numbers or arrays have low > high. `Optimizer.update` of such a chain raises
-    TypeError, as x + (high - x) need not be high.
+    Raises ValueError for NaN, and if low > high in numbers or arrays. `Optimizer.update` of such a chain raises
+    TypeError, as x + (high - x) need not equal high.
 
     >>> import numpy as np, fallline as fl
     >>> opt = fl.chain(fl.SGD(1.0), fl.bounds(0, np.array([1, 3])))
@@ -97,27 +99,28 @@ def bounds(low: Any = None, high: Any = None) -> Link:
 
 def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
               threads: int | None = None, state_dir: Any = None) -> Partition:
-    """Different optimizers for different leaves, as one optimizer: a call steps all or, if it raises, none.
+    """Combine different optimizers for different leaves into one: a call steps all or, if it raises, none.
 
     Parameters
     ----------
-    parts: by name, an optimizer, a class or a chain; each lends its rules and hyper-parameters. None leaves its leaves
+    parts: optimizers, classes or chains by name; each lends its rules and hyper-parameters. None leaves its leaves
         alone, as `mask` does. A part may have no leaves.
-    label: says which leaf is whose: a function of its path ("layer1/W"), or of path and `shape`, that returns the
-        name of a part; or a tree of names shaped like the parameters or their upper levels.
-    engine, nonfinite, threads, state_dir: as of `Optimizer`, for all parts. (Parts take none of their own.)
+    label: assigns each leaf to a part: a function of the leaf's path ("layer1/W"), or of path and `shape`, that returns
+        the name of a part; or a tree of names shaped like the parameters or their upper levels.
+    engine, nonfinite, threads, state_dir: as for `Optimizer`, for all parts. (Parts have none of their own.)
 
-    It is used as any optimizer. `opt.parts["name"]` has what belongs to one: `opt.parts["rest"].lr = 1e-4`, which is
-    also `opt.hyper["rest.lr"]`, and `opt.lr` where no other part has that name. Settings by path or as trees know the
-    leaves by their paths in the whole tree. `fallline.load` has to be given a label that is a function:
-    `fl.load(path, label=label)`, or another that divides the leaves alike. `state` and `state_dict()["parts"]` have the
-    state part by part, and `averaged` has None for the leaves of a part that keeps no average.
+    Use the result like any optimizer. `opt.parts["name"]` is one part: set `opt.parts["rest"].lr = 1e-4`, or
+    `opt.hyper["rest.lr"]`, or `opt.lr` if no other part has that name. Hyper-parameters by path or as trees use the
+    leaves' paths in the whole tree. If the label is a function, pass it to `fallline.load` again,
+    `fl.load(path, label=label)`, or another one that divides the leaves in the same way. `state` and
+    `state_dict()["parts"]` have the state by part, and `averaged` is None for the leaves of a part that keeps no
+    average.
 
-    It may stand among modifiers, `fl.chain(fl.clip_norm(1.0), fl.partition(...), fl.weight_decay(0.01))`, which act on
-    all leaves: the norm is that of all. In the chain of a part a norm over the tree is one over the part's leaves.
+    In `fl.chain(fl.clip_norm(1.0), fl.partition(...), fl.weight_decay(0.01))` the modifiers act on all leaves: the norm
+    is taken over all of them. In the chain of a part, a norm over the tree is a norm over the part's leaves.
 
-    Raises FormulaError, TypeError or ValueError for parts and labels that are none; the first step does for a label
-    that names no part.
+    Raises FormulaError, TypeError or ValueError for invalid parts and labels; the first step raises if a label names no
+    part.
 
     >>> import numpy as np, fallline as fl
     >>> opt = fl.partition({"weights": fl.SGD(0.1), "rest": fl.SGD(1.0)},
@@ -130,7 +133,7 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
 
 def mask(by: Any, optimizer: Any, *, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
          state_dir: Any = None) -> Mask:
-    """An optimizer that steps some leaves only, and leaves the others alone.
+    """Make an optimizer that steps only some leaves and leaves the others alone.
 
     Parameters
     ----------
@@ -139,10 +142,10 @@ def mask(by: Any, optimizer: Any, *, engine: str = "auto", nonfinite: str = "rai
     optimizer: an optimizer, a class or a chain.
     engine, nonfinite, threads, state_dir: as of `Optimizer`.
 
-    The other leaves may be anything: they and their gradients are not looked at, and there is no state for them; they
-    must not share memory with leaves that are stepped. `update` gives increments of -0.0 for them.
+    The other leaves can be anything: they and their gradients are ignored, and have no state. They must not share
+    memory with leaves that are stepped. `update` returns increments of -0.0 for them.
 
-    To have a modifier act on some leaves, give its setting by path: `weight_decay(rate=fl.by_path(...))`.
+    To apply a modifier to some leaves only, set its hyper-parameter by path: `weight_decay(rate=fl.by_path(...))`.
 
     >>> import fallline as fl
     >>> opt = fl.mask(lambda path: path != "b", fl.SGD(0.5))

@@ -1,4 +1,4 @@
-"""What the class of a named optimizer says and takes, from its rule; what state and parts say of their names."""
+"""The docstring and signature of a named optimizer, from its rule; state and parts by name."""
 
 from __future__ import annotations
 
@@ -81,9 +81,10 @@ def docstring_of(name: str, rule: Rule) -> str:
     slots = "\n".join(f"{slot}: starts at {start}{_extent(rule, slot)}" for slot, start in rule.slots.items())
     example = f">>> import fallline as fl\n>>> round(fl.{name}().step(1.0, 2.0), 6) < 1.0\nTrue\n"
     sections = {"Formula": in_lines(rule), "Hyper-parameters": hyper,
-                "State, per coordinate where nothing else is said": slots or "none"}  # fmt: skip
+                "State, one value per coordinate unless noted": slots or "none"}  # fmt: skip
     return "\n\n".join([*said, *(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items() if text),
-                        f"For {', '.join(Options._fields)}, and what may\nstand in a number's place, see `Optimizer`.",
+                        f"See `Optimizer` for {', '.join(Options._fields)},\n"
+                        "and for schedules and trees in place of numbers.",
                         example])  # fmt: skip
 
 

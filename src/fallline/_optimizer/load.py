@@ -29,24 +29,26 @@ __all__ = ["load"]
 
 
 def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: Any) -> Any:
-    """The optimizer of a checkpoint, ready to go on; with its parameters, if the file holds them.
+    """Load the optimizer from a checkpoint, ready to continue, and its parameters if the file holds them.
 
     Parameters
     ----------
     path: a file that `opt.save(path)` or `opt.save(path, params)` wrote.
-    rules: the rules, or classes of optimizers, in the file that are not fallline's own. Each must compute what it did.
-    **hyper: the hyper-parameters that were, or held, functions of one's own, by name: those cannot be saved. So is the
-        `label` of a partition, or the `by` of a mask; it may also take the place of one that was saved, and must give
-        each leaf to the part that it was of (if the file holds no parameters, the first step looks at that).
+    rules: the rules or optimizer classes in the file that are not fallline's own. Each must compute the same as before.
+    **hyper: by name, the hyper-parameters that were, or contained, your own functions, as these cannot be saved. The
+        same goes for the `label` of a partition or the `by` of a mask. A new one may replace a saved one, but must
+        assign each leaf to the same part as before (if the file holds no parameters, the first step checks this).
 
-    Engine, threads and policy are as they were; a `state_dir` is this machine's: make the optimizer, `opt.load(path)`.
+    Engine, threads and `nonfinite` are restored. A `state_dir` belongs to one machine: make the optimizer, then call
+    `opt.load(path)`.
 
-    Returns the optimizer, or (optimizer, params): dicts, lists and tuples as they were, other mappings as dicts; if the
-    tree has any other container, such as a module, a dict of its leaves by path, in their order (so that
-    `jax.tree.unflatten(jax.tree.structure(model), params.values())` is the model). Arrays of any library are NumPy
-    arrays of the same shape and dtype, Python floats are floats. How an array goes into a tensor, README has.
+    Returns the optimizer, or (optimizer, params). Dicts, lists and tuples come back as they were, other mappings as
+    dicts. If the tree has any other container, such as a module, the parameters are a dict of its leaves by path, in
+    order, so that `jax.tree.unflatten(jax.tree.structure(model), params.values())` is the model. Arrays of any library
+    come back as NumPy arrays of the same shape and dtype, Python floats as floats. docs/guide.md shows how to copy an
+    array into a tensor.
 
-    Raises FileNotFoundError, and CheckpointError for anything that is wrong with the file or missing for it.
+    Raises FileNotFoundError, or CheckpointError if anything is wrong with the file or missing for it.
 
     >>> import os, tempfile, numpy as np, fallline as fl
     >>> opt, w = fl.SGD(0.1), {"W": np.ones(2)}

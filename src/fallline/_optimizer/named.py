@@ -18,7 +18,7 @@ class Momentum(Optimizer):
     rule = rules.momentum
 
     def lookahead(self, params: Any) -> Any:
-        """params + momentum·velocity, a new tree: the point at which Nesterov's method takes the gradient.
+        """Return params + momentum·velocity, as a new tree: the point at which Nesterov's method takes the gradient.
 
         >>> import fallline as fl
         >>> opt = fl.Momentum(lr=1.0, momentum=0.5)

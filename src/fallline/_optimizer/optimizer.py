@@ -1,4 +1,4 @@
-"""Optimizer: a chain of rules with its hyper-parameters and state; the public face of all that steps."""
+"""Optimizer: a chain of rules with its hyper-parameters and state; the public interface of everything that steps."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class Optimizer(Settable, Drawn):
 
     Parameters
     ----------
-    *links: rules (`fallline.rule`), modifiers and optimizers, in order; see `fallline._formula.chain`.
+    *links: rules (`fallline.rule`), modifiers and optimizers, in order; see `fallline.chain`.
     engine: "auto", "reference" (NumPy), "native" (LLVM) or "eager" (arrays of any library).
-    nonfinite: what a gradient with NaN or infinity does: "raise" NonFiniteGradient, "skip" the call (counted in
+    nonfinite: what to do with NaN or infinity in a gradient: "raise" NonFiniteGradient, "skip" the call (counted in
         `skipped`), or "propagate" (no check).
-    threads: how many threads a step of the native engine may use; None: `fallline.set_num_threads`.
-    state_dir: a folder for files that hold the state in place of memory, so that it may be larger than that: scratch,
-        gone with the optimizer, no checkpoint. The first step takes up the room, or raises OSError.
-    **hyper: hyper-parameters by name, or by "rule.name" where a name means more than one: a number, a schedule
-        (a function of the number of completed steps), or a tree of these shaped like the parameters.
+    threads: the number of threads the native engine may use for a step; None: see `fallline.set_num_threads`.
+    state_dir: a folder for scratch files that hold the state instead of memory, so that it can be larger than memory.
+        They are deleted with the optimizer and are no checkpoint. The first step allocates them, or raises OSError.
+    **hyper: hyper-parameters by name, or by "rule.name" if a name is ambiguous: a number, a schedule (a function of the
+        number of completed steps), or a tree of these shaped like the parameters.
 
-    Raises TypeError for unknown names (listing the known ones), ValueError for values out of range, FormulaError for a
-    chain that is none.
+    Raises TypeError for unknown names (listing the known ones), ValueError for values out of range, FormulaError if the
+    links are no chain.
 
     >>> import numpy as np, fallline as fl
     >>> opt = fl.Optimizer(fl.rule(lambda g, *, lr=0.1: -lr * g), lr=0.5)
@@ -88,20 +88,20 @@ class Optimizer(Settable, Drawn):
         return Chain(links)
 
     def step(self, params: Any, grads: Any) -> Any:
-        """Step the parameters against the gradients, in place where they can be written.
+        """Update the parameters by one step, in place if they are writable.
 
         Parameters
         ----------
         params: a tree of Python numbers or arrays (NumPy, torch, JAX, ...) of float16, bfloat16, float32, float64,
-            complex64 or complex128. What has 16 bits is computed in float32, with state of float32, and rounded once.
+            complex64 or complex128. 16-bit parameters are computed in float32, with float32 state, and rounded once.
             Complex numbers are stepped as pairs of reals.
-        grads: a tree of the same structure and shapes; another float dtype is cast, None leaves a leaf alone. That of a
-            complex parameter is ∂L/∂Re + i·∂L/∂Im, as torch gives it (`jax.grad` gives its conjugate).
+        grads: a tree of the same structure and shapes. Another float dtype is cast, None leaves a leaf alone. The
+            gradient of a complex parameter is ∂L/∂Re + i·∂L/∂Im, as in torch (`jax.grad` returns its conjugate).
 
-        Returns the parameters: the same arrays where they could be written, new ones (JAX, floats) otherwise.
+        Returns the parameters: the same arrays if they are writable, otherwise new ones (JAX, floats).
 
-        Raises ValueError or TypeError for what does not fit, NonFiniteGradient for NaN and infinity; then nothing was
-        changed.
+        Raises ValueError or TypeError if the trees do not fit, NonFiniteGradient for NaN and infinity; nothing is
+        changed then.
 
         >>> import numpy as np, fallline as fl
         >>> opt, w = fl.SGD(lr=0.1), np.ones(2)
@@ -117,16 +117,16 @@ class Optimizer(Settable, Drawn):
         return stepper.turn.take(stepper.step, params, grads)
 
     def update(self, grads: Any, *misplaced: Any, params: Any = None, out: Any = None) -> Any:
-        """The increment: what to add to the parameters. State and t advance; the parameters are left alone.
+        """Return the increment to add to the parameters. State and t advance; the parameters do not change.
 
         Parameters
         ----------
         grads: a tree of arrays or Python floats.
         params: the parameters, a tree of the same structure; needed by chains that read them (`weight_decay`, `l2`).
-        out: a tree of writable arrays to hold the increment. Both are taken by name alone.
+        out: a tree of writable arrays for the increment. `params` and `out` are keyword-only.
 
         Returns a new tree shaped like `grads` (None where the gradient is None), or `out`. An increment of 0 is -0.0.
-        In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum, where `step` rounds once.
+        In float16 and bfloat16, `w += opt.update(g)` rounds twice, the increment and the sum; `step` rounds once.
 
         >>> import numpy as np, fallline as fl
         >>> fl.SGD(lr=0.5).update({"W": np.array([1.0, 2.0]), "b": 4.0})
@@ -143,10 +143,10 @@ class Optimizer(Settable, Drawn):
         return stepper.turn.take(stepper.update, grads, params, out)
 
     def flush(self, params: Any) -> Any:
-        """Step with the gradients that `accumulate` has gathered, fewer than make a step; without any nothing is done.
-        It ends the window: `calls` goes on as if all of it had been there.
+        """Step with the gradients that `accumulate` has gathered so far; do nothing if there are none.
 
-        Returns the parameters, as `step` does, and raises what `step` raises for them.
+        This ends the window: `calls` counts as if it had been complete. Returns the parameters and raises errors like
+        `step`.
 
         >>> import fallline as fl
         >>> opt = fl.accumulate(3, fl.SGD(0.5))
@@ -157,10 +157,11 @@ class Optimizer(Settable, Drawn):
         return self._stepper.turn.take(self._stepper.flush, params)
 
     def hear(self, value: float) -> None:
-        """Tell the schedules that go by values (`fallline.schedules.plateau`) how things stand: the loss, of the whole
-        data or of a step. `descend` and `minimize` do so at every step.
+        """Report a value, such as the loss, to schedules that depend on it (`fallline.schedules.plateau`).
 
-        Raises TypeError for what is no real number, ValueError if there is no such schedule.
+        The loss can be of the whole data or of one step. `descend` and `minimize` do this at every step.
+
+        Raises TypeError if the value is no real number, ValueError if there is no such schedule.
 
         >>> import fallline as fl
         >>> opt = fl.SGD(fl.schedules.plateau(0.1, factor=0.5, patience=0))
@@ -172,7 +173,7 @@ class Optimizer(Settable, Drawn):
 
     @property
     def t(self) -> int:
-        """Steps taken. Assigning it sets the count of every leaf too."""
+        """The number of steps taken. Assigning it sets the count of every leaf too."""
         return self._stepper.t
 
     @t.setter
@@ -187,27 +188,27 @@ class Optimizer(Settable, Drawn):
 
     @property
     def calls(self) -> int:
-        """Calls of `step` and `update` that were not skipped: as many as steps, but with `accumulate`."""
+        """The number of calls of `step` and `update` that were not skipped: equal to `t`, except with `accumulate`."""
         return max(holder.calls for holder in self._stepper.holders.values())
 
     @property
     def skipped(self) -> int:
-        """Calls left out because a gradient was not finite (nonfinite="skip")."""
+        """The number of calls skipped because a gradient was not finite (nonfinite="skip")."""
         return self._stepper.skipped
 
     @property
     def state(self) -> Mapping[str, Any]:
         """The state by slot name ("m", or "rule.m"): read-only live views, each a tree like the parameters.
 
-        Empty before the first step, which is when the shapes are known. A state that was loaded before the first step
-        is shown by leaf path. A slot that starts at the parameter or at the gradient is NaN for a leaf that has not
-        stepped yet, having had no gradient.
+        It is empty before the first step, as the shapes are not known yet. A state loaded before the first step is
+        shown by leaf path. A slot that starts at the parameter or at the gradient is NaN for a leaf that has had no
+        gradient yet.
         """
         return MappingProxyType(Slots(self._stepper.holders[""].trees(), self._chain))
 
     @property
     def engine(self) -> str:
-        """Which engine runs, and why; by part where they differ."""
+        """The engine that runs, and why; by part if they differ."""
         return self._stepper.engine
 
     threads = option("threads", "How many threads a step may use; None: as many as `fallline.set_num_threads` says.")
@@ -215,11 +216,11 @@ class Optimizer(Settable, Drawn):
     nonfinite = option("nonfinite", "What a gradient that is not finite does: \"raise\", \"skip\" or \"propagate\".")
 
     def rest(self, params: Any) -> Any:
-        """The point to report, a new tree, given the parameters that `step` updates.
+        """Return the point to report, as a new tree, given the parameters that `step` updates.
 
-        Those are the point at which gradients are taken, which some rules have apart from it: Nesterov (θ is at rest),
-        Schedule-Free (the average x). For all others it is the parameters, copied. It is computed with the
-        hyper-parameters as they are now: exact as long as they have not changed since the last step.
+        Some rules take gradients at another point than the one to report: Nesterov (which reports θ) and Schedule-Free
+        (which reports the average x). All others return a copy of the parameters. The point is computed with the
+        current hyper-parameters, so it is exact only if they have not changed since the last step.
 
         >>> import fallline as fl
         >>> opt = fl.Nesterov(lr=1.0, momentum=0.5)
@@ -231,13 +232,12 @@ class Optimizer(Settable, Drawn):
 
     @property
     def averaged(self) -> Any:
-        """The average of the parameters that the modifier `average` keeps: a new tree, the caller's own, of their kinds
-        and dtypes.
+        """The average of the parameters kept by the modifier `average`: a new tree with their kinds and dtypes.
 
-        None stands for a leaf that has had no gradient yet, of which there is none: take the parameter itself. Of a
-        state that was loaded and waits for the first step it is NumPy arrays by leaf path, as `state` is.
+        It is None for a leaf that has had no gradient yet: use the parameter itself. If a state was loaded and no step
+        taken yet, it is NumPy arrays by leaf path, like `state`.
 
-        Raises AttributeError if the chain keeps no average; before the first step an error that is a ValueError too.
+        Raises AttributeError if the chain keeps no average; before the first step, an error that is also a ValueError.
 
         >>> import fallline as fl
         >>> opt = fl.chain(fl.SGD(1.0), fl.average(0.5))
@@ -247,16 +247,16 @@ class Optimizer(Settable, Drawn):
         return self._stepper.turn.join(averaged, self._stepper)
 
     def state_dict(self, *, dialect: str | None = None) -> dict[str, Any]:
-        """The state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
+        """Return the state, step counts and hyper-parameters as plain data: dicts, numbers and copies of the arrays.
 
-        With `dialect`, "torch", "keras" or "optax", that of an optimizer of `fallline.dialects` as its library has it.
+        With `dialect` "torch", "keras" or "optax", return them in the form of that library.
 
-        Keys: "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped"; "hyper",
-        where functions stand by name, and fallline's schedules as they print; "leaves", by path the shape, dtype and
-        the steps taken (None before the first step); "state", by slot and path. How paths are written:
-        `fallline._arrays.trees.paths`.
+        The keys are "format"; "rules", in order, each "built in" or with its formula's fingerprint; "t", "skipped";
+        "hyper", with functions by name, and fallline's schedules as printed; "leaves", by path the shape, dtype and
+        number of steps (None before the first step); "state", by slot and path. A path joins the keys with "/", as in
+        "layer1/W".
 
-        Raises TornOptimizer after a step that was interrupted half-way.
+        Raises TornOptimizer after an interrupted step.
 
         >>> import numpy as np, fallline as fl
         >>> opt = fl.Momentum(lr=0.1)
@@ -268,21 +268,21 @@ class Optimizer(Settable, Drawn):
 
     def load_state_dict(self, d: Any, *, dialect: str | None = None, rename: Callable[[str], str] | None = None,
                         strict: bool = True) -> LoadReport | None:
-        """Take over a state that `state_dict` gave: state, step counts and hyper-parameters, as copies.
+        """Load the state, step counts and hyper-parameters returned by `state_dict`, as copies.
 
-        With `dialect` it is another library's: torch's `optimizer.state_dict()`, Keras' `optimizer.variables` by path,
-        optax' state. The optimizer must have a formula of that library, by whatever name; settings are its own.
+        With `dialect`, load a state of another library: torch's `optimizer.state_dict()`, Keras's `optimizer.variables`
+        by path, or optax's state. The optimizer must have a formula of that library, by whatever name.
 
-        `rename`, a function of a leaf's path in the state, gives the path that it has here. Unless it is `strict`, only
-        leaves that both have are taken over, and a `LoadReport` says which were `missing` in the state, and keep what
-        they have, and which were `left_over`. The leaves must be known for that: after a step, or `adapt(params)`.
+        `rename` is a function from a leaf's path in the state to its path here. With `strict=False`, only leaves that
+        both have are loaded, and a `LoadReport` lists those `missing` in the state, which keep their own, and those
+        `left_over`. The leaves must be known for that: after a step, or `adapt(params)`.
 
-        Leaves are matched by path, whatever their order. Before the first step they are not known yet: the state then
-        waits, and the first step checks it. Hyper-parameters are restored (as torch does), fallline's schedules among
-        them, but for functions of one's own, which must be those that were saved, by name, and by value the fields of
-        dataclasses and the arguments of partials.
+        Leaves are matched by path, whatever their order. Before the first step they are not known yet, so the first
+        step checks the state. Hyper-parameters are restored (as in torch), including fallline's schedules. Your own
+        functions are not: those of this optimizer must match the saved ones by name, and the fields of dataclasses and
+        arguments of partials by value.
 
-        Raises ValueError or TypeError, naming what does not fit; then nothing was changed.
+        Raises ValueError or TypeError, naming what does not fit; nothing is changed then.
 
         >>> import fallline as fl
         >>> opt, other = fl.Adam(), fl.Adam(0.5)
@@ -300,15 +300,15 @@ class Optimizer(Settable, Drawn):
         return None if strict else report
 
     def adapt(self, params: Any, **hyper: Any) -> None:
-        """Go on with another tree of parameters: leaves are added or left out, as torch's add_param_group does.
+        """Continue with another tree of parameters, with leaves added or removed (compare torch's add_param_group).
 
-        A leaf whose path stays keeps its state and step count, a new one begins at its own step 1, others are
-        forgotten. If the parameters have another float dtype now, so has the state. A path in a list is an index: to
-        leave out any but the last item of a list moves those behind it. Hyper-parameters that are trees may be given
-        along in their new form.
+        A leaf that keeps its path keeps its state and step count; a new one starts at its own step 1; others are
+        forgotten. If the parameters now have another float dtype, so does the state. A path in a list is an index, so
+        removing any but the last item of a list moves the items after it. Pass hyper-parameters that are trees in their
+        new form.
 
         Raises ValueError or TypeError, naming the leaf, if one changed its shape, is complex where it was real, or has
-        state that is too large for the new dtype; then nothing was changed.
+        state that is too large for the new dtype; nothing is changed then.
 
         >>> import fallline as fl
         >>> opt = fl.Momentum(lr=1.0)
@@ -320,16 +320,16 @@ class Optimizer(Settable, Drawn):
         self._stepper.turn.take(self._stepper.adapt, params, hyper)
 
     def save(self, path: str | os.PathLike[str], params: Any = None) -> None:
-        """Write the state, and the parameters if given, into one safetensors file, in place of the one that is there.
+        """Save the state, and the parameters if given, to one safetensors file, replacing an existing one.
 
-        All or nothing: the old file stays until the new one is whole and on disk. A link is followed, permission bits
-        are kept. Arrays of any library are written by leaf path ("params/W", "state/m/W"); parameters come back in
-        dicts, lists and tuples, those in other containers as `fallline.load` says. Rules are recorded by name, your own
-        by a fingerprint of their formula too (of whole leaves: of their signature); what `fallline.schedules` has is
-        recorded whole, other functions by name.
+        All or nothing: the old file stays until the new one is complete and on disk. A link is followed, permission
+        bits are kept. Arrays of any library are written by leaf path ("params/W", "state/m/W"). Parameters come back in
+        dicts, lists and tuples; for other containers see `fallline.load`. Rules are recorded by name, your own also by
+        a fingerprint of their formula (whole-leaf rules: of their signature). fallline's schedules are recorded
+        completely, other functions by name.
 
         Raises CheckpointError if the file cannot be written, ValueError or TypeError for parameters that are not this
-        optimizer's or that a file cannot hold, TornOptimizer after a step that was interrupted half-way.
+        optimizer's or that a file cannot hold, TornOptimizer after an interrupted step.
 
         >>> import os, tempfile, fallline as fl
         >>> opt = fl.Adam()
@@ -343,13 +343,13 @@ class Optimizer(Settable, Drawn):
 
     def load(self, path: str | os.PathLike[str], *, rename: Callable[[str], str] | None = None, strict: bool = True
              ) -> Any:
-        """Take over the state of a file that `save` wrote, as `load_state_dict` does; returns its parameters, or None.
+        """Load the state from a file that `save` wrote, as `load_state_dict` does; return its parameters, or None.
 
-        With `strict=False` it returns the parameters, as they are in the file, and the `LoadReport`. To make the
-        optimizer too: `fallline.load`, where also the kinds that parameters come back as are told.
+        With `strict=False` it returns the parameters as in the file, and the `LoadReport`. `fallline.load` makes the
+        optimizer too; see there for the types of the parameters.
 
-        Raises FileNotFoundError if there is no file, CheckpointError if anything is wrong with it or it is another
-        optimizer's; then nothing was changed.
+        Raises FileNotFoundError if there is no file, CheckpointError if anything is wrong with it or it belongs to
+        another optimizer; nothing is changed then.
 
         >>> import os, tempfile, fallline as fl
         >>> opt, other = fl.Adam(), fl.Adam()
@@ -373,7 +373,7 @@ class Optimizer(Settable, Drawn):
         return {"class": type(self).__name__, "links": links, "options": self._stepper.options.saved()}
 
     def reset(self) -> None:
-        """Forget state, step count and what schedules have heard; hyper-parameters stay.
+        """Clear the state, the step count and the values reported to schedules; keep the hyper-parameters.
 
         >>> import fallline as fl
         >>> opt = fl.SGD()
@@ -384,7 +384,7 @@ class Optimizer(Settable, Drawn):
         self._stepper.turn.take(self._stepper.reset)
 
     def fresh(self) -> Optimizer:
-        """A copy with the same chain, hyper-parameters and options, and no state; its schedules have heard nothing.
+        """Return a copy with the same chain, hyper-parameters and options, and no state; its schedules start afresh.
 
         >>> import fallline as fl
         >>> fl.SGD(0.1).fresh()

@@ -72,7 +72,7 @@ def modifier(item: Any) -> Link:
 
 
 class Partition(Optimizer):
-    """Optimizers that step leaves of their own as one: see `partition`. Options are those of `Optimizer`.
+    """Several optimizers that step as one, each with its own leaves: see `partition`.
 
     Each part is an optimizer by itself, whose holder steps with the others'. It has a tree in which None stands for the
     leaves of the others, so that its paths are those of the whole. `around` are the links that stand before and behind
@@ -178,7 +178,7 @@ class Partition(Optimizer):
 
     @property
     def parts(self) -> Mapping[str, Optimizer]:
-        """The parts by name: their hyper-parameters, which can be set, and their state.
+        """The parts by name, with their state and their hyper-parameters, which can be set.
 
         >>> import fallline as fl
         >>> opt = fl.partition({"weights": fl.Adam(), "rest": fl.SGD()}, lambda path: "rest")
@@ -190,7 +190,7 @@ class Partition(Optimizer):
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """The state of each part, by name, as `Optimizer.state` has it; None stands for the leaves of the others."""
+        """The state of each part by name, like `Optimizer.state`; None stands for the leaves of the other parts."""
         return MappingProxyType(SlotsOfParts({name: Slots(part.state, part._chain)
                                               for name, part in self._parts.items()}))
 
@@ -202,7 +202,7 @@ class Partition(Optimizer):
                 "options": self._stepper.options.saved()}
 
     def fresh(self) -> Partition:
-        """A copy with the same parts, hyper-parameters and options, and no state."""
+        """Return a copy with the same parts, hyper-parameters and options, and no state."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _parts={name: part.fresh() for name, part in self._parts.items()},
                               _stepper=self._stepper.fresh({}))

@@ -1,8 +1,8 @@
-"""Optimizers by the names, keywords and defaults of other libraries, with the formulas that these have.
+"""Optimizers with the names, keywords, defaults and formulas of other libraries.
 
-`fallline.Adam` is the article's; `fallline.dialects.torch.Adam` is torch's, on arrays of any library. There are
-`torch`, `keras`, `optax` and `tensorflow`: names of libraries that need not be installed, and are not imported. Write
-them in full, as `from fallline.dialects import torch` would hide the real one.
+`fallline.Adam` is the article's; `fallline.dialects.torch.Adam` is torch's, on arrays of any library. The dialects are
+`torch`, `keras`, `optax` and `tensorflow`. These libraries need not be installed, and are not imported. Write the names
+in full: `from fallline.dialects import torch` would hide the real torch.
 
 >>> import fallline as fl
 >>> fl.dialects.torch.Adam(lr=0.1, betas=(0.9, 0.99))
@@ -37,6 +37,6 @@ def __dir__() -> list[str]:
 
 
 def every() -> dict[str, type[Dialect]]:
-    """All by the names that they print."""
+    """Return all dialect classes by the names they print."""
     modules = [__getattr__(library) for library in LIBRARIES]
     return {cls.title: cls for module in modules for cls in map(vars(module).get, module.__all__)}

@@ -1,6 +1,6 @@
-"""Keras' optimizers: `fallline.dialects.keras.Adam` and its siblings, as of Keras 3.15.
+"""Keras's optimizers, as `fallline.dialects.keras.Adam` and so on, as of Keras 3.15.
 
-Their weight_decay is decoupled in all. `clipnorm` clips each leaf, `global_clipnorm` all leaves together.
+weight_decay is decoupled in all of them. `clipnorm` clips each leaf, `global_clipnorm` all leaves together.
 """
 
 from __future__ import annotations
@@ -46,53 +46,53 @@ of_keras = dialect(_decay, _clip)
 
 @of_keras
 def SGD(learning_rate=0.01, momentum=0.0, nesterov=False) -> Links:
-    """Keras' SGD, whose momentum has the rate within: `fallline.SGD`, `fallline.Momentum` or `fallline.Nesterov`."""
+    """Keras's SGD, with lr inside the momentum: `fallline.SGD`, `fallline.Momentum` or `fallline.Nesterov`."""
     rule: Rule = rules.nesterov if nesterov else rules.momentum
     yield only(momentum != 0, rule, lr=learning_rate, momentum=momentum) or link(rules.sgd, lr=learning_rate)
 
 
 @of_keras
 def RMSprop(learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False) -> Links:
-    """Keras' RMSprop: epsilon within the root, and a momentum of the increments."""
+    """Keras's RMSprop: adds epsilon inside the root, and momentum to the increments."""
     yield link(own.keras_rmsprop_centered if centered else own.keras_rmsprop, lr=learning_rate, rho=rho, eps=epsilon)
     yield only(momentum != 0, own.trace, momentum=momentum)
 
 
 @of_keras
 def Adagrad(learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7) -> Links:
-    """Keras' Adagrad: epsilon within the root, and a sum that starts at 0.1."""
+    """Keras's Adagrad: adds epsilon inside the root, and starts the sum at 0.1."""
     yield link(own.keras_adagrad, lr=learning_rate, initial=initial_accumulator_value, eps=epsilon)
 
 
 @of_keras
 def Adadelta(learning_rate=0.001, rho=0.95, epsilon=1e-7) -> Links:
-    """Keras' Adadelta: Zeiler's form, times a learning rate of 0.001 by default."""
+    """Keras's Adadelta: Zeiler's form times a learning rate, by default 0.001."""
     yield link(own.torch_adadelta, lr=learning_rate, rho=rho, eps=epsilon)
 
 
 @of_keras
 def Adam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False) -> Links:
-    """Keras' Adam: epsilon beside the root of v as it is."""
+    """Keras's Adam: adds epsilon outside the root of the uncorrected v."""
     rule: Rule = own.keras_amsgrad if amsgrad else own.keras_adam
     yield link(rule, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon)
 
 
 @of_keras
 def AdamW(learning_rate=0.001, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False) -> Links:
-    """Keras' AdamW: its Adam with a weight decay of 0.004 by default."""
+    """Keras's AdamW: its Adam with weight decay, by default 0.004."""
     rule: Rule = own.keras_amsgrad if amsgrad else own.keras_adam
     yield link(rule, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon)
 
 
 @of_keras
 def Adamax(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
-    """Keras' Adamax: epsilon is added to the norm."""
+    """Keras's Adamax: adds epsilon to the norm."""
     yield link(own.keras_adamax, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon)
 
 
 @of_keras
 def Nadam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
-    """Keras' Nadam: Dozat's, whose beta1 grows within some 100 steps."""
+    """Keras's Nadam: Dozat's form, in which beta1 grows within some 100 steps."""
     yield link(own.torch_nadam, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon, momentum_decay=1.0)
 
 
@@ -100,7 +100,7 @@ def Nadam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7) -> Links:
 def Ftrl(learning_rate=0.001, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
          l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0, weight_decay=None
          ) -> Links:
-    """Keras' Ftrl, which of another power than -1/2 is a function of whole leaves."""
+    """Keras's Ftrl; a whole-leaf rule if the power is not -1/2."""
     return ftrl("dialects.keras.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
                 l1=l1_regularization_strength, l2=l2_regularization_strength,
                 shrinkage=l2_shrinkage_regularization_strength, beta=beta,
@@ -109,19 +109,19 @@ def Ftrl(learning_rate=0.001, learning_rate_power=-0.5, initial_accumulator_valu
 
 @of_keras
 def Lion(learning_rate=0.001, beta_1=0.9, beta_2=0.99) -> Links:
-    """Keras' Lion: `fallline.Lion`, its decay beside."""
+    """Keras's Lion: `fallline.Lion` with the decay outside the step."""
     yield link(rules.lion, lr=learning_rate, beta1=beta_1, beta2=beta_2)
 
 
 @dialect(_clip)
 def Lamb(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=None) -> Links:
-    """Keras' Lamb: the ratio is of the decayed parameter to a step without decay."""
+    """Keras's Lamb: scales by the ratio of the decayed parameter to a step without decay."""
     yield link(own.keras_lamb, lr=learning_rate, beta1=beta_1, beta2=beta_2, eps=epsilon,
                weight_decay=0.0 if weight_decay is None else weight_decay)
 
 
 def ftrl(title: str, power: Any, **settings: Any) -> Links:
-    """FTRL, whose usual power has a formula in which all is exact."""
+    """FTRL: a formula for the usual power, -1/2, otherwise a whole-leaf rule."""
     if not power <= 0:
         raise ValueError(f"learning_rate_power of {title} must be a number ≤ 0. Got {power}.")
     yield link(own.keras_ftrl, **settings) if power == -0.5 else link(own.keras_ftrl_power, power=power, **settings)

@@ -1,6 +1,6 @@
-"""TensorFlow 1's two whose formulas no other library has: `fallline.dialects.tensorflow.RMSProp` and `Ftrl`.
+"""TensorFlow 1's RMSProp and Ftrl, whose formulas no other library has, as of `fallline.dialects.tensorflow`.
 
-TensorFlow rounds settings to float32 before it computes, whatever the parameters' dtype; so do these.
+Like TensorFlow, they round hyper-parameters to float32 before computing, whatever the dtype of the parameters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ of_tensorflow = dialect(_rounded)
 
 @of_tensorflow
 def RMSProp(learning_rate, decay=0.9, momentum=0.0, epsilon=1e-10, centered=False) -> Links:
-    """TensorFlow 1's RMSProp: the mean square starts at 1, epsilon is within the root; increments have momentum."""
+    """TensorFlow 1's RMSProp: starts the mean square at 1, adds epsilon inside the root; increments have momentum."""
     yield link(own.keras_rmsprop_centered if centered else own.keras_rmsprop, lr=learning_rate, rho=decay, initial=1.0,
                eps=epsilon)
     yield only(momentum != 0, own.trace, momentum=momentum)
@@ -39,7 +39,7 @@ def RMSProp(learning_rate, decay=0.9, momentum=0.0, epsilon=1e-10, centered=Fals
 @of_tensorflow
 def Ftrl(learning_rate, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0,
          l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0) -> Links:
-    """TensorFlow 1's Ftrl, which of another power than -1/2 is a function of whole leaves."""
+    """TensorFlow 1's Ftrl; a whole-leaf rule if the power is not -1/2."""
     return ftrl("dialects.tensorflow.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
                 l1=l1_regularization_strength, l2=l2_regularization_strength,
                 shrinkage=l2_shrinkage_regularization_strength, beta=beta)

@@ -1,6 +1,6 @@
-"""torch.optim's: `fallline.dialects.torch.Adam` and its siblings, as of torch 2.13.
+"""torch.optim's optimizers, as `fallline.dialects.torch.Adam` and so on, as of torch 2.13.
 
-`foreach` and `fused`, which only say how torch runs, are accepted; hence every one of ours is both.
+`foreach` and `fused`, which only say how torch runs, are accepted and have no effect.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ of_torch, with_decay, bare = dialect(_run), dialect(_decay, _run), dialect()
 
 @with_decay
 def SGD(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False) -> Links:
-    """torch's SGD: the rate multiplies what the momentum buffer has come to, and the first buffer is the gradient."""
+    """torch's SGD: lr multiplies the momentum buffer, whose first value is the gradient."""
     if nesterov and (momentum <= 0 or dampening != 0):
         raise ValueError("nesterov=True of dialects.torch.SGD needs a momentum above 0 and no dampening.")
     rule: Rule = own.torch_nesterov if nesterov else own.torch_sgd
@@ -58,39 +58,39 @@ def SGD(lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False) -> Lin
 
 @with_decay
 def ASGD(lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0) -> Links:
-    """torch's ASGD: a falling rate, with an average of the points from t0 on in the state `ax`."""
+    """torch's ASGD: a falling rate, and an average of the points from t0 on in the state `ax`."""
     yield link(own.torch_asgd, lr=lr, lambd=lambd, alpha=alpha, t0=t0)
 
 
 @with_decay
 def Adagrad(lr=1e-2, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10) -> Links:
-    """torch's Adagrad: eps beside the root, and a rate that may fall with lr_decay."""
+    """torch's Adagrad: adds eps outside the root, and lowers the rate by lr_decay."""
     yield link(own.torch_adagrad, lr=lr, lr_decay=lr_decay, initial=initial_accumulator_value, eps=eps)
 
 
 @with_decay
 def Adadelta(lr=1.0, rho=0.9, eps=1e-6, weight_decay=0) -> Links:
-    """torch's Adadelta: Zeiler's form, times an lr."""
+    """torch's Adadelta: Zeiler's form times lr."""
     yield link(own.torch_adadelta, lr=lr, rho=rho, eps=eps)
 
 
 @with_decay
 def RMSprop(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False) -> Links:
-    """torch's RMSprop: eps beside the root; centered, by the variance of gradients."""
+    """torch's RMSprop: adds eps outside the root; `centered` divides by the variance of the gradients."""
     rule: Rule = own.torch_rmsprop_centered if centered else own.torch_rmsprop
     yield link(rule, lr=lr, rho=alpha, eps=eps, momentum=momentum)
 
 
 @of_torch
 def Rprop(lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50)) -> Links:
-    """torch's Rprop, which is `fallline.Rprop`."""
+    """torch's Rprop: the same as `fallline.Rprop`."""
     yield link(rules.rprop, lr=lr, eta_minus=etas[0], eta_plus=etas[1], min_rate=step_sizes[0], max_rate=step_sizes[1])
 
 
 @of_torch
 def Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, *, decoupled_weight_decay=False
          ) -> Links:
-    """torch's Adam: eps beside the root of the corrected v, and decay as a part of the gradient."""
+    """torch's Adam: adds eps outside the root of the corrected v, and decay to the gradient."""
     rule: Rule = own.torch_amsgrad if amsgrad else own.torch_adam
     return _decoupled(link(rule, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps), weight_decay, decoupled_weight_decay)
 
@@ -98,7 +98,7 @@ def Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, *
 @of_torch
 def AdamW(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, decoupled_weight_decay=True
           ) -> Links:
-    """torch's AdamW: its Adam, with a decay that the moments do not see."""
+    """torch's AdamW: its Adam with decoupled weight decay."""
     if not decoupled_weight_decay:
         raise ValueError("decoupled_weight_decay=False is dialects.torch.Adam.")
     rule: Rule = own.torch_amsgrad if amsgrad else own.torch_adam
@@ -107,28 +107,28 @@ def AdamW(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=Fals
 
 @with_decay
 def Adamax(lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0) -> Links:
-    """torch's Adamax: eps is added to the gradient's magnitude."""
+    """torch's Adamax: adds eps to the gradient's magnitude."""
     yield link(own.torch_adamax, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
 
 
 @of_torch
 def NAdam(lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, momentum_decay=4e-3, decoupled_weight_decay=False
           ) -> Links:
-    """torch's NAdam: Dozat's, whose beta1 grows over the run."""
+    """torch's NAdam: Dozat's form, in which beta1 grows over the run."""
     rule = link(own.torch_nadam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, momentum_decay=momentum_decay)
     return _decoupled(rule, weight_decay, decoupled_weight_decay)
 
 
 @of_torch
 def RAdam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, decoupled_weight_decay=False) -> Links:
-    """torch's RAdam: rectified from a length of 5 on."""
+    """torch's RAdam: rectifies from ρ = 5 on, the paper from 4."""
     rule = link(own.torch_radam, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
     return _decoupled(rule, weight_decay, decoupled_weight_decay)
 
 
 @of_torch
 def Adafactor(lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0) -> Links:
-    """torch's Adafactor, whose first eps is a bound from below: by default the machine epsilon of what is computed."""
+    """torch's Adafactor: its first eps is a lower bound, by default the machine epsilon of the compute dtype."""
     rule: Rule = own.torch_adafactor_usual if eps[0] is None else own.torch_adafactor
     bound = {} if eps[0] is None else {"eps1": eps[0]}
     yield link(rule, lr=lr, beta2_decay=beta2_decay, **bound, eps2=eps[1], d=d)
@@ -138,7 +138,7 @@ def Adafactor(lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0
 @bare
 def Muon(lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7,
          ns_steps=5, adjust_lr_fn=None) -> Links:
-    """torch's Muon, for matrices alone, which torch makes orthogonal in bfloat16 and we in what is computed in."""
+    """torch's Muon, for matrices only. torch orthogonalises in bfloat16, fallline in the compute dtype."""
     rates = {None: own.torch_muon, "original": own.torch_muon, "match_rms_adamw": own.torch_muon_rms}
     if adjust_lr_fn not in (*rates,):
         raise ValueError("adjust_lr_fn of dialects.torch.Muon must be 'original', 'match_rms_adamw' or None. Got "

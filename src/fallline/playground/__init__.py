@@ -19,14 +19,14 @@ __all__ = ["SURFACES", "page", "script"]
 
 
 def page(optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None = None) -> str:
-    """The playground as one HTML page, which asks no server for anything.
+    """Return the playground as one HTML page that requests nothing from any server.
 
-    optimizers: those that it offers, as `fallline.race.run` takes them: names, classes, Optimizers, rules, also
-        "module:rule" and "file.py:rule", or a dict of these by name. None for every rule and dialect, of which it
-        begins with the ten. They are chains of formulas with numbers for settings.
+    optimizers: the optimizers on offer, as for `fallline.race.run`: names, classes, Optimizers, rules, also
+        "module:rule" and "file.py:rule", or a dict of these by name. None: every rule and dialect, beginning with
+        the ten. They must be chains of formulas with numbers as hyper-parameters.
 
-    Raises ValueError for what cannot be written as JavaScript: partitions, functions of whole leaves (Muon, Adafactor),
-    `accumulate`, schedules; ValueError or TypeError for what is no optimizer.
+    Raises ValueError for optimizers that cannot be written as JavaScript: partitions, whole-leaf rules (Muon,
+    Adafactor), `accumulate`, schedules; ValueError or TypeError for anything that is no optimizer.
 
     >>> import fallline as fl
     >>> sign = fl.rule(lambda g, *, lr=0.1: -lr * fl.sign(g))
@@ -37,15 +37,15 @@ def page(optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] |
 
 
 def script(optimizers: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | None = None) -> str:
-    """The optimizers alone as a JavaScript module, for Node and for pages of others.
+    """Return only the optimizers, as a JavaScript module for Node and for other pages.
 
-    It exports `trajectory(name, settings, x0, gradients, {dtype, steps})`, the points from x0 on, one for each gradient
-    of a list, or of a function of the point and of the steps done; `Optimizer`, whose `begin(x0)`, `step(g)` and
-    `rest()` go step by step; `rules`, what there is, by name. Points are arrays of numbers of any length, of which the
-    `dtype` is "float64" or "float32". Their bits are those of NumPy; where a schedule has powers that are no whole
-    numbers, logarithms or exponentials, their last bit is the browser's.
+    It exports three things. `trajectory(name, settings, x0, gradients, {dtype, steps})` returns the points from x0 on;
+    `gradients` is a list, or a function of the point and the number of steps done. `Optimizer` goes step by step, with
+    `begin(x0)`, `step(g)` and `rest()`. `rules` has the rules by name. Points are arrays of numbers of any length;
+    `dtype` is "float64" or "float32". Their bits are those of NumPy, except that non-integer powers, logarithms and
+    exponentials in a schedule may differ in the last bit between browsers.
 
-    optimizers, and what it raises: as for `page`.
+    `optimizers` and the errors raised are as for `page`.
 
     >>> import fallline as fl
     >>> "export { Optimizer, trajectory, rules };" in fl.playground.script(["SGD"])

@@ -41,8 +41,8 @@ def mean_point(x: Any, z: Any, *, beta: Any) -> Any:
 def sgd(g, *, lr: NonNegative = 1e-3):
     """Stochastic gradient descent: a step against the gradient.
 
-    Of the mini-batch kind: g is the mean of the gradients of the batch's samples. Where g comes from
-    (backpropagation, an adjoint, a simulator) is the caller's business.
+    With mini-batches, g is the mean of the gradients of the batch's samples. g can come from anywhere: backpropagation,
+    an adjoint solver, a simulator.
 
     Source: Robbins & Monro 1951, A stochastic approximation method.
     """
@@ -51,13 +51,13 @@ def sgd(g, *, lr: NonNegative = 1e-3):
 
 @rule
 def momentum(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9):
-    """Momentum: a ball of mass 1 that rolls down the loss surface against viscous drag.
+    """Momentum: a ball of mass 1 that rolls down the loss surface with viscous drag.
 
     The ball's change of momentum in unit time is the force on it: gravity along the slope, -lr·g, and drag -μ·velocity,
     with momentum = 1 - μ. Unrolled, velocity = -lr·Σ momentum^(t-i)·gᵢ, so under a constant gradient it tends to
-    -lr·g/(1 - momentum). Keras, too, has lr within the velocity; torch and optax multiply by it afterwards, which is
-    the same until lr changes. Another convention averages, v ← α·v + (1-α)·g; it starts at 0 and is biased towards
-    it, which is why the Adam family corrects.
+    -lr·g/(1 - momentum). Keras, too, has lr inside the velocity; torch and optax multiply by it afterwards, which is
+    the same until lr changes. Another convention averages: v ← α·v + (1-α)·g. That average starts at 0 and is biased
+    towards it, which is why the Adam family corrects it.
 
     Source: Polyak 1964, Some methods of speeding up the convergence of iteration methods.
     """
@@ -67,7 +67,7 @@ def momentum(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9)
 
 @rule(rest=at_rest)
 def nesterov(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9):
-    """Nesterov's accelerated gradient: Momentum with the gradient taken at the looked-ahead point.
+    """Nesterov's accelerated gradient: Momentum with the gradient taken at the look-ahead point.
 
     The array that `step` updates is that point, φ = θ + momentum·velocity, so an ordinary loop (gradient at the
     array, then `step`) is Nesterov's method, exactly for constant momentum; `rest(params)` returns θ. From
@@ -82,10 +82,10 @@ def nesterov(g, velocity=0, *, lr: NonNegative = 1e-3, momentum: Fraction = 0.9)
 
 @rule
 def adagrad(g, v="eps", *, lr: NonNegative = 1e-3, eps: NonNegative = 1e-8):
-    """AdaGrad: each coordinate at a rate divided by the root of the sum of its squared gradients.
+    """AdaGrad: divides the rate of each coordinate by the root of the sum of its squared gradients.
 
-    That sum only grows: progress is quick at first and ever slower after, which suits convex problems. torch starts it
-    at 0, adds 1e-10 to the root and has lr 0.01 by default; Keras and optax start it at 0.1.
+    That sum only grows, so progress is quick at first and slows down later, which suits convex problems. torch starts
+    it at 0, adds 1e-10 to the root and has lr 0.01 by default; Keras and optax start it at 0.1.
 
     Source: Duchi, Hazan & Singer 2011, Adaptive subgradient methods for online learning and stochastic optimization.
     """
@@ -97,9 +97,9 @@ def adagrad(g, v="eps", *, lr: NonNegative = 1e-3, eps: NonNegative = 1e-8):
 def rmsprop(g, v="eps", *, lr: NonNegative = 1e-3, rho: Fraction = 0.999, eps: NonNegative = 1e-8):
     """RMSProp: AdaGrad with a sum that forgets exponentially.
 
-    Unrolled, v = (1-rho)·Σ rho^(t-i)·gᵢ² + rhoᵗ·eps: old gradients stop counting, which suits losses that are not
-    convex. v is not corrected for its start, so the first step is 31.6·lr at rho 0.999. The default of rho is the beta2
-    of Adam; the lecture, Keras and optax have 0.9, torch 0.99.
+    Unrolled, v = (1-rho)·Σ rho^(t-i)·gᵢ² + rhoᵗ·eps: old gradients stop counting, which suits non-convex losses. v is
+    not corrected for its start, so the first step is 31.6·lr at rho 0.999. The default of rho is Adam's beta2; the
+    lecture, Keras and optax use 0.9, torch 0.99.
 
     Source: Tieleman & Hinton 2012, Neural networks for machine learning, lecture 6.5.
     """
@@ -115,7 +115,7 @@ def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8
     with N(0, 1) gradients, rho 0.95 and eps 1e-6 the rms step is 6e-4 after 1,000 steps and 1e-11 after 10,000, where
     Zeiler's form (eps added each time) stays at 3.4e-3. At rho 0.999, eps 1e-8 it is mild: 1 % below Zeiler's 3.1e-3
     after 10,000. After long runs of zero gradients (a few hundred at rho 0.9) a coordinate hardly moves again. torch
-    and Keras multiply the step by an lr after all, by default of 1 and of 0.001.
+    and Keras multiply the step by an lr after all; its default is 1 in torch and 0.001 in Keras.
 
     Source: Zeiler 2012, ADADELTA: an adaptive learning rate method, arXiv 1212.5701, algorithm 1.
     """
@@ -127,13 +127,13 @@ def adadelta(g, v="eps", d="eps", *, rho: Fraction = 0.999, eps: Positive = 1e-8
 @rule
 def adam(g, t, m=0, v="eps", *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, beta2: Fraction = 0.999,
          eps: NonNegative = 1e-8):
-    """Adam (adaptive moment estimation): Momentum and RMSProp combined, both corrected for their start at 0.
+    """Adam (adaptive moment estimation): combines Momentum and RMSProp, both corrected for their start at 0.
 
     Dividing m by 1-beta1ᵗ and v by 1-beta2ᵗ removes the bias; the two corrections fold into the one scalar
-    lr·√(1-beta2ᵗ)/(1-beta1ᵗ) and fade as t grows. eps stands inside the root and is not corrected: at step t it acts
-    on |g| like √(beta2ᵗ·eps/(1-beta2ᵗ)), 3.2e-3 at t = 1 and 7.6e-5 at t = 1000. Against the textbook form a constant
-    g = 1e-2 gets 95 % of the first step; g = 1e-6 covers 0.8 % of the distance in 1,000 steps. For small gradients
-    set eps=0.
+    lr·√(1-beta2ᵗ)/(1-beta1ᵗ) and fade as t grows. eps stands inside the root and is not corrected: at step t it acts on
+    |g| like √(beta2ᵗ·eps/(1-beta2ᵗ)), 3.2e-3 at t = 1 and 7.6e-5 at t = 1000. Compared with the textbook form, a
+    constant g = 1e-2 gets 95 % of the first step, and g = 1e-6 covers 0.8 % of the distance in 1,000 steps. For small
+    gradients set eps=0.
 
     Source: Kingma & Ba 2015, Adam: a method for stochastic optimization, arXiv 1412.6980, algorithm 1 in the order of
     the remark before section 2.1.
@@ -149,7 +149,7 @@ def adamax(g, t, m=0, u=0, *, lr: NonNegative = 1e-3, beta1: Fraction = 0.9, bet
 
     Unrolled, Adam's v is a weighted 2-norm of all gradients of a coordinate; with p in place of 2 and p → ∞ it becomes
     u = max over i of beta2^(t-i)·|gᵢ|, the simple and stable member of that family. It is a maximum, not an average,
-    and needs no correction. The paper and torch have lr 0.002 by default, Keras 0.001, as here.
+    and needs no correction. The default lr is 0.002 in the paper and torch, 0.001 in Keras and here.
 
     Source: Kingma & Ba 2015, Adam: a method for stochastic optimization, arXiv 1412.6980, algorithm 2.
     """

@@ -1,8 +1,8 @@
-"""Rules of whole leaves: NumPy functions of matrices, for what is no formula over coordinates.
+"""Whole-leaf rules: NumPy functions of matrices, for algorithms that are no formula over coordinates.
 
-They promise neither the same bits on every machine nor one pass through memory: matrix products are those of NumPy's
-BLAS, sums are NumPy's. On one machine, with one build of NumPy and one number of BLAS threads, runs repeat to the bit.
-All is computed in the computed dtype (float32 or float64, never less).
+They promise neither the same bits on every machine nor one pass through memory, as they use NumPy's sums and its BLAS
+for matrix products. On one machine, with one build of NumPy and one number of BLAS threads, runs repeat to the bit.
+Everything is computed in the compute dtype (float32 or float64).
 """
 
 from __future__ import annotations
@@ -82,24 +82,24 @@ def orthogonal(a: np.ndarray, coefficients: tuple[float, float, float] = (3.4445
 def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative = 1e-3, momentum: Fraction = 0.95,
          weight_decay: NonNegative = 0.1, adam_beta1: Fraction = 0.9, adam_beta2: Fraction = 0.999,
          adam_eps: NonNegative = 1e-8):
-    """Muon: Nesterov's momentum for matrices, made orthogonal, so that all directions are stepped alike.
+    """Muon: orthogonalised Nesterov momentum for matrices, so that all directions get the same step size.
 
-    Leaves with two axes are matrices, whatever they stand for; all others are stepped by AdamW, with the same lr and
-    weight_decay and the settings adam_*. A kernel of a convolution is not flattened: reshape it to two axes to have it
-    stepped as a matrix. Embeddings and the last layer are meant for AdamW although they are matrices: give them an
-    optimizer of their own by `partition`. State is one array (m) for matrices, two (m, v) for others. lr, momentum and
-    weight_decay are torch's by default.
+    Every leaf with two axes is a matrix. All others are stepped by AdamW, with the same lr and weight_decay and the
+    settings adam_*. A convolution kernel is not flattened: reshape it to two axes to step it as a matrix. Embeddings
+    and the last layer are matrices but meant for AdamW: give them an optimizer of their own by `partition`. State is
+    one array (m) for matrices, two (m, v) for others. The defaults of lr, momentum and weight_decay are torch's.
 
-    Of the two factors in use, 0.2·√max(rows, columns) of Liu et al. is taken (Keras' default, torch's
-    "match_rms_adamw", optax' consistent_rms=0.2): it gives steps the size of AdamW's, so that one lr and weight_decay
-    does for all leaves, and does not ask which axis is the output. The other, √max(1, outputs/inputs) of Jordan's code
-    and the default of torch and optax, goes with an lr of about 0.02: multiply lr by the ratio of the two to have it.
-    optax corrects momentum and gradient for their start by different powers, which fades in some 100 steps.
+    Two scale factors are in use. fallline has 0.2·√max(rows, columns) of Liu et al. (Keras's default, torch's
+    "match_rms_adamw", optax's consistent_rms=0.2). It gives steps the size of AdamW's, so that one lr and weight_decay
+    suits all leaves, and does not depend on which axis is the output. The other, √max(1, outputs/inputs), is that of
+    Jordan's code and the default of torch and optax; it goes with an lr of about 0.02. To get it, multiply lr by the
+    ratio of the two. optax corrects momentum and gradient for their start by different powers; the difference fades in
+    some 100 steps.
 
-    Jordan's code and torch compute the products in bfloat16, and let no norm be below 1e-7; here the dtype is the
-    computed one (float32 or float64), and the size of gradients does not matter, however small. Products are BLAS':
-    another machine, or another number of BLAS threads, may differ in the last bits. A NaN or an inf that is let in is
-    soon everywhere in its matrix.
+    Jordan's code and torch compute the products in bfloat16, and keep norms at 1e-7 or more. Here they are computed in
+    float32 or float64, and gradients can be arbitrarily small. Products are computed by BLAS, so another machine, or
+    another number of BLAS threads, may differ in the last bits. A NaN or inf that is let in soon spreads through its
+    matrix.
 
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks,
     kellerjordan.github.io/posts/muon; Liu et al. 2025, Muon is scalable for LLM training, arXiv 2502.16982.
@@ -122,18 +122,18 @@ def muon(g, x, t, m=0, v=shaped("adam_eps", unless_matrix), *, lr: NonNegative =
 def adafactor(g, x, t, v=shaped(0, unless_factored), row=shaped(0, of_rows), col=shaped(0, of_columns), *,
               lr: NonNegative = 1e-2, decay_rate: NonNegative = 0.8, threshold: Positive = 1.0,
               eps1: NonNegative = 1e-30, eps2: NonNegative = 1e-3):
-    """Adafactor: for matrices the second moment is kept as the means of its rows and of its columns.
+    """Adafactor: keeps the second moment of a matrix as the means of its rows and columns.
 
-    The state of a matrix is rows + columns instead of rows·columns numbers. Of leaves with more axes the last two are
-    factored, for each index of the others; leaves with fewer keep a whole v. There is no first moment. The step is
-    relative: the root mean square of the parameter (at least eps2) times min(lr, 1/√t), the second of which takes over
-    at t = 1/lr², step 10,000; it is shortened where the root mean square of g/√v exceeds `threshold`. The second
-    moment's β₂ = 1 - t^(-decay_rate) needs no correction, as it is 0 at t = 1. Sums are divided by their lengths, which
-    changes nothing, and are NumPy's: another machine may differ in the last bits.
+    The state of a matrix is rows + columns instead of rows·columns numbers. Leaves with more than two axes are factored
+    in the last two, for each index of the others; leaves with fewer keep a whole v. There is no first moment. The step
+    is relative: the root mean square of the parameter (at least eps2) times min(lr, 1/√t), where 1/√t takes over at t =
+    1/lr², step 10,000. It is shortened if the root mean square of g/√v exceeds `threshold`. The second moment's β₂ = 1
+    - t^(-decay_rate) needs no correction, as it is 0 at t = 1. Sums are divided by their lengths, which changes
+    nothing. They are NumPy's, so another machine may differ in the last bits.
 
-    torch bounds √v and the mean of the rows from below by eps1, machine epsilon, where the paper adds eps1 to g²; optax
-    leaves 1/√t to its schedule, and factors the two largest axes, if both are 128 or more; transformers has the paper's
-    settings, and flags for others; Keras is as here, with an lr of 0.001 by default. The paper has no weight decay:
+    torch bounds √v and the mean of the rows from below by eps1, machine epsilon, where the paper adds eps1 to g². optax
+    leaves 1/√t to its schedule, and factors the two largest axes if both are 128 or more. transformers has the paper's
+    settings, and flags for others. Keras is as here, with a default lr of 0.001. The paper has no weight decay;
     chain(Adafactor(), weight_decay(...)) adds one, at lr times its rate.
 
     Source: Shazeer & Stern 2018, Adafactor: adaptive learning rates with sublinear memory cost, arXiv 1804.04235,

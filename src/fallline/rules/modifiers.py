@@ -1,4 +1,4 @@
-"""Modifiers: of the gradient, to stand before a rule, and of the increment, to stand behind."""
+"""Modifiers of the gradient, which stand before a rule, and of the increment, which stand after it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def gathered(g: Any, sum: Any, calls: Any, total: Any, *, weight: Any) -> Any:
 
 @before(hold=gathered)
 def accumulate(g, sum=0, calls=scalar(0), total=scalar(0), *, n: Count, weight: Positive = 1):
-    """The mean of the gradients of n calls, by weights, of which the last steps the chain: `fallline.accumulate`."""
+    """Step the chain at every n-th call, with the weighted mean of the n gradients: `fallline.accumulate`."""
     return (sum + weight*g)/(total + weight), 0, 0, 0
 
 
 @before
 def maximize(g):
-    """Climb instead of descending: the gradient with its sign reversed.
+    """Climb instead of descending: reverse the sign of the gradient.
 
     >>> import fallline as fl
     >>> fl.chain(fl.maximize, fl.SGD(0.5)).step(1.0, 2.0)
@@ -34,7 +34,7 @@ def maximize(g):
 
 @before
 def l2(g, x, *, rate: NonNegative = 1e-2):
-    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; weight_decay is the decay they leave alone.
+    """Add the gradient of rate/2·|x|² to g. Adaptive rules rescale it; they leave weight_decay alone.
 
     >>> import fallline as fl
     >>> fl.chain(fl.l2(0.5), fl.SGD(0.5)).step(1.0, 2.0)
@@ -56,10 +56,10 @@ def clip_value(g, *, limit: NonNegative = 1.0):
 
 @before
 def clip_norm(g, *, max_norm: Positive = 1.0):
-    """Shorten the gradient of all leaves together to max_norm where it is longer: g times max_norm/max(|g|, max_norm).
+    """Clip the norm over all leaves together to max_norm: g times max_norm/max(|g|, max_norm).
 
-    The norm is summed in double precision, where no square overflows or vanishes, and whatever is finite is clipped to
-    its full precision.
+    The norm is summed in double precision, where no square overflows or underflows. Any finite gradient is clipped to
+    full precision.
 
     Source: Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks, algorithm 1.
 
@@ -75,7 +75,7 @@ def clip_norm(g, *, max_norm: Positive = 1.0):
 
 @after
 def weight_decay(d, x, *, lr, rate: NonNegative = 1e-2):
-    """Decay that the rule does not see: the parameter shrinks by lr·rate of itself, with the chain's lr.
+    """Add decoupled weight decay: the parameter shrinks by lr·rate of itself, with the chain's lr.
 
     Source: Loshchilov & Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
 
@@ -91,21 +91,21 @@ decayed = weight_decay.formula  # by a name that rules with a rate called weight
 
 @after
 def bounds(d, x, *, low: Bound = -inf, high: Bound = inf):
-    """Keep every coordinate of the parameter within [low, high], where it comes to lie exactly: `fallline.bounds`.
+    """Keep every coordinate of the parameter within [low, high], exactly: `fallline.bounds`.
 
-    It is the projection after the addition, and no longer an increment: `Optimizer.update` refuses it.
+    It projects the parameter after the step, so there is no increment: `Optimizer.update` refuses it.
     """
     return arrive(minimum(maximum(x + settle(d), low), high), x)
 
 
 @after
 def average(d, x, a="x", *, decay: Fraction = 0.999):
-    """An exponential average of the parameters as they are after each step: `Optimizer.averaged`.
+    """Keep an exponential average of the parameters after each step, in `Optimizer.averaged`.
 
-    a ← decay·a + (1-decay)·(x + d), from the parameters before the first step on. Let it be the last of a chain. It is
-    computed as a correction, of whichever of the two weighs more: decay and 1-decay, each rounded, need not sum to 1,
-    and so would walk off a parameter that stands still. `schedules.mean_since(n)` as decay has it be the plain mean of
-    the points behind step n.
+    a ← decay·a + (1-decay)·(x + d), starting at the parameters before the first step. Put it last in a chain. It is
+    computed as a correction of whichever of the two weighs more: decay and 1-decay, each rounded, need not sum to 1, so
+    the average would drift away from a parameter that stands still. With `schedules.mean_since(n)` as decay, it is the
+    plain mean of the points after step n.
 
     Source: Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, with exponential weights.
 

@@ -1,19 +1,19 @@
 """Schedules: hyper-parameters as functions of the number of completed steps.
 
-Each is called with t, the number of completed steps (not epochs), which is 0 for the first step. `warmup` is always a
-linear rise from 0, so that its first step is one of size 0, as optax has it. Steps that say when something happens
-count from the start of the run, those that say how long something takes from the end of warmup.
+A schedule is called with t, the number of completed steps (not epochs), which is 0 for the first step. `warmup` is
+always a linear rise from 0, so the first step has size 0, as in optax. Arguments that say when something happens count
+steps from the start of the run; those that say how long something takes, from the end of warmup.
 
-Every value is computed from t alone (of `plateau`: and from what a state holds of it), so a run that goes on from a
-checkpoint has those of one that never stopped, and rounding errors do not add up, as they do in torch, which multiplies
-from step to step. Python's math library is what computes them: the same bits on one machine, and as near as its last
-digit on others.
+Every value is computed from t alone (for `plateau`, also from its state). So a resumed run has the same values as one
+that never stopped, and rounding errors do not accumulate, as they do in torch, which multiplies from step to step.
+Values are computed with Python's math library: the same bits on one machine, and possibly another last digit on
+another.
 
 >>> import fallline as fl
 >>> opt = fl.Adam(lr=fl.schedules.cosine(1e-3, steps=10_000, warmup=500))
 >>> opt.lr
 cosine(peak=0.001, steps=10000, warmup=500, end=0.0)
->>> opt.lr(opt.t), opt.lr(250)                    # of the coming step, of the 251st
+>>> opt.lr(opt.t), opt.lr(250)                    # for the next step, for the 251st
 (0.0, 0.0005)
 """
 

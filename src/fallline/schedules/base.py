@@ -97,9 +97,9 @@ MEANING = {
 class Schedule:
     """A hyper-parameter's value as a function of the number of completed steps.
 
-    One is made by its name, such as `cosine`, and is called with t, a whole number from 0; it raises TypeError or
-    ValueError for any other t. It prints as what makes it, compares by value, and cannot be changed; one that `hears`
-    values changes by these, and an optimizer has a copy of its own.
+    Make one by its name, such as `cosine`, and call it with t, an integer ≥ 0; any other t raises TypeError or
+    ValueError. It prints as the call that makes it, compares by value, and is immutable. One that `hears` values
+    changes with them, and each optimizer has its own copy.
     """
 
     warmup: int = 0

@@ -1,4 +1,4 @@
-"""Schedules that have no shape: one that hears values, and one of the weights of a mean."""
+"""Schedules without a fixed shape: one that depends on values, and the weights of a mean."""
 # ruff: noqa: N801  (they are called as functions are)
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ _UNHEARD = (0.0,) * 6
 
 @made
 class plateau(Schedule):
-    """`peak`, times `factor` each time that the values have not fallen for a while; of one that climbs, risen.
+    """Multiply by `factor` whenever the values have not fallen for a while (or risen, if the optimizer climbs).
 
-    `descend` and `minimize` tell it the value of each point, behind the step from it; a loop of your own does so by
-    `opt.hear(value)`, at every step or once in an epoch. A value is better if it is below the best by more than
-    `threshold` times that; one that is not finite is no better. A state and a checkpoint hold what was heard.
+    `descend` and `minimize` report the value of each point after the step from it; in your own loop call
+    `opt.hear(value)`, at every step or once per epoch. A value is better if it is below the best by more than
+    `threshold` times the best; a value that is not finite is never better. States and checkpoints include the values'
+    record.
 
-    torch's ReduceLROnPlateau, whose min_lr is `end`, but for two things: of a best value below 0 torch takes the share
-    the other way, and it leaves changes of less than 1e-8 out. `window` is optax' accumulation_size.
+    Like torch's ReduceLROnPlateau, whose min_lr is `end`, with two differences: if the best value is below 0, torch
+    applies the threshold in the other direction, and it ignores changes of less than 1e-8. `window` is optax's
+    accumulation_size.
 
     >>> import fallline as fl
     >>> opt = fl.SGD(plateau(0.1, factor=0.5, patience=1))
@@ -81,10 +83,10 @@ class plateau(Schedule):
 
 @made
 class mean_since(Schedule):
-    """The decay of an average that is the plain mean of all points from a step on, as torch's AveragedModel has it.
+    """Make `average` the plain mean of all points from a step on, like torch's AveragedModel.
 
-    n/(n + 1) where n points are averaged already, and 0 up to then: `fl.average(mean_since(1000))` is the mean of the
-    parameters as they are after step 1001, 1002, ... For an exponential average from a step on take
+    The decay is n/(n + 1) if n points are averaged already, and 0 before: `fl.average(mean_since(1000))` is the mean of
+    the parameters after steps 1001, 1002, ... For an exponential average from a step on, use
     `piecewise([0.0, 0.999], boundaries=[1000])`.
 
     >>> [mean_since(2)(t) for t in range(6)]

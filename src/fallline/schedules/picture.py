@@ -25,16 +25,16 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def plot(schedules: Any, steps: int | None = None) -> Figure:
-    """A plotly figure of the values over the number of completed steps; a notebook shows it, `.show()` opens it.
+    """Plot schedules over the number of completed steps as a plotly figure; a notebook shows it, `.show()` opens it.
 
     Parameters
     ----------
     schedules: a schedule, or any function of the number of completed steps; or a list or dict of these and numbers,
-        which are drawn together. The names of a dict are the legend's, so `plot({"AdamW": ..., "Muon": ...})`.
-    steps: how many steps to show; by default as many as show what there is to see of every schedule.
+        which are drawn together. The keys of a dict are the legend: `plot({"AdamW": ..., "Muon": ...})`.
+    steps: how many steps to show; by default enough to show the whole shape of every schedule.
 
-    Raises ImportError, with the remedy, where plotly is missing; TypeError for what is no schedule, or returns no
-    number; ValueError for `steps` that are no whole number ≥ 1.
+    Raises ImportError, with the remedy, if plotly is missing; TypeError if something is no schedule or returns no
+    number; ValueError if `steps` is no integer ≥ 1.
 
     >>> figure = plot([constant(0.5), cosine(1.0, steps=100, warmup=10)])
     >>> [(line.name, max(line.y)) for line in figure.data]

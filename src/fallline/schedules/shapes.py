@@ -30,9 +30,9 @@ def _half_cosine(first: float, last: float, x: float) -> float:
 
 @made
 class constant(Schedule):
-    """One value, after warmup.
+    """Keep one value after warmup.
 
-    torch's ConstantLR, which holds a factor for some steps first, is a `piecewise`.
+    For torch's ConstantLR, which holds a factor for some steps first, use `piecewise`.
 
     >>> [constant(0.1, warmup=2)(t) for t in range(4)]
     [0.0, 0.05, 0.1, 0.1]
@@ -50,10 +50,10 @@ class constant(Schedule):
 
 @made
 class piecewise(Schedule):
-    """Constant between boundaries: `values[k + 1]` from t = `boundaries[k]` on.
+    """Keep a constant value between boundaries: `values[k + 1]` from t = `boundaries[k]` on.
 
-    torch's MultiStepLR and optax's piecewise_constant_schedule, which take factors where these are the values
-    themselves. (Keras' PiecewiseConstantDecay changes one step later.)
+    Like torch's MultiStepLR and optax's piecewise_constant_schedule, but with the values themselves instead of factors.
+    (Keras's PiecewiseConstantDecay changes one step later.)
 
     >>> [piecewise([1.0, 0.1, 0.01], boundaries=[2, 3])(t) for t in range(5)]
     [1.0, 1.0, 0.1, 0.01, 0.01]
@@ -100,10 +100,10 @@ class _Descent(Schedule):
 
 @made
 class linear(_Descent):
-    """From peak to end in a straight line.
+    """Go from peak to end in a straight line.
 
-    optax's linear_schedule; without warmup torch's LinearLR, whose factors go from peak/lr to end/lr. An `end` above
-    the peak is a rise.
+    Same as optax's linear_schedule; without warmup as torch's LinearLR, with factors from peak/lr to end/lr. If `end`
+    is above the peak, the value rises.
 
     >>> [linear(1.0, steps=6, warmup=2)(t) for t in range(8)]
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
@@ -120,9 +120,9 @@ class linear(_Descent):
 
 @made
 class polynomial(_Descent):
-    """end + (peak − end)·(share of steps that is left)^power.
+    """Go from peak to end as a power: end + (peak − end)·(share of steps left)^power.
 
-    torch's PolynomialLR, which ends at 0, and optax's polynomial_schedule.
+    Same as torch's PolynomialLR, which ends at 0, and optax's polynomial_schedule.
 
     >>> [polynomial(1.0, steps=4, power=2.0)(t) for t in range(5)]
     [1.0, 0.5625, 0.25, 0.0625, 0.0]
@@ -140,11 +140,11 @@ class polynomial(_Descent):
 
 @made
 class cosine(_Descent):
-    """From peak to end along half a cosine: end + (peak − end)·(1 + cos(π·s/n))/2 at step s of n after warmup.
+    """Go from peak to end along half a cosine: end + (peak − end)·(1 + cos(π·s/n))/2 at step s of n after warmup.
 
-    optax's warmup_cosine_decay_schedule(0, peak, warmup, steps, end). Without warmup torch's CosineAnnealingLR up to
-    its T_max, where that one turns back up and this one stays. Of Loshchilov & Hutter 2017, arXiv 1608.03983, without
-    its restarts.
+    Same as optax's warmup_cosine_decay_schedule(0, peak, warmup, steps, end). Without warmup, same as torch's
+    CosineAnnealingLR up to its T_max; there torch's turns back up, and this one stays. Source: Loshchilov & Hutter
+    2017, arXiv 1608.03983, without restarts.
 
     >>> schedule = cosine(1e-3, steps=10_000, warmup=500)
     >>> schedule
@@ -164,10 +164,10 @@ class cosine(_Descent):
 
 @made
 class cosine_restarts(Schedule):
-    """Half cosines from peak to end, over and over: SGDR's warm restarts.
+    """Repeat half cosines from peak to end: SGDR's warm restarts.
 
-    torch's CosineAnnealingWarmRestarts; optax's sgdr_schedule, where each descent may be another, is a `join` of
-    `cosine`s. Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
+    Same as torch's CosineAnnealingWarmRestarts. For optax's sgdr_schedule, where each descent can differ, `join`
+    several `cosine`s. Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
 
     >>> [round(cosine_restarts(1.0, period=2, growth=2)(t), 3) for t in range(7)]
     [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
@@ -223,10 +223,10 @@ class _Geometric(Schedule):
 
 @made
 class exponential(_Geometric):
-    """peak·factor^(s/every), s steps after warmup, but not beyond end.
+    """Decay exponentially: peak·factor^(s/every), s steps after warmup, but not beyond end.
 
-    optax's exponential_decay with `factor` for decay_rate, `every` for transition_steps; torch's ExponentialLR with
-    every=1.
+    Same as optax's exponential_decay with `factor` for decay_rate and `every` for transition_steps, and as torch's
+    ExponentialLR with every=1.
 
     >>> [exponential(1.0, factor=0.5, end=0.2)(t) for t in range(5)]
     [1.0, 0.5, 0.25, 0.2, 0.2]
@@ -244,9 +244,9 @@ class exponential(_Geometric):
 
 @made
 class step(_Geometric):
-    """Multiplied by a factor every so many steps, but not beyond end.
+    """Multiply by `factor` after every `every` steps, but not beyond end.
 
-    torch's StepLR; optax's exponential_decay as a staircase.
+    Same as torch's StepLR, and as optax's exponential_decay with staircase=True.
 
     >>> [round(step(1.0, every=2)(t), 3) for t in range(5)]
     [1.0, 1.0, 0.1, 0.1, 0.01]
@@ -264,10 +264,11 @@ class step(_Geometric):
 
 @made
 class inverse_sqrt(Schedule):
-    """peak/√(1 + s/timescale), s steps after warmup: peak·√(warmup/t) where timescale is warmup, as it is by default.
+    """Decay like 1/√t: peak/√(1 + s/timescale), s steps after warmup; peak·√(warmup/t) if timescale is warmup.
 
-    Without warmup the default is 10,000 steps (both as in Hugging Face's transformers). Vaswani et al. 2017, arXiv
-    1706.03762, count from 1: what they have in step n is the value at t = n, with peak (d_model·warmup)^−½.
+    The default timescale is warmup, or 10,000 steps without warmup (both as in Hugging Face's transformers). Vaswani et
+    al. 2017, arXiv 1706.03762, count from 1: their value in step n is the value at t = n, with peak
+    (d_model·warmup)^−½.
 
     >>> [inverse_sqrt(1.0, warmup=4)(t) for t in (0, 2, 4, 16, 64)]
     [0.0, 0.5, 1.0, 0.5, 0.25]
@@ -289,12 +290,12 @@ class inverse_sqrt(Schedule):
 
 @made
 class one_cycle(_Descent):
-    """Half a cosine up from start to peak, another down to end.
+    """Rise along half a cosine from start to peak, and fall along another to end.
 
-    Defaults: `rise` 0.3 of the steps after warmup, `start` peak/25, `end` peak/250,000. optax's
-    cosine_onecycle_schedule. torch's OneCycleLR(total_steps=n) has its phases a step shorter: it is one_cycle with
-    steps = n − 1, rise = pct_start·n − 1, which may lie between two steps. The cycle of three straight lines is a
-    `join` of three `linear`s.
+    Defaults: `rise` 0.3 of the steps after warmup, `start` peak/25, `end` peak/250,000. Same as optax's
+    cosine_onecycle_schedule. In torch's OneCycleLR(total_steps=n) each phase is a step shorter: it is one_cycle with
+    steps = n − 1 and rise = pct_start·n − 1, which may lie between two steps. For a cycle of three straight lines,
+    `join` three `linear`s.
     Source: Smith & Topin 2018, arXiv 1708.07120, with straight lines; the cosines are fastai's.
 
     >>> schedule = one_cycle(1.0, steps=10)
@@ -329,10 +330,10 @@ class one_cycle(_Descent):
 
 @made
 class warmup_stable_decay(_Descent):
-    """The peak, kept until the last `decay` steps, which go down to end in a straight line.
+    """Keep the peak until the last `decay` steps, then go to end in a straight line.
 
-    transformers' get_wsd_schedule with decay_type="linear". Another descent is a `join`: join([constant(1e-3,
-    warmup=500), cosine(1e-3, steps=2_000)], boundaries=[8_000]).
+    Same as transformers' get_wsd_schedule with decay_type="linear". For another descent use `join`, as in
+    join([constant(1e-3, warmup=500), cosine(1e-3, steps=2_000)], boundaries=[8_000]).
     Source: Hu et al. 2024, arXiv 2404.06395, who leave the shape of the descent open.
 
     >>> [warmup_stable_decay(1.0, steps=8, warmup=2, decay=4)(t) for t in range(9)]
@@ -356,11 +357,11 @@ class warmup_stable_decay(_Descent):
 
 @made
 class join(Schedule):
-    """One schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
+    """Use one schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
 
-    optax's join_schedules and torch's SequentialLR. To go over to another at the present step of a run:
-    `opt.lr = join([opt.lr, another], boundaries=[opt.t])`. Functions of one's own may be among them; a checkpoint that
-    holds one needs it again.
+    Same as optax's join_schedules and torch's SequentialLR. To switch to another schedule at the current step of a run,
+    set `opt.lr = join([opt.lr, another], boundaries=[opt.t])`. The schedules can include your own functions; to load a
+    checkpoint that contains one, pass it again.
 
     >>> schedule = join([linear(0.0, steps=2, end=1.0), step(1.0, every=1)], boundaries=[2])
     >>> [round(schedule(t), 3) for t in range(5)]

@@ -1,6 +1,6 @@
-"""Optimizers for training loops in PyTorch: `from fallline.torch import AdamW` stands where torch.optim's stood.
+"""Optimizers for PyTorch training loops: `from fallline.torch import AdamW` replaces that of torch.optim.
 
-`Adam`, `AdamW`, `SGD` and its siblings have torch's arguments, keys, state and formula, by `fallline.dialects.torch`;
+`Adam`, `AdamW`, `SGD` and the others have torch's arguments, keys, state and formula, as in `fallline.dialects.torch`.
 `Optimizer(params, opt)` takes any optimizer, chain or rule of fallline.
 
 >>> import torch, fallline.torch

@@ -26,20 +26,20 @@ BUFFER = "momentum_buffer"  # which torch leaves out where the momentum is 0
 
 
 class Optimizer(torch.optim.Optimizer):
-    """An optimizer of ours for parameters of torch, to be used as any of `torch.optim`.
+    """A fallline optimizer for torch parameters, to use like any of `torch.optim`.
 
     Parameters
     ----------
-    params: parameters, named parameters, or groups of them, as `torch.optim.Optimizer` takes them. Settings of a group
-        go by fallline's names: {"params": ..., "lr": 1e-4}.
+    params: parameters, named parameters, or groups of them, as for `torch.optim.Optimizer`. Hyper-parameters of a group
+        have fallline's names: {"params": ..., "lr": 1e-4}.
     opt: an optimizer or a chain of `fallline`; it is copied and starts fresh.
 
-    Settings that are numbers are keys of the groups, for torch's schedulers to write; a schedule of ours shows there
-    the value of the coming step, and ends when another is written. All groups are stepped by one native call, and a
-    norm is that of all. State is in `state[p]` by fallline's names, in tensors that share its memory.
+    Numeric hyper-parameters are keys of the groups, so torch's schedulers can write them. A fallline schedule shows its
+    value for the next step there, and ends when another value is written. One native call steps all groups, and a norm
+    is taken over all of them. `state[p]` has the state under fallline's names, in tensors that share its memory.
 
-    A step raises what `opt.step` raises, with nothing changed: NonFiniteGradient for NaN and infinity, where torch
-    steps, and RuntimeError for sparse gradients, as torch.
+    A step raises what `opt.step` raises, and changes nothing then: NonFiniteGradient for NaN and infinity, where torch
+    would step; RuntimeError for sparse gradients, like torch.
 
     >>> import torch, fallline as fl
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -63,7 +63,7 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, dict(kind.defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as torch does; what has been stepped goes on as it is."""
+        """Add a group, as in torch; existing parameters keep their state."""
         given = set(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -80,7 +80,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch._disable_dynamo  # which cannot trace native code, and need not
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step all parameters that have a gradient; returns what the closure, if there is one, has returned."""
+        """Step all parameters that have a gradient; return what the closure returned, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -197,8 +197,9 @@ class Optimizer(torch.optim.Optimizer):
     # ---- the point to report -----------------------------------------------------------------------------------------
 
     def eval(self) -> None:
-        """Have the parameters be the point to report, where the rule has one apart from them (Schedule-Free, Nesterov),
-        until `train()`; a step is refused meanwhile."""
+        """Set the parameters to the point to report, if the rule has one (Schedule-Free, Nesterov), until `train()`.
+
+        Meanwhile `step` raises an error."""
         if self._is_away or not self.state:
             return
         groups = self.param_groups
@@ -217,7 +218,7 @@ class Optimizer(torch.optim.Optimizer):
                     p.copy_(value)
 
     def train(self, mode: bool = True) -> None:
-        """Have the parameters be those that are stepped again, after `eval()`."""
+        """Set the parameters back to the stepped ones, after `eval()`."""
         if not mode:
             self.eval()
         elif self._is_away:
@@ -233,13 +234,13 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def inner(self) -> Ours | None:
-        """The optimizer of ours that steps, with what it knows (`averaged`, `skipped`, ...); None before it has."""
+        """The fallline optimizer that steps (with `averaged`, `skipped`, ...); None before the first step."""
         return self._inner
 
     # ---- carried elsewhere -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's: state by the number of the parameter, in tensors that are live, and groups."""
+        """Return the groups and the state by parameter number, in live tensors, as in torch."""
         found = super().state_dict()
         found["param_groups"] = [{**group, **self._at(k)} for k, group in enumerate(found["param_groups"])]
         groups = [group for group in found["param_groups"] for _ in group["params"]]
@@ -247,7 +248,7 @@ class Optimizer(torch.optim.Optimizer):
         return {**found, "state": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state as torch does, of this optimizer or torch's own of the formula; state keeps its dtype."""
+        """Load a state as in torch, of this optimizer or of torch's with the same formula; state keeps its dtype."""
         def seal(_: Any, d: dict[str, Any]) -> dict[str, Any]:
             for group in d["param_groups"]:
                 self._kind.check({**self.defaults, **group, "params": ()})
