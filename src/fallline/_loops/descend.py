@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +17,15 @@ from fallline._loops.arguments import batch_at, pair, whole
 from fallline._loops.box import limits, projection
 from fallline._loops.stopping import DOWNHILL, UPHILL, Patience, Status, as_array, climbs
 from fallline._loops.walk import Point, Walk, remedy
-from fallline._messages.values import brief
+from fallline._messages.calls import answering
+from fallline._messages.values import brief, shown
 from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import NonFiniteGradient
 
 __all__ = ["Descent", "Point", "Status", "descend"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Descent:
     """What `descend` returns.
 
@@ -41,12 +42,17 @@ class Descent:
 
     params: Any
     values: np.ndarray
-    history: dict[str, np.ndarray] = field(repr=False)
+    history: dict[str, np.ndarray]
     t: int
-    status: Status = field(repr=False)  # the message has it
+    status: Status
     message: str
 
+    def __repr__(self) -> str:
+        last = f"value={float(self.values[-1])!r}, " if len(self.values) else ""
+        return f"Descent(t={self.t}, {last}message={self.message!r}, params={shown(self.params)})"
 
+
+@answering
 def descend(
     value_and_grad: Callable[..., tuple[Any, Any]],
     params: Any,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +17,10 @@ from fallline._loops.scipy_options import Options, start
 from fallline._loops.search import Search, Status, Trial, all_finite
 from fallline._loops.stopping import climbs
 from fallline._loops.walk import Point, Walk, remedy, stops
+from fallline._messages.calls import answering
 from fallline._messages.suggestions import meant_name
-from fallline._messages.values import brief
+from fallline._messages.values import brief, shown
+from fallline._messages.warned import warn
 from fallline._optimizer.named import OPTIMIZERS, Adam
 from fallline._optimizer.optimizer import Optimizer
 from fallline.rules import average
@@ -32,6 +33,7 @@ __all__ = ["as_scipy_method", "minimize"]
 _MANNERS = ("batches", "columns", "history", "progress", "checkpoint", "checkpoint_every")  # options of SciPy's face
 
 
+@answering
 def minimize(
     fun: Callable[..., Any] | None,
     x0: Any,
@@ -112,6 +114,7 @@ def minimize(
     from scipy.optimize import OptimizeResult
 
     _refuse({"hess": hess, "hessp": hessp, "constraints": constraints})
+    _check_args(args)
     optimizer = _optimizer(method)
     uphill = climbs(optimizer, "minimize")
     settings = Options.read(options, tol)
@@ -169,6 +172,16 @@ def minimize(
     if settings.disp:
         _display(result)
     return result
+
+
+def _check_args(args: Any) -> None:
+    """Refuse an optimizer, or the name of one, in the place of fun's further arguments."""
+    (first,) = args if isinstance(args, tuple) and len(args) == 1 else (args,)
+    is_name = isinstance(first, str) and first.lower() in map(str.lower, OPTIMIZERS)
+    is_class = isinstance(first, type) and issubclass(first, Optimizer)
+    if is_name or is_class or isinstance(first, (Optimizer, Rule, Link)):
+        raise TypeError("The third argument of minimize is args, further ones of fun. An optimizer goes by name: "
+                        f"minimize(fun, x0, method={shown(first)}).")
 
 
 def _optimizer(method: Any) -> Optimizer:
@@ -271,7 +284,7 @@ def as_scipy_method(
         from scipy.optimize import OptimizeWarning
 
         known = ", ".join((*Options.names(), *_MANNERS))
-        warnings.warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: {known}.",
-                      OptimizeWarning, stacklevel=4)  # of who called SciPy
+        warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: {known}.",
+             OptimizeWarning)
     return minimize(fun, x0, args, optimizer, jac, bounds, callback, tol, options, constraints=constraints, **manners)
 

@@ -11,6 +11,7 @@ import numpy as np
 from fallline import rules
 from fallline._engines.options import Options
 from fallline._formula.rule import Link
+from fallline._messages.calls import answering
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.partition import Mask, Partition
@@ -18,6 +19,7 @@ from fallline._optimizer.partition import Mask, Partition
 __all__ = ["accumulate", "bounds", "chain", "mask", "partition"]
 
 
+@answering
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
           state_dir: Any = None) -> Optimizer:
     """Modifiers of the gradient, one rule or optimizer, modifiers of the increment, in that order, as one optimizer.
@@ -38,6 +40,7 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
     return Optimizer(*links, **options._asdict())
 
 
+@answering
 def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfinite: str = "raise",
                threads: int | None = None, state_dir: Any = None) -> Optimizer:
     """A chain, or an optimizer, that steps at every n-th call only, with the mean of the gradients of these n calls.
@@ -67,6 +70,7 @@ def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfi
                  state_dir=state_dir)
 
 
+@answering
 def bounds(low: Any = None, high: Any = None) -> Link:
     """A modifier that keeps parameters within bounds: `fl.chain(fl.Adam(0.1), fl.bounds(0, 1))`.
 
@@ -95,6 +99,7 @@ def bounds(low: Any = None, high: Any = None) -> Link:
     return link
 
 
+@answering
 def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
               threads: int | None = None, state_dir: Any = None) -> Partition:
     """Different optimizers for different leaves, as one optimizer: a call steps all or, if it raises, none.
@@ -128,6 +133,7 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
     return Partition(parts, label, Options(engine, nonfinite, threads, state_dir))
 
 
+@answering
 def mask(by: Any, optimizer: Any, *, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
          state_dir: Any = None) -> Mask:
     """An optimizer that steps some leaves only, and leaves the others alone.

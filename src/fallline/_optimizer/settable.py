@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar
 
 from fallline._engines.options import Options
+from fallline._messages.suggestions import meant_attribute
 from fallline._messages.values import shown
 from fallline._optimizer.points import averaged
 from fallline._optimizer.stepping import Stepper
@@ -141,7 +142,8 @@ class Settable:
                     "call SciPy's minimize itself, or what takes a function (of lmfit, "
                     "Minimizer(...).scalar_minimize(method=opt)).")
         known = ", ".join(chain.short) or "none"
-        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}."
+        hint = "" if name.startswith("_") else meant_attribute(name, dir(self), chain.short)
+        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}.{hint}"
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._chain.short})

@@ -147,6 +147,7 @@ class Optimizer(torch.optim.Optimizer):
         t = max([*found, *(group.get(STEPS, 0) for group in groups)], default=0)
         made = assembled(self._kind, groups, self._tree([n for n, group in enumerate(groups) for _ in group["params"]]))
         made.optimizer.adapt(self._tree(params))
+        made.optimizer._stepper.has_begun = True  # torch is silent where there is no gradient
         leaves, treedef = flatten(self._tree(list(range(len(params)))))
         index = self._index = dict(zip(paths(treedef), leaves))
         holders = made.optimizer._stepper.holders
