@@ -29,6 +29,7 @@ SAME = {  # the first of these that there is
     "decay": ("rho",), "decay_rate": ("rho",), "smoothing": ("rho",), "smoothing_constant": ("rho",),
     "wd": ("weight_decay",), "weight_decay_rate": ("weight_decay",), "decoupled_weight_decay": ("weight_decay",),
     "momentum": ("beta1",), "trust_coefficient": ("trust",), "initial_accumulator_value": ("eps",),
+    "min_step_size": ("min_rate",), "max_step_size": ("max_rate",),
     # of schedules
     **dict.fromkeys(("T_max", "T_0", "total_steps", "decay_steps", "first_decay_steps", "transition_steps", "n_steps",
                      "num_steps", "max_steps", "num_training_steps", "total_iters", "t_max", "epochs"), ("steps",)),
@@ -52,6 +53,8 @@ SETTINGS = {  # sentences
                     "A rate that changes is a schedule: lr=fallline.schedules.cosine(1e-3, steps=10_000)."),
     **dict.fromkeys(("gradient_accumulation_steps", "accumulation_steps", "every_k_schedule"),
                     "It goes around: fallline.accumulate(n, ...)."),
+    **dict.fromkeys(("weight_decay_mask", "trust_ratio_mask", "exclude_layers", "exclude_embeddings"),
+                    "Settings may differ by leaf: weight_decay=fallline.by_path(function)."),
     "mask": "It goes around: fallline.mask(by, ...), or give the setting by path, fallline.by_path(function).",
     **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), _HOW.format("torch")),
     **dict.fromkeys(("mu_dtype", "accumulator_dtype", "dtype_momentum", "factored"), _HOW.format("optax")),
@@ -73,8 +76,11 @@ ATTRIBUTES = {
                     "Write opt.step(params, grads)."),
     "param_groups": "Hyper-parameters are opt.hyper and may differ by leaf, lr={\"W\": 1e-3, \"b\": 1e-2} or "
                     "fallline.by_path(function); in a torch loop take fallline.torch.",
+    "exclude_from_weight_decay": "Give the decay by path: weight_decay=fallline.by_path(function).",
+    "update_step": "A rule of your own is a function: fallline.rule.",
+    "from_config": "fallline.load(path) makes an optimizer of a file that opt.save(path) wrote.",
     "add_param_group": "Write opt.adapt(params), with all parameters.",
-    **dict.fromkeys(("build", "init", "initialize"), "There is nothing to do: the first step makes the state."),
+    **dict.fromkeys(("build", "built", "init", "initialize"), "There is nothing to do: the first step makes state."),
     **dict.fromkeys(("iterations", "step_count", "n_steps", "nit", "epoch", "iteration", "count"), "Steps are opt.t."),
     **dict.fromkeys(("defaults", "get_config", "config", "hyperparams", "hyperparameters", "settings", "get_params_"),
                     "Hyper-parameters are opt.hyper."),
@@ -158,7 +164,7 @@ NAMES = {
     "gradient_descent": "SGD", "gd": "SGD", "lookahead": "Momentum.lookahead", "lookahead_params": "Momentum.lookahead",
     "problem": "race.Problem", "run": "race.run", "compare": "race.run", "benchmark": "race.run",
     "named_chain": "chain", "sequential": "chain", "compose": "chain", "gradient_transformation": "rule",
-    "global_norm": "norm", "safe_norm": "norm", "get_total_norm": "norm", "signum": "sign", "scale": "SGD",
+    "global_norm": "norm", "safe_norm": "norm", "get_total_norm": "norm", "scale": "SGD",
     "nonneg": "NonNegative", "project_bounds": "bounds", "keep_params_nonnegative": "bounds", "projections": "bounds",
     "schedule": "schedules", "lr_scheduler": "schedules", "scheduler": "schedules", "set_threads": "set_num_threads",
     "early_stopping": "descend", "value_and_grad_from_state": "descend",
@@ -217,7 +223,7 @@ FAMILIES = {  # by what their names have in them, in this order
     r"^(de)?serialize$|^get$": "A class is its name here, fallline.Adam; fallline.OPTIMIZERS has all by name.",
     r"sparse": "Gradients are dense arrays here: g.to_dense() of torch, g.toarray() of SciPy.",
     r"tree|flatten": "Trees of dicts, lists and tuples are taken as they are: opt.step(params, grads).",
-    r"fromage|optimistic|polyaksgd|signsgd|sm3|adashift|adabound|sophia|shampoo|^soap|swats|dadapt|tiger|ranger|lookahead":
+    r"signum|fromage|optimistic|polyaksgd|signsgd|sm3|adashift|adabound|sophia|shampoo|^soap|swats|dadapt|tiger|ranger|lookahead":
         "fallline.OPTIMIZERS has those that there are; what is missing is a rule of a few lines: fallline.rule.",
     r"^safe(int32)?increment|saferoot|shouldskip": "The words of formulas are those of fallline.ops.",
 }  # fmt: skip

@@ -59,13 +59,16 @@ def meant_argument(function: str, name: str, known: Iterable[str]) -> str:
     return _close(name, known)
 
 
-def meant_attribute(name: str, known: Iterable[str], hyper: Iterable[str]) -> str:
+def meant_attribute(owner: str, name: str, known: Iterable[str], hyper: Iterable[str]) -> str:
     """What to write for an attribute that an optimizer does not have, likewise."""
     if name in ATTRIBUTES:
         return f" {ATTRIBUTES[name]}"
     if same := _same(name, [*hyper]):
         return f" Write {' and '.join(f'opt.{own}' for own in same)}."
-    return _close(name, [other for other in known if not other.startswith("_")], before="opt.")
+    if name.startswith("register_") or name.endswith("Hook"):
+        return " A loop of your own calls what it likes around a step; fallline.torch has torch's hooks."
+    close = _close(name, [other for other in known if not other.startswith("_")], before="opt.")
+    return close or meant(owner, name, hyper)
 
 
 def _same(name: str, known: Sequence[str]) -> list[str]:

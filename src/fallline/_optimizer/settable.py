@@ -142,7 +142,7 @@ class Settable:
                     "call SciPy's minimize itself, or what takes a function (of lmfit, "
                     "Minimizer(...).scalar_minimize(method=opt)).")
         known = ", ".join(chain.short) or "none"
-        hint = "" if name.startswith("_") else meant_attribute(name, dir(self), chain.short)
+        hint = "" if name.startswith("_") else meant_attribute(type(self).__name__, name, dir(self), chain.short)
         return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}.{hint}"
 
     def __dir__(self) -> list[str]:
