@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fallline._arrays import trees
 from fallline._formula.rule import Link, Rule
-from fallline._loops.arguments import batch_at
+from fallline._loops.arguments import batch_at, check_function
 from fallline._loops.box import box_of, held, projection
 from fallline._loops.objective import objective
 from fallline._loops.scipy_options import Options, start
@@ -18,7 +18,7 @@ from fallline._loops.search import Search, Status, Trial, all_finite
 from fallline._loops.stopping import climbs
 from fallline._loops.walk import Point, Walk, remedy, stops
 from fallline._messages.calls import answering
-from fallline._messages.suggestions import meant_name
+from fallline._messages.suggestions import meant_name, of_another
 from fallline._messages.values import brief, shown
 from fallline._messages.warned import warn
 from fallline._optimizer.named import OPTIMIZERS, Adam
@@ -202,7 +202,7 @@ def _optimizer(method: Any) -> Optimizer:
         return Optimizer(method)
     raise TypeError(
         "method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class, a rule or a name. "
-        f"Got {brief(method)}."
+        f"Got {brief(method)}.{of_another(method)}"
     )
 
 
@@ -221,6 +221,7 @@ def _reporter(callback: Callable[..., Any] | None) -> Callable[[Trial], bool]:
 
     if callback is None:
         return lambda trial: False
+    check_function(callback, "callback of minimize", "of x")
     try:
         names = set(inspect.signature(callback).parameters)
     except (TypeError, ValueError):  # some built-in functions have none
@@ -276,6 +277,9 @@ def as_scipy_method(
             f"{name} is a method of scipy.optimize.minimize, which starts at an x0; minimize_scalar has none: call "
             f"scipy.optimize.minimize(fun, x0, method={name}(...)). To step parameters: opt.step(params, grads)."
         )
+    if not callable(fun):
+        raise TypeError(f"A call of {type(optimizer).__name__} is one of scipy.optimize.minimize, whose fun must be a "
+                        f"function. Got {brief(fun)}. To step parameters: opt.step(params, grads).")
     manners = {name: options.pop(name) for name in _MANNERS if name in options}
     unknown = {name: options.pop(name) for name in sorted(options.keys() - Options.names())}
     unused = [f"{name}=" for name, value in (("hess", hess), ("hessp", hessp)) if value is not None]

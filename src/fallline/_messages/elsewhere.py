@@ -29,13 +29,16 @@ SAME = {  # the first of these that there is
     "decay": ("rho",), "decay_rate": ("rho",), "smoothing": ("rho",), "smoothing_constant": ("rho",),
     "wd": ("weight_decay",), "weight_decay_rate": ("weight_decay",), "decoupled_weight_decay": ("weight_decay",),
     "momentum": ("beta1",), "trust_coefficient": ("trust",), "initial_accumulator_value": ("eps",),
+    # of dialects, whose arguments are not by our names
+    "lr": ("learning_rate", "peak", "value", "start"), "beta1": ("beta_1", "b1"), "beta2": ("beta_2", "b2"),
+    "beta3": ("b3",), "eps": ("epsilon",),
     "min_step_size": ("min_rate",), "max_step_size": ("max_rate",),
     # of schedules
     **dict.fromkeys(("T_max", "T_0", "total_steps", "decay_steps", "first_decay_steps", "transition_steps", "n_steps",
                      "num_steps", "max_steps", "num_training_steps", "total_iters", "t_max", "epochs"), ("steps",)),
     **dict.fromkeys(("warmup_steps", "num_warmup_steps", "warmup_epochs"), ("warmup",)),
     **dict.fromkeys(("eta_min", "end_value", "min_lr", "end_learning_rate", "final"), ("end", "least")),
-    **dict.fromkeys(("init_value", "peak_value", "initial_learning_rate", "start_factor", "lr", "max_value"),
+    **dict.fromkeys(("init_value", "peak_value", "initial_learning_rate", "start_factor", "max_value"),
                     ("peak", "value", "start")),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from fallline._messages.elsewhere import ATTRIBUTES, LOOPS, NAMES, SAME, SETTING
 
 __all__ = [
     "REMEDY", "by_name", "meant", "meant_argument", "meant_attribute", "meant_name", "meant_schedule",
-    "unknown_setting",
+    "meant_within", "of_another", "unknown_setting",
 ]  # fmt: skip
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"
@@ -22,10 +22,10 @@ _VARIANTS = {
 }  # fmt: skip
 
 
-def meant_name(name: str, known: Iterable[str], dialects: Iterable[str] = ()) -> str:
+def meant_name(name: str, known: Iterable[str], dialects: Iterable[str] = (), methods: Iterable[str] = ()) -> str:
     """What to write for a public name that is not there, as a sentence with a space before it; "" if nothing is near.
 
-    Of `dialects` the whole names are known, such as "dialects.torch.Adam".
+    Of `dialects` and `methods` the whole names are known, such as "dialects.torch.Adam" and "Optimizer.step".
 
     >>> meant_name("Adagrad", ["AdaGrad", "Adam"]), meant_name("clip_grad_norm_", ["clip_norm"]), meant_name("plot", [])
     (' Did you mean AdaGrad?', ' Did you mean clip_norm?', '')
@@ -35,7 +35,7 @@ def meant_name(name: str, known: Iterable[str], dialects: Iterable[str] = ()) ->
     from difflib import get_close_matches  # for an error alone
 
     own = {plain(other): other for other in known}
-    of_others = {plain(title.rpartition(".")[2]): title for title in dialects}
+    of_others = {plain(title.rpartition(".")[2]): title for title in (*methods, *dialects)}
     said = {**of_others, **{plain(other): here for other, here in NAMES.items()}, **own}
     for names, cutoff in ((said, 1.0), (own, 0.85)):  # as it is there, or a slip of the finger
         if close := get_close_matches(plain(name), names, 1, cutoff):
@@ -52,11 +52,33 @@ def meant_schedule(name: str, known: Iterable[str]) -> str:
     return f" {sentence}" if sentence else _close(name, known)
 
 
+def meant_within(name: str, known: Iterable[str]) -> str:
+    """What to write for a name that a module does not have, likewise: as it is spelt there, or a near one."""
+    said = {plain(other): other for other in known}
+    return f" Did you mean {said[plain(name)]}?" if plain(name) in said else _close(name, known)
+
+
+def of_another(value: Any) -> str:
+    """What to write for an optimizer of another library, or its class, in the place of ours; likewise.
+
+    >>> of_another(1.0)
+    ''
+    """
+    cls = value if isinstance(value, type) else type(value)
+    library = cls.__module__.partition(".")[0]
+    title = f"dialects.{library}.{cls.__name__}"
+    if title in _dialects():
+        return f" It is {library}'s, whose formula fallline.{title} has."
+    return " It is optax's, whose formulas fallline.dialects.optax has." if library == "optax" else ""
+
+
 def meant_argument(function: str, name: str, known: Iterable[str]) -> str:
     """What to write for an argument that a function does not have, likewise."""
     if name in LOOPS.get(function, {}):
         return f" {LOOPS[function][name]}"
-    return _close(name, known)
+    close = _close(name, known)
+    is_setting = function not in LOOPS and any(name in names for names in (SAME, *SAME.values()))
+    return f" It is a setting of a link: {function}(..., fallline.Adam(...))." if is_setting and not close else close
 
 
 def meant_attribute(owner: str, name: str, known: Iterable[str], hyper: Iterable[str]) -> str:

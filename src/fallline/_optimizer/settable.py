@@ -43,6 +43,11 @@ class HyperParameters(MutableMapping[str, Any]):
                            f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
         return str(qualified)
 
+    def __getattr__(self, name: str) -> Any:
+        known = None if name.startswith("_") else self._chain.short.get(name)
+        raise AttributeError(f"Hyper-parameters go by item, opt.hyper[{name!r}], or by attribute of the optimizer, "
+                             f"opt.{name}." if known else f"opt.hyper has no attribute {name!r}.", name=name)
+
     def __delitem__(self, name: str) -> None:
         raise TypeError("Hyper-parameters cannot be deleted, only set.")
 
