@@ -59,9 +59,16 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module(f"fallline.{name}")
-    hint = "" if name.startswith("_") else meant_name(name, __all__)
+    methods = [f"Optimizer.{method}" for method in vars(Optimizer) if not method.startswith("_")]
+    hint = "" if name.startswith("_") else meant_name(name, __all__, _dialects(), methods)
     # With its name, but not the module, as Python would add a suggestion of its own.
     raise AttributeError(f"module 'fallline' has no attribute {name!r}.{hint}", name=name)
+
+
+def _dialects() -> list[str]:
+    from fallline.dialects import every  # for an error alone
+
+    return list(every())
 
 
 def __dir__() -> list[str]:

@@ -316,3 +316,11 @@ def test_sums_over_any_leaves_are_near_the_true_ones(sizes, seed):
     expected = math.sqrt(math.fsum(x * x for leaf in g for x in leaf))
     for d in opt.update(g):
         assert d == pytest.approx(-expected, rel=1e-14)
+
+
+@every_engine
+def test_sums_of_scaled_squares_that_overflow_over_many_leaves_say_nothing(engine):
+    opt = fl.chain(fl.clip_norm(1.0), fl.SGD(), engine=engine)
+    for size in 10.0 ** np.arange(-29, -25, 0.25):  # among them those of which single leaves' squares are still finite
+        opt.step([np.ones(20) for _ in range(150)], [np.full(20, size) for _ in range(150)])
+    assert opt.t == 16

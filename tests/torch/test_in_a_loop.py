@@ -685,6 +685,45 @@ def test_what_is_done_together_is_what_is_done_by_itself(name):
     assert far(*models) < 1e-9
 
 
+NORMED = {"clipped": lambda **o: fl.chain(fl.clip_norm(1.0), fl.dialects.torch.AdamW(), **o),
+          "LARS": lambda **o: fl.LARS(0.1, **o), "LAMB": lambda **o: fl.LAMB(0.1, **o)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMED)
+@pytest.mark.parametrize("size", [1.0, 1e30, 1e-30])  # whose squares float32 does not have
+def test_norms_of_many_tensors_are_asked_for_together(name, size):
+    torch = need("torch")
+    torch.manual_seed(0)
+    start, grads = ([scale * torch.randn(20) for _ in range(150)] for scale in (1.0, size))
+    ends = []
+    for engine in ("eager", "reference"):
+        params = [torch.nn.Parameter(value.clone()) for value in start]
+        opt = fl.torch.Optimizer(params, NORMED[name](engine=engine))
+        for p, g in zip(params, grads):
+            p.grad = g.clone()
+        for _ in range(3):
+            opt.step()
+        if engine == "eager":
+            norms = [operation for operation in counted(opt) if "norm" in operation or "scalar_dense" in operation]
+            assert len(norms) <= 10, norms  # and the gradients' largest, by which it is known that all are finite
+        else:
+            opt.step()
+        ends.append(torch.stack([p.detach() for p in params]))
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+def test_a_clipped_step_of_many_tensors_is_few_operations():
+    torch = need("torch")
+    params = [torch.nn.Parameter(torch.ones(20)) for _ in range(150)]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt = fl.torch.Optimizer(params, NORMED["clipped"](engine="eager"))
+    opt.step()
+    opt.step()
+    names = [operation for operation in counted(opt) if "detach" not in operation]  # views, for who shares host memory
+    assert len(names) <= 50, names
+
+
 def test_choices_by_comparison_mean_the_same_for_all_at_once():
     torch = need("torch")
     from fallline._arrays.batches import Batch

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Batch", "are_finite", "put_all", "without_graph"]
+__all__ = ["Batch", "are_finite", "norms", "put_all", "without_graph"]
 
 
 class Comparison(NamedTuple):
@@ -189,6 +189,20 @@ def are_finite(tensors: Sequence[Any]) -> bool:
 
     found = torch.stack(torch._foreach_norm(list(tensors), math.inf)).isfinite().all()
     return not found.is_meta and bool(found)
+
+
+def norms(batch: Any) -> list[float] | None:
+    """The norm of each tensor, in double precision, where the squares of what is shorter neither overflow nor vanish;
+    None where torch cannot say them so."""
+    import torch
+
+    if not isinstance(batch, Batch) or batch.dtype == torch.float64:
+        return None
+    try:
+        found = torch._foreach_norm(batch.tensors, 2, dtype=torch.float64)
+    except (TypeError, RuntimeError):  # of an older torch, and of devices without double precision
+        return None
+    return [float(norm) for norm in torch.stack(found).tolist()]
 
 
 def put_all(old: Sequence[Any], new: Sequence[Any]) -> None:

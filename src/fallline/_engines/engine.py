@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import warnings
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from fallline._engines import reference
 from fallline._engines.rows import Row
 from fallline._formula.program import Program
+from fallline._messages.warned import warn
 
 __all__ = ["ENGINES", "Engine", "KernelOf", "Wish", "chosen", "native_missing", "without_native"]
 
@@ -117,5 +117,5 @@ def without_native(missing: str) -> Engine:
 
 @lru_cache(maxsize=1)
 def _warn_once(missing: str) -> None:
-    warnings.warn(f"fallline runs its reference engine, which is slower: llvmlite cannot be imported ({missing}). "
-                  "To have the native engine: pip install llvmlite.", stacklevel=5)
+    warn(f"fallline runs its reference engine, which is slower: llvmlite cannot be imported ({missing}). "
+         "To have the native engine: pip install llvmlite.")

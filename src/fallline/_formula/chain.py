@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Hyper, Link, Rule
 from fallline._formula.trace import Traced, arrives, held, leaves_increment, trace, turns
-from fallline._messages.suggestions import unknown_setting
+from fallline._messages.suggestions import of_another, unknown_setting
 from fallline._messages.values import brief, shown
 from fallline.errors import FormulaError
 
@@ -341,6 +341,8 @@ def _hint(item: Any) -> str:
     schedules = sys.modules.get("fallline.schedules")  # which are loaded on first use
     if schedules is not None and issubclass(item if isinstance(item, type) else type(item), schedules.Schedule):
         return " A schedule is a setting of a rule: fallline.Adam(lr=cosine(1e-3, steps=10_000))."
+    if other := of_another(item):
+        return other
     if callable(item):
         return " Decorate it with fallline.rule, fallline.before or fallline.after."
     if isinstance(item, (list, tuple)):

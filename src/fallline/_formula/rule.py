@@ -250,8 +250,9 @@ class Rule(Drawn):
         own = [h.name for h in self.hyper.values() if h.default is not None]
         if len(args) > len(own):
             known = f"at most {len(own)} setting{'s' * (len(own) > 1)} by position ({', '.join(own)})"
+            place = f"fallline.Optimizer({self.name})" if self.kind == "rule" else f"fallline.chain({self.name}, ...)"
             raise TypeError(f"{self.name} takes {known if own else 'no settings by position'}. Got {len(args)}. "
-                            f"To evaluate the formula itself, call {self.name}.formula.")
+                            f"Arrays are given to an optimizer, {place}; the formula itself is {self.name}.formula.")
         for name, value in zip(own, args):
             if name in settings:
                 raise TypeError(f"{name} of {self.name} was given twice, by position and by name.")

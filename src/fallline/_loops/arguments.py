@@ -10,7 +10,7 @@ from typing import Any
 from fallline._arrays.leaves import number
 from fallline._messages.values import brief
 
-__all__ = ["batch_at", "pair", "path_of", "whole"]
+__all__ = ["batch_at", "check_function", "pair", "path_of", "whole"]
 
 
 def batch_at(batches: Any, owner: str) -> Callable[[int], Any]:
@@ -25,6 +25,12 @@ def batch_at(batches: Any, owner: str) -> Callable[[int], Any]:
     if not len(batches):
         raise ValueError(f"batches of {owner} must hold at least one batch. Got an empty sequence.")
     return lambda t: batches[t % len(batches)]
+
+
+def check_function(value: Any, what: str, of: str) -> None:
+    """Raise TypeError, naming `what`, for what is no function `of` something."""
+    if not callable(value):
+        raise TypeError(f"{what} must be a function {of}. Got {brief(value)}.")
 
 
 def path_of(path: Any, what: str) -> str:
@@ -48,7 +54,7 @@ def whole(value: Any, what: str, *, least: int) -> int:
 def pair(result: Any, owner: str) -> tuple[float, Any]:
     """What value_and_grad of `owner` returned, as value and gradient; a TypeError if it is no such pair."""
     try:
-        value, grad = result
+        value, grad = [] if hasattr(result, "shape") else [*result]  # an array of two numbers is no pair
     except (TypeError, ValueError):
         raise TypeError(
             f"value_and_grad of {owner} must return a pair (value, gradient). Got {type(result).__name__}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,18 +13,20 @@ import numpy as np
 from fallline._arrays import trees
 from fallline._arrays.leaves import number
 from fallline._arrays.namespaces import all_true
-from fallline._loops.arguments import batch_at, pair, whole
+from fallline._loops.arguments import batch_at, check_function, pair, whole
 from fallline._loops.box import limits, projection
 from fallline._loops.stopping import DOWNHILL, UPHILL, Patience, Status, as_array, climbs
 from fallline._loops.walk import Point, Walk, remedy
-from fallline._messages.values import brief
+from fallline._messages.calls import answering
+from fallline._messages.suggestions import of_another
+from fallline._messages.values import brief, shown
 from fallline._optimizer.optimizer import Optimizer
 from fallline.errors import NonFiniteGradient
 
 __all__ = ["Descent", "Point", "Status", "descend"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Descent:
     """The result of `descend`.
 
@@ -41,12 +43,17 @@ class Descent:
 
     params: Any
     values: np.ndarray
-    history: dict[str, np.ndarray] = field(repr=False)
+    history: dict[str, np.ndarray]
     t: int
-    status: Status = field(repr=False)  # the message has it
+    status: Status
     message: str
 
+    def __repr__(self) -> str:
+        last = f"value={float(self.values[-1])!r}, " if len(self.values) else ""
+        return f"Descent(t={self.t}, {last}message={self.message!r}, params={shown(self.params)})"
 
+
+@answering
 def descend(
     value_and_grad: Callable[..., tuple[Any, Any]],
     params: Any,
@@ -125,11 +132,12 @@ def descend(
     target = None if target is None else number(target, "target of descend must be a number")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer of descend must be an Optimizer such as fallline.Adam(lr=1e-3). "
-                        f"Got {brief(optimizer)}.")
+                        f"Got {brief(optimizer)}.{of_another(optimizer)}")
     judged = target is not None or patience is not None
     uphill = judged and climbs(optimizer, "target of descend" if patience is None else "patience of descend")
-    if not callable(value_and_grad):
-        raise TypeError(f"value_and_grad of descend must be a function of the parameters. Got {brief(value_and_grad)}.")
+    check_function(value_and_grad, "value_and_grad of descend", "of the parameters")
+    if callback is not None:
+        check_function(callback, "callback of descend", "of a point")
     evaluate = _evaluator(value_and_grad, batches)
     project = projection(limits(bounds, params, "descend"), params, optimizer)
     walk = Walk("descend", optimizer, Patience(optimizer, uphill, target, patience, callback), steps=steps,

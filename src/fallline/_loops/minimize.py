@@ -5,21 +5,22 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from fallline._arrays import trees
 from fallline._formula.rule import Link, Rule
-from fallline._loops.arguments import batch_at
+from fallline._loops.arguments import batch_at, check_function
 from fallline._loops.box import box_of, held, projection
 from fallline._loops.objective import objective
 from fallline._loops.scipy_options import Options, start
 from fallline._loops.search import Search, Status, Trial, all_finite
 from fallline._loops.stopping import climbs
 from fallline._loops.walk import Point, Walk, remedy, stops
-from fallline._messages.suggestions import meant_name
-from fallline._messages.values import brief
+from fallline._messages.calls import answering
+from fallline._messages.suggestions import meant_name, of_another
+from fallline._messages.values import brief, shown
+from fallline._messages.warned import warn
 from fallline._optimizer.named import OPTIMIZERS, Adam
 from fallline._optimizer.optimizer import Optimizer
 from fallline.rules import average
@@ -32,6 +33,7 @@ __all__ = ["as_scipy_method", "minimize"]
 _MANNERS = ("batches", "columns", "history", "progress", "checkpoint", "checkpoint_every")  # options of SciPy's face
 
 
+@answering
 def minimize(
     fun: Callable[..., Any] | None,
     x0: Any,
@@ -110,6 +112,7 @@ def minimize(
     from scipy.optimize import OptimizeResult
 
     _refuse({"hess": hess, "hessp": hessp, "constraints": constraints})
+    _check_args(args)
     optimizer = _optimizer(method)
     uphill = climbs(optimizer, "minimize")
     settings = Options.read(options, tol)
@@ -169,6 +172,16 @@ def minimize(
     return result
 
 
+def _check_args(args: Any) -> None:
+    """Refuse an optimizer, or the name of one, in the place of fun's further arguments."""
+    (first,) = args if isinstance(args, tuple) and len(args) == 1 else (args,)
+    is_name = isinstance(first, str) and first.lower() in map(str.lower, OPTIMIZERS)
+    is_class = isinstance(first, type) and issubclass(first, Optimizer)
+    if is_name or is_class or isinstance(first, (Optimizer, Rule, Link)):
+        raise TypeError("The third argument of minimize is args, further ones of fun. An optimizer goes by name: "
+                        f"minimize(fun, x0, method={shown(first)}).")
+
+
 def _optimizer(method: Any) -> Optimizer:
     if method is None:
         return Adam(lr=1e-2)
@@ -187,7 +200,7 @@ def _optimizer(method: Any) -> Optimizer:
         return Optimizer(method)
     raise TypeError(
         "method of minimize must be an optimizer such as fallline.Adam(lr=1e-2), a class, a rule or a name. "
-        f"Got {brief(method)}."
+        f"Got {brief(method)}.{of_another(method)}"
     )
 
 
@@ -206,6 +219,7 @@ def _reporter(callback: Callable[..., Any] | None) -> Callable[[Trial], bool]:
 
     if callback is None:
         return lambda trial: False
+    check_function(callback, "callback of minimize", "of x")
     try:
         names = set(inspect.signature(callback).parameters)
     except (TypeError, ValueError):  # some built-in functions have none
@@ -261,6 +275,9 @@ def as_scipy_method(
             f"{name} is a method of scipy.optimize.minimize, which starts at an x0; minimize_scalar has none: call "
             f"scipy.optimize.minimize(fun, x0, method={name}(...)). To step parameters: opt.step(params, grads)."
         )
+    if not callable(fun):
+        raise TypeError(f"A call of {type(optimizer).__name__} is one of scipy.optimize.minimize, whose fun must be a "
+                        f"function. Got {brief(fun)}. To step parameters: opt.step(params, grads).")
     manners = {name: options.pop(name) for name in _MANNERS if name in options}
     unknown = {name: options.pop(name) for name in sorted(options.keys() - Options.names())}
     unused = [f"{name}=" for name, value in (("hess", hess), ("hessp", hessp)) if value is not None]
@@ -269,7 +286,7 @@ def as_scipy_method(
         from scipy.optimize import OptimizeWarning
 
         known = ", ".join((*Options.names(), *_MANNERS))
-        warnings.warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: {known}.",
-                      OptimizeWarning, stacklevel=4)  # of who called SciPy
+        warn(f"{optimizer._title} does not use {', '.join(passed_over)}. Options of minimize: {known}.",
+             OptimizeWarning)
     return minimize(fun, x0, args, optimizer, jac, bounds, callback, tol, options, constraints=constraints, **manners)
 

@@ -14,6 +14,7 @@ from fallline._arrays.dtypes import LACKED, kept
 from fallline._arrays.leaves import host, is_foreign, number
 from fallline._loops.box import Box
 from fallline._messages.remedies import as_array, is_masked
+from fallline._messages.values import brief
 
 __all__ = ["Differences", "Joint", "Objective", "Separate", "Slopes", "objective", "unknown"]
 
@@ -32,11 +33,11 @@ def objective(fun: Callable[..., Any] | None, jac: Any, args: Any, box: Box, rel
         return Joint(fun, args)
     if callable(jac):
         return Separate(fun, args, jac)
-    if jac is None or jac is False or jac in METHODS:
+    if jac is None or jac is False or (isinstance(jac, str) and jac in METHODS):
         return Differences(fun, args, jac or METHODS[0], box, rel_step)
     raise ValueError(
         "jac of minimize must be a function, True (fun returns value and gradient), None or one of "
-        f"{', '.join(METHODS)}. Got {jac!r}."
+        f"{', '.join(METHODS)}. Got {brief(jac)}."
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from fallline._arrays.containers import parted
 from fallline._arrays.dtypes import CASTABLE
 from fallline._arrays.leaves import number
+from fallline._messages.suggestions import meant_argument
 from fallline._messages.values import brief
 
 __all__ = ["Options", "start"]
@@ -42,7 +43,8 @@ class Options:
         given = {name: value for name, value in (options or {}).items() if value is not None}
         for name in given:
             if name not in cls.names():
-                raise ValueError(f"Unknown option {name!r} of minimize. Known options: {', '.join(cls.names())}.")
+                raise ValueError(f"Unknown option {name!r} of minimize. Known options: {', '.join(cls.names())}."
+                                 f"{meant_argument('minimize', name, cls.names())}")
         if tol is not None:
             given.setdefault("gtol", tol)
         for name in {"gtol", "ftol", "xtol"} & given.keys():

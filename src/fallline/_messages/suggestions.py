@@ -2,51 +2,102 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-__all__ = ["REMEDY", "by_name", "meant", "meant_name", "unknown_setting"]
+from fallline._messages.elsewhere import ATTRIBUTES, LOOPS, NAMES, SAME, SETTINGS, family, plain, schedule
+
+__all__ = [
+    "REMEDY", "by_name", "meant", "meant_argument", "meant_attribute", "meant_name", "meant_schedule",
+    "meant_within", "of_another", "unknown_setting",
+]  # fmt: skip
 
 REMEDY = "pass parameters to step: opt.step(params, grads)"
 
-_SAME = {"learning_rate": "lr", "step_size": "lr", "epsilon": "eps", "b1": "beta1", "b2": "beta2", "beta_1": "beta1",
-         "beta_2": "beta2"}  # fmt: skip
 _VARIANTS = {
     ("SGD", "momentum"): "Momentum", ("SGD", "nesterov"): "Nesterov", ("Momentum", "nesterov"): "Nesterov",
     ("Adam", "nesterov"): "Nadam", ("AdamW", "nesterov"): "NadamW", ("Adam", "amsgrad"): "AMSGrad",
 }  # fmt: skip
 
 
-_ELSEWHERE = {
-    "clip": "clip_value or clip_norm", "clip_by_value": "clip_value", "clip_grad_value": "clip_value",
-    "clip_grad_norm": "clip_norm", "clip_by_global_norm": "clip_norm", "add_decayed_weights": "weight_decay",
-    "ema": "average", "swa": "average", "multi_transform": "partition", "masked": "mask", "multi_steps": "accumulate",
-    "nag": "Nesterov", "heavy_ball": "Momentum", "lr_scheduler": "schedules", "scheduler": "schedules",
-    "optim": "OPTIMIZERS", "fit": "descend", "fmin": "minimize", "save": "Optimizer.save", "gradient_descent": "SGD",
-    "lookahead": "Momentum.lookahead", "problem": "race.Problem", "run": "race.run",
-    **{name: f"schedules.{name}" for name in ("constant", "cosine", "exponential", "linear", "one_cycle", "piecewise",
-                                              "polynomial")},
-}  # fmt: skip
+def meant_name(name: str, known: Iterable[str], dialects: Iterable[str] = (), methods: Iterable[str] = ()) -> str:
+    """What to write for a public name that is not there, as a sentence with a space before it; "" if nothing is near.
 
-
-def meant_name(name: str, known: Iterable[str]) -> str:
-    """The public name that is meant by one that is not there, as a sentence with a space before it; "" if none is near.
+    Of `dialects` and `methods` the whole names are known, such as "dialects.torch.Adam" and "Optimizer.step".
 
     >>> meant_name("Adagrad", ["AdaGrad", "Adam"]), meant_name("clip_grad_norm_", ["clip_norm"]), meant_name("plot", [])
     (' Did you mean AdaGrad?', ' Did you mean clip_norm?', '')
+    >>> meant_name("yogi", ["Adam"], ["dialects.optax.yogi"])
+    ' Did you mean dialects.optax.yogi?'
     """
     from difflib import get_close_matches  # for an error alone
 
-    plain = {_plain(other): other for other in known}
-    elsewhere = {_plain(other): here for other, here in _ELSEWHERE.items()}
-    said = plain | {other: here for other, here in elsewhere.items() if other not in plain}
-    close = get_close_matches(_plain(name), said, 1, cutoff=0.75)
+    own = {plain(other): other for other in known}
+    of_others = {plain(title.rpartition(".")[2]): title for title in (*methods, *dialects)}
+    said = {**of_others, **{plain(other): here for other, here in NAMES.items()}, **own}
+    for names, cutoff in ((said, 1.0), (own, 0.85)):  # as it is there, or a slip of the finger
+        if close := get_close_matches(plain(name), names, 1, cutoff):
+            return f" Did you mean {names[close[0]]}?"
+    if sentence := family(name) or schedule(name):
+        return f" {sentence}"
+    close = get_close_matches(plain(name), said, 1, 0.75)
     return f" Did you mean {said[close[0]]}?" if close else ""
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+def meant_schedule(name: str, known: Iterable[str]) -> str:
+    """What to write for a schedule that is not there, likewise."""
+    sentence = schedule(name, always=True)
+    return f" {sentence}" if sentence else _close(name, known)
+
+
+def meant_within(name: str, known: Iterable[str]) -> str:
+    """What to write for a name that a module does not have, likewise: as it is spelt there, or a near one."""
+    said = {plain(other): other for other in known}
+    return f" Did you mean {said[plain(name)]}?" if plain(name) in said else _close(name, known)
+
+
+def of_another(value: Any) -> str:
+    """What to write for an optimizer of another library, or its class, in the place of ours; likewise.
+
+    >>> of_another(1.0)
+    ''
+    """
+    cls = value if isinstance(value, type) else type(value)
+    library = cls.__module__.partition(".")[0]
+    title = f"dialects.{library}.{cls.__name__}"
+    if title in _dialects():
+        return f" It is {library}'s, whose formula fallline.{title} has."
+    return " It is optax's, whose formulas fallline.dialects.optax has." if library == "optax" else ""
+
+
+def meant_argument(function: str, name: str, known: Iterable[str]) -> str:
+    """What to write for an argument that a function does not have, likewise."""
+    if name in LOOPS.get(function, {}):
+        return f" {LOOPS[function][name]}"
+    close = _close(name, known)
+    is_setting = function not in LOOPS and any(name in names for names in (SAME, *SAME.values()))
+    return f" It is a setting of a link: {function}(..., fallline.Adam(...))." if is_setting and not close else close
+
+
+def meant_attribute(owner: str, name: str, known: Iterable[str], hyper: Iterable[str]) -> str:
+    """What to write for an attribute that an optimizer does not have, likewise."""
+    if name in ATTRIBUTES:
+        return f" {ATTRIBUTES[name]}"
+    if same := _same(name, [*hyper]):
+        return f" Write {' and '.join(f'opt.{own}' for own in same)}."
+    if name.startswith("register_") or name.endswith("Hook"):
+        return " A loop of your own calls what it likes around a step; fallline.torch has torch's hooks."
+    close = _close(name, [other for other in known if not other.startswith("_")], before="opt.")
+    return close or meant(owner, name, hyper)
+
+
+def _same(name: str, known: Sequence[str]) -> list[str]:
+    """Which of the known settings another library calls by a name."""
+    if name == "betas":
+        return [own for own in known if re.fullmatch(r"beta\d", own)]
+    return [own for own in SAME.get(name, ()) if own in known][:1]
 
 
 def by_name(misplaced: Sequence[Any]) -> str:
@@ -60,20 +111,18 @@ def by_name(misplaced: Sequence[Any]) -> str:
             f"Got {1 + len(misplaced)} arguments by position{order}.")
 
 
-def meant(owner: str, name: str, known: Iterable[str]) -> str:
-    """The remedy for a setting that `owner` does not have, as a sentence with a space before it; "" if none is clear.
+def meant(owner: str, name: str, known: Iterable[str], of_optimizer: bool = True) -> str:
+    """The remedy for a setting that `owner`, an optimizer or a schedule, does not have, as a sentence with a space
+    before it; "" if none is clear.
 
     >>> meant("AdamW", "betas", ["lr", "beta1", "beta2"]), meant("SGD", "rho", ["lr"])
     (' Write beta1=..., beta2=... in its place.', '')
     >>> meant("SGD", "momentum", ["lr"]), meant("Muon", "momentun", ["lr", "momentum"])
     (' That is an optimizer of its own: fallline.Momentum.', ' Did you mean momentum?')
     """
-    from difflib import get_close_matches  # for an error alone
-
     known = list(known)
-    instead = [k for k in known if re.fullmatch(r"beta\d", k)] if name == "betas" else [_SAME.get(name, "")]
-    if instead and set(instead) <= set(known):
-        return f" Write {', '.join(f'{k}=...' for k in instead)} in its place."
+    if same := _same(name, known):
+        return f" Write {', '.join(f'{own}=...' for own in same)} in its place."
     if name in ("params", "parameters"):
         return f" {REMEDY.capitalize()}."
     if (owner, name) in _VARIANTS:
@@ -81,8 +130,25 @@ def meant(owner: str, name: str, known: Iterable[str]) -> str:
     if name == "weight_decay" and "lr" in known and "weight_decay.rate" not in known:
         return (" It is a link of a chain: fallline.chain(..., fallline.weight_decay(rate)), as in AdamW; "
                 "fallline.chain(fallline.l2(rate), ...) adds it to the gradient.")
-    close = get_close_matches(name, [k for k in known if k.count(".") == name.count(".")], 1)
-    return f" Did you mean {close[0]}?" if close else ""
+    if of_optimizer and name in SETTINGS:
+        return f" {SETTINGS[name]}"
+    if title := next((title for title, cls in _dialects().items() if plain(title.rpartition(".")[2]) == plain(owner)
+                      and name in cls.arguments.parameters), ""):  # fmt: skip
+        return f" fallline.{title} has it."
+    return _close(name, [k for k in known if k.count(".") == name.count(".")], 0.6)
+
+
+def _dialects() -> Mapping[str, Any]:
+    """The optimizers of other libraries by title."""
+    return cast(Mapping[str, Any], importlib.import_module("fallline.dialects").every())  # above, and for errors alone
+
+
+def _close(name: str, known: Iterable[str], cutoff: float = 0.75, before: str = "") -> str:
+    """The nearest of the known names, as a sentence; "" if none is near."""
+    from difflib import get_close_matches  # for an error alone
+
+    close = get_close_matches(name, list(known), 1, cutoff)
+    return f" Did you mean {before}{close[0]}?" if close else ""
 
 
 def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any, what: str = "hyper-parameter") -> None:
@@ -90,4 +156,4 @@ def unknown_setting(owner: str, settings: Mapping[str, Any], known: Any, what: s
     for name in settings:
         if name not in known:
             raise TypeError(f"{owner} has no {what} {name!r}. Known: {', '.join(known) or 'none'}."
-                            f"{meant(owner, name, known)}")
+                            f"{meant(owner, name, known, what != 'parameter')}")

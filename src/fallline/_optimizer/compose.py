@@ -11,6 +11,7 @@ import numpy as np
 from fallline import rules
 from fallline._engines.options import Options
 from fallline._formula.rule import Link
+from fallline._messages.calls import answering
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer
 from fallline._optimizer.partition import Mask, Partition
@@ -18,6 +19,7 @@ from fallline._optimizer.partition import Mask, Partition
 __all__ = ["accumulate", "bounds", "chain", "mask", "partition"]
 
 
+@answering
 def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
           state_dir: Any = None) -> Optimizer:
     """Combine modifiers and one rule or optimizer into one optimizer.
@@ -39,6 +41,7 @@ def chain(*links: Any, engine: str = "auto", nonfinite: str = "raise", threads: 
     return Optimizer(*links, **options._asdict())
 
 
+@answering
 def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfinite: str = "raise",
                threads: int | None = None, state_dir: Any = None) -> Optimizer:
     """Make a chain or an optimizer step only at every n-th call, with the mean gradient of these n calls.
@@ -69,6 +72,7 @@ def accumulate(n: int, *links: Any, weight: Any = 1, engine: str = "auto", nonfi
                  state_dir=state_dir)
 
 
+@answering
 def bounds(low: Any = None, high: Any = None) -> Link:
     """Make a modifier that keeps parameters within bounds: `fl.chain(fl.Adam(0.1), fl.bounds(0, 1))`.
 
@@ -97,6 +101,7 @@ def bounds(low: Any = None, high: Any = None) -> Link:
     return link
 
 
+@answering
 def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", nonfinite: str = "raise",
               threads: int | None = None, state_dir: Any = None) -> Partition:
     """Combine different optimizers for different leaves into one: a call steps all or, if it raises, none.
@@ -131,6 +136,7 @@ def partition(parts: Mapping[str, Any], label: Any, *, engine: str = "auto", non
     return Partition(parts, label, Options(engine, nonfinite, threads, state_dir))
 
 
+@answering
 def mask(by: Any, optimizer: Any, *, engine: str = "auto", nonfinite: str = "raise", threads: int | None = None,
          state_dir: Any = None) -> Mask:
     """Make an optimizer that steps only some leaves and leaves the others alone.

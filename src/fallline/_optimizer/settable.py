@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar
 
 from fallline._engines.options import Options
+from fallline._messages.suggestions import meant_attribute
 from fallline._messages.values import shown
 from fallline._optimizer.points import averaged
 from fallline._optimizer.stepping import Stepper
@@ -41,6 +42,11 @@ class HyperParameters(MutableMapping[str, Any]):
             raise KeyError(f"{self._chain.title} has no hyper-parameter {name!r}. "
                            f"Known: {', '.join([*self._chain.short, *self._chain.hyper])}.")
         return str(qualified)
+
+    def __getattr__(self, name: str) -> Any:
+        known = None if name.startswith("_") else self._chain.short.get(name)
+        raise AttributeError(f"Hyper-parameters go by item, opt.hyper[{name!r}], or by attribute of the optimizer, "
+                             f"opt.{name}." if known else f"opt.hyper has no attribute {name!r}.", name=name)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("Hyper-parameters cannot be deleted, only set.")
@@ -141,7 +147,8 @@ class Settable:
                     "call SciPy's minimize itself, or what takes a function (of lmfit, "
                     "Minimizer(...).scalar_minimize(method=opt)).")
         known = ", ".join(chain.short) or "none"
-        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}."
+        hint = "" if name.startswith("_") else meant_attribute(type(self).__name__, name, dir(self), chain.short)
+        return f"{type(self).__name__} has no attribute {name!r}. Its hyper-parameters: {known}.{hint}"
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._chain.short})

@@ -14,6 +14,7 @@ from fallline._arrays.trees import former_paths, holds_none
 from fallline._engines.arithmetic import pinned
 from fallline._engines.options import Options
 from fallline._formula.program import INCREMENT
+from fallline._messages.warned import warn
 from fallline._optimizer.division import Checked, Whole, telling
 from fallline._optimizer.holder import Holder
 from fallline._state import fields
@@ -46,6 +47,8 @@ class Stepper:
     """
 
     skipped: int
+
+    has_begun = False  # to step, in this process
 
     def __init__(self, chain: Any, holders: Mapping[str, Holder], division: Whole, options: Options) -> None:
         self.chain, self.holders, self.division, self.options = chain, holders, division, options
@@ -351,7 +354,7 @@ class Stepper:
             if places(arrays) != before:
                 raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
-            self._warn(calls)
+            self._warn(binding, calls, gs)
             results = self._run(binding, calls, plan)
             if results is None:  # the sums of a reading were not finite
                 self._skips(binding, calls)
@@ -409,8 +412,14 @@ class Stepper:
         self.skipped += 1
         return True
 
-    def _warn(self, calls: Calls) -> None:
-        """Say at the very first step if its gradients are damped."""
+    def _warn(self, binding: Binding, calls: Calls, gs: Sequence[Any]) -> None:
+        """Say if the first call, here or of the run, has no gradient at all, and at the first step of the run if its
+        gradients are damped."""
+        given = [] if self.has_begun else [g for name in binding.groups for g in binding.own(name, gs)]
+        self.has_begun = True
+        if given and all(g is None for g in given):
+            warn(f"All gradients given to {self.chain.title} are None, and the call counts all the same: was "
+                 "backward() forgotten, or are these not the parameters that it went to?")
         first = all(holder.t == 0 and holder.waiting is None for holder in self.holders.values())
         if first and not any(call.holds for call in calls.values()):
             warn_if_damped([(call.group, call.gradients) for call in calls.values()])

@@ -28,6 +28,10 @@ LATER = {"accumulate.weight": 1.0}  # hyper-parameters that older states lack, a
 FORMAT = max(field.since for field in FIELDS.values())  # which is written; those before it are read
 
 
+OF_TORCH = (" It is torch's: an optimizer of fallline.dialects.torch takes it, load_state_dict(d, dialect=\"torch\"), "
+            "and one of fallline.torch as it is.")
+
+
 def checked(d: Any, keys: Iterable[str], what: str) -> dict[str, Any]:
     """The fields of a state of any format that is read; `keys` are those that it has besides.
 
@@ -40,7 +44,8 @@ def checked(d: Any, keys: Iterable[str], what: str) -> dict[str, Any]:
     wanted = [*keys, *(name for name, field in FIELDS.items() if field.since <= version)]
     if not isinstance(d, Mapping) or set(d) != set(wanted):
         got = f"the keys {', '.join(map(str, d)) or 'none'}" if isinstance(d, Mapping) else f"a {type(d).__name__}"
-        raise ValueError(f"{what} is a dict as state_dict() gives it, with the keys {', '.join(wanted)}. Got {got}.")
+        raise ValueError(f"{what} is a dict as state_dict() gives it, with the keys {', '.join(wanted)}. Got {got}."
+                         f"{OF_TORCH if isinstance(d, Mapping) and 'param_groups' in d else ''}")
     return {name: field.check(d.get(name, field.start), name) for name, field in FIELDS.items()}
 
 

@@ -56,6 +56,7 @@ class Numbers:
 def totals_of(totals: Sequence[Total], by_leaf: np.ndarray, across: Sequence[float] = ()) -> dict[str, Any]:
     """The totals of a reading by name, from those of its leaves (in rows; 0 for leaves without a gradient) and, in
     order, from those ACROSS the trees of several; of an optimizer by itself there is one tree."""
-    tree, given = halved(by_leaf), iter(across)
+    with np.errstate(over="ignore", invalid="ignore"):  # of squares that are scaled up, whose sum is of use if finite
+        tree, given = halved(by_leaf), iter(across)
     return {total.name: by_leaf[:, k].tolist() if total.over == "leaf" else float(tree[k]) if total.over == "tree" else
             next(given, float(tree[k])) for k, total in enumerate(totals)}

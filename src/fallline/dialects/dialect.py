@@ -17,11 +17,12 @@ from fallline._formula.notation.code import in_lines
 from fallline._formula.ranges import is_finite
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import check, looks_like_parameters
-from fallline._messages.suggestions import REMEDY, unknown_setting
+from fallline._messages.suggestions import REMEDY, meant_within, unknown_setting
 from fallline._messages.values import brief, shown
+from fallline._optimizer.named import OPTIMIZERS
 from fallline._optimizer.optimizer import Optimizer
 
-__all__ = ["Dialect", "Given", "dialect", "link", "only", "refuse"]
+__all__ = ["Dialect", "Given", "dialect", "link", "missing", "only", "refuse"]
 
 
 class Dialect(Optimizer):
@@ -219,6 +220,18 @@ def link(rule: Rule, **settings: Any) -> Link:
 def only(condition: Any, rule: Rule, **settings: Any) -> Link | None:
     """A link that is there under a condition."""
     return link(rule, **settings) if condition else None
+
+
+def missing(module: str, known: Sequence[str]) -> Callable[[str], Any]:
+    """What a module of dialects answers for a name that it does not have."""
+
+    def answered(name: str) -> Any:
+        ours = next((own for own in OPTIMIZERS if own.lower() == name.lower()), None)
+        hint = meant_within(name, known) or (f" fallline.{ours} has the formula of its paper." if ours else "")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}. Known: {', '.join(known)}."
+                             f"{'' if name.startswith('_') else hint}", name=name)
+
+    return answered
 
 
 def refuse(what: str, remedies: dict[str, tuple[Any, str]]) -> None:

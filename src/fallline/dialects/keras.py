@@ -6,11 +6,11 @@ weight_decay is decoupled in all of them. `clipnorm` clips each leaf, `global_cl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallline import rules
 from fallline._formula.rule import Link, Rule
-from fallline.dialects.dialect import dialect, link, only, refuse
+from fallline.dialects.dialect import dialect, link, missing, only, refuse
 from fallline.rules import dialects as own
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion", "Nadam", "RMSprop"]
@@ -125,3 +125,7 @@ def ftrl(title: str, power: Any, **settings: Any) -> Links:
     if not power <= 0:
         raise ValueError(f"learning_rate_power of {title} must be a number ≤ 0. Got {power}.")
     yield link(own.keras_ftrl, **settings) if power == -0.5 else link(own.keras_ftrl_power, power=power, **settings)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing(__name__, __all__)

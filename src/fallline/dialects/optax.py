@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallline import rules
 from fallline._formula.rule import Link, Rule
-from fallline.dialects.dialect import dialect, link, only, refuse
+from fallline.dialects.dialect import dialect, link, missing, only, refuse
 from fallline.rules import dialects as own
 
 __all__ = ["adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "amsgrad", "lamb", "lion", "nadam",
@@ -174,3 +174,7 @@ def novograd(learning_rate, b1=0.9, b2=0.25, eps=1e-6, eps_root=0.0, weight_deca
     """optax's novograd: divides gradients by the norm of their leaf, whose square is averaged."""
     yield link(own.optax_novograd, lr=learning_rate, beta1=b1, beta2=b2, eps=eps, eps_root=eps_root,
                weight_decay=weight_decay)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing(__name__, __all__)

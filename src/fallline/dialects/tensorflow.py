@@ -6,9 +6,10 @@ Like TensorFlow, they round hyper-parameters to float32 before computing, whatev
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from fallline._formula.rule import Link
-from fallline.dialects.dialect import Given, dialect, link, only
+from fallline.dialects.dialect import Given, dialect, link, missing, only
 from fallline.dialects.keras import ftrl
 from fallline.rules import dialects as own
 
@@ -43,3 +44,7 @@ def Ftrl(learning_rate, learning_rate_power=-0.5, initial_accumulator_value=0.1,
     return ftrl("dialects.tensorflow.Ftrl", learning_rate_power, lr=learning_rate, initial=initial_accumulator_value,
                 l1=l1_regularization_strength, l2=l2_regularization_strength,
                 shrinkage=l2_shrinkage_regularization_strength, beta=beta)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing(__name__, __all__)

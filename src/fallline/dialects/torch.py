@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallline import rules
 from fallline._formula.rule import Link, Rule
 from fallline._messages.values import brief
-from fallline.dialects.dialect import dialect, link, only, refuse
+from fallline.dialects.dialect import dialect, link, missing, only, refuse
 from fallline.rules import dialects as own
 
 __all__ = ["ASGD", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "RAdam",
@@ -149,3 +149,7 @@ def Muon(lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficient
     yield link(own.averaged_ahead if nesterov else own.averaged, momentum=momentum)
     yield link(rates[adjust_lr_fn], lr=lr, a=a, b=b, c=c, eps=eps, steps=ns_steps)
     yield only(weight_decay != 0, rules.weight_decay, rate=weight_decay)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing(__name__, __all__)

@@ -6,6 +6,7 @@ What a file of this room defines is a name here: nothing has to be listed.
 import importlib
 
 from fallline._formula.rule import Rule
+from fallline._messages.suggestions import meant_within
 from fallline.rules.formulas import *  # noqa: F403
 from fallline.rules.formulas import at_rest, looked_ahead  # noqa: F401  (points of Nesterov's method, no rules)
 from fallline.rules.further import *  # noqa: F403
@@ -20,7 +21,8 @@ def __getattr__(name: str) -> Rule:
     # those of other libraries, which take a while; not by `from ... import`, which asks here first
     rule = vars(importlib.import_module("fallline.rules.dialects")).get(name) if name != "dialects" else None
     if not isinstance(rule, Rule):
-        raise AttributeError(f"module 'fallline.rules' has no attribute {name!r}.", name=name)
+        hint = "" if name.startswith("_") else meant_within(name, __all__)
+        raise AttributeError(f"module 'fallline.rules' has no attribute {name!r}.{hint}", name=name)
     return rule
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fallline._messages.suggestions import meant_schedule
 from fallline.schedules.base import Schedule
 from fallline.schedules.beyond import mean_since, plateau
 from fallline.schedules.picture import plot
@@ -62,7 +63,8 @@ __all__ = [
 if not TYPE_CHECKING:  # which knows the names, and would take any for one
 
     def __getattr__(name: str) -> Any:
-        raise AttributeError(f"fallline.schedules has no {name!r}. Known: {', '.join(__all__)}.")
+        raise AttributeError(f"fallline.schedules has no {name!r}. Known: {', '.join(__all__)}."
+                             f"{'' if name.startswith('_') else meant_schedule(name, __all__)}", name=name)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,8 @@ import torch
 
 from fallline._arrays.leaves import host
 from fallline._arrays.trees import flatten, paths
+from fallline._messages.suggestions import of_another
+from fallline._messages.values import brief
 from fallline._optimizer.holder import Holder
 from fallline._optimizer.optimizer import Optimizer as Ours
 from fallline._state.state_dict import TREE, Leaf, LeafStates
@@ -54,12 +56,14 @@ class Optimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, opt: Ours) -> None:
         if not isinstance(opt, Ours):
             raise TypeError("fallline.torch.Optimizer takes parameters and an optimizer of fallline, such as "
-                            f"fallline.Adam(1e-3). Got {type(opt).__name__}.")
+                            f"fallline.Adam(1e-3). Got {brief(opt)}.{of_another(opt)}")
         self._begin(OfOptimizer(opt), params)
 
     def _begin(self, kind: Kind, params: Any) -> None:
         self._kind, self._inner = kind, None
         kind.check(kind.defaults)
+        if isinstance(params, torch.nn.Module):
+            raise TypeError("params must be the parameters of a module, model.parameters(). Got the module itself.")
         super().__init__(params, dict(kind.defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -147,6 +151,7 @@ class Optimizer(torch.optim.Optimizer):
         t = max([*found, *(group.get(STEPS, 0) for group in groups)], default=0)
         made = assembled(self._kind, groups, self._tree([n for n, group in enumerate(groups) for _ in group["params"]]))
         made.optimizer.adapt(self._tree(params))
+        made.optimizer._stepper.has_begun = True  # torch is silent where there is no gradient
         leaves, treedef = flatten(self._tree(list(range(len(params)))))
         index = self._index = dict(zip(paths(treedef), leaves))
         holders = made.optimizer._stepper.holders

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.batches import Batch, are_finite, put_all, without_graph
+from fallline._arrays.batches import Batch, are_finite, norms, put_all, without_graph
 from fallline._arrays.dtypes import kept
 from fallline._arrays.leaves import (
     as_number,
@@ -30,6 +30,7 @@ from fallline._arrays.memory import check_disjoint
 from fallline._arrays.namespaces import namespace
 from fallline._engines.array_api import reduced, run_eagerly
 from fallline._formula.program import INCREMENT, Program
+from fallline._formula.words import SCALES
 from fallline._step.group import Group
 
 __all__ = ["ArrayCall"]
@@ -93,10 +94,25 @@ class ArrayCall:
     def read(self, reading: Program) -> np.ndarray:
         """As `HostCall.read`."""
         by_leaf = np.zeros((len(self._gs), len(reading.totals)))
-        for k in self.live:
+        left = dict.fromkeys(self.live)
+        for ks in self._alike(reading) if all(total.kind in SCALES for total in reading.totals) else ():
+            found = self._norms(reading, ks)
+            if found is not None:
+                by_leaf[ks] = found
+                left = dict.fromkeys(k for k in left if k not in ks)
+        for k in left:
             values = self._compute(reading, k)
             by_leaf[k] = [reduced(values[total.name], total.kind) for total in reading.totals]
         return by_leaf
+
+    def _norms(self, reading: Program, ks: Sequence[int]) -> np.ndarray | None:
+        """The totals of such leaves, which are all of squares; None if torch cannot say them of all together."""
+        values = self._batch(reading, ks)
+        found = {id(batch): norms(batch) for batch in values.values()}  # once for one batch, whatever it is scaled by
+        each = [(found[id(values[total.name])], SCALES[total.kind]) for total in reading.totals]
+        with np.errstate(over="ignore", under="ignore"):
+            squares = [np.square(np.multiply(own, scale)) for own, scale in each if own is not None]
+        return np.transpose(squares) if len(squares) == len(each) else None
 
     def know(self, totals: Mapping[str, Any]) -> None:
         """As `HostCall.know`."""
@@ -104,7 +120,7 @@ class ArrayCall:
 
     def prepare(self) -> None:
         """Compute what `run` puts in place."""
-        self._together = [(ks, self._batch(ks)) for ks in self._alike()]
+        self._together = [(ks, self._batch(self.program, ks)) for ks in self._alike(self.program)]
         apart = {k for ks, _ in self._together for k in ks}
         self._new = {k: self._increments(k) for k in self.live if k not in apart}
         self._numbers = self.group.new_numbers(self.program, self.live, self.t, self.memo)
@@ -148,29 +164,30 @@ class ArrayCall:
         group.count += 1
         return result
 
-    def _alike(self) -> list[list[int]]:
-        """The leaves that are tensors stepped by the same numbers, of which torch does an operation on all at once."""
+    def _alike(self, program: Program) -> list[list[int]]:
+        """The leaves that are tensors which a program takes with the same numbers, of which torch does an operation on
+        all at once."""
         found: dict[Any, list[int]] = {}
         for k in self.live:
             leaf: Any = self._gs[k] if self._xs is None else self._xs[k]
             dtype = self.group.dtypes[k]
             if not is_tensor(leaf) or not is_tensor(self._gs[k]) or kept(dtype) != dtype or dtype.kind == "c":
                 continue
-            scalars = self.group.scalars(self.program, k, self.t, self.memo)
+            scalars = self.group.scalars(program, k, self.t, self.memo)
             if not any(isinstance(s, np.ndarray) and s.ndim for s in scalars):  # values by coordinate
                 found.setdefault((leaf.device, dtype.name, tuple(map(float, scalars))), []).append(k)
         return [ks for ks in found.values() if len(ks) > 1]
 
-    def _batch(self, ks: Sequence[int]) -> dict[str, Batch]:
-        """The new values of such leaves by name."""
+    def _batch(self, program: Program, ks: Sequence[int]) -> dict[str, Batch]:
+        """What a program makes of such leaves, by name."""
         arrays = {"g": Batch([self._gs[k] for k in ks]),
                   **{slot: Batch([values[k] for k in ks]) for slot, values in self.group.state.items()}}
-        if "x" in self.program.inputs:
+        if "x" in program.inputs:
             assert self._xs is not None
             arrays["x"] = Batch([self._xs[k] for k in ks])
-        scalars = map(float, self.group.scalars(self.program, ks[0], self.t, self.memo))
-        with without_graph():
-            return run_eagerly(self.program, arrays, list(scalars))
+        scalars = map(float, self.group.scalars(program, ks[0], self.t, self.memo))
+        with without_graph(), np.errstate(all="ignore"):
+            return run_eagerly(program, arrays, list(scalars))
 
     def _put_together(self, ks: Sequence[int], new: Mapping[str, Batch]) -> dict[int, Any]:
         """Put new values in place; the leaves that come back."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import sys
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from fallline._arrays.dtypes import reals
 from fallline._arrays.namespaces import namespace
+from fallline._messages.warned import warn
 from fallline._step.group import Group
 from fallline.rules import accumulate, clip_norm, clip_value, maximize
 
@@ -45,11 +44,11 @@ def warn_if_damped(calls: Iterable[tuple[Group, Iterable[tuple[int, Any]]]]) -> 
         if largest >= root:
             return  # as most often the first is large enough
     if 0 < largest < root < math.inf:
-        warnings.warn(
+        warn(
             f"All gradients at the first step are below √eps of {damped}, {root:.3g}; the largest is {largest:.3g}. "
             f"{slot} starts at eps, as in the article, and gradients so small hardly change it: for long they are "
             f"divided by √eps and not by their own size, so that {damped} may hardly move. Give it "
-            f"eps=0,{_elsewhere(damped)} or scale the loss up.", UserWarning, stacklevel=_level())  # fmt: skip
+            f"eps=0,{_elsewhere(damped)} or scale the loss up.")  # fmt: skip
 
 
 def _elsewhere(damped: str) -> str:
@@ -67,11 +66,3 @@ def _largest(g: Any) -> float:
         return float(xp.max(xp.abs(g)))
     parts = reals(g)
     return max(float(parts.max()), -float(parts.min()))
-
-
-def _level() -> int:
-    """The level of the first caller outside of this package, for `warnings.warn` of this module."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fallline":
-        level, frame = level + 1, frame.f_back
-    return level
