@@ -24,6 +24,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "race": Command("fallline.race.command", "Race optimisers on a problem: a table and a report.", needs_race=True),
     "playground": Command("fallline.playground.command", "Write a page to play with every optimiser in a browser."),
+    "digests": Command("fallline._digests.command", "Compare the bits of every rule here with those of a table."),
 }
 
 
