@@ -63,7 +63,7 @@ def dialects(times: int, seed: int) -> str:
 
 def digests(times: int, seed: int) -> str:
     """The table of `fallline digests`, by the reference engine: written anew where formulas or walks change."""
-    table = {name: {dtype: walked(name, dtype, "reference")[0] for dtype in DTYPES} for name in WALKS}
+    table = {name: {dtype: walked(name, dtype, "reference") for dtype in DTYPES} for name in WALKS}
     path = Path("src/fallline/_digests/table.json")
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return f"written: {path}"

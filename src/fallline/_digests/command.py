@@ -17,14 +17,14 @@ from fallline._engines.engine import native_missing
 
 __all__ = ["call", "digests", "table"]
 
-ABOUT = """Walk each rule (but Muon, whose matrix products are those of a BLAS) in four dtypes on both engines, and
-compare what it comes to, a hash with a group of digits for each step, with the table that is part of fallline. Every
-machine should come to the same bits. Exit code 1 if any differ."""
+ABOUT = """Walk each rule that is a formula in four dtypes on both engines, and compare what it comes to, a hash with a
+group of digits for each step, with the table that is part of fallline. Every machine should come to the same bits. Exit
+code 1 if any differ."""
 Table = dict[str, dict[str, str]]
 
 
 class Line(NamedTuple):
-    """What a walk came to, and on which engines: Adafactor, a function of whole leaves, is NumPy's on both."""
+    """What a walk came to, and on which engines."""
 
     name: str
     dtype: str
@@ -68,10 +68,9 @@ def digests(names: Iterable[str]) -> Iterator[Line]:
     engines = ENGINES[:1] if native_missing() else ENGINES
     for name in names:
         for dtype in DTYPES:
-            came = [walked(name, dtype, engine) for engine in engines]
-            for digest in dict.fromkeys(digest for digest, _ in came):
-                ran = dict.fromkeys(engine for other, engine in came if other == digest)
-                yield Line(name, dtype, digest, ", ".join(ran))
+            came = {engine: walked(name, dtype, engine) for engine in engines}
+            for digest in dict.fromkeys(came.values()):
+                yield Line(name, dtype, digest, ", ".join(engine for engine in engines if came[engine] == digest))
 
 
 def table() -> Table:

@@ -22,26 +22,25 @@ __all__ = ["DTYPES", "ENGINES", "WALKS", "walked"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 ENGINES = ("reference", "native")
-WITHOUT = ("Muon",)  # the products of matrices are BLAS'
 MODIFIED = "Adam, modified"
 STEPS, PLACES = 6, 4  # hexadecimal digits of a digest for each step
 
 WALKS: dict[str, Callable[..., Any]] = {
-    **{name: make for name, make in fl.OPTIMIZERS.items() if name not in WITHOUT},
+    **{name: make for name, make in fl.OPTIMIZERS.items() if make.rule and not make.rule.whole_leaf},
     MODIFIED: lambda **options: fl.chain(
         fl.maximize(), fl.clip_value(1.5), fl.l2(0.1), fl.clip_norm(20.0), fl.Adam(0.01), fl.weight_decay(0.1),
         fl.average(0.9), **options),
 }  # fmt: skip
-"""By name what is walked: the rules, whose sums are norms in LARS, LAMB and Prodigy, and Adam among modifiers."""
+"""By name what is walked: the rules that are formulas, which take norms in LARS, LAMB and Prodigy, and Adam among
+modifiers. Functions of whole leaves compute by a BLAS (Muon) or by NumPy's sums (Adafactor), whose order is no promise.
+"""
 
 
-def walked(name: str, dtype: str, engine: str) -> tuple[str, str]:
-    """The digest of a walk, a group of digits for each step, of all that it and those before it came to; and the engine
-    that ran.
+def walked(name: str, dtype: str, engine: str) -> str:
+    """The digest of a walk: a group of digits for each step, of all that it and those before it came to.
 
-    >>> digest, ran = walked("SGD", "float32", "reference")
-    >>> len(digest.split("-")), ran
-    (6, 'reference')
+    >>> len(walked("SGD", "float32", "reference").split("-"))
+    6
     """
     bits, found, groups = np.random.PCG64(16), hashlib.sha256(), []
     strided = dtype == "float32" or name == MODIFIED
@@ -54,7 +53,7 @@ def walked(name: str, dtype: str, engine: str) -> tuple[str, str]:
         for array in flatten([w, dict(opt.state)])[0]:
             found.update(_bytes(np.asarray(array)))
         groups.append(found.hexdigest()[:PLACES])
-    return "-".join(groups), opt.engine.partition(":")[0]
+    return "-".join(groups)
 
 
 def _tree(bits: np.random.PCG64, dtype: str, strided: bool) -> dict[str, Any]:
