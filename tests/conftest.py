@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from needed import ALL
+from fallline._engines.engine import native_missing
+from needed import ALL, need
 from support import is_one_of_many, suits
 
 REST = ALL == "rest"
@@ -49,6 +50,17 @@ def pytest_collection_modifyitems(config, items):
         (kept if suits(item) and item.nodeid not in passed else out).append(item)
     config.hook.pytest_deselected(items=out)
     items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Where there is no native engine, a test that asks for it is skipped."""
+    try:
+        return (yield)
+    except ImportError:
+        if native_missing():
+            need("llvmlite")
+        raise
 
 
 @pytest.hookimpl(hookwrapper=True)
