@@ -84,7 +84,7 @@ def go(steps: list[Step]) -> int:
         for step in steps:
             began = time.perf_counter()
             program, *rest = shlex.split(step.alias or step.typed)
-            ended = subprocess.run([shutil.which(program, path=scripts) or program, *rest], cwd=place, env=kept,
+            ended = subprocess.run([shutil.which(program, path=str(scripts)) or program, *rest], cwd=place, env=kept,
                                    encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             seconds, lines = time.perf_counter() - began, ended.stdout.splitlines() or [""]
             came = next((line for line in lines if re.search(step.comes, line)), None)

@@ -16,7 +16,10 @@ from needed import ALL, need
 from support import is_one_of_many, suits
 
 REST = ALL == "rest"
-collect_ignore = [] if find_spec("torch") else ["tools/torch_database.py"]  # a script, which has no doctests
+collect_ignore = [
+    *([] if find_spec("torch") else ["tools/torch_database.py"]),  # a script, which has no doctests
+    *(["arrays/test_precision.py", "engines/test_agreement.py", "step"] if native_missing() else []),  # of native code
+]
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 

@@ -8,6 +8,7 @@ import pytest
 import fallline as fl
 from fallline._digests import command, walk
 from fallline.cli import main
+from needed import need
 from support import WHOLE_LEAF, run_alone
 
 KNOWN = command.table()
@@ -22,6 +23,7 @@ def said(capsys, *arguments):
 
 @pytest.fixture
 def few(monkeypatch):
+    need("llvmlite")
     monkeypatch.setattr(walk, "WALKS", {name: walk.WALKS[name] for name in ("SGD", "LARS")})
     monkeypatch.setattr(command, "WALKS", walk.WALKS)
 

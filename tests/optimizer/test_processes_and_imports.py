@@ -30,6 +30,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_rule_of_a_script_travels_to_other_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(IN_A_SCRIPT)

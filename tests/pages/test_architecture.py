@@ -133,6 +133,7 @@ print("\\n" + json.dumps(sorted(called)))
 """
 
 
+@pytest.mark.slow
 def test_every_function_that_a_walk_names_is_called():
     called = {tuple(pair) for pair in json.loads(run_alone(WALKED).splitlines()[-1])}
     named = {span for walk in WALKS for span in re.findall(r"`([\w/]+\.py::[\w.]+)`", walk)}

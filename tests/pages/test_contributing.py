@@ -54,6 +54,7 @@ def ran(folder, command):
 ASKS, DRAWS, WALKS, RUNS = re.findall(r"`((?:pytest|python) .*?)`", SECTION)
 
 
+@pytest.mark.slow
 def test_with_the_two_places_alone_one_test_says_in_sentences_all_that_is_missing(copied):
     enter(copied, ENTRIES[:PLACES])
     code, said = ran(copied, ASKS)
