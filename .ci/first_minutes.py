@@ -49,6 +49,7 @@ def base(wheel: Path) -> list[Step]:
         Step("fallline --version", r"^fallline \d"),
         Step("fallline --help", "^  digests "),
         Step("fallline digests", r"^All \d+ are those of the table"),
+        Step("fallline playground", "^Page: play.html"),
         Step("fallline race", r'^fallline: .*pip install "fallline\[race\]"$', 2),
         Step("fallline rcae", "^fallline: there is no command 'rcae'", 2),
         python("import fallline as fl; fl.Adam(learning_rate=0.1)", "learning_rate.* lr", 1),
