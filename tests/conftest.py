@@ -16,9 +16,10 @@ from needed import ALL, need
 from support import is_one_of_many, suits
 
 REST = ALL == "rest"
+OF_NATIVE_CODE = ["arrays/test_precision.py", "contracts/test_memory.py", "engines/test_agreement.py", "step"]
 collect_ignore = [
     *([] if find_spec("torch") else ["tools/torch_database.py"]),  # a script, which has no doctests
-    *(["arrays/test_precision.py", "engines/test_agreement.py", "step"] if native_missing() else []),  # of native code
+    *(OF_NATIVE_CODE if native_missing() else []),
 ]
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools

@@ -228,8 +228,7 @@ def walk_together(opt, w, twin, v, seeds):
 def start_alone(script, *arguments, **environment):
     """A Python process of its own that runs the script, with no setting of threads but those of `environment`."""
     env = {name: value for name, value in os.environ.items() if name != "FALLLINE_NUM_THREADS"} | environment
-    ignored = ("-W", "ignore::DeprecationWarning", "-W", "ignore:fallline runs its reference engine")
-    command = [sys.executable, *ignored, "-c", script, *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
