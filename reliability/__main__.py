@@ -1,15 +1,17 @@
-"""python -m reliability [kills | interrupts | disk | eager | finite | dialects] [--times 200] [--seed 0]; else all"""
+"""Trials too long for the tests, and tables to write: python -m reliability [NAME ...] [--times 200] [--seed 0]"""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import fallline as fl
+from fallline._digests.walk import DTYPES, WALKS, walked
 from reliability.dialects import measured
 from reliability.disk import fill
 from reliability.eager import stray
@@ -59,8 +61,17 @@ def dialects(times: int, seed: int) -> str:
     return f"written: {page}"
 
 
-TRIALS: dict[str, Callable[[int, int], str]] = {"kills": kills, "interrupts": interrupts, "disk": disk,
-                                               "eager": eager, "finite": finite, "dialects": dialects}  # fmt: skip
+def digests(times: int, seed: int) -> str:
+    """The table of `fallline digests`, by the reference engine: written anew where formulas or walks change."""
+    table = {name: {dtype: walked(name, dtype, "reference") for dtype in DTYPES} for name in WALKS}
+    path = Path("src/fallline/_digests/table.json")
+    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    return f"written: {path}"
+
+
+TRIALS: dict[str, Callable[[int, int], str]] = {
+    "kills": kills, "interrupts": interrupts, "disk": disk, "eager": eager, "finite": finite, "dialects": dialects,
+    "digests": digests}  # fmt: skip
 
 
 def main() -> None:

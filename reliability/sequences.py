@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import fallline as fl
-from reliability.digests import CHAINS, DTYPES, WHOLE, Hash
+from reliability.chains import CHAINS, DTYPES, WHOLE, Hash
 
 CALLS = 14  # in a sequence
 ROOT = Path(__file__).parents[1]

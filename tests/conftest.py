@@ -11,11 +11,16 @@ from importlib.util import find_spec
 
 import pytest
 
-from needed import ALL
+from fallline._engines.engine import native_missing
+from needed import ALL, need
 from support import is_one_of_many, suits
 
 REST = ALL == "rest"
-collect_ignore = [] if find_spec("torch") else ["tools/torch_database.py"]  # a script, which has no doctests
+OF_NATIVE_CODE = ["arrays/test_precision.py", "contracts/test_memory.py", "engines/test_agreement.py", "step"]
+collect_ignore = [
+    *([] if find_spec("torch") else ["tools/torch_database.py"]),  # a script, which has no doctests
+    *(OF_NATIVE_CODE if native_missing() else []),
+]
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 
@@ -49,6 +54,17 @@ def pytest_collection_modifyitems(config, items):
         (kept if suits(item) and item.nodeid not in passed else out).append(item)
     config.hook.pytest_deselected(items=out)
     items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Where there is no native engine, a test that asks for it is skipped."""
+    try:
+        return (yield)
+    except ImportError:
+        if native_missing():
+            need("llvmlite")
+        raise
 
 
 @pytest.hookimpl(hookwrapper=True)

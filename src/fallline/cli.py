@@ -26,6 +26,7 @@ COMMANDS = {
     "playground": Command("fallline.playground.command", "Write a page to play with every optimiser in a browser."),
     "check": Command("fallline.race.command", "Run a race again from its results.json: what agrees.", needs_race=True),
     "tracks": Command("fallline.race.command", "Draw a moving picture of optimisers on a surface.", needs_race=True),
+    "digests": Command("fallline._digests.command", "Compare the bits of every rule here with those of a table."),
 }
 
 

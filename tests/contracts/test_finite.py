@@ -13,6 +13,7 @@ import fallline as fl
 from support import WITHOUT_DECAY, every_engine, every_optimiser
 
 
+@pytest.mark.slow
 @every_optimiser
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_settings_that_are_accepted_keep_everything_finite(name, dtype):

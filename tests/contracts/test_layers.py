@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import fallline
+from needed import need_for_a_process
 
 ROOT = Path(fallline.__file__).parent
 CONFIG = Path(__file__).parents[2] / "pyproject.toml"
@@ -16,6 +17,7 @@ MOST = 12  # files of a folder, not counting what opens it
 
 
 def linted(config):
+    need_for_a_process("importlinter")
     return subprocess.run([*LINT, "--config", str(config)], capture_output=True, text=True, check=False)
 
 

@@ -8,6 +8,7 @@ import optree
 import pytest
 
 import fallline as fl
+from needed import need
 from support import every_engine, everything_of, memory_of, run_alone
 
 CALLS = {
@@ -306,6 +307,7 @@ def test_no_thread_slips_in_when_a_call_within_a_call_has_left(within):
 
 
 def test_no_thread_slips_in_that_began_before_the_call_took_its_turn():
+    need("llvmlite")  # of the quick looks
     opt, w, errors = fl.Adam(0.1), Gate(np.ones(3)), []
     for _ in range(4):
         opt.step(w, Gate(np.ones(3)))

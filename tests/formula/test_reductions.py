@@ -307,6 +307,7 @@ def test_a_leaf_starts_at_its_own_first_step_whatever_t_is(engine):
     assert (opt.state["first"]["b"], w["b"]) == (5.0, 4.9)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 9000), min_size=1, max_size=5), st.integers(0, 2**31))
 def test_sums_over_any_leaves_are_near_the_true_ones(sizes, seed):

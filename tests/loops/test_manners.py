@@ -321,6 +321,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -151,6 +151,7 @@ def differing(node):
     return [*made, (leaf(), "ndarray"), *([] if node is None else [(None, "None")])]
 
 
+@pytest.mark.slow
 @drawn(150)
 @given(data=st.data(), w=trees)
 def test_of_any_tree_with_one_difference_the_message_names_the_place_and_what_came(data, w):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fallline as fl
 from needed import need
-from support import same_bits
+from support import drawn, same_bits
 
 DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 ENGINES = ["native", "reference"]
@@ -41,6 +41,7 @@ def test_every_coordinate_stays_within_and_comes_to_lie_on_the_border(name, dtyp
     assert name in SMALL or all(any((leaf == dtype(end)).any() for leaf in leaves) for end in (low, high))
 
 
+@drawn(100)
 @given(st.floats(-1e300, 1e300), st.floats(0, 1e300), st.floats(-1e300, 1e300), st.sampled_from(ENGINES))
 def test_the_border_is_met_to_the_bit_whatever_the_numbers(low, width, g, engine):
     high = low + width

@@ -30,6 +30,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_rule_of_a_script_travels_to_other_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(IN_A_SCRIPT)
@@ -85,6 +86,7 @@ def test_a_forked_child_works_even_if_other_threads_were_compiling():
 
 
 def test_the_engine_says_what_runs_and_why():
+    need("llvmlite")
     opt = fl.Adam()
     assert opt.engine == "auto: chosen at the first step"
     opt.step(np.ones(2), np.ones(2))

@@ -133,6 +133,7 @@ print("\\n" + json.dumps(sorted(called)))
 """
 
 
+@pytest.mark.slow
 def test_every_function_that_a_walk_names_is_called():
     called = {tuple(pair) for pair in json.loads(run_alone(WALKED).splitlines()[-1])}
     named = {span for walk in WALKS for span in re.findall(r"`([\w/]+\.py::[\w.]+)`", walk)}
@@ -168,6 +169,7 @@ def walked(engine):
 
 
 def test_an_engine_is_a_folder_and_a_line(changed):
+    need("llvmlite")
     new, line = re.split(r"^(?=--- a/)", DIFFS[0], flags=re.MULTILINE)
     assert new.startswith("--- /dev/null\n")
     assert len(re.findall(r"^[+-] ", line, re.MULTILINE)) == 1
@@ -213,6 +215,7 @@ except ValueError as error:
 
 
 def test_a_dtype_is_a_row_and_words_for_native_code(changed):
+    need("llvmlite")
     need("ml_dtypes")
     assert DIFFS[2].count("+++ ") == 2
     said = changed(DIFFS[2], """

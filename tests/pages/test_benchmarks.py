@@ -9,6 +9,8 @@ import pytest
 
 from places import ROOT
 
+pytestmark = pytest.mark.slow
+
 ROW = r"(.*?) +([\d,.]+) +([\d,.]+)  (\d+\.\d\d) \[(\d+\.\d\d), (\d+\.\d\d)\]"
 
 

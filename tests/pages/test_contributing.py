@@ -51,9 +51,10 @@ def ran(folder, command):
     return found.returncode, found.stdout + found.stderr
 
 
-ASKS, DRAWS, RUNS = re.findall(r"`((?:pytest|python) .*?)`", SECTION)
+ASKS, DRAWS, WALKS, RUNS = re.findall(r"`((?:pytest|python) .*?)`", SECTION)
 
 
+@pytest.mark.slow
 def test_with_the_two_places_alone_one_test_says_in_sentences_all_that_is_missing(copied):
     enter(copied, ENTRIES[:PLACES])
     code, said = ran(copied, ASKS)
@@ -63,6 +64,7 @@ def test_with_the_two_places_alone_one_test_says_in_sentences_all_that_is_missin
         'SignSGD is not in README.md: write its name into the list below "Beyond the ten".',
         "SignSGD has no notes on use and avoid. Write [SignSGD] with use and avoid into handbook/notes.toml.",
         "SignSGD has no page: python -m handbook SignSGD",
+        "SignSGD has no digests: python -m reliability digests",
     ]
     assert (code, "1 failed" in said) == (1, True)
 
@@ -71,7 +73,7 @@ def test_with_the_two_places_alone_one_test_says_in_sentences_all_that_is_missin
 def test_with_every_entry_of_the_page_the_tests_of_the_rule_pass(copied):
     need("contourpy")
     enter(copied, ENTRIES)
-    for command in (DRAWS, ASKS, RUNS):
+    for command in (DRAWS, WALKS, ASKS, RUNS):
         code, said = ran(copied, command)
         assert code == 0, said
     assert int(re.search(r"(\d+) passed", said)[1]) > 300

@@ -67,6 +67,7 @@ def page_of(name):
     return (DOCS / "optimizers" / f"{name}.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_pages_are_what_the_rules_say():
     written = pages(DOCS)
     assert list(written) == ["optimizers.md", "dialects.md", *(f"optimizers/{name}.md" for name in NAMES)]

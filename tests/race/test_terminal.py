@@ -39,6 +39,7 @@ def shown(result, capsys):
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_at_any_width_every_line_fits_and_every_number_is_whole(results, capsys, monkeypatch):
     for result in results:
         whole = set(NUMBER.findall(" ".join(str(row) for row in result.table) + result.answer))

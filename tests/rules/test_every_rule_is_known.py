@@ -9,6 +9,8 @@ from handbook.notes import notes
 from handbook.page import source
 
 import fallline as fl
+from fallline._digests.command import table
+from fallline._digests.walk import WALKS
 from places import ROOT
 from support import LACKING, NAMES, RULES
 
@@ -36,6 +38,8 @@ def missing():
         yield from error_of(notes, name)
         if name in LACKING["a page"]:
             yield f"{name} has no page: python -m handbook {name}"
+        if name in WALKS and name not in table():
+            yield f"{name} has no digests: python -m reliability digests"
 
 
 def test_nothing_is_missing_of_any_rule():

@@ -291,6 +291,7 @@ print(hashlib.sha256(w.tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 @every_whole
 def test_on_one_machine_a_run_repeats_to_the_bit(name):
     assert len({run_alone(LARGE.format(name=name)) for _ in range(2)}) == 1

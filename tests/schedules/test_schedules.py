@@ -219,6 +219,7 @@ levels = st.floats(0, 1e300)
 lengths = st.integers(1, 2**64)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.integers(0, 2**63))
 def test_values_lie_between_those_that_were_given_at_any_step(data, t):

@@ -273,6 +273,7 @@ def changed(tree, place, value):
         tree[place[-1]] = value
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_change_of_the_content_is_refused_or_gives_an_optimizer_that_works(data):
@@ -296,6 +297,7 @@ def test_any_change_of_the_content_is_refused_or_gives_an_optimizer_that_works(d
     repr(opt)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_bytes_written_over_cut_out_or_put_in_are_refused(data):

@@ -245,6 +245,7 @@ for t in range(10_000):
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_leaves_a_whole_file(path):
     random = np.random.default_rng(0)
     for _ in range(4):

@@ -70,6 +70,7 @@ def test_of_any_tree_no_two_leaves_share_a_name_whichever_of_them_are_there(tree
         assert sorted(names) == sorted(paths(flatten(dict.fromkeys(names, 0.0))[1]))
 
 
+@pytest.mark.slow
 @drawn(150)
 @given(tree=trees, data=st.data())
 def test_of_any_tree_a_state_with_the_names_of_older_files_goes_on(tree, data):

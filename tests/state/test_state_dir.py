@@ -119,6 +119,7 @@ print(anonymous() - before, 12 * n, limit)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_step_streams_over_parameters_and_state_larger_than_memory_is_allowed(tmp_path):
     grown, held, limit = map(int, run_alone(BEYOND, str(tmp_path)).split())

@@ -36,7 +36,8 @@ def script(optimizers: Mapping[str, Optimizer]) -> str:
     programs: dict[str, str] = {}  # each once: of two names for one formula, and of readings that are alike
     rules = [f"{json.dumps(name)}: {_rule(name, optimizer, programs)}" for name, optimizer in optimizers.items()]
     texts = [f"const {name} = {text};" for text, name in programs.items()]
-    return "\n".join([RUNTIME.read_text(), *texts, "const rules = {", *(f"  {rule}," for rule in rules), "};\n"])
+    runtime = RUNTIME.read_text(encoding="utf-8")
+    return "\n".join([runtime, *texts, "const rules = {", *(f"  {rule}," for rule in rules), "};\n"])
 
 
 def can_be_written(optimizer: Optimizer) -> bool:

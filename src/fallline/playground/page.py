@@ -43,14 +43,14 @@ def html(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | No
     there = chosen(sources)
     first = list(TEN) if sources is None else [each.name for each in there]
     parts = {
-        "css": (TEMPLATES / "page.css").read_text(),
-        "script": "\n".join((script({each.name: each.given() for each in there}), DRAWING.read_text())),
+        "css": (TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        "script": "\n".join((script({each.name: each.given() for each in there}), DRAWING.read_text(encoding="utf-8"))),
         "data": _data(there, first),
-        "page": "\n".join((TEMPLATES / f"{name}.js").read_text() for name in SCRIPTS),
+        "page": "\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         "version": fallline.__version__,
         "seeds": str(SEEDS - 1),
     }
-    template = (TEMPLATES / "page.html").read_text()
+    template = (TEMPLATES / "page.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
