@@ -64,7 +64,9 @@ def run(
     problem: a `Problem`, a function of the seed that returns one, the name of one of the race's own (digits,
         rosenbrock, beale, saddle, bowl, himmelblau), "package.module:name" or "file.py:name".
     optimizers: names, Optimizer classes, Optimizers (chains, partitions), rules or "module:rule"; a dict of
-        these by the names that the report should have; None for the ten.
+        these by the names that the report should have; None for the ten. Of other libraries: a class of torch.optim, an
+        optax transformation or a function of the rate that makes one, a function (params, grads) -> params with its
+        rate as a keyword, or a function of the rate that makes one; their settings come by functools.partial.
         What is tuned is `lr`; where there is none, the first hyper-parameter that is no fraction. A number is
         replaced; of schedules, of settings by leaf, path or coordinate and of the rates of several parts a common
         factor is tuned, so that their shape and zeros stay: "lr × 3".
