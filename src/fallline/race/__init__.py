@@ -24,10 +24,14 @@ from fallline.race.protocol.again import again
 from fallline.race.protocol.course import Race
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
+from fallline.race.report.profile import Profile, profile_of
 from fallline.race.report.result import Result, load
 from fallline.race.report.tracks import Tracks, tracks
 
-__all__ = ["Interrupted", "Problem", "Result", "Surface", "Tracks", "check", "load", "run", "tracks"]
+__all__ = [
+    "Interrupted", "Problem", "Profile", "Result", "Surface", "Tracks", "check", "load", "profile",
+    "run", "tracks",
+]  # fmt: skip
 
 
 # Imported where they are used, so that this module can be looked at without the extra.
@@ -60,7 +64,9 @@ def run(
     problem: a `Problem`, a function of the seed that returns one, the name of one of the race's own (digits,
         rosenbrock, beale, saddle, bowl, himmelblau), "package.module:name" or "file.py:name".
     optimizers: names, Optimizer classes, Optimizers (chains, partitions), rules or "module:rule"; a dict of
-        these by the names that the report should have; None for the ten.
+        these by the names that the report should have; None for the ten. Of other libraries: a class of torch.optim, an
+        optax transformation or a function of the rate that makes one, a function (params, grads) -> params with its
+        rate as a keyword, or a function of the rate that makes one; their settings come by functools.partial.
         What is tuned is `lr`; where there is none, the first hyper-parameter that is no fraction. A number is
         replaced; of schedules, of settings by leaf, path or coordinate and of the rates of several parts a common
         factor is tuned, so that their shape and zeros stay: "lr × 3".
@@ -109,6 +115,22 @@ def check(
     kept = load(path).document
     race = again(kept, problem, optimizers, jobs)
     return agreement(kept, finish(race).document)
+
+
+def profile(results: Sequence[Result]) -> Profile:
+    """How often each optimiser is within a factor of the fastest, over races on several problems; `print` shows it.
+
+    A performance profile (Dolan & Moré 2002, doi:10.1007/s101070100263) of steps to each problem's target, where every
+    fresh seed counts as a run.
+
+    Raises ValueError for races without targets, or of different optimizers.
+
+    >>> import fallline as fl
+    >>> races = [fl.race.run(name, ["SGD", "Adam"], steps=99, jobs=1, surfaces=()) for name in ("bowl", "saddle")]
+    >>> fl.race.profile(races).problems
+    ('bowl', 'saddle')
+    """
+    return profile_of([result.document for result in results])
 
 
 def check_installed(*more: str) -> None:

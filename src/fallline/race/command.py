@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -50,7 +51,8 @@ def race(
         typer.Option(
             metavar="NAME",
             help=f"{', '.join(PROBLEMS)}; or your own as package.module:name or file.py:name, where name is a "
-            "fallline.race.Problem or a function of the seed that returns one.",
+            "fallline.race.Problem or a function of the seed that returns one. Several, with commas between, race one "
+            "after the other, and a performance profile compares the optimisers over all.",
         ),
     ] = "digits",
     optimizers: Annotated[
@@ -66,8 +68,26 @@ def race(
 
     Tunes each one's rate, runs it on fresh seeds, prints a table, best first, and writes a report.
     """
-    prepared = _prepared(problem, _names(optimizers), partial(Settings, steps, repeats, seed, jobs))
+    settings, given = partial(Settings, steps, repeats, seed, jobs), _names(optimizers)
+    prepared = {name: _prepared(name, given, settings) for name in _names(problem) or [problem]}
+    if len(prepared) > 1:
+        _check_targets(prepared)
     _make_folder(out)
+    results = []
+    for name, each in prepared.items():
+        results.append(_run_and_saved(each, out / re.sub(r"\W+", "-", name) if len(prepared) > 1 else out))
+    if len(prepared) > 1:
+        print(races.profile(results))
+
+
+def _check_targets(prepared: Mapping[str, Race]) -> None:
+    for name, each in prepared.items():
+        if each.problem.target is None:
+            _fail(f"Each of several problems must have a target, for their performance profile. {name} has none.")
+
+
+def _run_and_saved(prepared: Race, out: Path) -> races.Result:
+    """The result, which has been saved and printed; an interrupted one ends the command."""
     try:
         result, code = races.finish(prepared), 0
     except races.Interrupted as interrupt:
@@ -75,7 +95,9 @@ def race(
     report = result.save(out)  # before anything is printed: who closes the pipe loses nothing
     print(result)
     print(f"Report: {report}")
-    raise typer.Exit(code)
+    if code:
+        raise typer.Exit(code)
+    return result
 
 
 @app.command()

@@ -55,16 +55,8 @@ def _known(value: float | None) -> float:
 
 def figure(doc: Document) -> Figure:
     """See `Result.plot`."""
-    try:
-        from plotly.graph_objects import Figure
-    except ImportError:
-        raise ImportError('plot needs plotly: pip install "fallline[race]"') from None
     steps, styles = doc["settings"]["marks"], styles_of(doc)
-    made = Figure(layout={
-        "template": "plotly_white", "title": {"text": doc["answer"]}, "hovermode": "closest",
-        "xaxis": {"title": {"text": "step"}},
-        "yaxis": {"title": {"text": "training loss"}, "type": "log", "exponentformat": "power"},
-    })  # fmt: skip
+    made = blank_figure(doc["answer"], "step", "training loss").update_yaxes(type="log", exponentformat="power")
     for curve in curves(doc):
         name, style = curve["name"], styles[curve["name"]]
         band = {"x": [*steps, *reversed(steps)], "y": [*curve["high"], *reversed(curve["low"])], "fill": "toself",
@@ -74,3 +66,13 @@ def figure(doc: Document) -> Figure:
         made.add_scatter(**band)
         made.add_scatter(x=steps, y=curve["median"], name=name, legendgroup=name, mode="lines", line=line)
     return made
+
+
+def blank_figure(title: str, x: str, y: str) -> Figure:
+    """A plotly figure with these titles; raises ImportError where plotly is missing."""
+    try:
+        from plotly.graph_objects import Figure
+    except ImportError:
+        raise ImportError('plot needs plotly: pip install "fallline[race]"') from None
+    return Figure(layout={"template": "plotly_white", "title": {"text": title}, "hovermode": "closest",
+                          "xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}})  # fmt: skip
