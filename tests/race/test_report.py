@@ -227,6 +227,17 @@ def test_in_a_browser_end_labels_stay_within_their_charts_and_name_each_optimise
         assert beyond == []
 
 
+def test_in_a_browser_the_labels_of_many_optimisers_stay_within_their_charts_too(browser, tmp_path):
+    path = run("bowl", list(fl.OPTIMIZERS), steps=3, repeats=1, jobs=1, surfaces=()).save(tmp_path)
+    page = Visit(browser, path, 390).page
+    for chart in ("#curves-chart", "#rates-chart"):
+        room = page.locator(chart).bounding_box()
+        tops = page.eval_on_selector_all(f"{chart} .name", "all => all.map(t => t.getBoundingClientRect().top)")
+        assert len(tops) >= len(fl.OPTIMIZERS)
+        top = room["y"] - page.evaluate("scrollY")
+        assert top <= min(tops) < max(tops) < top + room["height"]
+
+
 def test_in_a_browser_play_moves_the_paths_pause_holds_them_and_the_slider_sets_them(visits):
     visit = visits[0]
     page = visit.page

@@ -94,7 +94,8 @@ class Chart {
     const ends = this.series.map(({ name, at }) => ({ name, end: at.findLast(point => point && point[1] >= top - 1) ?? at.findLast(point => point) }))
       .filter(({ end }) => end).map(({ name, end }) => ({ name, end: held(end) }));
     ends.sort((a, b) => a.end[1] - b.end[1]);
-    apart(ends.map(({ end }) => end[1]), LABEL_HEIGHT, top, bottom).forEach((y, i) => {
+    const gap = Math.min(LABEL_HEIGHT, (bottom - top) / ends.length);
+    apart(ends.map(({ end }) => end[1]), gap, top, bottom).forEach((y, i) => {
       const { name, end } = ends[i], group = element("g", { class: "end", "data-line": name }, this.svg);
       element("path", { class: "leader", stroke: colour(name), d: pathOf([end, [right + 12, y]]) }, group);
       write(label(name), { class: "name", x: right + 15, y }, group);
