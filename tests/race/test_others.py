@@ -61,7 +61,7 @@ def test_what_has_no_rate_runs_as_it_is():
     assert entry["final"]["losses"] == entry["untuned"]["losses"] == [10 * 0.25**20]
     row = next(row for row in result.table if row["optimiser"] == "fixed")
     assert (row["tuned"], row["width"]) == ("as given", "–")
-    assert "fixed: without a rate to tune, run as given." in result.document["protocol"]
+    assert "Without a rate to tune, and so run as given: fixed." in result.document["protocol"]
     assert run(Problem(np.ones(2), square), [fixed], **SMALL).answer == "Best here: fixed."
 
 

@@ -120,7 +120,7 @@ def _factors(doc: Document) -> list[str]:
 
 def _untunable(doc: Document) -> list[str]:
     names = [entry["name"] for entry in doc["optimizers"] if entry["tuned"] == AS_GIVEN]
-    return [f"{listing(names)}: without a rate to tune, run as given."] if names else []
+    return [f"Without a rate to tune, and so run as given: {listing(names)}."] if names else []
 
 
 def _beside(doc: Document) -> list[str]:
