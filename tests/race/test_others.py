@@ -60,8 +60,15 @@ def test_what_has_no_rate_runs_as_it_is():
     assert (entry["tuned"], len(entry["tuning"]), entry["at_edge"]) == ("as given", 1, False)
     assert entry["final"]["losses"] == entry["untuned"]["losses"] == [10 * 0.25**20]
     row = next(row for row in result.table if row["optimiser"] == "fixed")
-    assert row["tuned"] == "as given"
+    assert (row["tuned"], row["width"]) == ("as given", "–")
+    assert "Without a rate to tune, and so run as given: fixed." in result.document["protocol"]
     assert run(Problem(np.ones(2), square), [fixed], **SMALL).answer == "Best here: fixed."
+
+
+def test_one_that_diverges_at_every_rate_and_has_none_of_its_own_is_reported_last():
+    result = run("bowl", [lambda lr: lambda params, grads: params * np.inf, "SGD"], **SMALL)
+    row = result.table[-1]
+    assert (row["optimiser"], row["tuned"], row["loss"], row["untuned"]) == ("<lambda>", "lr –", "–", "–")
 
 
 def test_torch_and_optax_agree_with_our_dialects_of_them():

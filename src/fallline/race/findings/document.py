@@ -96,7 +96,7 @@ def _entry(race: Race, lane: Lane, ranks: Mapping[str, list[int]]) -> Document:
         "tied_with": tied_with(name, ranks) if name in ranks else [],
         "final": _final(race, lane.final),
         "untuned": _untuned(lane),
-        "width_decades": width_in_decades(medians),
+        "width_decades": width_in_decades(medians) if len(medians) > 1 else None,
         "tuning": [
             {
                 "rate": rate,

@@ -61,6 +61,7 @@ def protocol(doc: Document) -> list[str]:
         f"test data. A best value at the grid's edge extends the grid by a decade, up to {_times(EXTENSIONS)}; "
         "if it still stands at the edge, it is marked “at edge”. All else stays as given, by default as in the class.",
         *_factors(doc),
+        *_untunable(doc),
         *_points(doc),
     ]
     if noise:
@@ -115,6 +116,11 @@ def _factors(doc: Document) -> list[str]:
         "from 0.01 to 100 in half decades, marked ×: shape and "
         f"zeros stay as given. {given}."
     ]
+
+
+def _untunable(doc: Document) -> list[str]:
+    names = [entry["name"] for entry in doc["optimizers"] if entry["tuned"] == AS_GIVEN]
+    return [f"Without a rate to tune, and so run as given: {listing(names)}."] if names else []
 
 
 def _beside(doc: Document) -> list[str]:

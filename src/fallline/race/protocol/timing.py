@@ -34,7 +34,7 @@ def timing(problem: Problem, tuned: Sequence[tuple[Contender, float | None]]) ->
 
 
 def _step(problem: Problem, contender: Contender, rate: float | None) -> float:
-    optimizer = contender.optimizer(rate)
+    optimizer = contender.trial() if rate is None else contender.optimizer(rate)
     params = trees.copy(problem.params)
     _, gradient = problem.first_value_and_grad(params)
     return _microseconds(lambda: optimizer.step(params, gradient))
