@@ -99,7 +99,7 @@ class Run:
         for name, rule in zip(self.chain.names, self.chain.rules):
             if (rule.slots or rule.kind == "rule") and rule not in KEPT[library]:
                 raise ValueError(f"The state of {self.title} cannot be {library}'s: {library} has no formula that is "
-                                 f"{rule.name}. See docs/dialects.md for whose is whose.")
+                                 f"{rule.name}. See docs/dialects.md for which formula is whose.")
             if (library, rule) in FIXED:
                 self._check_fixed(f"{name}.{TELLING[rule]}", FIXED[library, rule])
             slots = {self.chain.slots[name, slot]: key for slot, key in KEPT[library].get(rule, {}).items()}
