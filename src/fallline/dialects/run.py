@@ -89,8 +89,8 @@ class Run:
             raise ValueError(f"dialect must be one of {', '.join(map(repr, KEPT))}. Got {library!r}.")
         holders = optimizer._stepper.holders
         if "" not in holders:
-            raise ValueError(f"{optimizer._title} has parts, which no other library keeps apart: one optimizer may "
-                             "have settings by leaf, such as weight_decay=fallline.by_path(lambda path: ...).")
+            raise ValueError(f"{optimizer._title} has parts, which no other library has: use one optimizer with "
+                             "settings by leaf, such as weight_decay=fallline.by_path(lambda path: ...).")
         self.optimizer, self.library, self.title = optimizer, library, optimizer._title
         self.holder = holders[""]
         self.chain, self.settings = self.holder.chain, self.holder.settings
