@@ -250,20 +250,20 @@ def test_a_leaf_without_gradients_begins_when_it_has_one():
     (lambda torch: fl.dialects.torch.NAdam().load_state_dict({}, dialect="keras"),
      "whose formula has no momentum_decay: it must be 1"),
     (lambda torch: fl.dialects.torch.Adam(amsgrad=True).load_state_dict(torch, dialect="torch"),
-     r"The state is of .*Adam\(.*, and .*Adam\(.*, amsgrad=True\) is another formula"),
+     r"The state is of .*Adam\(.*, but .*Adam\(.*, amsgrad=True\) has another formula"),
     (lambda torch: fl.dialects.torch.Adam().load_state_dict(torch, dialect="jax"), "one of 'torch', 'keras', 'optax'"),
     (lambda torch: fl.dialects.torch.Adam().load_state_dict({}, dialect="torch"), "dict with state and param_groups"),
     (lambda torch: fl.dialects.keras.Adam().load_state_dict({}, dialect="keras"), "arrays of optimizer.variables"),
     (lambda torch: fl.dialects.optax.adam(0.1).load_state_dict((), dialect="optax"),
      "it has nothing, and here is ScaleByAdamState"),
-    (lambda torch: fl.SGD().state_dict(dialect="torch"), "SGD is none of fallline.dialects.torch: make one of these"),
+    (lambda torch: fl.SGD().state_dict(dialect="torch"), "SGD is not in fallline.dialects.torch: make one of these"),
     (lambda torch: fl.partition({"a": fl.SGD()}, lambda path: "a").state_dict(dialect="torch"),
-     "has parts, which no other library keeps apart"),
+     "has parts, which no other library has"),
     (lambda torch: fl.chain(fl.dialects.torch.Adam(), fl.average()).load_state_dict(torch, dialect="torch"),
      "torch has no formula that is average"),
     (lambda torch: fl.dialects.torch.Adam().load_state_dict({**torch, "param_groups": [
         {k: v for k, v in torch["param_groups"][0].items() if k != "param_names"}]}, dialect="torch"),
-     "no names of its parameters"),
+     "no parameter names, so its 3 parameters"),
 ])  # fmt: skip
 def test_what_cannot_be_moved_is_refused_by_name(call, said):
     need_libraries("torch")
@@ -429,7 +429,7 @@ def test_complex_leaves_are_another_formula_in_optax():
     w = {"z": np.ones(2, complex)}
     opt = fl.dialects.optax.adam(0.1)
     opt.step(w, w)
-    with pytest.raises(ValueError, match="real and imaginary parts by themselves, and optax complex numbers"):
+    with pytest.raises(ValueError, match="real and imaginary parts separately, but optax complex numbers"):
         opt.state_dict(dialect="optax")
 
 

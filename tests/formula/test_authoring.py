@@ -110,9 +110,9 @@ def test_the_words_work_on_numbers_and_on_arrays_too():
     (lambda g, lr: np.float64(g), "have no numbers yet"),
     (lambda g, lr: np.ones(3)[lr], "have no numbers yet"),
     (lambda g, lr: f"{g:.3f}" and g, "my_rule.formula(g, ..., lr=0.1)"),
-    (lambda g, lr: {0.1: 1.0}[lr] * g, "a table by step is a schedule"),
-    (lambda g, lr: g.__setitem__(0, 1) or g, "changes nothing in place"),
-    (lambda g, lr: g.__delitem__(0) or g, "changes nothing in place"),
+    (lambda g, lr: {0.1: 1.0}[lr] * g, "for a table by step use a schedule"),
+    (lambda g, lr: g.__setitem__(0, 1) or g, "cannot change a value in place"),
+    (lambda g, lr: g.__delitem__(0) or g, "cannot change a value in place"),
     (lambda g, lr: fl.total(g, g) * g, 'over "leaf" or over "tree". Got <array g>'),
     (lambda g, lr: fl.rules.sgd(g, lr=lr), "sgd.formula(g, ...)"),
     (lambda g, lr: g * (lr, 1.0), "which may be an array shaped like the parameter"),
@@ -197,14 +197,14 @@ def test_a_rest_that_is_no_function_is_refused():
 
 def test_a_formula_that_says_something_else_each_time_is_refused():
     numbers = iter(range(100))
-    with pytest.raises(fl.FormulaError, match="In an unnamed rule: the formula says something else each time"):
+    with pytest.raises(fl.FormulaError, match="In an unnamed rule: the formula gives a different result each time"):
         a_rule(lambda g, lr: g * next(numbers))
 
     @fl.before
     def noisy(g):
         return g + np.random.default_rng().standard_normal()
 
-    with pytest.raises(fl.FormulaError, match="In before noisy: the formula says"):
+    with pytest.raises(fl.FormulaError, match="In before noisy: the formula gives a different"):
         fl.chain(noisy, fl.SGD())
 
 

@@ -239,7 +239,7 @@ def test_a_leaf_without_a_gradient_keeps_its_number_and_adds_nothing():
 
 @pytest.mark.parametrize(("formula", "message"), [
     (lambda g, n=fl.scalar(0), *, lr=1.0: (-lr * g, n + fl.total(g, "leaf")), "n is one number of the tree, and is"),
-    (lambda g, n=fl.scalar(0), *, lr=1.0: (-lr * g, n + g), "n is one number, and an array was returned for it"),
+    (lambda g, n=fl.scalar(0), *, lr=1.0: (-lr * g, n + g), "n is one number, but an array was returned for it"),
     (lambda g, n=fl.scalar(0, over="world"), *, lr=1.0: (-lr * g, n), "one over \"leaf\" or over \"tree\""),
     (lambda g, n=fl.scalar("x"), *, lr=1.0: (-lr * g, n), "must start at a finite number, at the name of a hyper"),
     (lambda g, *, lr=1.0: -lr * fl.total(g, over="world"), "over \"leaf\" or over \"tree\". Got 'world'"),
@@ -272,7 +272,7 @@ def test_settings_that_a_number_of_the_tree_is_made_of_are_one_for_all_leaves():
     def paced(g, n=fl.scalar(0), *, lr=1.0, pace=0.5):
         return -lr * n * g, n + pace
     g = {"a": np.ones(2), "b": np.ones(2)}
-    with pytest.raises(TypeError, match=r"pace of paced enters a number of the tree and cannot differ by leaf"):
+    with pytest.raises(TypeError, match=r"pace of paced is used in a number for the whole tree and cannot differ"):
         fl.Optimizer(paced, pace={"a": 0.1, "b": 0.2}).update(g)
     with pytest.raises(TypeError, match=r"cannot differ by coordinate: give one number\."):
         fl.Optimizer(paced, pace=np.array([0.1, 0.2])).update(np.ones(2))

@@ -214,7 +214,7 @@ def test_a_history_goes_on_with_its_run(loop, tmp_path):
     ({"columns": ["a"]}, TypeError, "columns of {} must be a dict of functions of a point, by name. Got"),
     ({"columns": {"a": 1.0}}, TypeError, "columns of {} must be a dict of functions of a point, by name, such as"),
     ({"columns": {1: abs}}, TypeError, "columns of {} must be a dict of functions"),
-    ({"columns": {"t": abs}}, ValueError, "columns of {} has 't', which is noted already: choose another name"),
+    ({"columns": {"t": abs}}, ValueError, "columns of {} has 't', which is recorded already: choose another name"),
     ({"columns": {"a": lambda point: point.grad}}, TypeError, "Column 'a' of {} must return a real number. Got"),
     ({"history": True}, TypeError, "history of {} must be the path of a file. Got True"),
     ({"history": ""}, TypeError, "history of {} must be the path of a file. Got ''"),

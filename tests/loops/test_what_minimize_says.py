@@ -155,9 +155,9 @@ def test_where_some_parts_climb_and_others_descend_there_is_no_best_value(option
     def value_and_grad(w):
         return float(w["x"] @ w["y"]), {"x": w["y"].copy(), "y": w["x"].copy()}
 
-    with pytest.raises(ValueError, match=r"there is none where some parts climb and others descend: partition\("):
+    with pytest.raises(ValueError, match=r"needs a best value, but some parts climb and others descend: partition\("):
         fl.minimize(value_and_grad, start, jac=True, method=game)
-    with pytest.raises(ValueError, match="of descend looks for the best value, and there is none where some parts"):
+    with pytest.raises(ValueError, match="of descend needs a best value, but some parts climb and others"):
         fl.descend(value_and_grad, start, game, steps=3, progress=False, **options)
     assert fl.descend(value_and_grad, start, game, steps=3, progress=False).t == 3
 

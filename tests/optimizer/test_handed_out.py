@@ -58,7 +58,7 @@ def assert_sealed(tree):
             with pytest.raises((TypeError, AttributeError)) as caught:
                 write(container)
             assert isinstance(container, tuple) or "has no attribute" in str(caught.value) or (
-                "assign the whole, opt.lr = {...}" in str(caught.value))
+                "Assign a whole value, opt.lr = {...}" in str(caught.value))
     for leaf in leaves(tree):
         if isinstance(leaf, np.ndarray) and leaf.size:
             with pytest.raises(ValueError, match="read-only"):

@@ -241,7 +241,7 @@ def test_the_increment_may_be_written_over_the_gradient_if_asked_to():
 
 def test_the_tree_that_a_setting_is_read_as_cannot_change_it_past_the_checks():
     opt = fl.SGD(lr={"W": 0.5})
-    with pytest.raises(TypeError, match=r"cannot be written in part: assign the whole, opt\.lr = "):
+    with pytest.raises(TypeError, match=r"is read-only\. Assign a whole value, opt\.lr = "):
         opt.lr["W"] = -9.0
     assert opt.step({"W": 1.0}, {"W": 1.0}) == {"W": 0.5}
     twin = opt.fresh()

@@ -146,7 +146,7 @@ def test_a_state_that_does_not_fit_one_part_changes_nothing_in_any():
             with pytest.raises((TypeError, ValueError), match=message):
                 opt.load_state_dict({**good, "parts": {**good["parts"], part: wrong}})
             assert everything_of(opt) == before
-    for wrong, message in ((fl.Adam().state_dict(), "that of no partition"), ({**good, "format": 999}, "format 999"),
+    for wrong, message in ((fl.Adam().state_dict(), "not of a partition"), ({**good, "format": 999}, "format 999"),
                            ([], "Got a list"), ({**good, "skipped": -1}, "skipped")):
         with pytest.raises(ValueError, match=message):
             opt.load_state_dict(wrong)

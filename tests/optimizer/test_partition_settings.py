@@ -144,7 +144,7 @@ WRONG = {
                         "must name the part of each leaf: 'x', 'y'. Got 'z' for a"),
     "a label of another structure": (lambda: fl.partition(PARTS, {"a": "x"}).step(a_tree(0), a_tree(0)), ValueError,
                                      r"structure of the parameters .*\('a', 'b'\)"),
-    "a mask of names": (lambda: fl.mask(lambda path: "x", fl.SGD()).step(1.0, 1.0), TypeError, "must say True"),
+    "a mask of names": (lambda: fl.mask(lambda path: "x", fl.SGD()).step(1.0, 1.0), TypeError, "must be True"),
     "a mask turned round": (lambda: fl.mask(fl.SGD(), lambda path: True), (TypeError, FormulaError), "Got"),
     "no parameters": (lambda: fl.partition({"x": fl.chain(fl.l2(0.1), fl.SGD()), "y": fl.SGD()}, lambda path: "y")
                       .update(a_tree(0)), TypeError, "needs the parameters"),

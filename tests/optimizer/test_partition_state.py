@@ -295,13 +295,13 @@ def test_a_file_of_a_partition_that_does_not_fit_is_refused_by_name(tmp_path):
     for call, message in (
         (lambda: fl.load(path), r"give it again, fl.load\(path, label=...\)"),
         (lambda: fl.load(path, label=by_rank), r"give it again, fl.load\(path, \*\*{'weights.lr': ...}\)"),
-        (lambda: fl.Adam().load(path), "that of a partition or mask with the parts weights, rest, and Adam is n"),
+        (lambda: fl.Adam().load(path), "is of a partition or mask with the parts weights, rest, and Adam is n"),
         (lambda: RECIPES["mask"]().load(path), "The parts of the state must be those here: stepped, left"),
         (lambda: fl.partition({"weights": fl.Adam(), "rest": fl.SGD()}, by_rank).load(path), "Part 'weights'"),
     ):  # fmt: skip
         with pytest.raises(fl.CheckpointError, match=message):
             call()
     fl.Adam().save(path)
-    with pytest.raises(fl.CheckpointError, match="no partition but of an optimizer by itself, of the rules adam"):
+    with pytest.raises(fl.CheckpointError, match="not of a partition but of a single optimizer with the rules adam"):
         other.load(path)
     assert everything_of(other) == before

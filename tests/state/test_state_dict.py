@@ -142,7 +142,7 @@ def test_leaves_are_matched_by_path_and_not_by_order():
 
 BAD = {
     "a partition's": (lambda d: fl.mask(lambda path: True, fl.Adam()).state_dict(),
-                      "that of a partition or mask with the parts stepped, left, and Adam is none: load it into"),
+                      "is of a partition or mask with the parts stepped, left, and Adam is none: load it into"),
     "no dict": (lambda d: [1], "A state is a dict as state_dict.*Got a list"),
     "a missing key": (lambda d: without(d, "t"), "with the keys format.*Got the keys"),
     "an unknown key": (lambda d: {**d, "step": 1}, "A state is a dict"),

@@ -586,7 +586,7 @@ def test_what_is_one_for_all_goes_along_whoever_has_no_gradient_and_with_groups(
     params = list(net().parameters())
     groups = [{"params": params[:2], "weight": 2.0}, {"params": params[2:]}]
     opt = fl.torch.Optimizer(groups, fl.accumulate(2, fl.SGD()))
-    with pytest.raises(ValueError, match=r"weight enters a number of all parameters of accumulate\(SGD\) and must be"):
+    with pytest.raises(ValueError, match=r"weight is used in a number for all parameters of accumulate\(SGD\) and"):
         opt.step()
 
 
@@ -618,7 +618,7 @@ def test_a_state_of_another_optimizer_or_shape_is_refused_by_name():
 
 def test_a_schedule_that_hears_is_refused_with_torchs():
     model = net()
-    with pytest.raises(TypeError, match=r"take torch.optim.lr_scheduler.ReduceLROnPlateau"):
+    with pytest.raises(TypeError, match=r"use torch.optim.lr_scheduler.ReduceLROnPlateau"):
         fl.torch.Optimizer(model.parameters(), fl.SGD(fl.schedules.plateau(0.1)))
 
 

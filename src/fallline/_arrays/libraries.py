@@ -44,8 +44,8 @@ class ArrayApi:
             got = brief(leaf) if isinstance(leaf, type) else type(leaf).__name__
             raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {got}{instead(leaf, what)}.")
         if getattr(leaf, "is_deleted", bool)():
-            raise TypeError(f"{what} is a JAX array that was deleted, as those are that were donated to a jitted "
-                            "function: pass what that returned.")
+            raise TypeError(f"{what} is a deleted JAX array, such as one donated to a jitted function: pass the "
+                            "array that the function returned.")
         return "foreign"
 
     def check(self, leaf: Any, what: str, written: bool) -> None:

@@ -19,8 +19,8 @@ _WRITERS = ("__delitem__", "__iadd__", "__imul__", "__ior__", "__setitem__", "ap
 
 
 def _refuse(self: Any, *_: Any, **__: Any) -> NoReturn:
-    raise TypeError('What an optimizer hands out cannot be written in part: assign the whole, opt.lr = {...} or '
-                    'opt.hyper["lr"] = {...}; a state goes back by opt.load_state_dict(d).')
+    raise TypeError('What an optimizer returns is read-only. Assign a whole value, opt.lr = {...} or '
+                    'opt.hyper["lr"] = {...}; set the state with opt.load_state_dict(d).')
 
 
 def _made(base: type) -> type:

@@ -78,7 +78,7 @@ class Chain:
                    ": add one, such as fallline.Adam(1e-3)")
             raise FormulaError(f"A chain has exactly one rule. Got {' and '.join(own) or 'none'}{why}.")
         for first in (r for r in self.rules[1:] if r.hold is not None):
-            raise FormulaError(f"{first.name} goes around a chain: {first.name}(n, chain(...)), with all that modifies "
+            raise FormulaError(f"{first.name} must be outermost: {first.name}(n, chain(...)), with all modifiers of "
                                "the gradient inside.")
         for first, second in zip(self.rules, self.rules[1:]):
             if _PLACE[first.kind] > _PLACE[second.kind]:
@@ -109,8 +109,8 @@ class Chain:
         for k in range(arriving[0] + 1 if arriving else len(self.rules), len(self.rules)):
             if not leaves_increment(self.rules[k]):
                 first, second = self._written[arriving[0]], self._written[k]
-                raise FormulaError(f"{second} would move the parameter on from where {first} has it: let {first} "
-                                   f"stand behind, chain(..., {second}, {first}).")
+                raise FormulaError(f"{second} would move the parameter after {first} has placed it: put {first} "
+                                   f"last, chain(..., {second}, {first}).")
 
     def _short_names(self) -> dict[str, str]:
         """Names without "rule." where they mean one value: that of the one rule that has it, for others too."""

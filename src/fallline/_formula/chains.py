@@ -34,7 +34,7 @@ class Chains:
         self.title = titled(around, before > 0 and first.rules[0].hold is not None)
         self._outer = distinct([first.rules[k].name for k in first.outer])
         if taken := [part for part in chains if part in self._outer]:
-            raise FormulaError(f"A part cannot have the name of {taken[0]}, which stands around it: call it otherwise.")
+            raise FormulaError(f"A part cannot be called {taken[0]}, like the modifier around it: choose another name.")
         self._places: dict[str, dict[str, str]] = {}  # of each hyper-parameter its name in the parts
         self._aliases: dict[str, dict[str, str]] = {"": {}, **{part: {} for part in chains}}  # "": of the rules around
         self._taken: dict[str, set[str]] = {holder: set() for holder in self._aliases}  # names that are no others'
@@ -101,7 +101,7 @@ class Chains:
 
     def links(self, settings: Any) -> Any:
         """No rule can have them among its own."""
-        raise FormulaError(f"A {self._kind} has chains in it and is given to fallline.chain, among modifiers, or to "
+        raise FormulaError(f"A {self._kind} contains chains: pass it to fallline.chain, among modifiers, or to "
                            "fallline.accumulate.")
 
     @property

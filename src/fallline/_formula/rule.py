@@ -246,7 +246,7 @@ class Rule(Drawn):
 
     def __call__(self, *args: Any, **settings: Any) -> Link:
         if any(isinstance(value, Symbol) for value in (*args, *settings.values())):
-            raise FormulaError(f"A rule within a formula is called by its formula: {self.name}.formula(g, ...).")
+            raise FormulaError(f"Inside a formula, call the formula of a rule: {self.name}.formula(g, ...).")
         own = [h.name for h in self.hyper.values() if h.default is not None]
         if len(args) > len(own):
             known = f"at most {len(own)} setting{'s' * (len(own) > 1)} by position ({', '.join(own)})"

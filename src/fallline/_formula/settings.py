@@ -185,11 +185,12 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
                                  f"{names[k] or 'the parameter'}. Got {setting.shape}.")
             if enters:
                 how = "stands in a power, log or exp of the formula" if enters == "power" else \
-                    f"enters a number of the {enters}"
+                    f"is used in a number for the whole {enters}"
                 raise TypeError(f"{hyper.name} of {owner} {how} and cannot differ by coordinate: give one number"
                                 f"{' for each leaf' * (enters != 'tree')}.")
     if enters == "tree" and any(setting is not settings[0] and setting != settings[0] for setting in settings):
-        raise TypeError(f"{hyper.name} of {owner} enters a number of the tree and cannot differ by leaf: give one.")
+        raise TypeError(f"{hyper.name} of {owner} is used in a number for the whole tree and cannot differ by leaf: "
+                        "give one value.")
     return settings
 
 
@@ -239,6 +240,6 @@ def _at_path(hyper: Hyper, setting: ByPath, owner: str, name: str) -> Setting:
         raise TypeError(f"{hyper.name} of {owner} at {name!r}, one leaf, must be a number, a schedule or an array of "
                         f"its shape. Got {brief(found)}.")
     if hearing(found):
-        raise TypeError(f"{hyper.name} of {owner} by path cannot be one that hears values, as each leaf would have its "
-                        f"own: give one for all leaves, or a tree of them. Got {brief(found)}.")
+        raise TypeError(f"{hyper.name} of {owner} by path cannot be a schedule that hears values, as each leaf would "
+                        f"have its own: give one for all leaves, or a tree of them. Got {brief(found)}.")
     return check(hyper, found, f"{owner} at {name!r}")

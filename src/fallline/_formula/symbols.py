@@ -37,11 +37,11 @@ class Symbol:
         return format(repr(self), spec) if not spec else self._no_numbers("a format")
 
     def __hash__(self) -> int:
-        raise FormulaError("A formula's values cannot be looked up in a dict, a set or a cache: a table by step is a "
-                           "schedule, and a choice is where(condition, a, b).")
+        raise FormulaError("A formula's values cannot be looked up in a dict, a set or a cache: for a table by step "
+                           "use a schedule, for a choice where(condition, a, b).")
 
     def _no_numbers(self, what: str) -> NoReturn:
-        raise FormulaError(f"A formula's values have no numbers yet while it is traced, so {what} cannot have them. To "
+        raise FormulaError(f"While a formula is traced, its values have no numbers yet, so {what} cannot use them. To "
                            "see numbers, call the function itself with arrays: my_rule.formula(g, ..., lr=0.1).")
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
@@ -52,8 +52,8 @@ class Symbol:
         raise no_word(func.__name__, f"torch's {func.__name__}")
 
     def __setitem__(self, *_: Any) -> NoReturn:
-        raise FormulaError("A formula changes nothing in place: write m = beta*m + g for m[:] = beta*m + g, and "
-                           "m = where(condition, a, m) for m[condition] = a.")
+        raise FormulaError("A formula cannot change a value in place: write m = beta*m + g for m[:] = beta*m + g, "
+                           "and m = where(condition, a, m) for m[condition] = a.")
 
     __delitem__ = __setitem__
 
@@ -67,7 +67,7 @@ class Symbol:
         return build("abs", self)
 
     def __invert__(self) -> NoReturn:
-        raise FormulaError(f"`~` is not in the vocabulary of formulas: {VOCABULARY}. Turn the comparison round.")
+        raise FormulaError(f"`~` is not in the vocabulary of formulas: {VOCABULARY}. Reverse the comparison.")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Symbol:
         name = ufunc.__name__
@@ -125,7 +125,7 @@ def per_coordinate(value: Any) -> Symbol:
     """A value that a formula returned, as a symbol of one number per coordinate."""
     symbol = _lift(value)
     if symbol.truth:
-        raise FormulaError("A comparison was returned where a number is due: write where(g > 0, 1, 0).")
+        raise FormulaError("A comparison was returned where a number is needed: write where(g > 0, 1, 0).")
     return symbol if symbol.array else Symbol("fill", (symbol,), array=True)
 
 
@@ -133,8 +133,8 @@ def one_number(value: Any, name: str) -> Symbol:
     """The new value, that a formula returned, of a state slot that is one number."""
     symbol = _lift(value)
     if symbol.array or symbol.truth:
-        raise FormulaError(f"{name} is one number, and an array was returned for it: make a number of it by total or "
-                           "norm, or give the slot a plain start.")
+        raise FormulaError(f"{name} is one number, but an array was returned for it: reduce it with total or norm, or "
+                           "give the slot a plain start.")
     return symbol
 
 
@@ -157,7 +157,7 @@ def build(op: str, *operands: Any) -> Symbol:
     if op == "where" and not args[0].truth:
         raise FormulaError("where(condition, a, b) needs a comparison as its condition, such as g > 0.")
     if any(a.truth for a in (args[1:] if op == "where" else args)):
-        raise FormulaError("The result of a comparison is no number: write where(g > 0, 1, 0).")
+        raise FormulaError("The result of a comparison is not a number: write where(g > 0, 1, 0).")
     if op == "where" and array and not args[0].array:
         op = "choose"
     return Symbol(op, args, array=array, truth=op in COMPARISONS)

@@ -50,9 +50,9 @@ def trace(chain: Sequence[Traced], into: str) -> Program:
     program = _once(chain, into)
     if not all(link.rule.built_in for link in chain) and repr(_once(chain, into)) != repr(program):
         titles = [link.rule.title for link in chain if repr(as_written(link.rule)) != repr(as_written(link.rule))]
-        raise FormulaError(f"In {', '.join(titles)}: the formula says something else each time it is called. It is "
-                           "traced, not called at every step, so a random number, a counter or a clock in it would "
-                           "stand still: what changes by step is a function of t, or a schedule.")
+        raise FormulaError(f"In {', '.join(titles)}: the formula gives a different result each time it is called. It "
+                           "is traced once, not called at every step, so a random number, a counter or a clock in it "
+                           "would never change: use a function of t, or a schedule.")
     return program
 
 

@@ -117,8 +117,8 @@ def _reduced(values: Any, kind: str, over: str) -> Any:
         raise FormulaError("total and norm take values per coordinate, such as g or m*g, and make one number. (The "
                            f"number of coordinates is total(0*g + 1).) Got {_brief(values)}.")
     if _at_work.get() == WHOLE_LEAF and over == "tree":
-        raise FormulaError('A function of whole leaves sees one at a time, and cannot sum over the tree: write '
-                           'over="leaf", or a formula, which can.')
+        raise FormulaError('A whole-leaf rule sees one leaf at a time and cannot sum over the tree: write over="leaf", '
+                           'or a formula, which can.')
     each = _plain(values)
     with np.errstate(all="ignore"):
         return Number(np.sum(each if kind == "sum" else np.square(each * SCALES[kind])))

@@ -100,5 +100,5 @@ def _checked(columns: Any, owner: str) -> dict[str, Callable[[Point], Any]]:
             raise TypeError(f"columns of {owner} must be a dict of functions of a point, by name, such as "
                             f"{{'norm': lambda point: ...}}. Got {name!r}: {brief(column)}.")
         if name in _OURS:
-            raise ValueError(f"columns of {owner} has {name!r}, which is noted already: choose another name.")
+            raise ValueError(f"columns of {owner} has {name!r}, which is recorded already: choose another name.")
     return dict(columns)

@@ -128,8 +128,8 @@ def minimize(
             raise ValueError("ftol of minimize compares values, and those of different batches are not comparable: "
                              "give gtol or xtol.")
     if checkpoint is not None and settings.return_all:
-        raise ValueError("return_all of minimize keeps every x in memory and not in the checkpoint: leave one of them "
-                         "out, or note what you need of each x by columns.")
+        raise ValueError("return_all of minimize keeps every x in memory and not in the checkpoint: drop one of the "
+                         "two, or record what you need of each x with columns.")
     search = Search(function, settings, box, uphill, optimizer.nonfinite == "skip", batches is None,
                     _reporter(callback))
     walk = Walk("minimize", optimizer, search, steps=settings.maxiter, columns=columns, history=history,
@@ -208,7 +208,7 @@ def _refuse(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value is not None and not (isinstance(value, (tuple, list, dict)) and not value):
             raise ValueError(
-                f"minimize takes no {name}: first-order optimizers use the gradient and know bounds only. "
+                f"minimize takes no {name}: first-order optimizers use only the gradient and bounds. "
                 f"Remove {name}, or choose a method of SciPy that uses it, such as trust-constr."
             )
 

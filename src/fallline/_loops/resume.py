@@ -69,8 +69,8 @@ class Record:
             part, own = key
             chain = self._optimizer._parts[part]._chain if part else self._optimizer._chain
             if own in chain.only_start() or (chain.gathers and own == chain.gathers.n):
-                raise CheckpointError(f"{self.path} is of a run that has begun, and {own} can only be chosen at its "
-                                      f"start: give {shown(saved[key])}, as before, or a path for a run of its own. "
+                raise CheckpointError(f"{self.path} holds a run that has begun, and {own} can only be chosen at its "
+                                      f"start: give {shown(saved[key])}, as before, or another path for a new run. "
                                       f"Got {shown(setting)}.")
             (state["parts"][part] if part else state)["hyper"][own] = named(setting)
 

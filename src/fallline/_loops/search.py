@@ -129,7 +129,7 @@ class Search:
         if trial.norm <= settings.gtol:
             return Status.GTOL
         if settings.ftol is not None and value is None:
-            raise TypeError("ftol of minimize is about values, and fun gives none (None): give gtol or xtol, or a fun.")
+            raise TypeError("ftol of minimize compares values, but fun gives none (None): give gtol or xtol, or a fun.")
         if last is None or (settings.ftol is None and settings.xtol is None):
             return None
         step = _step(last, trial)

@@ -75,8 +75,8 @@ class Patience:
         if self._callback is not None and stops(self._callback, point):
             return Status.CALLBACK
         if point.value is None and (self._patience is not None or self._target > -math.inf):
-            raise TypeError("value_and_grad of descend returned no value (None), and target and patience are about "
-                            "values: leave these out, or return (value, gradient).")
+            raise TypeError("value_and_grad of descend returned no value (None), but target and patience need "
+                            "values: leave them out, or return (value, gradient).")
         if len(self._moves) == self._met:
             self._moves.append(self._move(point.params))
         if self._before is None or self._moves[self._met] != GATHERED:
@@ -119,8 +119,8 @@ def climbs(optimizer: Optimizer, what: str) -> bool:
     ways = optimizer._chain.uphill
     if len(ways) > 1:
         raise ValueError(
-            f"{what} looks for the best value, and there is none where some parts climb and others descend: "
-            f"{optimizer._chain.title}. Leave it out, or step them in a loop of your own."
+            f"{what} needs a best value, but some parts climb and others descend: {optimizer._chain.title}. "
+            "Leave it out, or step them in a loop of your own."
         )
     return ways == {True}
 

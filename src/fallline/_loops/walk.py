@@ -129,8 +129,8 @@ class Walk:
             if not (last and all(map(operator.is_, last, now))):
                 last, hears = now, stepper.hears
             if hears and value is None:
-                raise TypeError(f"A schedule of {self.optimizer._title} hears values, and there are none (None): give "
-                                f"{self.owner} a function that returns them, or another schedule.")
+                raise TypeError(f"A schedule of {self.optimizer._title} hears values, but there are none (None): give "
+                                f"{self.owner} a function that returns them, or use another schedule.")
             try:
                 with self.holding:
                     self.params = project(self.optimizer.step(self.params, grad), grad)

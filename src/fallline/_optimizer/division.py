@@ -181,9 +181,9 @@ class ByLabel(Whole):
 
     def checked(self, d: Any, holders: Mapping[str, Holder]) -> Checked:
         if isinstance(d, Mapping) and isinstance(d.get("rules"), Mapping):
-            raise ValueError(f"The state is that of no {self.kind} but of an optimizer by itself, of the rules "
-                             f"{', '.join(map(str, d['rules']))}: load it into such a one, or make one of its file, "
-                             "fallline.load.")
+            raise ValueError(f"The state is not of a {self.kind} but of a single optimizer with the rules "
+                             f"{', '.join(map(str, d['rules']))}: load it into one of that kind, or use fallline.load "
+                             "on its file.")
         own = fields.checked(d, ("format", "label", "parts"), f"A state of a {self.kind}")
         saved = d["parts"]
         if not isinstance(saved, Mapping) or {n: part is None for n, part in saved.items()} != {
@@ -208,7 +208,7 @@ class ByMask(ByLabel):
 
     def part_of(self, said: Any, path: str) -> str | None:
         if not isinstance(said, (bool, np.bool_)):
-            raise TypeError("by of mask must say True for a leaf that is stepped and False for one that is left alone. "
+            raise TypeError("by of mask must be True for a leaf that is stepped and False for one that is left alone. "
                             f"Got {said!r}{' for ' * bool(path)}{path}.")
         return "stepped" if said else None
 

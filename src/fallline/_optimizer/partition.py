@@ -31,8 +31,8 @@ class PartsTurn(Turn):
         self._whole = whole
 
     def take(self, act: Callable[..., Any], *given: object) -> Any:
-        raise BusyOptimizer("This optimizer is part of a partition: it steps, loads and starts anew with the others. "
-                            "Call the partition, or take one of the same settings, .fresh(). Nothing was changed.")
+        raise BusyOptimizer("This optimizer is part of a partition: it steps, loads and resets with the others. "
+                            "Call the partition, or a copy of this part, .fresh(). Nothing was changed.")
 
     def join(self, act: Callable[..., Any], *given: object) -> Any:
         return self._whole.join(act, *given)
@@ -218,7 +218,7 @@ class Partition(Optimizer):
         steps = {name: part.t for name, part in self._parts.items() if part._chain.gathers is None}
         if len(set(steps.values())) > 1:
             raise BusyOptimizer(f"{self._chain.title} was copied or pickled while another thread stepped it: its parts "
-                                f"have taken different numbers of steps ({steps}). Have them take turns by a lock.")
+                                f"have taken different numbers of steps ({steps}). Use a lock.")
         self._attach()
         self._stepper.bind_again()
 

@@ -78,8 +78,7 @@ class Settable:
     def hyper(self) -> MutableMapping[str, Any]:
         """Hyper-parameters by name, and always by "rule.name"; assigning one takes effect at the next step.
 
-        One that is a tree is assigned as a whole, `opt.lr = {**opt.lr, "b": 0.1}`: to write into what is handed out
-        raises TypeError.
+        Assign a tree as a whole, `opt.lr = {**opt.lr, "b": 0.1}`: writing into a returned tree raises TypeError.
 
         >>> import fallline as fl
         >>> opt = fl.Adam(1e-3)

@@ -73,7 +73,7 @@ class Stepper:
         """Raise TornOptimizer if an interrupt left something half-way."""
         if self.torn:
             raise TornOptimizer("A step of this optimizer was interrupted half-way, so its state and parameters are "
-                                "of no whole number of steps: load a state, or call opt.reset(), and start from known "
+                                "between two steps: load a state, or call opt.reset(), and start from known "
                                 "parameters.")
 
     def forget(self) -> None:
@@ -285,7 +285,7 @@ class Stepper:
         self.check_ready()
         if self.chain.arrives:
             raise TypeError(f"update of {self.chain.title} cannot keep parameters within bounds: x + (high - x) need "
-                            "not be high. Call step, which advances them itself.")
+                            "not equal high. Call step, which updates them itself.")
         if grads is None:
             raise TypeError(f"update of {self.chain.title} needs a gradient: opt.update(grads). Got None.")
         if params is None and self.chain.needs_parameters:
@@ -408,7 +408,7 @@ class Stepper:
         if self.options.nonfinite == "raise":
             said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
             raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing changed; "
-                                    'nonfinite="skip" goes on without such steps.', tuple(path for path, _ in bad))
+                                    'nonfinite="skip" skips such steps.', tuple(path for path, _ in bad))
         self.skipped += 1
         return True
 

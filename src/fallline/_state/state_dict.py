@@ -177,8 +177,8 @@ def checked(d: Any, chain: Chain, settings: Mapping[str, Any]) -> Loaded:
     Raises ValueError or TypeError, naming what is wrong.
     """
     if isinstance(d, Mapping) and isinstance(d.get("parts"), Mapping):
-        raise ValueError(f"The state is that of a partition or mask with the parts {', '.join(map(str, d['parts']))}, "
-                         f"and {chain.title} is none: load it into such a one, or make one of its file, fallline.load.")
+        raise ValueError(f"The state is of a partition or mask with the parts {', '.join(map(str, d['parts']))}, and "
+                         f"{chain.title} is none: load it into one of that kind, or use fallline.load on its file.")
     own = fields.checked(d, KEYS, "A state")
     _check_rules(d["rules"], chain)
     t = fields.count(d["t"], "t")

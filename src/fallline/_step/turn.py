@@ -43,15 +43,15 @@ class Turn:
 
     def _hold(self, joins: bool, act: Callable[..., T], *given: object) -> T:
         if not self._lock.acquire(blocking=False) and not self._acquire_after_fork():
-            raise BusyOptimizer("This optimizer is at work in another thread: give each thread one of its own, "
-                                "opt.fresh(), or have them take turns by a lock. Nothing was changed.")
+            raise BusyOptimizer("This optimizer is busy in another thread: give each thread its own, opt.fresh(), or "
+                                "use a lock. Nothing was changed.")
         try:  # an interrupt before this line leaves the lock to its thread, which can have it again
             if self.taken[0]:
                 if joins:
                     return act(*given)
-                raise BusyOptimizer("This optimizer is at work on a step: what is called from there, such as a "
-                                    "schedule, must not step or reset it, load a state or set t (to set a "
-                                    "hyper-parameter, for the next step, is allowed). Nothing was changed.")
+                raise BusyOptimizer("This optimizer is busy with a step: code called from it, such as a schedule, "
+                                    "must not step or reset it, load a state or set t (setting a hyper-parameter "
+                                    "for the next step is allowed). Nothing was changed.")
             self.taken[0] = 1  # no interrupt can come between this and `try`
             try:
                 return act(*given)

@@ -30,8 +30,8 @@ def to_torch(run: Run) -> dict[str, Any]:
     """What `torch.optim.Optimizer.load_state_dict` takes, which goes by the order of parameters."""
     optimizer, leaves = run.optimizer, run.leaves()
     if not (isinstance(optimizer, Dialect) and run.is_own):
-        raise ValueError(f"torch's state has all settings of an optimizer, and {run.title} is none of "
-                         "fallline.dialects.torch: make one of these, and have it take the state over, "
+        raise ValueError(f"torch's state includes all settings of an optimizer, but {run.title} is not in "
+                         "fallline.dialects.torch: make one of these and load the state into it, "
                          'other.load_state_dict(opt.state_dict(dialect="optax"), dialect="optax").')
     if len(leaves) > 1 and run.holder.group is None:
         raise ValueError("torch goes by the order of parameters, which is not known here: call opt.adapt(params) with "
@@ -119,8 +119,8 @@ def _names(run: Run, groups: list[Mapping[str, Any]]) -> list[str]:
     if not names:
         names = ids if all(isinstance(k, str) for k in ids) else known
     if len(names) != len(ids):
-        raise ValueError("The state of torch has no names of its parameters, and here are "
-                         f"{len(names)} leaves for {len(ids)}: make torch's optimizer of model.named_parameters().")
+        raise ValueError(f"The state of torch has no parameter names, so its {len(ids)} parameters cannot be matched "
+                         f"with {len(names)} leaves here: make torch's optimizer with model.named_parameters().")
     dotted = {re.sub("%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), path).replace("/", "."): path for path in known}
     return [name if name in known else dotted.get(name, name) for name in names]
 
@@ -142,8 +142,8 @@ def _moved(run: Run, group: Mapping[str, Any]) -> dict[str, Any]:
     (ours, mine), (stateful, modifiers) = run.formula(moved), Run(theirs, "torch").formula({})
     missing = modifiers - {rule.name for rule in run.chain.rules}
     if ours != stateful or missing or ("maximize" in mine) != ("maximize" in modifiers):
-        raise ValueError(f"The state is of {theirs!r}, and {run.optimizer!r} is another formula: make one that is of "
-                         "that, and load it there.")
+        raise ValueError(f"The state is of {theirs!r}, but {run.optimizer!r} has another formula: load it into an "
+                         "optimizer with the same formula.")
     return moved
 
 
@@ -161,8 +161,7 @@ def _optimizer_of(run: Run, group: Mapping[str, Any]) -> Dialect | None:
 
     title = max(classes, key=likeness)
     if "lr" not in its or likeness(title) < 1:
-        raise ValueError(f"The settings {', '.join(sorted(its))} of the state are of no optimizer of torch.optim that "
-                         "is a dialect here.")
+        raise ValueError(f"No dialect of torch.optim has the settings {', '.join(sorted(its))} of the state.")
     if run.is_own and isinstance(run.optimizer, Dialect) and likeness(run.title) == likeness(title):
         title = run.title
     if title in ("dialects.torch.Adam", "dialects.torch.AdamW"):  # which differ by that alone

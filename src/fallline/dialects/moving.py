@@ -55,8 +55,8 @@ def taken(optimizer: Optimizer, d: Any, library: str) -> dict[str, Any]:
 def check_real(run: Run, dtypes: list[str]) -> None:
     """Refuse complex leaves, of which optax has the squares of magnitudes and we those of both parts."""
     if any(dtype.startswith("complex") for dtype in dtypes):
-        raise ValueError(f"{run.title} has real and imaginary parts by themselves, and optax complex numbers: another "
-                         "formula. Move the parts, z.real and z.imag.")
+        raise ValueError(f"{run.title} steps real and imaginary parts separately, but optax complex numbers: another "
+                         "formula. Move z.real and z.imag separately.")
 
 
 def _said(word: str, names: list[str]) -> list[str]:

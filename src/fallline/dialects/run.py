@@ -89,8 +89,8 @@ class Run:
             raise ValueError(f"dialect must be one of {', '.join(map(repr, KEPT))}. Got {library!r}.")
         holders = optimizer._stepper.holders
         if "" not in holders:
-            raise ValueError(f"{optimizer._title} has parts, which no other library keeps apart: one optimizer may "
-                             "have settings by leaf, such as weight_decay=fallline.by_path(lambda path: ...).")
+            raise ValueError(f"{optimizer._title} has parts, which no other library has: use one optimizer with "
+                             "settings by leaf, such as weight_decay=fallline.by_path(lambda path: ...).")
         self.optimizer, self.library, self.title = optimizer, library, optimizer._title
         self.holder = holders[""]
         self.chain, self.settings = self.holder.chain, self.holder.settings
@@ -99,7 +99,7 @@ class Run:
         for name, rule in zip(self.chain.names, self.chain.rules):
             if (rule.slots or rule.kind == "rule") and rule not in KEPT[library]:
                 raise ValueError(f"The state of {self.title} cannot be {library}'s: {library} has no formula that is "
-                                 f"{rule.name}. See docs/dialects.md for whose is whose.")
+                                 f"{rule.name}. See docs/dialects.md for which formula is whose.")
             if (library, rule) in FIXED:
                 self._check_fixed(f"{name}.{TELLING[rule]}", FIXED[library, rule])
             slots = {self.chain.slots[name, slot]: key for slot, key in KEPT[library].get(rule, {}).items()}

@@ -169,8 +169,8 @@ class OfOptimizer:
         self._optimizer = optimizer.fresh()
         self._schedules = {name: value for name, value in self._optimizer.hyper.items() if callable(value)}
         if self._optimizer._stepper.hears:
-            raise TypeError(f"{self._optimizer._title} has a schedule that hears values, which nobody tells it here: "
-                            "take torch.optim.lr_scheduler.ReduceLROnPlateau.")
+            raise TypeError(f"{self._optimizer._title} has a schedule that hears values, but a torch loop reports "
+                            "none: use torch.optim.lr_scheduler.ReduceLROnPlateau.")
         self.defaults = {name: float(value(0)) if callable(value) else value
                          for name, value in self._optimizer.hyper.items() if _is_number(value) or callable(value)}
         chain = self._optimizer._chain
@@ -252,8 +252,8 @@ def assembled(kind: Kind, groups: Sequence[Group], of: Any) -> Assembled:
                 scheduled += [read for read in reads.values() if isinstance(read, Scheduled)]
                 if len(mine) > 1 and _enters_all(part, q):
                     if len({read(0) for read in reads.values()}) > 1:
-                        raise ValueError(f"{key} enters a number of all parameters of {part._title} and must be the "
-                                         f"same for all groups. Got {[read(0) for read in reads.values()]}.")
+                        raise ValueError(f"{key} is used in a number for all parameters of {part._title} and must be "
+                                         f"the same for all groups. Got {[read(0) for read in reads.values()]}.")
                     part.hyper[q] = reads[mine[0]]
                 else:
                     part.hyper[q] = reads[mine[0]] if len(mine) == 1 else optree.tree_map(
