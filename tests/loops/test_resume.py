@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
+from fallline._loops.stopping import Status
 from needed import need
 from places import ROOT
 from support import end_of, every_engine, every_optimiser, frozen, memory_of, run_alone, start_alone
@@ -67,7 +68,7 @@ def test_every_way_to_stop_is_told_again(tmp_path):
         first, again = fl.SGD(0.5), fl.SGD(0.5)
         told = [seen(go(opt, tmp_path / str(k), steps=40, **how), opt) for opt in (first, again)]
         assert told[0] == told[1]
-        assert told[0][3] is fl.descend.__globals__["Status"][status]
+        assert told[0][3] is Status[status]
 
 
 @pytest.mark.parametrize("how", [{"patience": 5}, {"target": 0.9}, {"patience": 9, "target": 1e-9}], ids=str)

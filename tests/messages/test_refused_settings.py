@@ -156,9 +156,9 @@ def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(name):
     ("Adam", "weight_decay", r"fallline\.chain\(\.\.\., fallline\.weight_decay\(rate\)\)"),
     ("Adam", "params", r"Pass parameters to step: opt\.step\(params, grads\)\.$"),
     ("Muon", "momentun", "Did you mean momentum"),
-    ("RMSProp", "alpha", r"Known: lr, rho, eps\.$"),
+    ("RMSProp", "alpha", r"Write rho=\.\.\. in its place"),
     ("SGD", "betas", r"Known: lr\.$"),
-    ("AdaDelta", "learning_rate", r"Known: rho, eps\.$"),
+    ("AdaDelta", "learning_rate", r"Known: rho, eps\. fallline\.dialects\.keras\.Adadelta has it\.$"),
 ])  # fmt: skip
 def test_a_setting_by_the_name_that_others_give_it_gets_the_name_here_where_that_is_clear(name, given, remedy):
     with pytest.raises(TypeError, match=f"^{name} has no hyper-parameter '{given}'.*{remedy}"):

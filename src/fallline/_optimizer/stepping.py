@@ -354,7 +354,7 @@ class Stepper:
             if places(arrays) != before:
                 raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
                                  "gradients and outputs must stay as they are in a call. Nothing was changed.")
-            self._warn(binding, calls, gs)
+            self._warn(binding, calls, None if flushed else gs)
             results = self._run(binding, calls, plan)
             if results is None:  # the sums of a reading were not finite
                 self._skips(binding, calls)
@@ -412,10 +412,10 @@ class Stepper:
         self.skipped += 1
         return True
 
-    def _warn(self, binding: Binding, calls: Calls, gs: Sequence[Any]) -> None:
+    def _warn(self, binding: Binding, calls: Calls, gs: Sequence[Any] | None) -> None:
         """Say if the first call, here or of the run, has no gradient at all, and at the first step of the run if its
         gradients are damped."""
-        given = [] if self.has_begun else [g for name in binding.groups for g in binding.own(name, gs)]
+        given = [] if self.has_begun or gs is None else [g for name in binding.groups for g in binding.own(name, gs)]
         self.has_begun = True
         if given and all(g is None for g in given):
             warn(f"All gradients given to {self.chain.title} are None, and the call counts all the same: was "
