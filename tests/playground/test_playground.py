@@ -277,6 +277,17 @@ def test_rules_of_ones_own_can_be_played_with(browser, tmp_path, monkeypatch, ca
         assert said in err
 
 
+def test_a_name_is_text_whatever_is_in_it(browser, tmp_path):
+    names = ["</script><script>window.hurt = 1</script>", "<img src=x onerror='window.hurt = 1'>", "<!-- <script>",
+             "a'b\"c`${1}"]
+    path = tmp_path / "p.html"
+    path.write_text(fl.playground.page({name: fl.SGD(0.1) for name in names}), encoding="utf-8")
+    with a_page(browser) as page:
+        page.goto(path.as_uri())
+        assert page.locator(".card .name").all_inner_texts() == names
+        assert page.evaluate("window.hurt") is None
+
+
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_surface_has_its_minima_its_target_and_its_gradient(name):
     surface = SURFACES[name]

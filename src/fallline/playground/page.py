@@ -44,7 +44,7 @@ def html(sources: Sequence[OptimizerSource] | Mapping[str, OptimizerSource] | No
     first = list(TEN) if sources is None else [each.name for each in there]
     parts = {
         "css": (TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        "script": "\n".join((script({each.name: each.given() for each in there}), DRAWING.read_text(encoding="utf-8"))),
+        "script": _within(script({each.name: each.given() for each in there})) + DRAWING.read_text(encoding="utf-8"),
         "data": _data(there, first),
         "page": "\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         "version": fallline.__version__,
@@ -88,4 +88,9 @@ def _noise() -> np.ndarray:
 
 def _json(value: Any) -> str:
     """JSON that may stand in a script of a page."""
-    return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
+    return _within(json.dumps(value, ensure_ascii=False))
+
+
+def _within(text: str) -> str:
+    """JavaScript in which no string, as the name of an optimizer is one, ends the script of a page."""
+    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
