@@ -66,10 +66,10 @@ def test_descend_shows_a_callback_that_there_is_no_value_and_a_bar_goes_without(
 
 
 @pytest.mark.parametrize(("call", "said"), [
-    (lambda: fl.minimize(None, [1.0], jac=lambda x: x, method="sgd", options={"ftol": 1e-3}), "ftol .* about values"),
+    (lambda: fl.minimize(None, [1.0], jac=lambda x: x, method="sgd", options={"ftol": 1e-3}), "ftol .* compares"),
     (lambda: fl.minimize(None, [1.0]), r"must be a function of x \(None where jac is a function, and gradients"),
-    (lambda: fl.descend(lambda w: (None, w), [1.0], fl.SGD(), steps=2, target=0.0), "no value .None., and target and"),
-    (lambda: fl.descend(lambda w: (None, w), [1.0], fl.SGD(), steps=2, patience=1), "no value .None., and target and"),
+    (lambda: fl.descend(lambda w: (None, w), [1.0], fl.SGD(), steps=2, target=0.0), "no value .None., but target and"),
+    (lambda: fl.descend(lambda w: (None, w), [1.0], fl.SGD(), steps=2, patience=1), "no value .None., but target and"),
 ])  # fmt: skip
 def test_what_is_about_values_says_that_there_are_none(call, said):
     with pytest.raises(TypeError, match=said):

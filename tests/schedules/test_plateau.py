@@ -167,8 +167,8 @@ REFUSED = {
     "plateau(0.1, factor=1.0)": (ValueError, "factor of plateau must be a number between 0 and 1. Got 1.0"),
     "plateau(0.1, heard=(1, 2))": (ValueError, "heard of plateau must be what a state has of it"),
     "join([plateau(0.1), abs], [5])": (TypeError, "schedules of join cannot be functions of one's own beside a"),
-    "fl.SGD(fl.by_path(lambda path: plateau(0.1))).step(1.0, 1.0)": (TypeError, "lr of SGD by path cannot be one that"),
-    "fl.descend(lambda w: (None, w), 1.0, hearing, steps=3)": (TypeError, "hears values, and there are none"),
+    "fl.SGD(fl.by_path(lambda path: plateau(0.1))).step(1.0, 1.0)": (TypeError, "by path cannot be a schedule"),
+    "fl.descend(lambda w: (None, w), 1.0, hearing, steps=3)": (TypeError, "hears values, but there are none"),
     "fl.minimize(None, 1.0, jac=lambda w: w, method=hearing)": (TypeError, "give minimize a function that returns"),
 }  # fmt: skip
 
