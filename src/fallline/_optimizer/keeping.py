@@ -21,14 +21,13 @@ def save(stepper: Stepper, built: dict[str, Any], path: Path, params: Any = None
          arrays: Mapping[str, Any] | None = None, extra: Any = None) -> None:
     """Save, with how the optimizer is made again, and named arrays and data that JSON takes of the caller's own."""
     from fallline._state.checkpoint import Contents
-    from fallline._state.checkpoint import save as write
 
     def written() -> None:
         state = stepper.record()
         known = stepper.binding or stepper.group_of_part
         if params is not None and known:
             known.leaves(params, "parameter")
-        write(path, Contents(state, built, params, dict(arrays or {}), extra))
+        stepper.others.write(stepper, path, Contents(state, built, params, dict(arrays or {}), extra))
 
     stepper.turn.join(written)
 

@@ -360,9 +360,7 @@ class Optimizer(Settable, Drawn):
         >>> v == w, other.t
         (True, 1)
         """
-        from fallline._state.checkpoint import load as read
-
-        contents = read(path)
+        contents = self._stepper.others.read(self._stepper, path)
         report = take(self._stepper, path, contents, rename, strict)
         return contents.params if strict else (contents.params, report)
 

@@ -98,6 +98,14 @@ class ArrayCall:
             by_leaf[k] = [reduced(values[total.name], total.kind) for total in reading.totals]
         return by_leaf
 
+    @property
+    def readings_behind(self) -> Sequence[Program]:
+        """As `HostCall.readings_behind`."""
+        return ()
+
+    def ahead(self) -> None:
+        """As `HostCall.ahead`."""
+
     def know(self, totals: Mapping[str, Any]) -> None:
         """As `HostCall.know`."""
         self.memo["numbers"] |= totals
