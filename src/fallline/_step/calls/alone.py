@@ -27,7 +27,7 @@ class Alone:
     blocks. With others each of these waits for them.
     """
 
-    is_one = True  # whether there is nobody else
+    is_one, rank = True, 0  # whether there is nobody else, and the number among them
 
     def together(self, act: Callable[..., T], *given: Any) -> T:
         """act(*given), which all do: what one raises, all raise."""
