@@ -89,7 +89,8 @@ class Agreement:
         self.open = False  # if this fails there is nobody to tell
         said = np.array([status, *((LEAST, LEAST) if digest is None else (digest, -digest))], np.int64)
         self.comm.Allreduce(MPI.IN_PLACE, said, MPI.MAX)
-        return int(said[0]), bool(said[1] == -said[2])
+        worst, high, low = said.tolist()
+        return worst, high == -low
 
     def _refuse(self, error: Exception) -> NoReturn:
         """Have all raise an error."""

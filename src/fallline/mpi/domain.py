@@ -170,12 +170,12 @@ class Domain(Alone):
     def write(self, stepper: Any, path: Path, contents: Contents) -> None:
         from fallline.mpi.keeping import write
 
-        self.together(write, self, stepper, path, contents)
+        write(self, stepper, path, contents)
 
     def read(self, stepper: Any, path: Path, params: Any = None) -> Contents:
         from fallline.mpi.keeping import read_into
 
-        return self.together(read_into, self, stepper, path, params)
+        return read_into(self, stepper, path, params)
 
 
 def _own(binding: Binding, group: Any) -> list[tuple[Leaf, int]]:
