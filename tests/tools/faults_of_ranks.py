@@ -1,9 +1,11 @@
 """What one rank does wrong, which all must refuse alike, and go on from; what ranks do differently; files that fail.
 Writes what went otherwise, as lines, to the file that it is given."""
 
+import copy
 import faulthandler
 import math
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -130,6 +132,29 @@ def skipped() -> None:
             WRONG.append(f"{name}: t {opt.t}, skipped {opt.skipped} on rank {RANK}")
 
 
+def by_coordinate(folder: str) -> None:
+    """Settings by coordinate are parts as the leaves are, and whole in the file."""
+    files = [os.path.join(folder, name) for name in ("ranks", "one")]
+    rates, w, g = (np.random.default_rng(k).uniform(0.1, 1.0, 5001) for k in range(3))
+    part = slice(*(len(w) * r // SIZE for r in (RANK, RANK + 1)))
+    plain, opt = fl.Adam(rates), fl.mpi.domain_parallel(fl.Adam(rates[part]))
+    x = w[part].copy()
+    for _ in range(2):
+        plain.step(w, g)
+        opt.step(x, g[part].copy())
+    opt.save(files[0], x)
+    again, y = fl.mpi.load(files[0])
+    again.step(y, y.copy())
+    opt.step(x, x.copy())
+    if not np.array_equal(x, y):
+        WRONG.append("rates by coordinate, loaded")
+    if RANK == 0:
+        plain.save(files[1], w)
+        if len({open(file, "rb").read() for file in files}) > 1:  # noqa: SIM115
+            WRONG.append("the file of rates by coordinate")
+    COMM.Barrier()
+
+
 def differing() -> None:
     """Calls that differ by rank."""
     opt, x = fl.mpi.domain_parallel(fl.Adam(0.1)), tree(0)
@@ -196,6 +221,19 @@ def files(folder: str) -> None:
     opt.save(file, x)
     with open(file, "rb") as found:
         before = found.read()
+    y, t = {path: leaf.copy() for path, leaf in x.items()}, opt.t
+    other = fl.mpi.domain_parallel(fl.Adam(0.5))
+    other.step(tree(5), tree(6))
+    z = other.load(file)
+    if not same(z, x) or (other.t, other.lr) != (t, 0.1):
+        WRONG.append("what opt.load gives")
+    twin = copy.deepcopy(other)
+    for each, leaves in ((opt, y), (other, z), (twin, x)):
+        each.step(leaves, tree(2))
+    if not same(y, z) or not same(y, x):
+        WRONG.append("a step after opt.load, or of a copy")
+    expect("a pickle", TypeError, "cannot be pickled", pickle.dumps, opt)
+    expect("unknown leaves", ValueError, "must know their parts", fl.mpi.domain_parallel(fl.Adam()).load, file)
     expect("parameters", ValueError, f"On rank {LAST}: ", opt.save, file, {"W": x["W"]} if RANK == LAST else x)
     expect("a folder that is none", fl.CheckpointError, "On rank 0: ", opt.save, os.path.join(folder, "no", "run"), x)
     expect("a folder", fl.CheckpointError, "On rank 0: ", opt.save, folder, x)
@@ -225,6 +263,7 @@ def main(folder: str, out: str) -> None:
     differing()
     parts()
     files(folder)
+    by_coordinate(folder)
     every = [line for lines in COMM.allgather(WRONG) for line in lines]
     if RANK == 0:
         with open(out, "w", encoding="utf-8") as file:

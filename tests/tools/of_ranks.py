@@ -67,6 +67,10 @@ def label(path: str) -> str:
     return "a" if path in ("W", "b") else "rest"
 
 
+def masked(path: str) -> bool:
+    return path in ("W", "c", "s")
+
+
 def scheduled() -> Any:
     return fl.chain(fl.clip_norm(1.0), fl.Adam(fl.schedules.cosine(0.1, steps=9)), fl.average(0.9))
 
@@ -88,6 +92,7 @@ CASES = {
     "skips": Case(lambda: clipped(nonfinite="skip"), MIXED, ("s",), bad=1),
     "skips, native": Case(lambda: clipped(nonfinite="skip", engine="native"), MIXED, ("s",), bad=1),
     "gathers": Case(lambda: fl.accumulate(2, clipped()), MIXED, ("s",), absent=("b",)),
+    "mask": Case(lambda: fl.mask(masked, clipped()), MIXED, ("s",), given={"by": masked}),
     "dialect": Case(lambda: fl.dialects.optax.adamw(0.1), SMALL),
     "whole": Case(lambda: fl.chain(fl.clip_norm(1.0), fl.Muon(0.1)), MATRICES, whole=True),
     "factored": Case(fl.Adafactor, MATRICES, whole=True),

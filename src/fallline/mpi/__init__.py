@@ -17,10 +17,12 @@ except ImportError as error:
                       f"no MPI pip install mpich. ({error})") from None
 
 from fallline._messages.values import brief
+from fallline._optimizer.division import takes_shape
 from fallline._optimizer.optimizer import Optimizer
+from fallline.mpi.data import DataParallel
 from fallline.mpi.domain import Domain
 
-__all__ = ["domain_parallel", "load"]
+__all__ = ["DataParallel", "data_parallel", "domain_parallel", "load"]
 
 Kind = TypeVar("Kind", bound=Optimizer)
 _OURS = MPI.Comm.Create_keyval()
@@ -72,6 +74,47 @@ def domain_parallel(opt: Kind, comm: Any = None, offsets: Any = None, *, replica
     fresh: Any = opt.fresh()
     fresh._stepper.others = Domain(own(comm), offsets, replicated)
     return fresh
+
+
+def data_parallel(opt: Optimizer | type[Optimizer], comm: Any = None, batches: int = 8) -> DataParallel:
+    """The optimizer for parameters that are on all ranks, where each has the gradients of its mini-batches.
+
+    Each rank keeps the state of 1/n of the coordinates, and steps these (ZeRO-1): gradients are summed where they are
+    needed, and the parameters gathered. The bits are those of one rank with the same batches, on any number of ranks.
+
+    Parameters
+    ----------
+    opt: an optimizer, chain or partition, or a class of one, that has not stepped; of rules by coordinate. Labels of a
+        partition, and masks, go by path; settings are no arrays by coordinate.
+    comm: as of `domain_parallel`.
+    batches: in how many mini-batches the gradient of a step comes on all ranks together: a power of two, and no fewer
+        than ranks. Their gradients are summed up one binary tree. With a number of ranks that is no power of two some
+        have more of them than others, and more is sent.
+
+    Returns a `DataParallel`: `opt.step(params, grads)` with the gradients of the batches `opt.mine`.
+
+    Raises TypeError or ValueError for what cannot be so stepped.
+
+    >>> import numpy as np, fallline as fl
+    >>> opt, w = fl.mpi.data_parallel(fl.SGD(1.0), batches=4), np.zeros(2)
+    >>> opt.step(w, (np.full(2, float(batch)) for batch in opt.mine)).tolist()
+    [-1.5, -1.5]
+    """
+    if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1 or batches & (batches - 1):
+        raise ValueError(f"batches of data_parallel must be a power of two. Got {brief(batches)}.")
+    found: Any = domain_parallel(opt, comm)  # type: ignore[type-var]
+    stepper = found._stepper
+    if batches < stepper.others.size:
+        raise ValueError(f"batches of data_parallel must be no fewer than the {stepper.others.size} ranks. "
+                         f"Got {batches}.")
+    for holder in stepper.holders.values():
+        if holder.chain.rule.whole_leaf:
+            raise TypeError(f"data_parallel cuts leaves anywhere, and {holder.chain.title} is a function of whole "
+                            "leaves: use domain_parallel, with each leaf on one rank.")
+    if stepper.division.asks and takes_shape(stepper.division.label):
+        raise TypeError("data_parallel cuts leaves anywhere, so that a label cannot go by their shapes: let it go by "
+                        "path, or give a tree of labels.")
+    return DataParallel(found, batches)
 
 
 def load(path: str | os.PathLike[str], comm: Any = None, ranges: Any = None, *, replicated: Collection[str] = (),
