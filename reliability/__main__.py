@@ -18,12 +18,23 @@ from reliability.eager import stray
 from reliability.finite import endure, settings
 from reliability.interrupts import interrupt
 from reliability.kills import survive
+from reliability.ranks import endure as endure_ranks
+from reliability.ranks import launcher
 
 
 def kills(times: int, seed: int) -> str:
     runs = survive(times, seed)
     return (f"{times} kills in {runs} runs of descend, one rule after the other: each came through with the bits of a "
             "run that nobody touched.")
+
+
+def ranks(times: int, seed: int) -> str:
+    """A quarter as many kills, as each ends a job of several processes."""
+    if not launcher():
+        return "ranks: there is no mpiexec; pip install mpi4py mpich"
+    runs = endure_ranks(times // 4, seed)
+    return (f"{times // 4} kills of a rank in {runs} runs of descend on 1 to 4 ranks: each job ended, and each run "
+            "came through, on other numbers of ranks, with the bits of one process that nobody touched.")
 
 
 def interrupts(times: int, seed: int) -> str:
@@ -70,8 +81,8 @@ def digests(times: int, seed: int) -> str:
 
 
 TRIALS: dict[str, Callable[[int, int], str]] = {
-    "kills": kills, "interrupts": interrupts, "disk": disk, "eager": eager, "finite": finite, "dialects": dialects,
-    "digests": digests}  # fmt: skip
+    "kills": kills, "ranks": ranks, "interrupts": interrupts, "disk": disk, "eager": eager, "finite": finite,
+    "dialects": dialects, "digests": digests}  # fmt: skip
 
 
 def main() -> None:

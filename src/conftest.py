@@ -2,4 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") else ["fallline/torch/*"]
+collect_ignore_glob = [f"fallline/{room}/*" for room, peer in {"torch": "torch", "mpi": "mpi4py"}.items()
+                       if not find_spec(peer)]

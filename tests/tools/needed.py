@@ -10,7 +10,8 @@ import pytest
 ALL = os.environ.get("FALLLINE_TEST_ALL")
 
 
-def _missing(what: str) -> None:
+def missing(what: str) -> None:
+    """Skip for want of something, or fail."""
     if ALL:
         pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
     pytest.skip(f"{what} is not installed")
@@ -21,14 +22,14 @@ def need(module: str):
     try:
         return importlib.import_module(module)
     except ImportError:
-        return _missing(module)
+        return missing(module)
 
 
 def need_for_a_process(*modules: str) -> None:
     """As `need`, of what only another process imports."""
     for module in modules:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
-            _missing(module)
+            missing(module)
 
 
 def need_chromium() -> str:
@@ -36,4 +37,4 @@ def need_chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
-    return _missing("chromium")
+    return missing("chromium")

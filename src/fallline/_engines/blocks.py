@@ -6,13 +6,14 @@ Whoever sums, with any vectors, any number of threads and any chunks, gets the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from fallline._formula.program import Total
 from fallline._formula.words import SCALES
 
-__all__ = ["BLOCK", "LANES", "block_count", "block_sums", "halved"]
+__all__ = ["BLOCK", "LANES", "Blocks", "block_count", "block_sums", "halved"]
 
 BLOCK = 4096
 LANES = 16
@@ -39,6 +40,28 @@ def halved(parts: np.ndarray) -> np.ndarray:
         first[: len(parts) - half] += parts[half:]
         parts = first
     return parts[0] if len(parts) else np.zeros(parts.shape[1:])[()]
+
+
+class Blocks(NamedTuple):
+    """Sums of the blocks of several leaves: rows, those of leaf k from first[k] to first[k + 1]; one is left over."""
+
+    sums: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of(cls, counts: Sequence[int], width: int) -> Blocks:
+        """Zeros for leaves of so many blocks, each with so many sums."""
+        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(np.zeros((int(first[-1]) + 1, width)), first)
+
+    def leaf(self, k: int) -> np.ndarray:
+        """Those of leaf k, live."""
+        return self.sums[self.first[k] : self.first[k + 1]]
+
+    def totals(self) -> np.ndarray:
+        """A row for each leaf."""
+        found = [halved(self.leaf(k)) for k in range(len(self.first) - 1)]
+        return np.array(found).reshape(len(found), self.sums.shape[1])
 
 
 def block_sums(values: np.ndarray, totals: Sequence[Total], out: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from fallline._engines.blocks import BLOCK, block_count, block_sums
 from fallline._engines.rows import Row
 from fallline._formula.program import Program
 
-__all__ = ["all_finite", "kernel_of"]
+__all__ = ["all_finite", "kernel_of", "reading_of"]
 
 TILE = 16384  # coordinates; a handful of float32 buffers of this length stay in a second-level cache
 
@@ -44,12 +44,21 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {**_UFUNCS, "where": _where, "choos
 _TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
-@lru_cache(maxsize=256)
 def kernel_of(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> _Reference:
     """The kernel of a program for parameters stored in a dtype; `columns` are the scalars (by place) that differ by
     coordinate."""
-    kind = _Reading if program.totals else _Reference
-    return kind(program, computed(dtype), columns)
+    return reading_of(program, dtype, columns) if program.totals else _stepping_of(program, dtype, columns)
+
+
+@lru_cache(maxsize=256)
+def _stepping_of(program: Program, dtype: np.dtype, columns: tuple[int, ...]) -> _Reference:
+    return _Reference(program, computed(dtype), columns)
+
+
+@lru_cache(maxsize=256)
+def reading_of(program: Program, dtype: np.dtype, columns: tuple[int, ...] = ()) -> _Reading:
+    """The same of a program that only reads, which also gives the values that it sums."""
+    return _Reading(program, computed(dtype), columns)
 
 
 class _Reference:
@@ -119,12 +128,29 @@ class _Reading(_Reference):
         program, sums = self._program, row.arrays[-1].reshape(-1, len(self._program.totals))
         values = self._values(dict(zip(program.inputs, (a[part] for a in row.arrays))), row, part, buffers)
         first = part.start // BLOCK  # (the sums may go on behind this part of a leaf)
-        sums = sums[first : first + block_count(len(row.arrays[0][part]))]
-        for v in dict.fromkeys(v for _, v in program.outputs):
-            own = [k for k, (_, other) in enumerate(program.outputs) if other == v]
-            found = np.empty((len(sums), len(own)))
-            block_sums(values[v], [program.totals[k] for k in own], found)
-            sums[:, own] = found
+        self.sum([values[v] for v in self._summed], sums[first : first + block_count(len(row.arrays[0][part]))])
+
+    @property
+    def _summed(self) -> list[int]:
+        """The values that are summed, by number, each once."""
+        return list(dict.fromkeys(v for _, v in self._program.outputs))
+
+    def values(self, row: Row) -> np.ndarray:
+        """The values that are summed, of a row without an array of sums: each once, by coordinate."""
+        size = row.arrays[0].size
+        buffers = [np.empty(size, d) for d in self._buffer_dtypes]
+        with np.errstate(all="ignore"):
+            values = self._values(dict(zip(self._program.inputs, row.arrays)), row, slice(0, size), buffers)
+        return np.array([values[v] for v in self._summed], self._dtype).reshape(-1, size)
+
+    def sum(self, values: Sequence[np.ndarray], into: np.ndarray) -> None:
+        """The sums of these values, by block."""
+        for v, own_values in zip(self._summed, values):
+            own = [k for k, (_, other) in enumerate(self._program.outputs) if other == v]
+            found = np.empty((len(into), len(own)))
+            with np.errstate(all="ignore"):
+                block_sums(own_values, [self._program.totals[k] for k in own], found)
+            into[:, own] = found
 
 
 def all_finite(arrays: Sequence[np.ndarray]) -> bool:

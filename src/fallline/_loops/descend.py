@@ -110,6 +110,10 @@ def descend(
     end, or an OverflowError in value_and_grad. With `nonfinite="skip"` the run continues, and has diverged only if the
     last value or the parameters are not finite. With `"propagate"` gradients are not checked.
 
+    With an optimizer of several ranks (`fallline.mpi.domain_parallel`) all make this call, each with its own parts: the
+    value is the mean of theirs, and it ends on all where it ends on one. SIGTERM to any of them ends all at one step.
+    `columns` are each rank's own, and rank 0's in the files.
+
     The result's `params` are the stepped ones. If a rule reports another point (Schedule-Free, Nesterov), get it by
     `optimizer.rest(run.params)`; an average is `optimizer.averaged`.
 
@@ -187,6 +191,6 @@ def _trouble(walk: Walk, values: np.ndarray) -> str | None:
         return f"the value is {values[-1]}"
     # x - x is NaN exactly where x is not finite, in every array library.
     with np.errstate(all="ignore"):
-        finite = all(all_true((leaf - leaf) == 0) for leaf in map(as_array, walk.stepped()))
-    return None if finite else "the parameters are not finite"
+        finite = walk.others.each(lambda: all(all_true((leaf - leaf) == 0) for leaf in map(as_array, walk.stepped())))
+    return None if all(finite) else "the parameters are not finite"
 

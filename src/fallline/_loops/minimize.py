@@ -114,6 +114,9 @@ def minimize(
     _refuse({"hess": hess, "hessp": hessp, "constraints": constraints})
     _check_args(args)
     optimizer = _optimizer(method)
+    if not optimizer._stepper.others.is_one:
+        raise TypeError("minimize searches along whole vectors, in one process: use fallline.descend with an optimizer "
+                        "of several ranks.")
     uphill = climbs(optimizer, "minimize")
     settings = Options.read(options, tol)
     x = start(x0)

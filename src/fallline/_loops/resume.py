@@ -16,7 +16,6 @@ from fallline._arrays import trees
 from fallline._arrays.leaves import dtype_name, in_memory, is_number, like
 from fallline._optimizer.keeping import save, take
 from fallline._optimizer.optimizer import Optimizer
-from fallline._state.checkpoint import load
 from fallline._state.file import Path, sweep
 from fallline._state.state_dict import named, shown, told
 from fallline.errors import CheckpointError
@@ -35,7 +34,8 @@ class Record:
         self.owner, self.path, self.every, self._optimizer = owner, path, every, optimizer
         self.start, self._saved = optimizer.calls, -1
         self._given = {key: told(value) for key, value in _settings(optimizer._stepper.record()).items()}
-        self.holding = Holding()
+        self.others = optimizer._stepper.others
+        self.holding = Holding(waits=not self.others.is_one)
 
     def resume(self, params: Any) -> tuple[Any, Mapping[str, np.ndarray]]:
         """The parameters and arrays to go on from: those of the file, whose optimizer the one here takes over, if there
@@ -44,10 +44,13 @@ class Record:
 
         Raises CheckpointError if the file is damaged or of something else; then nothing was changed.
         """
-        sweep(self.path)
-        if not os.path.exists(self.path):
+        return self.others.together(self._resumed, params)
+
+    def _resumed(self, params: Any) -> tuple[Any, Mapping[str, np.ndarray]]:
+        self.others.once(sweep, self.path)
+        if not self.others.once(os.path.exists, self.path):
             return params, {}
-        contents = load(self.path)
+        contents = self.others.read(self._optimizer._stepper, self.path, params)
         extra = contents.extra if isinstance(contents.extra, dict) else {}
         if extra.get("what") != self.owner or "values" not in contents.arrays or contents.params is None:
             raise CheckpointError(f"{self.path} holds no run of {self.owner}: give a path of its own.")
@@ -127,13 +130,25 @@ class _TerminatedError(BaseException):
 class Holding:
     """Signals that would end the run come between steps only, so that it is left in good order.
 
-    Within `watching`, SIGINT and SIGTERM are delivered at once, but in a `with` of this object at its end. It does
-    nothing in a thread other than the main one, where no signals arrive.
+    Within `watching`, SIGINT and SIGTERM are delivered at once, but in a `with` of this object at its end; if it
+    `waits`, once all agree to `deliver` what `came` to any. It does nothing in a thread other than the main one, where
+    no signals arrive.
     """
 
-    def __init__(self) -> None:
-        self._depth = 0
+    def __init__(self, waits: bool = False) -> None:
+        self._depth = int(waits)
         self._pending: list[Any] = []
+        self._old: dict[Any, Any] = {}
+
+    def came(self) -> list[int]:
+        """The numbers of the signals that wait."""
+        return [int(number) for number, _ in self._pending]
+
+    def deliver(self, numbers: list[int]) -> None:
+        """Have the first of these signals arrive, whoever got it."""
+        if numbers and self._old:
+            self._pending.clear()
+            self._deliver(numbers[0], None)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -154,6 +169,8 @@ class Holding:
             raise  # should it have been blocked
         finally:
             self._restore(taken)
+            for number in self.came():  # behind the last point
+                os.kill(os.getpid(), number)
 
     def _restore(self, taken: list[Any]) -> None:
         for s in taken:
@@ -163,6 +180,9 @@ class Holding:
         if self._depth:
             self._pending.append((number, frame))
             return
+        self._deliver(number, frame)
+
+    def _deliver(self, number: int, frame: Any) -> None:
         old = self._old[signal.Signals(number)]
         if not callable(old):
             raise _TerminatedError

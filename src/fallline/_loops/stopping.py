@@ -97,7 +97,9 @@ class Patience:
         t, then = self._before
         if t == self._optimizer.t:
             return GATHERED
-        return STOOD if self._patience is not None and _same(then, params) else MOVED
+        if self._patience is None:
+            return MOVED
+        return STOOD if all(self._optimizer._stepper.others.each(_same, then, params)) else MOVED
 
     def _meet(self, value: float) -> None:
         move = self._moves[self._met]

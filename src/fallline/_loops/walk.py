@@ -6,7 +6,7 @@ import contextlib
 import math
 import operator
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -70,12 +70,15 @@ class Walk:
         progress: bool | Literal["auto"], checkpoint: Any, checkpoint_every: Any,
     ) -> None:  # fmt: skip
         self.owner, self.optimizer, self.judge, self.steps = owner, optimizer, judge, steps
+        self.others = optimizer._stepper.others
         self.journal = Journal(owner, columns, history)
-        self.is_shown = _progress.wanted(progress, owner)
+        self.is_shown = _progress.wanted(progress, owner) and self.others.rank == 0
         self.record = _record(owner, checkpoint, checkpoint_every, steps, optimizer)
         if self.record is not None and self.journal.path == os.path.realpath(self.record.path):
             raise ValueError(f"history and checkpoint of {owner} are two files: give each a path of its own. "
                              f"Got {brief(checkpoint)} for both.")
+        if self.others.rank:
+            self.journal.path = None  # the first writes it
         self.holding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         self.taken = 0
         self.error: Exception | None = None
@@ -101,14 +104,34 @@ class Walk:
         points = self._points(evaluate, project, ahead)
         watched = _progress.watched(points, self.owner, self.taken, self.steps) if self.is_shown else points
         signals = self.record.holding.watching() if self.record else contextlib.nullcontext()
-        with signals, self._recorded(), self.journal.writing(), contextlib.closing(watched):
+        with signals, self._recorded(), contextlib.ExitStack() as stack, contextlib.closing(watched):
+            self.others.together(stack.enter_context, self.journal.writing())
             for point in watched:
                 if self.record is not None and self.taken % self.record.every == 0:
                     self._save()
-                self.journal.note(point, bare=self.error is not None)
-                if (status := self.judge.ends(point)) is not None:
-                    return status
+                for status in self.others.each(self._judged, point):
+                    if status is not None:
+                        return status
         return None
+
+    def _judged(self, point: Point) -> Enum | None:
+        """Note a point; why the walk is over there, if it is."""
+        self.journal.note(point, bare=self.error is not None)
+        return self.judge.ends(point)
+
+    def _valued(self, evaluate: Evaluate, t: int) -> tuple[float | None, Any]:
+        """The value where it stands, of all who have a part of it the mean, and the gradient."""
+        grad = None
+
+        def own() -> tuple[float | None, list[Any]]:
+            nonlocal grad
+            value, grad = evaluate(self.params, t)
+            return value, self.record.holding.came() if self.record else []
+
+        found = self.others.each(own)
+        if self.record is not None and not self.others.is_one:
+            self.record.holding.deliver([number for _, numbers in found for number in numbers])
+        return _mean([value for value, _ in found]), grad
 
     def _points(
         self, evaluate: Evaluate, project: Callable[[Any, Any], Any], ahead: Iterable[int]
@@ -118,7 +141,7 @@ class Walk:
         for t in ahead:
             self._pending = stepper.settings()
             try:
-                value, grad = evaluate(self.params, t)
+                value, grad = self._valued(evaluate, t)
             except OverflowError as error:  # Python's arithmetic raises where IEEE 754 says infinity
                 self.error = error
                 yield Point(t, self.params, math.inf, None)
@@ -181,6 +204,22 @@ def _record(owner: str, path: Any, every: Any, steps: int, optimizer: Optimizer)
     path = path_of(path, f"checkpoint of {owner}")
     every = max(1, steps // 20) if every is None else whole(every, f"checkpoint_every of {owner}", least=1)
     return Record(owner, path, every, optimizer)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of values, one by rank; that of all where they are the same."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values) and numbers:
+        raise TypeError("All ranks must return a value, or none of them. Got None on rank "
+                        f"{values.index(None)}.")
+    if not numbers:
+        return None
+    if all(value == numbers[0] for value in numbers):
+        return numbers[0]
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except (OverflowError, ValueError):  # infinities of both signs, or sums beyond float64
+        return float(np.sum(np.array(numbers) / len(numbers)))
 
 
 def stops(callback: Callable[..., Any], *args: Any, **named: Any) -> bool:

@@ -20,7 +20,7 @@ from fallline._state.fingerprint import described
 from fallline._state.state_dict import LeafStates, Loaded, as_now, plain
 from fallline._step.binding import Binding
 
-__all__ = ["ByLabel", "ByMask", "Checked", "Whole", "telling"]
+__all__ = ["ByLabel", "ByMask", "Checked", "Whole", "takes_shape", "telling"]
 
 
 class Checked(NamedTuple):
@@ -150,7 +150,7 @@ class ByLabel(Whole):
         """What the label says of each leaf."""
         label = self.label
         if self.asks:
-            if not _takes_shape(label):
+            if not takes_shape(label):
                 return [label(path) for path in paths]
             return [label(path, shape=tuple(getattr(leaf, "shape", ()))) for path, leaf in zip(paths, leaves)]
         said = treedef.spread(label)
@@ -224,7 +224,7 @@ def telling(name: str) -> Iterator[None]:
         raise (TypeError if isinstance(error, TypeError) else ValueError)(f"Part {name!r}: {error}") from error
 
 
-def _takes_shape(label: Callable[..., Any]) -> bool:
+def takes_shape(label: Callable[..., Any]) -> bool:
     """Whether a function of a leaf's path asks for the shape of the leaf too."""
     try:
         return "shape" in inspect.signature(label).parameters

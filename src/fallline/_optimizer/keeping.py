@@ -14,23 +14,32 @@ if TYPE_CHECKING:  # files take modules that an import of fallline need not wait
     from fallline._state.checkpoint import Contents
     from fallline._state.file import Path
 
-__all__ = ["as_dialect", "of_dialect", "save", "take"]
+__all__ = ["as_dialect", "load", "of_dialect", "save", "take"]
 
 
 def save(stepper: Stepper, built: dict[str, Any], path: Path, params: Any = None,
          arrays: Mapping[str, Any] | None = None, extra: Any = None) -> None:
     """Save, with how the optimizer is made again, and named arrays and data that JSON takes of the caller's own."""
     from fallline._state.checkpoint import Contents
-    from fallline._state.checkpoint import save as write
 
     def written() -> None:
         state = stepper.record()
         known = stepper.binding or stepper.group_of_part
         if params is not None and known:
             known.leaves(params, "parameter")
-        write(path, Contents(state, built, params, dict(arrays or {}), extra))
+        stepper.others.write(stepper, path, Contents(state, built, params, dict(arrays or {}), extra))
 
-    stepper.turn.join(written)
+    stepper.turn.join(stepper.others.together, written)
+
+
+def load(stepper: Stepper, path: Path, rename: Callable[[str], str] | None, strict: bool) -> tuple[Any, LoadReport]:
+    """Take over the state of a file; its parameters, and what was not in both. See `Stepper.load`."""
+
+    def loaded() -> tuple[Any, LoadReport]:
+        contents = stepper.others.read(stepper, path)
+        return contents.params, take(stepper, path, contents, rename, strict)
+
+    return stepper.others.together(loaded)
 
 
 def take(stepper: Stepper, path: Path, contents: Contents, rename: Callable[[str], str] | None = None,

@@ -25,7 +25,7 @@ from fallline.errors import CheckpointError
 if TYPE_CHECKING:
     from fallline._state.checkpoint import Contents
 
-__all__ = ["load"]
+__all__ = ["load", "made"]
 
 
 def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: Any) -> Any:
@@ -60,14 +60,21 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     (SGD(lr=0.1), 1, {'W': array([0.9, 0.9])})
     """
     from fallline._state.checkpoint import load as read
-    from fallline._state.file import guarding
 
-    given, contents = _given(rules), read(path)
-    with guarding(path):
-        make = _partition if "parts" in contents.built else _optimizer
-    optimizer = make(path, contents, given, hyper)
+    contents = read(path)
+    optimizer = made(path, contents, rules, hyper)
     take(optimizer._stepper, path, contents)
     return optimizer if contents.params is None else (optimizer, contents.params)
+
+
+def made(path: Any, contents: Contents, rules: Sequence[Any], hyper: Mapping[str, Any]) -> Optimizer:
+    """The optimizer of a checkpoint, without its state; rules and hyper-parameters as `load` takes them."""
+    from fallline._state.file import guarding
+
+    given = _given(rules)
+    with guarding(path):
+        make = _partition if "parts" in contents.built else _optimizer
+    return make(path, contents, given, hyper)
 
 
 class _Given(NamedTuple):

@@ -22,7 +22,7 @@ from fallline._messages.suggestions import by_name
 from fallline._optimizer.describing import Docstring, Slots, option, own_link, signature_of
 from fallline._optimizer.division import Whole
 from fallline._optimizer.holder import Holder
-from fallline._optimizer.keeping import as_dialect, of_dialect, save, take
+from fallline._optimizer.keeping import as_dialect, load, of_dialect, save
 from fallline._optimizer.points import at, averaged
 from fallline._optimizer.settable import Settable
 from fallline._optimizer.stepping import LAST_STEP, Stepper
@@ -360,11 +360,8 @@ class Optimizer(Settable, Drawn):
         >>> v == w, other.t
         (True, 1)
         """
-        from fallline._state.checkpoint import load as read
-
-        contents = read(path)
-        report = take(self._stepper, path, contents, rename, strict)
-        return contents.params if strict else (contents.params, report)
+        params, report = load(self._stepper, path, rename, strict)
+        return params if strict else (params, report)
 
     def _built(self) -> dict[str, Any]:
         """How to make this optimizer again, beyond its settings; a folder for scratch files is this machine's alone."""

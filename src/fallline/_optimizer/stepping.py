@@ -20,6 +20,7 @@ from fallline._optimizer.holder import Holder
 from fallline._state import fields
 from fallline._state.state_dict import LeafStates, LoadReport, as_now
 from fallline._step.binding import Binding
+from fallline._step.calls.alone import ALONE, Alone, Skipped
 from fallline._step.calls.array import ArrayCall
 from fallline._step.calls.damping import warn_if_damped
 from fallline._step.calls.host import HostCall
@@ -43,15 +44,18 @@ class Stepper:
 
     An optimizer has one holder of its own, a partition one for each part. `binding` has their groups once the leaves
     are known. What is done at a time that others wait for, or is refused, goes through `turn`; `torn` says whether an
-    interrupt left something half-way. The fields of a state (`fallline._state.fields`) are attributes.
+    interrupt left something half-way. The fields of a state (`fallline._state.fields`) are attributes. `others` take
+    part in each call, if there are any.
     """
 
     skipped: int
 
     has_begun = False  # to step, in this process
 
-    def __init__(self, chain: Any, holders: Mapping[str, Holder], division: Whole, options: Options) -> None:
+    def __init__(self, chain: Any, holders: Mapping[str, Holder], division: Whole, options: Options,
+                 others: Alone = ALONE) -> None:
         self.chain, self.holders, self.division, self.options = chain, holders, division, options
+        self.others = others
         self.turn = Turn()
         self.forget()
 
@@ -234,7 +238,7 @@ class Stepper:
 
     def fresh(self, holders: Mapping[str, Holder]) -> Stepper:
         """The same with these holders, which have no state."""
-        return Stepper(self.chain, holders, self.division, self.options)
+        return Stepper(self.chain, holders, self.division, self.options, self.others)
 
     def apart(self, holders: Mapping[str, Holder]) -> Stepper:
         """The same with these holders, which are `apart`, to be copied or pickled."""
@@ -259,6 +263,9 @@ class Stepper:
             taken = self._mended(params, grads)
         if taken is not None and taken is not False:
             return params if taken is True else taken
+        return self.others.together(self._step, params, grads)
+
+    def _step(self, params: Any, grads: Any) -> Any:
         self.check_ready()
         if params is None:
             raise TypeError(f"step of {self.chain.title} needs the parameters: opt.step(params, grads). Got None.")
@@ -269,6 +276,9 @@ class Stepper:
 
     def flush(self, params: Any) -> Any:
         """See `Optimizer.flush`."""
+        return self.others.together(self._flush, params)
+
+    def _flush(self, params: Any) -> Any:
         self.check_ready()
         if params is None:
             raise TypeError(f"flush of {self.chain.title} needs the parameters: opt.flush(params). Got None.")
@@ -282,6 +292,9 @@ class Stepper:
         new = self._quickly(INCREMENT, params, grads, out)
         if new is not None and new is not False:
             return new if out is None else out
+        return self.others.together(self._update, grads, params, out)
+
+    def _update(self, grads: Any, params: Any, out: Any) -> Any:
         self.check_ready()
         if self.chain.arrives:
             raise TypeError(f"update of {self.chain.title} cannot keep parameters within bounds: x + (high - x) need "
@@ -346,18 +359,21 @@ class Stepper:
                      for name in flushed or binding.groups}
             for call in calls.values():
                 call.arrange()
+            self.others.begin(self, binding, calls, (into, *(g is None for g in gs)))
             plan = None if flushed else binding.plan(calls)
-            if (plan is None or not plan.is_finite()) and self._skips(binding, calls):
-                return self._nothing(binding, calls, still, into, targets, tree)
-            for name, call in calls.items():
-                call.ask(int(binding.groups[name].count[0]))
-            if places(arrays) != before:
-                raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: parameters, "
-                                 "gradients and outputs must stay as they are in a call. Nothing was changed.")
-            self._warn(binding, calls, None if flushed else gs)
-            results = self._run(binding, calls, plan)
-            if results is None:  # the sums of a reading were not finite
-                self._skips(binding, calls)
+            try:
+                if (plan is None or not plan.is_finite()) and self._skips(binding, calls):
+                    self.others.agree(skips=True)
+                for name, call in calls.items():
+                    call.ask(int(binding.groups[name].count[0]))
+                if places(arrays) != before:
+                    raise ValueError(f"An array was resized while a schedule of {self.chain.title} was asked: "
+                                     "parameters, gradients and outputs must stay as they are in a call. Nothing was "
+                                     "changed.")
+                self._warn(binding, calls, None if flushed else gs)
+                results = self._run(binding, calls, plan)
+            except Skipped:
+                self.skipped += 1
                 return self._nothing(binding, calls, still, into, targets, tree)
             if plan is not None:
                 self._look_ahead(binding, calls, plan, (xs, gs, None if into == "x" else targets))
@@ -409,7 +425,6 @@ class Stepper:
             said = "; ".join(f"{path or 'the gradient'} has {kinds}" for path, kinds in bad[:5])
             raise NonFiniteGradient(f"Gradient not finite: {said}{' ...' if len(bad) > 5 else ''}. Nothing changed; "
                                     'nonfinite="skip" skips such steps.', tuple(path for path, _ in bad))
-        self.skipped += 1
         return True
 
     def _warn(self, binding: Binding, calls: Calls, gs: Sequence[Any] | None) -> None:
@@ -424,11 +439,10 @@ class Stepper:
         if first and not any(call.holds for call in calls.values()):
             warn_if_damped([(call.group, call.gradients) for call in calls.values()])
 
-    def _run(self, binding: Binding, calls: Calls, plan: Plan | None) -> Mapping[str, Any] | None:
-        """Run the calls: by a plan, in one native call, or one after the other; None if that finds a gradient that is
-        not finite, and nothing was changed."""
+    def _run(self, binding: Binding, calls: Calls, plan: Plan | None) -> Mapping[str, Any]:
+        """Run the calls: by a plan, in one native call, or one after the other."""
         if plan is None:
-            binding.prepare(calls)
+            binding.prepare(calls, self.others)
         self._keep_settings(binding)
         if plan is not None:
             host = [call for call in calls.values() if isinstance(call, HostCall)]
@@ -436,14 +450,18 @@ class Stepper:
             noted = [call for call in host if call.notes]
 
             def planned() -> bool:
-                taken = plan.run()
+                taken = plan.run(self.others)
                 for call in noted if taken else ():
                     call.note()
                 return taken
 
-            commit = partial(self._commit, binding, planned if noted else plan.run, True)
-            taken = held(commit) if noted else commit()
-            return {name: call.finish() for name, call in zip(calls, host)} if taken else None
+            commit = partial(self._commit, binding, planned if noted else partial(plan.run, self.others), True)
+            if not (held(commit) if noted else commit()):  # the sums of a reading are not finite
+                self._skips(binding, calls)
+                self.others.agree(skips=True)
+            return {name: call.finish() for name, call in zip(calls, host)}
+
+        self.others.agree()
 
         def run() -> Mapping[str, Any]:
             return {name: call.run() for name, call in calls.items()}
@@ -484,8 +502,10 @@ class Stepper:
             holder.group = None
 
     def _look_ahead(self, binding: Binding, calls: Calls, plan: Plan, trees: Sequence[Any]) -> None:
-        """Have the next call looked at quickly."""
+        """Have the next call looked at quickly; one that others take part in never is."""
         plan.revalue()
+        if not self.others.is_one:
+            return
         settled = all(call.settled for call in calls.values() if isinstance(call, HostCall))
         with contextlib.suppress(MemoryError, OSError, RuntimeError):  # for want of room: the step is taken
             binding.watch(plan, trees, self.turn.taken, settled)

@@ -16,7 +16,7 @@ from fallline._state.file import Path, guarding, read, write
 from fallline._state.fingerprint import described
 from fallline._state.state_dict import TREE
 
-__all__ = ["Contents", "load", "save"]
+__all__ = ["Contents", "decoded", "encoded", "load", "save"]
 
 BY_PATH = "by path"  # in the file, before the leaves of what is no tree of dicts, lists and tuples
 
@@ -40,11 +40,16 @@ def save(path: Path, contents: Contents) -> None:
 
     Raises TypeError for containers and dtypes that a file cannot hold, CheckpointError if it cannot be written.
     """
+    write(path, *encoded(contents))
+
+
+def encoded(contents: Contents) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file holds of a checkpoint: data that JSON takes, and arrays by name; raises TypeError as `save` does."""
     arrays: dict[str, Any] = {f"extra/{name}": array for name, array in contents.arrays.items()}
     info = {**_encode_state(contents.state, "", arrays), "built": contents.built, "extra": contents.extra}
     if contents.params is not None:
         info["params"] = _encode_params(contents.params, arrays)
-    write(path, info, arrays)
+    return info, arrays
 
 
 def load(path: Path) -> Contents:
@@ -52,7 +57,11 @@ def load(path: Path) -> Contents:
 
     Raises FileNotFoundError, or CheckpointError for anything that is wrong with the file.
     """
-    info, arrays = read(path)
+    return decoded(path, *read(path))
+
+
+def decoded(path: Path, info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Contents:
+    """The checkpoint of a file that holds these; raises CheckpointError for what is none."""
     with guarding(path):
         built, extra, encoded = info.pop("built"), info.pop("extra"), info.pop("params", None)
         state = _decode_state(info, "", arrays)

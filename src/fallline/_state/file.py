@@ -32,7 +32,8 @@ from fallline._arrays.leaves import dtype_name, host
 from fallline._state.digests import DIGEST, PIECE, in_pieces, of_all, of_pieces
 from fallline.errors import CheckpointError
 
-__all__ = ["CODES", "READERS", "VERSION", "guarding", "read", "sweep", "write"]
+__all__ = ["CODES", "READERS", "SIZES", "VERSION", "Digest", "Path", "bytes_of", "guarding", "header_of", "mapped",
+           "opened", "permissions", "read", "sweep", "unfinished", "write"]  # fmt: skip
 
 VERSION = 2  # of the format that is written
 CODES = {name: row.code for name, row in DTYPES.items()} | {
@@ -41,6 +42,7 @@ SIZES = {row.code: row.size for row in DTYPES.values()} | {"I64": 8, "I32": 4, "
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 Path = str | os.PathLike[str]
+Digest = Callable[[Iterable[list[Any]]], bytes]  # of pieces, each a list of parts
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -53,24 +55,24 @@ def write(path: Path, info: Any, arrays: Mapping[str, Any]) -> None:
 
     Raises CheckpointError if it cannot be written, from the OSError that says why; the old file is then untouched.
     """
-    dtypes = {name: dtype_name(array) for name, array in arrays.items()}
-    for name, dtype in dtypes.items():
-        if dtype not in CODES:
-            raise TypeError(f"A checkpoint holds arrays of {', '.join(CODES)}. {name!r} is of {dtype}.")
-    names = sorted(arrays, key=lambda name: -SIZES[CODES[dtypes[name]]])  # so that none lies unaligned
-    header = _header(info, {name: (dtypes[name], np.shape(arrays[name])) for name in names})
+    header, names = header_of(info, {name: (dtype_name(a), np.shape(a)) for name, a in arrays.items()})
     target = os.path.realpath(path)
     try:
         with _replacing(target) as file:
-            blocks = itertools.chain([header], (_bytes(arrays[name]) for name in names))
+            blocks = itertools.chain([header], (bytes_of(arrays[name]) for name in names))
             file.write(of_pieces(in_pieces(blocks, partial(_written, file))))
     except OSError as error:
         raise CheckpointError(f"{path} could not be written ({error.strerror or error}); nothing there was "
                               "changed.") from error
 
 
-def _header(info: Any, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
-    """The length and the header, which ends at a multiple of 8; `arrays` are dtypes and shapes in order."""
+def header_of(info: Any, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, list[str]]:
+    """The length and the header, which ends at a multiple of 8, for arrays of these dtypes and shapes, and in which
+    order these follow, end to end; raises TypeError for dtypes that it cannot hold."""
+    for name, (dtype, _) in arrays.items():
+        if dtype not in CODES:
+            raise TypeError(f"A checkpoint holds arrays of {', '.join(CODES)}. {name!r} is of {dtype}.")
+    arrays = dict(sorted(arrays.items(), key=lambda item: -SIZES[CODES[item[1][0]]]))  # so that none lies unaligned
     pairs = {name: dtype for name, (dtype, _) in arrays.items() if dtype in COMPLEX}
     entries: dict[str, Any] = {"__metadata__": {"fallline": str(VERSION), "complex": json.dumps(pairs),
                                                 "info": json.dumps(info, allow_nan=False)}}
@@ -85,10 +87,10 @@ def _header(info: Any, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> byt
     text += b" " * (-len(text) % 8)
     if len(text) > LARGEST_HEADER:
         raise ValueError(f"A checkpoint's header may have {LARGEST_HEADER:,} bytes. So many leaves need {len(text):,}.")
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(8, "little") + text, list(arrays)
 
 
-def _bytes(array: Any) -> Any:
+def bytes_of(array: Any) -> Any:
     """The array's bytes in C order, least significant first."""
     plain = host(array)
     if plain.dtype.isnative != (sys.byteorder == "little"):
@@ -106,9 +108,9 @@ def _written(file: BufferedWriter, part: memoryview) -> bytes:
 @contextlib.contextmanager
 def _replacing(target: str) -> Iterator[BufferedWriter]:
     """A new file that takes the place of `target` once it is written and on disk; removed if anything goes wrong."""
-    folder, temporary = os.path.dirname(target), f"{_unfinished(target)}{os.urandom(8).hex()}{_UNFINISHED}"
-    mode = _permissions(target)
-    with _opened(folder) as place:
+    folder, temporary = os.path.dirname(target), unfinished(target)
+    mode = permissions(target)
+    with opened(folder) as place:
         handle, nameless = _new_file(folder, temporary)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -151,7 +153,7 @@ def _give_name(handle: int, place: int | None, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(folder: str) -> Iterator[int | None]:
+def opened(folder: str) -> Iterator[int | None]:
     """The folder's handle, to write its entries to disk; opened first, so that this cannot fail in the end."""
     if os.name == "nt":  # where folders cannot be opened
         yield None
@@ -166,7 +168,12 @@ def _opened(folder: str) -> Iterator[int | None]:
 _UNFINISHED = ".unfinished"
 
 
-def _unfinished(target: str) -> str:
+def unfinished(target: str) -> str:
+    """A name for a file that is to take the place of a target."""
+    return f"{_start_of(target)}{os.urandom(8).hex()}{_UNFINISHED}"
+
+
+def _start_of(target: str) -> str:
     """How the names of a target's unfinished files begin."""
     folder, name = os.path.split(target)
     return os.path.join(folder, f".{name}.")
@@ -174,13 +181,13 @@ def _unfinished(target: str) -> str:
 
 def sweep(path: Path) -> None:
     """Remove what writers of this file left unfinished that were killed; for its only writer."""
-    start = _unfinished(os.path.realpath(path))
+    start = _start_of(os.path.realpath(path))
     for left in glob.glob(f"{glob.escape(start)}*{_UNFINISHED}"):
         with contextlib.suppress(OSError):
             os.unlink(left)
 
 
-def _permissions(target: str) -> int | None:
+def permissions(target: str) -> int | None:
     """The permission bits of the file that is there."""
     try:
         mode = os.stat(target).st_mode
@@ -213,27 +220,58 @@ def read(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
     bounded by the size of the file.
     """
     try:
-        _check_regular(path, os.stat(path).st_mode)
-        with open(path, "rb") as file:
-            return _read(path, file, os.fstat(file.fileno()).st_size)
+        with _found(path) as file:
+            header, size = _head(path, file)
+            digest = _digest_of(path, header[8:])
+            return _read_checked(path, file, header, size, digest)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path} could not be read ({error.strerror or error}).") from error
 
 
-def _read(path: Path, file: BufferedReader, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+def mapped(path: Path, shared: Callable[[BufferedReader, int, Digest], bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+    """As `read`, with arrays that lie in the file, read when they are looked at. The digest of its first bytes is what
+    `shared` finds, given the file, how many they are, and the function of pieces that makes it."""
+    try:
+        with _found(path) as file:
+            header, size = _head(path, file)
+            found = shared(file, size - DIGEST, _digest_of(path, header[8:]))
+            every = np.memmap(file, np.uint8, "r")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be read ({error.strerror or error}).") from error
+    if found != every[size - DIGEST :].tobytes():
+        raise _altered(path)
+    with guarding(path):
+        info, table = _laid_out(header, size)
+        arrays = {e.name: np.asarray(every[len(header) + e.start : len(header) + e.stop]) for e in table}
+        return info, {e.name: _native(arrays[e.name].view(e.dtype).reshape(e.shape)) for e in table}
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    return array if sys.byteorder == "little" else array.byteswap()
+
+
+def _found(path: Path) -> BufferedReader:
+    _check_regular(path, os.stat(path).st_mode)
+    return open(path, "rb")
+
+
+def _head(path: Path, file: BufferedReader) -> tuple[bytes, int]:
+    """The length and the header of a file, and the size of the file."""
+    size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
     if size < 8 + DIGEST or length > min(size - 8 - DIGEST, LARGEST_HEADER):
         raise CheckpointError(f"{path} is no checkpoint, or a truncated one: in {size:,} bytes there is no room for "
                               "its header.")
-    header = file.read(length)
-    return _reader(path, header)(path, file, prefix + header, size)
+    return prefix + file.read(length), size
 
 
-def _reader(path: Path, header: bytes) -> Callable[..., tuple[Any, dict[str, np.ndarray]]]:
-    """What reads files of the format that the header tells; were that altered, no digest would fit."""
+def _digest_of(path: Path, header: bytes) -> Digest:
+    """What makes the digest of files of the format that the header tells; were that altered, none would fit."""
     found = re.match(rb'\{"__metadata__":\{"fallline":"([0-9]{1,9})",', header)
     if not found:
         what = "a safetensors file of another program" if header[:1] == b"{" else "no checkpoint"
@@ -244,33 +282,37 @@ def _reader(path: Path, header: bytes) -> Callable[..., tuple[Any, dict[str, np.
     return READERS[int(found[1])]
 
 
-def _read_checked(path: Path, file: BufferedReader, header: bytes, size: int, *,
-                  digest: Callable[[Iterable[list[Any]]], bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+def _read_checked(path: Path, file: BufferedReader, header: bytes, size: int, digest: Digest
+                  ) -> tuple[Any, dict[str, np.ndarray]]:
     """The content behind a header, which was read, if the digest fits; read once: what is returned was hashed."""
     with guarding(path):
         wrong = None
         try:
-            info, arrays = _laid_out(header, size)
+            info, table = _laid_out(header, size)
+            arrays = {entry.name: _array(entry) for entry in table}
             blocks: Iterable[Any] = (array.reshape(-1).view(np.uint8) for array in arrays.values())
         except Exception as error:  # which is only told of a file that is as it was written
             wrong, blocks = error, _scratch(size - len(header) - DIGEST)
         if digest(in_pieces(itertools.chain([header], blocks), partial(_filled, file))) != file.read():
-            raise CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an "
-                                  "older one.")
+            raise _altered(path)
         if wrong is not None:
             raise wrong
-    return info, arrays if sys.byteorder == "little" else {name: array.byteswap() for name, array in arrays.items()}
+    return info, {name: _native(array) for name, array in arrays.items()}
 
 
-def _laid_out(header: bytes, size: int) -> tuple[Any, dict[str, np.ndarray]]:
-    """The info, and arrays for what lies behind the header, in that order, but the digest."""
+def _altered(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} was altered or cut short: its content does not fit its digest. Take an older one.")
+
+
+def _laid_out(header: bytes, size: int) -> tuple[Any, list[_Entry]]:
+    """The info, and what lies behind the header, in that order, but the digest."""
     entries = json.loads(header[8:])
     metadata = entries.pop("__metadata__")
     table = _table(entries, json.loads(metadata["complex"]), size - len(header))
     last = table.pop()
     if (last.name, last.stop - last.start) != ("digest", DIGEST):
         raise ValueError("its digest does not lie at its end")
-    return json.loads(metadata["info"]), {entry.name: _array(entry) for entry in table}
+    return json.loads(metadata["info"]), table
 
 
 def _scratch(size: int) -> Iterator[bytearray]:
@@ -287,7 +329,7 @@ def _filled(file: BufferedReader, part: memoryview) -> memoryview:
 
 
 # By the number of the format. One that was ever written stays here: there may be such files.
-READERS = {1: partial(_read_checked, digest=of_all), 2: partial(_read_checked, digest=of_pieces)}
+READERS: dict[int, Digest] = {1: of_all, 2: of_pieces}
 
 
 def _table(entries: Mapping[str, Any], pairs: Mapping[str, str], size: int) -> list[_Entry]:

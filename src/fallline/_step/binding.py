@@ -15,8 +15,9 @@ from fallline._arrays.memory import address, byte_range, check_disjoint, is_dire
 from fallline._arrays.trees import Treedef, copy
 from fallline._engines.blocks import halved
 from fallline._engines.engine import native_missing, without_native
-from fallline._formula.program import ACROSS
+from fallline._formula.program import ACROSS, Program
 from fallline._messages.values import brief
+from fallline._step.calls.alone import Alone
 from fallline._step.calls.host import HostCall
 from fallline._step.calls.kernels import detach
 from fallline._step.group import Group
@@ -39,7 +40,8 @@ class Binding:
     `positions` are the leaves of each group, which sees a tree of the same structure with None in the place of others
     and so calls them by the same paths; `left` are those that no group steps. `plans` has the plans of calls, and
     quick looks at the next one by what the last like it was: where results went, whether outputs were given, which
-    groups only held.
+    groups only held. Where others have parts of the leaves, `layout` says which, and `heads` how many coordinates of
+    each leaf are of a block that begins elsewhere.
     """
 
     def __init__(self, treedef: Treedef, paths: Sequence[str], positions: Mapping[str, list[int]], left: list[int]
@@ -63,6 +65,8 @@ class Binding:
         self._apart: dict[str, list[Any]] = {}  # where the arrays of a call lay when last found to share nothing
         self._left_at: list[tuple[Any, ...]] = []  # of these, the parameters that no group steps, in a step
         self._met: set[Any] = set()  # calls that were made cold
+        self.layout: Any = None
+        self.heads = [0] * len(self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
         # what is of this memory, or the groups' own, stays; index arrays are made anew, in memory of their own
@@ -120,18 +124,33 @@ class Binding:
             rows[self._places[part], : own.shape[1]] = own
         return rows
 
-    def prepare(self, calls: Mapping[str, Any]) -> None:
-        """Prepare calls that no plan runs, each with its own totals and with those of all."""
-        for level in range(max((len(call.readings) for call in calls.values()), default=0)):
-            reading = {name: call.readings[level].totals for name, call in calls.items() if level < len(call.readings)}
-            sums = {name: calls[name].read(calls[name].readings[level]) for name in reading}
-            across = {name: own[:, [k for k, total in enumerate(reading[name]) if total.over == ACROSS]]
+    def prepare(self, calls: Mapping[str, Any], others: Alone) -> None:
+        """Prepare calls that no plan runs, each with its own totals and with those of all, `others` included."""
+        self._read(calls, {name: call.readings for name, call in calls.items()}, others)
+        for call in calls.values():
+            call.ahead()
+        self._read(calls, {name: call.readings_behind for name, call in calls.items()}, others)
+        for call in calls.values():
+            call.prepare()
+
+    def _read(self, calls: Mapping[str, Any], readings: Mapping[str, Sequence[Program]], others: Alone) -> None:
+        """Have calls know the totals of these readings."""
+        for level in range(max(map(len, readings.values()), default=0)):
+            reading = {name: own[level] for name, own in readings.items() if level < len(own)}
+            sums = self._sums(level, {name: (calls[name], own) for name, own in reading.items()}, list(calls), others)
+            across = {name: own[:, [k for k, total in enumerate(reading[name].totals) if total.over == ACROSS]]
                       for name, own in sums.items()}
             of_all = halved(self.rows(across, max(own.shape[1] for own in across.values()))).tolist()
             for name, own in sums.items():
-                calls[name].know(totals_of(reading[name], own, of_all))
-        for call in calls.values():
-            call.prepare()
+                calls[name].know(totals_of(reading[name].totals, own, of_all))
+
+    def _sums(self, level: int, reading: Mapping[str, tuple[Any, Program]], order: Sequence[str], others: Alone
+              ) -> dict[str, np.ndarray]:
+        """The totals of readings, one of each of these calls: a row for each of its leaves."""
+        blocks = {order.index(name): call.blocks(own, self.own(name, self.heads))
+                  for name, (call, own) in reading.items() if isinstance(call, HostCall)}
+        found = {order[n]: own.totals() for n, own in others.gather(level, blocks).items()}
+        return {name: found[name] if name in found else call.read(own) for name, (call, own) in reading.items()}
 
     # ---- plans -------------------------------------------------------------------------------------------------------
 
@@ -167,7 +186,8 @@ class Binding:
         way = Way(host[0].into, host[0].writes_out, tuple(call.holds for call in host), members, apart)
         plan = self.plans.made.get(way)
         if plan is None:
-            plan = Plan(Table([call.group for call in host], [call.program for call in host], way, len(self.paths)))
+            table = Table([call.group for call in host], [call.program for call in host], way, len(self.paths))
+            plan = Plan(table, [self.heads[m.place] for m in members])
             self.plans.made[way] = plan
         for k, m in enumerate(members):
             plan.table.place(k, host[m.group].placed(m.own))

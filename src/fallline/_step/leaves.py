@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,10 @@ class Leaves:
         """Have an engine step them."""
         self.engine = engine
         self._libraries = [] if engine.in_memory else [library(leaf) for leaf in leaves]
+
+    def reals(self, k: int) -> int:
+        """How many numbers a leaf has, a complex one counted as two."""
+        return math.prod(self.shapes[k]) * (2 if self.dtypes[k].kind == "c" else 1)
 
     def name(self, k: int, what: str) -> str:
         """What messages call a leaf."""

@@ -11,7 +11,7 @@ import numpy as np
 from fallline._arrays.dtypes import real
 from fallline._arrays.memory import address
 from fallline._engines.arithmetic import pinned
-from fallline._engines.blocks import block_count
+from fallline._engines.blocks import Blocks, block_count
 from fallline._engines.cpu.engine import native_kernel
 from fallline._engines.cpu.guard import evaluate as evaluate_natively
 from fallline._engines.cpu.work import Cut, Job
@@ -33,8 +33,9 @@ class Pass:
     are copied from where they stand (`link`). Scalars are evaluated by native code, or if it cannot, in Python.
     """
 
-    def __init__(self, table: Table, level: int) -> None:
+    def __init__(self, table: Table, level: int, heads: Sequence[int] = ()) -> None:
         self._table, self._level = table, level
+        self._heads = heads or [0] * len(table.sizes)
         self.programs = [table.program(g, level) for g in range(len(table.groups))]
         self._members = [k for k, m in enumerate(table.way.members) if self.programs[m.group] is not None]
         self._classes = [c for c, own in enumerate(table.classes) if self.programs[own.group] is not None]
@@ -67,7 +68,8 @@ class Pass:
                 self._check_of[kernel_of[k]] = stored.name, m.lies == "strided"
         self._kernels = list(dict.fromkeys(kernel_of[k] for k in self._members))
         self._cut = Cut([table.sizes[k] for k in self._members], table.row_at[self._members],
-                        [self._kernels.index(kernel_of[k]) for k in self._members])
+                        [self._kernels.index(kernel_of[k]) for k in self._members],
+                        [self._heads[k] for k in self._members])
         return Job(self._cut, self._kernels)
 
     def check(self) -> Job:
@@ -198,38 +200,48 @@ class Pass:
 
     def _prepare_results(self) -> None:
         """For each group that reads: the sums of its blocks, and the totals of its leaves and of its tree."""
-        self._sums: dict[int, tuple[np.ndarray, ...]] = {}
+        self._sums: dict[int, tuple[Blocks, np.ndarray, np.ndarray]] = {}
         table = self._table
         for g, program in enumerate(self.programs):
             own = [k for k in self._members if table.way.members[k].group == g]
             if program is None or not own:
                 continue
-            first = np.concatenate([[0], np.cumsum([block_count(table.sizes[k]) for k in own])]).astype(np.int64)
             width = len(program.totals)
-            sums = np.zeros((int(first[-1]) + 1, width))
-            for k, begin in zip(own, first):
-                table.rows[k][table.columns(k, self._level)["sums"]] = address(sums) + int(begin) * sums.strides[0]
-            self._sums[g] = sums, first, np.zeros((len(own), width)), np.zeros((len(own), width))
+            blocks = Blocks.of([block_count(max(table.sizes[k] - self._heads[k], 0)) for k in own], width)
+            for k, begin in zip(own, blocks.first):
+                table.rows[k][table.columns(k, self._level)["sums"]] = (
+                    address(blocks.sums) + int(begin) * blocks.sums.strides[0])
+            self._sums[g] = blocks, np.zeros((len(own), width)), np.zeros((len(own), width))
 
     def sources(self) -> dict[int, dict[str, np.ndarray]]:
         """The totals of each group by name, live: an array of one number, or of one for each leaf."""
         return {g: {total.name: by_leaf[:, k] if total.over == "leaf" else tree[:1, k]
                     for k, total in enumerate(self._program(g).totals)}
-                for g, (_, _, by_leaf, tree) in self._sums.items()}
+                for g, (_, by_leaf, tree) in self._sums.items()}
 
-    def read(self, threads: int | None) -> None:
-        """Read, and make totals of the sums; leaves without a gradient add nothing."""
-        for sums, *_ in self._sums.values():
-            sums.fill(0.0)
+    def read(self, threads: int | None) -> dict[int, Blocks]:
+        """Read: the sums of blocks by group, in the order of its leaves; of one without a gradient they are 0."""
+        for blocks, *_ in self._sums.values():
+            blocks.sums.fill(0.0)
         self.job.perform(threads)
-        for sums, first, by_leaf, tree in self._sums.values():
+        return {g: blocks for g, (blocks, *_) in self._sums.items()}
+
+    def total(self, found: Mapping[int, Blocks]) -> None:
+        """Make totals of the sums of all blocks, which are overwritten."""
+        for g, (_, by_leaf, tree) in self._sums.items():
+            sums, first = found[g]
             totals()(address(sums), address(first), *by_leaf.shape, address(by_leaf), address(tree))
+
+    def known(self) -> dict[int, dict[str, Any]]:
+        """The totals of each group by name: a number, or one for each leaf."""
+        return {g: {total.name: found[total.name].tolist() if total.over == "leaf" else found[total.name].item()
+                    for total in self._program(g).totals} for g, found in self.sources().items()}
 
     def across(self) -> dict[int, tuple[np.ndarray, list[int], np.ndarray]]:
         """By group the totals of its leaves, which of them are ACROSS the trees of all groups, and the row to put these
         in."""
         return {g: (by_leaf, [k for k, t in enumerate(self._program(g).totals) if t.over == ACROSS], tree[0])
-                for g, (_, _, by_leaf, tree) in self._sums.items()}
+                for g, (_, by_leaf, tree) in self._sums.items()}
 
     def proves(self) -> bool:
         """Whether totals say of every gradient whether it is finite."""
@@ -237,7 +249,7 @@ class Pass:
 
     def says_finite(self) -> bool:
         """Whether the totals say that the gradients are finite."""
-        return all(math.isfinite(tree.item(k)) for g, (_, _, _, tree) in self._sums.items()
+        return all(math.isfinite(tree.item(k)) for g, (_, _, tree) in self._sums.items()
                    for k in _proofs(self._program(g)))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from fallline._arrays.memory import address
 from fallline._engines.arithmetic import is_standard, pinned
 from fallline._engines.cpu.pool import perform
+from fallline._step.calls.alone import ALONE, Alone
 from fallline._step.calls.host import HostCall
 from fallline._step.group import Group
 from fallline._step.passes import Pass, StepPass, put_together
@@ -26,12 +27,12 @@ __all__ = ["Plan"]
 
 
 class Plan:
-    """The passes of a call over the rows of a table."""
+    """The passes of a call over the rows of a table; so many coordinates at the head of each leaf others sum."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, heads: Sequence[int]) -> None:
         self.table, self.way, self.groups = table, table.way, table.groups
         self.threads = table.groups[0].threads
-        self.readings = [Pass(table, level) for level in range(table.levels)]
+        self.readings = [Pass(table, level, heads) for level in range(table.levels)]
         self.step = StepPass(table, table.levels)
         self._link()
         checks = table.groups[0].checks_finite
@@ -129,16 +130,19 @@ class Plan:
         """Do a job over the rows of all leaves."""
         return not perform(address(job), sum(self.table.sizes), self.threads)
 
-    def run(self) -> bool:
+    def run(self, others: Alone = ALONE) -> bool:
         """Take the step, with the values that are set; False, and nothing is done, if totals say that a gradient is not
-        finite. Raises ValueError, having done nothing, if a dtype cannot hold a scalar."""
-        for each in self.readings:
+        finite. Raises ValueError, having done nothing, if a dtype cannot hold a scalar, and what `others` refuse."""
+        for level, each in enumerate(self.readings):
             each.evaluate()
-            each.read(self.threads)
+            each.total(others.gather(level, each.read(self.threads)))
             put_together(self.table, each)
-            if each is self.readings[0] and self._proven and not each.says_finite():
+            if level == 0 and self._proven and not each.says_finite():
                 return False
+            if not others.is_one:
+                others.know(each.known())
         self.step.evaluate()
+        others.agree()
         self.step.job.perform(self.threads)
         return True
 

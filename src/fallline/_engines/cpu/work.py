@@ -17,16 +17,20 @@ __all__ = ["Cut", "Job"]
 class Cut:
     """Leaves of these lengths, whose rows (`layout.ROW`) stand at these addresses, cut into chunks and packets.
 
-    `kinds` tells leaves of several kernels apart, by a number for each leaf: no packet holds leaves of two kinds.
+    `kinds` tells leaves of several kernels apart, by a number for each leaf: no packet holds leaves of two kinds. Of
+    each leaf so many coordinates at its head are left out.
     """
 
-    def __init__(self, lengths: Sequence[int], rows: np.ndarray, kinds: Sequence[int]) -> None:
+    def __init__(self, lengths: Sequence[int], rows: np.ndarray, kinds: Sequence[int], heads: Sequence[int] = ()
+                 ) -> None:
         self.size, self.rows = sum(lengths), rows
-        self._cut(np.asarray(lengths, np.int64), np.asarray(kinds, np.int64))
+        self._cut(np.asarray(lengths, np.int64), np.asarray(kinds, np.int64), np.asarray(heads, np.int64))
         self.row_of = rows[self._leaf_of]
 
-    def _cut(self, lengths: np.ndarray, kind: np.ndarray) -> None:
-        if len(lengths) == 1 and lengths[0] <= CHUNK:
+    def _cut(self, lengths: np.ndarray, kind: np.ndarray, heads: np.ndarray) -> None:
+        if heads.any():
+            lengths = np.maximum(lengths - heads, 0)
+        elif len(lengths) == 1 and lengths[0] <= CHUNK:
             self._leaf_of, self.offset_of, self.packets, self.kind_of = _NOUGHT, _NOUGHT, _ONE, kind
             return
         order = np.argsort(kind, kind="stable")
@@ -35,6 +39,8 @@ class Cut:
         self._leaf_of = np.repeat(order, per_leaf)
         self.offset_of = (np.arange(len(self._leaf_of)) - first) * CHUNK
         sizes = np.minimum(lengths[self._leaf_of] - self.offset_of, CHUNK)
+        if heads.any():
+            self.offset_of = self.offset_of + heads[self._leaf_of]
         kind = kind[self._leaf_of]
         before = np.cumsum(sizes) - sizes
         turns = np.diff(kind, prepend=-1) != 0

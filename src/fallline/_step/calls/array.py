@@ -114,6 +114,14 @@ class ArrayCall:
             squares = [np.square(np.multiply(own, scale)) for own, scale in each if own is not None]
         return np.transpose(squares) if len(squares) == len(each) else None
 
+    @property
+    def readings_behind(self) -> Sequence[Program]:
+        """As `HostCall.readings_behind`."""
+        return ()
+
+    def ahead(self) -> None:
+        """As `HostCall.ahead`."""
+
     def know(self, totals: Mapping[str, Any]) -> None:
         """As `HostCall.know`."""
         self.memo["numbers"] |= totals

@@ -12,10 +12,11 @@ from fallline._arrays.dtypes import real, reals, whole
 from fallline._arrays.leaves import as_number, host, is_number, mark_changed, new_like, non_finite, view
 from fallline._arrays.libraries import reading
 from fallline._arrays.memory import address, byte_range, check_disjoint
+from fallline._engines.blocks import Blocks, block_count
 from fallline._engines.reference import all_finite
 from fallline._engines.threads import num_threads
 from fallline._formula.program import INCREMENT, Program
-from fallline._step.calls.kernels import Leaf, detach, read, run
+from fallline._step.calls.kernels import Leaf, detach, read, run, values
 from fallline._step.group import Group
 
 __all__ = ["HostCall"]
@@ -155,13 +156,29 @@ class HostCall:
         """The programs whose totals are to be known before it can be prepared."""
         return self.program.readings
 
-    def read(self, reading: Program) -> np.ndarray:
-        """The totals of one of the readings, a row for each leaf."""
+    @property
+    def readings_behind(self) -> Sequence[Program]:
+        """Those that can be read once it has gone `ahead` only."""
+        return ()
+
+    def ahead(self) -> None:
+        """Compute what is to be there before the totals `readings_behind` are."""
+
+    def blocks(self, reading: Program, heads: Sequence[int]) -> Blocks:
+        """The sums of one of the readings, but for blocks that begin elsewhere: those of as many coordinates at the
+        head of each leaf."""
+        counts = [block_count(max(self.group.reals(k) - head, 0)) for k, head in enumerate(heads)]
+        found = Blocks.of(counts, len(reading.totals))
         with np.errstate(all="ignore"):
-            leaves = [self._leaf(reading, k) for k in self.live]
-        by_leaf = np.zeros((len(self._gs), len(reading.totals)))
-        by_leaf[self.live] = read(reading, leaves, self.group.engine.kernel_of)
-        return by_leaf
+            leaves = {k: self._leaf(reading, k) for k in self.live}
+        for k, leaf in leaves.items():
+            read(reading, leaf, self.group.engine.kernel_of, heads[k], found.leaf(k))
+        return found
+
+    def values(self, reading: Program, k: int, part: slice) -> np.ndarray:
+        """What one of the readings sums of a part of leaf k, by coordinate."""
+        with np.errstate(all="ignore"):
+            return values(reading, self._leaf(reading, k), part)
 
     def know(self, totals: Mapping[str, Any]) -> None:
         """Take the totals of a reading by name: a number, or one for each leaf."""

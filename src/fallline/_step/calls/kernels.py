@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fallline._arrays.memory import address, byte_range, is_direct, overlapping
-from fallline._engines.blocks import BLOCK, block_count, halved
+from fallline._engines import reference
+from fallline._engines.blocks import BLOCK
 from fallline._engines.engine import KernelOf
 from fallline._engines.rows import Row
 from fallline._formula.program import Program
 
-__all__ = ["Leaf", "detach", "read", "run"]
+__all__ = ["Leaf", "detach", "read", "run", "values"]
 
 BUFFER = 65536  # coordinates of a strided leaf that are copied at a time
 
@@ -51,17 +52,21 @@ def _run_part(kernel: Callable[[Row], None], leaf: Leaf, arrays: tuple[np.ndarra
             arrays[k].flat[part] = own[k]
 
 
-def read(program: Program, leaves: Sequence[Leaf], kernel_of: KernelOf) -> np.ndarray:
-    """The totals of a program that only reads: a row for each leaf."""
-    sums = [np.zeros((block_count(leaf.arrays[0].size), len(program.totals))) for leaf in leaves]
-    for leaf, into in zip(leaves, sums):
-        kernel = kernel_of(program, leaf.dtype, tuple(leaf.columns))
-        arrays = (*leaf.arrays, *leaf.columns.values())  # which are summed in C's order
-        for part in _parts(arrays):
-            own = _copied(arrays, part)
-            behind = into if part is None else into[part.start // BLOCK :]
-            kernel(Row((*own[: len(leaf.arrays)], behind), leaf.constants, own[len(leaf.arrays) :]))
-    return np.array([halved(own) for own in sums]).reshape(len(leaves), len(program.totals))
+def read(program: Program, leaf: Leaf, kernel_of: KernelOf, head: int, into: np.ndarray) -> None:
+    """Put the sums of a program that only reads, of the blocks of a leaf that lie behind its head, where they go."""
+    kernel = kernel_of(program, leaf.dtype, tuple(leaf.columns))
+    arrays = (*leaf.arrays, *leaf.columns.values())  # which are summed in C's order
+    for part in _parts(arrays, head):
+        own = _copied(arrays, part)
+        behind = into if part is None else into[(part.start - head) // BLOCK :]
+        kernel(Row((*own[: len(leaf.arrays)], behind), leaf.constants, own[len(leaf.arrays) :]))
+
+
+def values(program: Program, leaf: Leaf, part: slice) -> np.ndarray:
+    """What a program that only reads sums, each of its values once, by coordinate of a part of a leaf in C's order."""
+    own = _copied((*leaf.arrays, *leaf.columns.values()), part)
+    kernel = reference.reading_of(program, leaf.dtype, tuple(leaf.columns))
+    return kernel.values(Row(own[: len(leaf.arrays)], leaf.constants, own[len(leaf.arrays) :]))
 
 
 def _turned(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -73,11 +78,12 @@ def _turned(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     return tuple(array.transpose(order) for array in arrays)
 
 
-def _parts(arrays: tuple[np.ndarray, ...]) -> Iterable[slice | None]:
-    """Where to run: everywhere at once (None) if kernels can run over the arrays as they lie, else part by part."""
-    if all(map(is_direct, arrays)):
+def _parts(arrays: tuple[np.ndarray, ...], head: int = 0) -> Iterable[slice | None]:
+    """Where to run, behind a head: everywhere at once (None) if kernels can run over the arrays as they lie, else part
+    by part."""
+    if head == 0 and all(map(is_direct, arrays)):
         return (None,)
-    return (slice(start, start + BUFFER) for start in range(0, arrays[0].size, BUFFER))
+    return (slice(start, start + BUFFER) for start in range(head, arrays[0].size, BUFFER))
 
 
 def _copied(arrays: tuple[np.ndarray, ...], part: slice | None) -> tuple[np.ndarray, ...]:

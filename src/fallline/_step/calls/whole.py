@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.leaves import view
+from fallline._engines.blocks import Blocks
 from fallline._formula import words
 from fallline._formula.program import INCREMENT, Program
 from fallline._formula.rule import Rule
 from fallline._step.calls.host import HostCall
 from fallline._step.calls.kernels import run
 from fallline._step.group import Group
-from fallline._step.numbers import totals_of
 from fallline.errors import FormulaError
 
 __all__ = ["WholeCall"]
@@ -35,6 +35,7 @@ class WholeCall(HostCall):
         self.t = t
         self.memo = group.ask([*group.chain.hyper], self.live, t, self._arrays(), self._settings)
         group.begin(self.live)
+        self._computed = False
         ahead = group.chain.ahead
         self._ahead = None if ahead is None else _Ahead(group, ahead, self._xs, self._gs, t, self.memo)
 
@@ -43,22 +44,27 @@ class WholeCall(HostCall):
         """Those of the modifiers before the rule; for those behind it the rule has to be computed."""
         return self._ahead.readings if self._ahead else ()
 
-    def read(self, reading: Program) -> np.ndarray:
-        """As `HostCall.read`."""
-        assert self._ahead is not None
-        return self._ahead.read(reading)
+    @property
+    def readings_behind(self) -> Sequence[Program]:
+        """Those of the modifiers behind the rule."""
+        return self.program.readings
 
-    def prepare(self) -> None:
-        """Compute the increments and the new state."""
+    def blocks(self, reading: Program, heads: Sequence[int]) -> Blocks:
+        """As `HostCall.blocks`."""
+        if self._computed:
+            return super().blocks(reading, heads)
+        assert self._ahead is not None
+        return self._ahead.blocks(reading, heads)
+
+    def ahead(self) -> None:
+        """Compute the increments of the rule and its new state."""
         given = self._ahead.increments() if self._ahead else dict(zip(self.live, self._g))
         self._fresh: dict[int, dict[str, np.ndarray]] = {}
         with np.errstate(all="ignore"):
             self._g = [self._increment(k, given[k]) for k in self.live]
         self._wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         super().arrange()
-        for reading in self.program.readings:
-            self.know(totals_of(reading.totals, super().read(reading)))
-        super().prepare()
+        self._computed = True
 
     def _destination(self, k: int) -> np.ndarray:
         """That of leaf k, or in its place an array of the dtype computed in, so that low precision is rounded once."""
@@ -74,7 +80,10 @@ class WholeCall(HostCall):
         return self.group.computed[k]
 
     def _increment(self, k: int, g: np.ndarray) -> np.ndarray:
-        """The rule's increment of leaf k; the new state goes into `_fresh`."""
+        """The rule's increment of leaf k, unless there is nothing of it; the new state goes into `_fresh`."""
+        if not g.size:
+            self._fresh[k] = {}
+            return g.astype(self.group.computed[k])
         group, rule, name = self.group, self.group.chain.rule, self.group.chain.rule_name
         given: dict[str, Any] = {"g": _shown(g, group.computed[k]), "t": self.t - int(group.missed[k]) + 1}
         if "x" in rule.given:
