@@ -91,7 +91,8 @@ def begun(n: int, *command: object, aborts: bool = True) -> subprocess.Popen[str
     """A job of so many ranks, each `python` with these arguments; if it `aborts`, an exception on one ends all."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     started = [launcher(), "-n", str(n), sys.executable, "-W", "error", *(["-m", "mpi4py"] if aborts else [])]
-    return subprocess.Popen([*map(str, started), *map(str, command)], env={**os.environ, "PYTHONPATH": path}, text=True,
+    yielding = {"PYTHONPATH": path, "MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}  # more ranks than processors give way
+    return subprocess.Popen([*map(str, started), *map(str, command)], env={**os.environ, **yielding}, text=True,
                             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def by_coordinate(folder: str) -> None:
         WRONG.append("rates by coordinate, loaded")
     if RANK == 0:
         plain.save(files[1], w)
-        if len({open(file, "rb").read() for file in files}) > 1:  # noqa: SIM115
+        if len({Path(file).read_bytes() for file in files}) > 1:
             WRONG.append("the file of rates by coordinate")
     COMM.Barrier()
 
@@ -256,6 +257,40 @@ def files(folder: str) -> None:
         WRONG.append(f"left over: {os.listdir(folder)}")
 
 
+def loops() -> None:
+    """descend ends on all ranks where it ends on one."""
+    def stops(point: Any) -> None:
+        if RANK == LAST and point.t == 3:
+            raise StopIteration
+
+    def breaks(kind: type[Exception]) -> Any:
+        def value_and_grad(x: np.ndarray) -> Any:
+            if RANK == LAST:
+                raise kind("too large")
+            return 1.0, x
+        return value_and_grad
+
+    def descend(function: Any, **given: Any) -> Any:
+        return fl.descend(function, np.ones(3 + RANK), fl.mpi.domain_parallel(fl.SGD(0.1)), steps=9, **given)
+
+    def bowl(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(RANK), 2 * x
+
+    found = {"a callback": (descend(lambda x: (None, x), callback=stops), "after 3 steps"),
+             "too large": (descend(breaks(OverflowError)), f"OverflowError (On rank {LAST}: too large)"),
+             "a target": (descend(bowl, target=(SIZE - 1) / 2), "reached the target"),
+             "patience": (descend(bowl, patience=2), "no value below"),
+             "NaN": (descend(lambda x: (1.0, 2 * x * (np.nan if RANK == 0 else 1))), "the gradient is not finite"),
+             "parameters": (descend(lambda x: (1.0, 2 * x - (np.inf if RANK == LAST else 0))), "not finite")}
+    WRONG.extend(f"{what}: {run.message}" for what, (run, text) in found.items() if text not in run.message)
+    if found["a target"][0].values.tolist() != [(SIZE - 1) / 2]:
+        WRONG.append("the mean of values")
+    expect("an error", KeyError, f"On rank {LAST}: ", descend, breaks(KeyError))
+    expect("values of some", TypeError, "All ranks must return a value", descend,
+           lambda x: (None if RANK == LAST else 1.0, x))
+    expect("minimize", TypeError, "one process", fl.minimize, bowl, np.ones(3), (), fl.mpi.domain_parallel(fl.SGD))
+
+
 def main(folder: str, out: str) -> None:
     faulthandler.dump_traceback_later(100, exit=True)  # who waits for whom
     refused()
@@ -264,6 +299,7 @@ def main(folder: str, out: str) -> None:
     parts()
     files(folder)
     by_coordinate(folder)
+    loops()
     every = [line for lines in COMM.allgather(WRONG) for line in lines]
     if RANK == 0:
         with open(out, "w", encoding="utf-8") as file:

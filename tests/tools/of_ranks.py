@@ -1,6 +1,7 @@
 """Runs that one process and any number of ranks make, and what came of each as digests: run under mpiexec it writes
 them as JSON to the file that it is given."""
 
+import faulthandler
 import hashlib
 import itertools
 import json
@@ -75,7 +76,7 @@ def scheduled() -> Any:
     return fl.chain(fl.clip_norm(1.0), fl.Adam(fl.schedules.cosine(0.1, steps=9)), fl.average(0.9))
 
 
-CASES = {
+CHAINS = {
     "norm": Case(clipped, VECTOR),
     "norm, NumPy": Case(lambda: clipped(engine="reference"), VECTOR),
     "norm, native": Case(lambda: clipped(engine="native"), VECTOR),
@@ -96,9 +97,10 @@ CASES = {
     "dialect": Case(lambda: fl.dialects.optax.adamw(0.1), SMALL),
     "whole": Case(lambda: fl.chain(fl.clip_norm(1.0), fl.Muon(0.1)), MATRICES, whole=True),
     "factored": Case(fl.Adafactor, MATRICES, whole=True),
-    **{name: Case(cls, MATRICES if cls.rule.whole_leaf else SMALL, whole=cls.rule.whole_leaf)
-       for name, cls in fl.OPTIMIZERS.items()},
 }  # fmt: skip
+RULES = {name: Case(cls, MATRICES if cls.rule.whole_leaf else SMALL, whole=cls.rule.whole_leaf)
+         for name, cls in fl.OPTIMIZERS.items()}
+CASES = CHAINS | RULES
 
 
 class Ranks:
@@ -225,18 +227,19 @@ def together(name: str, file: str, comm: Any) -> list[str]:
     return [*found, comm.bcast(digest(file) if comm.rank == 0 else None)]
 
 
-def main(folder: str) -> None:
+def main(folder: str, what: str) -> None:
     from mpi4py import MPI
 
-    comm = MPI.COMM_WORLD
+    faulthandler.dump_traceback_later(350, exit=True)  # who waits for whom
+    comm, cases = MPI.COMM_WORLD, CASES if what == "all" else CHAINS
     mine = {name: alone(case, os.path.join(folder, f"alone {comm.rank}"))
-            for k, (name, case) in enumerate(CASES.items()) if k % comm.size == comm.rank}
+            for k, (name, case) in enumerate(cases.items()) if k % comm.size == comm.rank}
     of_one = {name: own for found in comm.allgather(mine) for name, own in found.items()}
-    found = {name: [of_one[name], together(name, os.path.join(folder, "together"), comm)] for name in CASES}
+    found = {name: [of_one[name], together(name, os.path.join(folder, "together"), comm)] for name in cases}
     if comm.rank == 0:
         with open(os.path.join(folder, "found.json"), "w") as file:
             json.dump(found, file)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -40,8 +40,8 @@ class Binding:
     `positions` are the leaves of each group, which sees a tree of the same structure with None in the place of others
     and so calls them by the same paths; `left` are those that no group steps. `plans` has the plans of calls, and
     quick looks at the next one by what the last like it was: where results went, whether outputs were given, which
-    groups only held. Where others have parts of the leaves, `layout` says which, and `heads` how many coordinates of
-    each leaf are of a block that begins elsewhere.
+    groups only held. Where others have parts of the leaves, `shared` has what they know of these, by group, and
+    `heads` how many coordinates of each leaf are of a block that begins elsewhere.
     """
 
     def __init__(self, treedef: Treedef, paths: Sequence[str], positions: Mapping[str, list[int]], left: list[int]
@@ -65,7 +65,7 @@ class Binding:
         self._apart: dict[str, list[Any]] = {}  # where the arrays of a call lay when last found to share nothing
         self._left_at: list[tuple[Any, ...]] = []  # of these, the parameters that no group steps, in a step
         self._met: set[Any] = set()  # calls that were made cold
-        self.layout: Any = None
+        self.shared: Any = None
         self.heads = [0] * len(self.paths)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -200,7 +200,8 @@ class Pass:
 
     def _prepare_results(self) -> None:
         """For each group that reads: the sums of its blocks, and the totals of its leaves and of its tree."""
-        self._sums: dict[int, tuple[Blocks, np.ndarray, np.ndarray]] = {}
+        self._blocks: dict[int, Blocks] = {}
+        self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         table = self._table
         for g, program in enumerate(self.programs):
             own = [k for k in self._members if table.way.members[k].group == g]
@@ -211,24 +212,25 @@ class Pass:
             for k, begin in zip(own, blocks.first):
                 table.rows[k][table.columns(k, self._level)["sums"]] = (
                     address(blocks.sums) + int(begin) * blocks.sums.strides[0])
-            self._sums[g] = blocks, np.zeros((len(own), width)), np.zeros((len(own), width))
+            self._blocks[g] = blocks
+            self._sums[g] = np.zeros((len(own), width)), np.zeros((len(own), width))
 
     def sources(self) -> dict[int, dict[str, np.ndarray]]:
         """The totals of each group by name, live: an array of one number, or of one for each leaf."""
         return {g: {total.name: by_leaf[:, k] if total.over == "leaf" else tree[:1, k]
                     for k, total in enumerate(self._program(g).totals)}
-                for g, (_, by_leaf, tree) in self._sums.items()}
+                for g, (by_leaf, tree) in self._sums.items()}
 
     def read(self, threads: int | None) -> dict[int, Blocks]:
         """Read: the sums of blocks by group, in the order of its leaves; of one without a gradient they are 0."""
-        for blocks, *_ in self._sums.values():
+        for blocks in self._blocks.values():
             blocks.sums.fill(0.0)
         self.job.perform(threads)
-        return {g: blocks for g, (blocks, *_) in self._sums.items()}
+        return self._blocks
 
     def total(self, found: Mapping[int, Blocks]) -> None:
         """Make totals of the sums of all blocks, which are overwritten."""
-        for g, (_, by_leaf, tree) in self._sums.items():
+        for g, (by_leaf, tree) in self._sums.items():
             sums, first = found[g]
             totals()(address(sums), address(first), *by_leaf.shape, address(by_leaf), address(tree))
 
@@ -241,7 +243,7 @@ class Pass:
         """By group the totals of its leaves, which of them are ACROSS the trees of all groups, and the row to put these
         in."""
         return {g: (by_leaf, [k for k, t in enumerate(self._program(g).totals) if t.over == ACROSS], tree[0])
-                for g, (_, by_leaf, tree) in self._sums.items()}
+                for g, (by_leaf, tree) in self._sums.items()}
 
     def proves(self) -> bool:
         """Whether totals say of every gradient whether it is finite."""
@@ -249,7 +251,7 @@ class Pass:
 
     def says_finite(self) -> bool:
         """Whether the totals say that the gradients are finite."""
-        return all(math.isfinite(tree.item(k)) for g, (_, _, tree) in self._sums.items()
+        return all(math.isfinite(tree.item(k)) for g, (_, tree) in self._sums.items()
                    for k in _proofs(self._program(g)))
 
 
@@ -258,7 +260,7 @@ class StepPass(Pass):
 
     def _prepare_results(self) -> None:
         """Where new numbers are evaluated to, before the step takes them over."""
-        table, self._sums = self._table, {}
+        table, self._sums, self._blocks = self._table, {}, {}
         self._copies: list[tuple[np.ndarray, np.ndarray]] = []
         self._fresh: dict[int, dict[str, np.ndarray]] = {}  # by class: new numbers of its leaf
         self._of_tree: dict[int, dict[str, np.ndarray]] = {}  # by the class that stands for a group: those of the tree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,13 +14,11 @@ from fallline._arrays.leaves import is_number
 from fallline._arrays.trees import is_container
 from fallline._engines.blocks import Blocks
 from fallline._messages.values import brief
-from fallline._step.binding import Binding
 from fallline._step.calls.alone import Alone
 from fallline._step.calls.host import HostCall
-from fallline._step.calls.whole import WholeCall
 from fallline.mpi.agreement import About, Agreement
-from fallline.mpi.layout import Layout, Leaf, Seen, laid_out
-from fallline.mpi.sums import Straddling, complete, gathered, straddling
+from fallline.mpi.layout import Layout, Seen, laid_out
+from fallline.mpi.sums import Straddling, Sums
 
 if TYPE_CHECKING:
     from fallline._state.checkpoint import Contents
@@ -75,19 +73,15 @@ class Domain(Alone):
         self._about = (("call", "a step" if into == "x" else "an update"), ("step count t", stepper.t),
                        ("calls", [holder.calls for holder in stepper.holders.values()]), *settings,
                        ("leaves without a gradient", [path for path, no in zip(binding.paths, absent) if no]),
-                       ("first call of these leaves", binding.layout is None))
+                       ("first call of these leaves", binding.shared is None))
         self._calls = list(calls.values())
         for call in self._calls:
             if not isinstance(call, HostCall) and (call.readings or call.readings_behind):
                 raise TypeError(f"{call.group.chain.title} sums over leaves, which several ranks do for arrays in host "
                                 "memory (NumPy, torch CPU tensors) only: bring them there.")
-        if binding.layout is None:
-            binding.layout = self.lay_out(binding, None)
-            binding.heads = binding.layout.heads(self.rank)
-        for call in self._calls:
-            if isinstance(call, WholeCall):
-                self._check_whole(call, _own(binding, call.group))
-        self._of_calls = [_own(binding, call.group) for call in self._calls]
+        if binding.shared is None:
+            binding.shared = self._sums(binding)
+        self._of_calls = [binding.shared[part] for part in calls]
 
     def agree(self, skips: bool = False) -> None:
         self._word.agree(self._about, skips)
@@ -132,33 +126,40 @@ class Domain(Alone):
                              f"of this rank's part of each leaf. Got {brief(self.offsets)}.")
         return [_start(path, start) for path, start in zip(binding.paths, given)]
 
-    @staticmethod
-    def _check_whole(call: WholeCall, leaves: Sequence[tuple[Leaf, int]]) -> None:
-        for leaf, _ in leaves:
-            if not leaf.is_whole:
-                first, second = leaf.order[:2]
-                raise ValueError(f"{call.group.chain.title} is a function of whole leaves: "
-                                 f"{leaf.path or 'the parameter'} must be whole on one rank, and empty on the others. "
-                                 f"Got parts on rank {first} and rank {second}.")
+    def _sums(self, binding: Any) -> dict[str, Sums]:
+        """How the sums of each group's leaves are put together."""
+        layout = self.lay_out(binding, None)
+        binding.heads = layout.heads(self.rank)
+        found = {part: Sums(binding.own(part, list(zip(layout.leaves, layout.factors))), self.size)
+                 for part in binding.groups}
+        for part, group in binding.groups.items():
+            cut = next((leaf for leaf in found[part].leaves if not leaf.is_whole), None)
+            if group.chain.rule.whole_leaf and cut is not None:
+                first, second = cut.order[:2]
+                raise ValueError(f"{group.chain.title} is a function of whole leaves: {cut.path or 'the parameter'} "
+                                 f"must be whole on one rank, and empty on the others. Got parts on rank {first} and "
+                                 f"rank {second}.")
+        return found
 
     # ---- sums --------------------------------------------------------------------------------------------------------
 
     def gather(self, level: int, found: Mapping[int, Blocks]) -> Mapping[int, Blocks]:
-        blocks = [block for n in sorted(found) for block in straddling(n, self._of_calls[n])
-                  if block.k in self._calls[n].live]
-        values = dict(self._values(level, blocks))
+        values = {n: list(self._values(self._calls[n], self._of_calls[n], level)) for n in sorted(found)}
         self._word.agree(self._about)
-        complete(self.comm, self._calls, found, blocks, values, level)
-        every = {n: gathered(self.comm, found[n], self._of_calls[n]) for n in sorted(found)}
+        every = {}
+        for n, own in values.items():
+            call, sums = self._calls[n], self._of_calls[n]
+            if own:
+                sums.complete(self.comm, call.group, call.readings[level], found[n], own)
+            every[n] = sums.gathered(self.comm, found[n])
         self._word.open = True
         return every
 
-    def _values(self, level: int, blocks: Sequence[Straddling]) -> Any:
+    def _values(self, call: Any, sums: Sums, level: int) -> Iterator[tuple[Straddling, np.ndarray]]:
         """What this rank has of blocks that others have too."""
-        for block in blocks:
+        for block in sums.straddling:
             for rank, first, count in block.parts:
-                if rank == self.rank:
-                    call = self._calls[block.call]
+                if rank == self.rank and block.k in call.live:
                     yield block, call.values(call.readings[level], block.k, slice(first, first + count))
 
     def know(self, totals: Mapping[int, Mapping[str, Any]]) -> None:
@@ -176,12 +177,6 @@ class Domain(Alone):
         from fallline.mpi.keeping import read_into
 
         return read_into(self, stepper, path, params)
-
-
-def _own(binding: Binding, group: Any) -> list[tuple[Leaf, int]]:
-    """The leaves of a group, each with the reals that make a coordinate."""
-    part = next(name for name, own in binding.groups.items() if own is group)
-    return list(binding.own(part, list(zip(binding.layout.leaves, binding.layout.factors))))
 
 
 def _if(whether: bool, act: Callable[..., T], given: Sequence[Any]) -> T | None:

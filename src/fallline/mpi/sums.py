@@ -6,7 +6,7 @@ others sends the values there. The sums of all blocks then go to all ranks, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,18 +14,17 @@ from mpi4py import MPI
 
 from fallline._engines import reference
 from fallline._engines.blocks import BLOCK, Blocks, block_count
+from fallline._formula.program import Program
 from fallline.mpi.layout import Leaf
 
-__all__ = ["gathered", "straddling"]
+__all__ = ["Straddling", "Sums"]
 
 
 class Straddling(NamedTuple):
-    """A block of leaf k of a call that several ranks have: its first coordinate in the leaf, and for each of those
-    ranks, in order, the first and how many of its own coordinates are in it."""
+    """A block of leaf k of a group that several ranks have: for each of them, in order of the coordinates, the first
+    and how many of its own are in it."""
 
-    call: int
     k: int
-    start: int
     parts: tuple[tuple[int, int, int], ...]
 
     @property
@@ -34,67 +33,67 @@ class Straddling(NamedTuple):
         return self.parts[0][0]
 
 
-def straddling(call: int, leaves: Sequence[tuple[Leaf, int]]) -> Iterator[Straddling]:
-    """The blocks of leaves, each with the number of reals that make a coordinate, that several ranks have."""
-    for k, (leaf, factor) in enumerate(leaves):
-        order = leaf.order
-        starts = [leaf.starts[r] * factor for r in order]
-        for block in sorted({start // BLOCK for start in starts if start % BLOCK}):
-            begin, end = block * BLOCK, (block + 1) * BLOCK
-            parts = []
-            for r, start in zip(order, starts):
-                low, high = max(start, begin), min(start + leaf.sizes[r] * factor, end)
-                if low < high:
-                    parts.append((r, low - start, high - low))
-            yield Straddling(call, k, begin, tuple(parts))
+class Sums:
+    """How the sums of blocks of a group's leaves are put together; each leaf with the reals that make a coordinate."""
+
+    def __init__(self, leaves: Sequence[tuple[Leaf, int]], size: int) -> None:
+        self.leaves = [leaf for leaf, _ in leaves]
+        self.straddling = [block for k, (leaf, factor) in enumerate(leaves) for block in _straddling(k, leaf, factor)]
+        shared = np.array([[0 if leaf.everywhere else _begun(leaf, factor, r) for leaf, factor in leaves]
+                           for r in range(size)], np.int64).reshape(size, len(leaves))
+        self._by_rank = shared.sum(1)
+        self._counts = [block_count(int(np.prod(leaf.shape)) * factor) for leaf, factor in leaves]
+        first = np.cumsum([0, *self._counts])
+        ends = np.cumsum(shared.ravel()).reshape(shared.shape)
+        found = [np.zeros(0, np.int64)]  # where in what is gathered the rows are that follow each other
+        for k, leaf in enumerate(self.leaves):
+            found += [np.arange(ends[r, k] - shared[r, k], ends[r, k]) for r in leaf.order if not leaf.everywhere]
+        self._from = np.concatenate(found)
+        self._to = np.concatenate([np.zeros(0, np.int64), *(
+            np.arange(first[k], first[k + 1]) for k, leaf in enumerate(self.leaves) if not leaf.everywhere)])
+
+    def complete(self, comm: MPI.Comm, group: Any, program: Program, own: Blocks,
+                 values: Iterable[tuple[Straddling, np.ndarray]]) -> None:
+        """Have the sums of blocks that several ranks have where they begin, from this rank's `values` in each."""
+        requests, coming = [], []
+        for block, mine in values:
+            if block.owner != comm.rank:
+                requests.append(comm.Isend([mine, mine.nbytes, MPI.BYTE], block.owner))
+                continue
+            parts = [mine, *(np.empty((len(mine), count), mine.dtype) for _, _, count in block.parts[1:])]
+            for part, (rank, _, _) in zip(parts[1:], block.parts[1:]):
+                requests.append(comm.Irecv([part, part.nbytes, MPI.BYTE], rank))
+            coming.append((block, parts))
+        MPI.Request.Waitall(requests)
+        for block, parts in coming:
+            kernel = reference.reading_of(program, group.computed[block.k])
+            kernel.sum([*np.concatenate(parts, axis=1)], own.leaf(block.k)[-1:])
+
+    def gathered(self, comm: MPI.Comm, own: Blocks) -> Blocks:
+        """The sums of all blocks, from those that begin here."""
+        width = own.sums.shape[1]
+        going = [own.leaf(k) for k, leaf in enumerate(self.leaves) if not leaf.everywhere]
+        every = np.empty((len(self._from), width))
+        comm.Allgatherv(np.concatenate([np.zeros((0, width)), *going]), [every, self._by_rank * width])
+        found = Blocks.of(self._counts, width)
+        found.sums[self._to] = every[self._from]
+        for k, leaf in enumerate(self.leaves):
+            if leaf.everywhere:
+                found.leaf(k)[:] = own.leaf(k)
+        return found
 
 
-def complete(comm: MPI.Comm, calls: Sequence[Any], found: Mapping[int, Blocks], blocks: Sequence[Straddling],
-             values: Mapping[Straddling, np.ndarray], level: int) -> None:
-    """Have the sums of blocks that several ranks have where they begin; `values` are this rank's own of each."""
-    requests, coming = [], []
-    for block in blocks:
-        if block not in values:
-            continue
-        own = values[block]
-        if block.owner != comm.rank:
-            requests.append(comm.Isend([own, own.nbytes, MPI.BYTE], block.owner))
-            continue
-        parts = [own, *(np.empty((len(own), count), own.dtype) for _, _, count in block.parts[1:])]
-        for part, (rank, _, _) in zip(parts[1:], block.parts[1:]):
-            requests.append(comm.Irecv([part, part.nbytes, MPI.BYTE], rank))
-        coming.append((block, parts))
-    MPI.Request.Waitall(requests)
-    for block, parts in coming:
-        group, program = calls[block.call].group, calls[block.call].readings[level]
-        kernel = reference.reading_of(program, group.computed[block.k])
-        kernel.sum([*np.concatenate(parts, axis=1)], found[block.call].leaf(block.k)[-1:])
-
-
-def gathered(comm: MPI.Comm, own: Blocks, leaves: Sequence[tuple[Leaf, int]]) -> Blocks:
-    """The sums of all blocks of leaves, of which each rank has those that begin there."""
-    counts = np.array([[_begun(leaf, factor, r) for leaf, factor in leaves] for r in range(comm.size)]
-                      ).reshape(comm.size, len(leaves))
-    width = own.sums.shape[1]
-    everywhere = np.array([leaf.everywhere for leaf, _ in leaves], bool)
-    shared = np.where(everywhere, 0, counts)  # that go over the wire
-    going = [own.leaf(k) for k, (leaf, _) in enumerate(leaves) if not leaf.everywhere]
-    mine = np.concatenate([np.zeros((0, width)), *going])
-    every = np.empty((int(shared.sum()), width))
-    comm.Allgatherv(mine, [every, shared.sum(1) * width])
-    found = Blocks.of([block_count(leaf.sizes[0] * factor if leaf.everywhere else sum(leaf.sizes) * factor)
-                       for leaf, factor in leaves], width)
-    ends = np.cumsum(shared.ravel()).reshape(shared.shape)
-    for k, (leaf, _) in enumerate(leaves):
-        if leaf.everywhere:
-            found.leaf(k)[:] = own.leaf(k)
-            continue
-        at = int(found.first[k])
-        for r in leaf.order:
-            n = int(shared[r, k])
-            found.sums[at : at + n] = every[ends[r, k] - n : ends[r, k]]
-            at += n
-    return found
+def _straddling(k: int, leaf: Leaf, factor: int) -> Iterator[Straddling]:
+    order = leaf.order
+    starts = [leaf.starts[r] * factor for r in order]
+    for block in sorted({start // BLOCK for start in starts if start % BLOCK}):
+        parts = []
+        for r, start in zip(order, starts):
+            low = max(start, block * BLOCK)
+            high = min(start + leaf.sizes[r] * factor, (block + 1) * BLOCK)
+            if low < high:
+                parts.append((r, low - start, high - low))
+        yield Straddling(k, tuple(parts))
 
 
 def _begun(leaf: Leaf, factor: int, rank: int) -> int:
