@@ -2,6 +2,7 @@
 Writes what went otherwise, as lines, to the file that it is given."""
 
 import copy
+import errno
 import faulthandler
 import math
 import os
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from mpi4py import MPI
@@ -216,6 +218,10 @@ def parts() -> None:
         WRONG.append("offsets in a tree")
 
 
+def full(handle: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def files(folder: str) -> None:
     opt, x, file = fl.mpi.domain_parallel(fl.Adam(0.1)), tree(0), os.path.join(folder, "run.safetensors")
     opt.step(x, tree(1))
@@ -238,6 +244,14 @@ def files(folder: str) -> None:
     expect("parameters", ValueError, f"On rank {LAST}: ", opt.save, file, {"W": x["W"]} if RANK == LAST else x)
     expect("a folder that is none", fl.CheckpointError, "On rank 0: ", opt.save, os.path.join(folder, "no", "run"), x)
     expect("a folder", fl.CheckpointError, "On rank 0: ", opt.save, folder, x)
+    with patch("os.fsync", full if RANK == LAST else os.fsync):
+        text = f"On rank {LAST}: {file} could not be written (No space"
+        expect("a full disk", fl.CheckpointError, text, opt.save, file, x)
+    parted = fl.mpi.domain_parallel(fl.partition({"W": fl.SGD(), "b": fl.Adam()}, str))
+    parted.step(x, tree(1))
+    for each in (parted, parted.fresh(), copy.deepcopy(parted)):
+        each.step(x, tree(1))
+        expect("a part", ValueError, "is saved with the others", each.parts["b"].save, os.path.join(folder, "part"))
     with open(file, "rb") as found:
         if found.read() != before:
             WRONG.append("a refused save changed the file")

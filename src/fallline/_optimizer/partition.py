@@ -105,7 +105,7 @@ class Partition(Optimizer):
         stepper.holders = {name: part._stepper.holders[""] for name, part in self._parts.items()}
         for part in self._parts.values():
             part._stepper.turn, part._stepper.options = PartsTurn(stepper.turn), stepper.options
-            part._stepper.binding = None
+            part._stepper.others, part._stepper.binding = stepper.others, None
 
     def _as_part(self, item: Any) -> Optimizer:
         """An optimizer of one's own for what was given as a part."""

@@ -20,7 +20,7 @@ from fallline._messages.values import brief
 from fallline._optimizer.division import takes_shape
 from fallline._optimizer.optimizer import Optimizer
 from fallline.mpi.data import DataParallel
-from fallline.mpi.domain import Domain
+from fallline.mpi.domain import Domain, among
 
 __all__ = ["DataParallel", "data_parallel", "domain_parallel", "load"]
 
@@ -71,9 +71,7 @@ def domain_parallel(opt: Kind, comm: Any = None, offsets: Any = None, *, replica
     if isinstance(replicated, str):
         raise TypeError(f"replicated of domain_parallel must be a list of paths. Got {replicated!r}: write "
                         f"[{replicated!r}].")
-    fresh: Any = opt.fresh()
-    fresh._stepper.others = Domain(own(comm), offsets, replicated)
-    return fresh
+    return among(Domain(own(comm), offsets, replicated), opt.fresh())
 
 
 def data_parallel(opt: Optimizer | type[Optimizer], comm: Any = None, batches: int = 8) -> DataParallel:

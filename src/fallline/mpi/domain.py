@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fallline._state.checkpoint import Contents
     from fallline._state.file import Path
 
-__all__ = ["Domain"]
+__all__ = ["Domain", "among"]
 
 T = TypeVar("T")
 
@@ -177,6 +177,13 @@ class Domain(Alone):
         from fallline.mpi.keeping import read_into
 
         return read_into(self, stepper, path, params)
+
+
+def among(others: Domain, optimizer: Any) -> Any:
+    """The optimizer, fresh, with others who take part in its calls."""
+    for each in (optimizer, *getattr(optimizer, "_parts", {}).values()):
+        each._stepper.others = others
+    return optimizer
 
 
 def _if(whether: bool, act: Callable[..., T], given: Sequence[Any]) -> T | None:

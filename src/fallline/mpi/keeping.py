@@ -72,6 +72,8 @@ def _segments(name: str, at: int, size: int, leaf: Leaf) -> list[files.Segment]:
 def _layout(others: Domain, stepper: Any, params: Any) -> tuple[Layout | None, list[Any]]:
     """Who has what of the leaves that are saved, and this rank's parameters, if there are any."""
     binding = stepper.binding
+    if stepper.group_of_part is not None:
+        raise ValueError("A part of a partition of several ranks is saved with the others: save the partition.")
     if binding is None and params is not None:
         binding = stepper.bind(params, "parameter")
     if binding is None:

@@ -10,7 +10,7 @@ from fallline._messages.values import brief
 from fallline._optimizer.keeping import take
 from fallline._optimizer.load import made
 from fallline._state.file import Path, guarding
-from fallline.mpi.domain import Domain
+from fallline.mpi.domain import Domain, among
 from fallline.mpi.keeping import Part, leaf_shapes, localized, read
 
 __all__ = ["loaded"]
@@ -31,7 +31,7 @@ def loaded(others: Domain, path: Path, ranges: Any, rules: Sequence[Any], hyper:
     parts = {leaf: _part(leaf, shape, given.get(leaf), others, k if leaf in whole else None)
              for k, (leaf, shape) in enumerate(shapes.items())}
     others.known = {leaf: (part.start, shapes[leaf]) for leaf, part in parts.items()}
-    stepper.others = others
+    among(others, optimizer)
     with guarding(path):
         contents = localized(contents, parts, chains)
     take(stepper, path, contents)
