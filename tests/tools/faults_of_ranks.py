@@ -305,6 +305,48 @@ def loops() -> None:
     expect("minimize", TypeError, "one process", fl.minimize, bowl, np.ones(3), (), fl.mpi.domain_parallel(fl.SGD))
 
 
+class Counted:
+    """A communicator that notes the bytes that this rank gives to each of its calls."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm, self.given = comm, []
+
+    def __getattr__(self, name: str) -> Any:
+        def counted(*given: Any) -> Any:
+            mine = given[1] if name == "Allreduce" else given[0]
+            self.given.append((name, (mine[0] if isinstance(mine, list) else mine).nbytes))
+            return whole(*given)
+        whole = getattr(self._comm, name)
+        return counted if callable(whole) else whole
+
+
+def sent() -> None:
+    """A step sends one status; with a norm two, and 24 bytes for each block that begins here."""
+    n = 50_000
+    w = np.ones(n, np.float32)
+    blocks = -(-n * (RANK + 1) // 4096) - -(-n * RANK // 4096)
+    status = ("Allreduce", 24)
+    for make, wanted in ((lambda: fl.Adam(0.1), [status]),
+                         (lambda: fl.chain(fl.clip_norm(1.0), fl.Adam(0.1)),
+                          [status, ("Allgatherv", 24 * blocks), status])):
+        opt = fl.mpi.domain_parallel(make())
+        opt.step(w, w.copy())
+        others: Any = opt._stepper.others
+        others.comm = others._word.comm = counted = Counted(others.comm)
+        opt.step(w, w.copy())
+        found = [call for call in counted.given if call[0] not in ("Isend", "Irecv")]
+        if found != wanted or sum(size for name, size in counted.given if name == "Isend") > 4 * 4096:
+            WRONG.append(f"sent on rank {RANK}: {counted.given}, and not {wanted}")
+
+
+def busy() -> None:
+    """A schedule that steps the optimizer it is asked by."""
+    x = np.ones(3)
+    opt = fl.mpi.domain_parallel(fl.SGD(lambda t: opt.step(x, x) if t and RANK == LAST else 0.1))
+    opt.step(x, x.copy())
+    expect("a schedule that steps", fl.BusyOptimizer, f"On rank {LAST}: ", opt.step, x, x.copy())
+
+
 def main(folder: str, out: str) -> None:
     faulthandler.dump_traceback_later(100, exit=True)  # who waits for whom
     refused()
@@ -314,6 +356,8 @@ def main(folder: str, out: str) -> None:
     files(folder)
     by_coordinate(folder)
     loops()
+    sent()
+    busy()
     every = [line for lines in COMM.allgather(WRONG) for line in lines]
     if RANK == 0:
         with open(out, "w", encoding="utf-8") as file:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import random
 import sys
 import zlib
 from dataclasses import dataclass, field
@@ -100,7 +101,30 @@ CHAINS = {
 }  # fmt: skip
 RULES = {name: Case(cls, MATRICES if cls.rule.whole_leaf else SMALL, whole=cls.rule.whole_leaf)
          for name, cls in fl.OPTIMIZERS.items()}
-CASES = CHAINS | RULES
+SIZES = (0, 1, 2, 5, 100, 4095, 4096, 4097, 8192, 12_289)
+MAKERS = {
+    "clipped": clipped,
+    "native": lambda: clipped(engine="native"),
+    "divided": divided,
+    "own": lambda: fl.Optimizer(tamed, engine="native"),
+    "LAMB": lambda: fl.chain(fl.clip_norm(1.0), fl.LAMB(0.1)),
+    "Prodigy": fl.Prodigy,
+    "gathers": lambda: fl.accumulate(2, clipped()),
+}
+
+
+def drawn(number: int) -> Case:
+    """A case by chance: leaves of sizes about that of a block, of any dtypes."""
+    rng = random.Random(number)
+    leaves = {path: ((rng.choice(SIZES), *rng.choice([(), (), (3,)])), rng.choice((F4, F8, C8, F2, BF)))
+              for path in rng.sample("Wbcde", rng.randint(1, 4))}
+    some = [tuple(path for path in leaves if rng.random() < 0.2) for _ in range(2)]
+    name = rng.choice(list(MAKERS))
+    rules, given = (tamed,) * (name == "own"), {"label": label} if name == "divided" else {}
+    return Case(MAKERS[name], leaves, some[0], absent=some[1], strided=rng.random() < 0.3, rules=rules, given=given)
+
+
+CASES = CHAINS | RULES | {f"drawn {number}": drawn(number) for number in range(8)}
 
 
 class Ranks:

@@ -11,7 +11,6 @@ import numpy as np
 from mpi4py import MPI
 
 from fallline._step.calls.alone import Skipped
-from fallline.errors import BusyOptimizer
 
 __all__ = ["About", "Agreement"]
 
@@ -44,8 +43,6 @@ class Agreement:
             if self.open:
                 self.agree((("call", "one that is done"),))
             return result
-        except BusyOptimizer:  # the others are waited for, or to be waited for, by another call
-            raise
         except Exception as error:
             if not self.open:
                 raise
