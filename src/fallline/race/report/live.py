@@ -28,7 +28,7 @@ def live(doc: Document, sources: Mapping[str, OptimizerSource]) -> tuple[list[Do
     drawn = [surface | {"paths": [_path(path, known.get(path["name"]), written) for path in surface["paths"]]}
              for surface in doc["surfaces"] if surface["paths"]]  # fmt: skip
     programs = ", ".join(f"{surface['name']}: {as_program(SURFACES[surface['name']].formula)}" for surface in drawn)
-    return drawn, "\n".join([script(written), DRAWING.read_text(), f"const programs = {{{programs}}};"])
+    return drawn, "\n".join([script(written), DRAWING.read_text(encoding="utf-8"), f"const programs = {{{programs}}};"])
 
 
 def _path(path: Document, contender: Contender | None, written: dict[str, Optimizer]) -> Document:
