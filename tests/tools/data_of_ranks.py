@@ -1,5 +1,5 @@
-"""Data parallel runs beside one process that is given the mean gradients: what came otherwise, as JSON, and the bytes
-that ranks sent beside those of the best reduce-scatter and all-gather."""
+"""Runs of ranks beside those of one process, as JSON: with leaves that are divided (`of_ranks`), and with batches that
+are (what differs from a run with the mean gradients); and the bytes sent for these, beside the best."""
 
 import faulthandler
 import json
@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 import fallline as fl
+import of_ranks
 from of_ranks import clipped, digest, label, tamed
 
 COMM, BATCHES, STEPS = MPI.COMM_WORLD, 8, 3
@@ -122,16 +123,17 @@ def ratio() -> float:
     return sent / (2 * (COMM.size - 1) * w.nbytes) if COMM.size > 1 else 1.0
 
 
-def main(folder: str) -> None:
-    faulthandler.dump_traceback_later(200, exit=True)
+def main(folder: str, what: str) -> None:
+    faulthandler.dump_traceback_later(350, exit=True)  # who waits for whom
+    of_domains = of_ranks.compared(folder, what, COMM)
     wrong = [line for name, make in MAKERS.items() for line in compared(name, make, folder)]
     wrong += refused()
     every = [line for lines in COMM.allgather(wrong) for line in lines]
-    found = {"wrong": every, "ratio": ratio()}
+    found = {"domains": of_domains, "batches": every, "ratio": ratio()}
     if COMM.rank == 0:
         with open(os.path.join(folder, "found.json"), "w") as file:
             json.dump(found, file)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,14 +1,10 @@
-"""Runs that one process and any number of ranks make, and what came of each as digests: run under mpiexec it writes
-them as JSON to the file that it is given."""
+"""Runs that one process and any number of ranks make, and what came of each as digests of files."""
 
-import faulthandler
 import hashlib
 import itertools
-import json
 import math
 import os
 import random
-import sys
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -251,19 +247,10 @@ def together(name: str, file: str, comm: Any) -> list[str]:
     return [*found, comm.bcast(digest(file) if comm.rank == 0 else None)]
 
 
-def main(folder: str, what: str) -> None:
-    from mpi4py import MPI
-
-    faulthandler.dump_traceback_later(350, exit=True)  # who waits for whom
-    comm, cases = MPI.COMM_WORLD, CASES if what == "all" else CHAINS
+def compared(folder: str, what: str, comm: Any) -> dict[str, Any]:
+    """What one process came to, and ranks, in each case."""
+    cases = CASES if what == "all" else CHAINS
     mine = {name: alone(case, os.path.join(folder, f"alone {comm.rank}"))
             for k, (name, case) in enumerate(cases.items()) if k % comm.size == comm.rank}
     of_one = {name: own for found in comm.allgather(mine) for name, own in found.items()}
-    found = {name: [of_one[name], together(name, os.path.join(folder, "together"), comm)] for name in cases}
-    if comm.rank == 0:
-        with open(os.path.join(folder, "found.json"), "w") as file:
-            json.dump(found, file)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return {name: [of_one[name], together(name, os.path.join(folder, "together"), comm)] for name in cases}
