@@ -4,6 +4,7 @@ for."""
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -59,7 +60,16 @@ def _run(command: Command, given: list[str]) -> NoReturn:
             fallline.race.check_installed("typer")
         except ImportError as error:
             _fail(str(error))
-    raise SystemExit(importlib.import_module(command.module).call(given))
+    try:
+        code = importlib.import_module(command.module).call(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        print("fallline: interrupted", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)
 
 
 def _help() -> str:

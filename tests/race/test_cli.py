@@ -219,3 +219,30 @@ def test_an_interrupt_leaves_a_report_of_what_has_finished_and_exits_130(tmp_pat
     assert not document["finished"]
     assert any(entry["tuning"] for entry in document["optimizers"])
     assert "The race was interrupted" in (tmp_path / "race/report.html").read_text()
+
+
+ENDED = """
+import sys, types
+from fallline import cli
+def call(given):
+    {does}
+sys.modules["late"] = types.SimpleNamespace(call=call)
+cli.COMMANDS["late"] = cli.Command("late", "")
+cli.main(["late"])
+"""
+
+
+def test_a_command_whose_reader_has_enough_ends_quietly():
+    script = ENDED.format(does="[print('x' * 1000) for _ in range(10_000)]")
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"x" * 1000 + b"\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
+def test_a_command_that_is_interrupted_says_so_in_a_line():
+    found = subprocess.run([sys.executable, "-c", ENDED.format(does="raise KeyboardInterrupt")], capture_output=True,
+                           text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "fallline: interrupted\n")

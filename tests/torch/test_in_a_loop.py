@@ -9,6 +9,7 @@ import pytest
 import fallline as fl
 from needed import need
 from of_torch import bytes_of, far, loss_of, net, through_a_file, train
+from support import run_alone
 
 
 def test_a_closure_is_called_with_gradients_on_and_its_loss_comes_back():
@@ -762,3 +763,16 @@ def test_where_numbers_are_asked_of_a_tensor_that_has_none_it_is_refused_with_wh
         with pytest.raises(TypeError, match=what):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_setting_in_the_place_of_parameters_is_refused_by_a_sentence():
+    need("torch")
+    for make in (fl.torch.Adam, lambda params: fl.torch.Optimizer(params, fl.Adam())):
+        with pytest.raises(TypeError, match=r"^params must be the parameters, model.parameters\(\), .* Got 0.001\.$"):
+            make(0.001)
+
+
+def test_without_torch_it_says_what_to_install_and_what_there_is_without():
+    script = ("import sys; sys.modules['torch'] = None\n"
+              "try:\n    import fallline.torch\nexcept ImportError as error:\n    print(error)")
+    assert run_alone(script).startswith("fallline.torch is for training loops of PyTorch: pip install torch. (")

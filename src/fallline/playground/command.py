@@ -19,7 +19,7 @@ def call(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page; play.html if nothing is said")
     parser.add_argument("--script", type=Path, metavar="FILE", help="the optimizers alone, as a JavaScript module")
     parser.add_argument("--optimizers", metavar="LIST", help="names with commas between, also module:rule and "
-                        "file.py:rule; every rule and dialect if nothing is said")
+                        "file.py:rule; every rule and dialect but Muon and Adafactor if nothing is said")
     asked = parser.parse_args(arguments[1:])
     names = None if asked.optimizers is None else [name.strip() for name in asked.optimizers.split(",") if name.strip()]
     out = Path("play.html") if asked.out is None and asked.script is None else asked.out

@@ -15,6 +15,12 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"fallline.torch is for training loops of PyTorch: pip install torch. ({error}) On NumPy arrays "
+                      "torch's formulas are fallline.dialects.torch.") from None
+
 from fallline._engines.options import Options
 from fallline.dialects import torch as dialects
 from fallline.torch.groups import OfDialect

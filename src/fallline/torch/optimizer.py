@@ -64,6 +64,9 @@ class Optimizer(torch.optim.Optimizer):
         kind.check(kind.defaults)
         if isinstance(params, torch.nn.Module):
             raise TypeError("params must be the parameters of a module, model.parameters(). Got the module itself.")
+        if isinstance(params, (int, float)):
+            raise TypeError(f"params must be the parameters, model.parameters(), and settings stand behind them. "
+                            f"Got {params!r}.")
         super().__init__(params, dict(kind.defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ function newSurface() {
   try {
     field = theField();
   } catch (error) {
-    find("wrong").textContent = error.message;
+    find("wrong").textContent = error instanceof RangeError ? "The formula is too long." : error.message;
     return false;
   }
   drawGround();
