@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,6 +16,7 @@ import typer
 from fallline import race as races
 from fallline.race.problems.named import PROBLEMS
 from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.cluster import on_cluster
 from fallline.race.protocol.course import Race
 from fallline.race.protocol.runs import SURFACE_STEPS
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
@@ -63,6 +65,11 @@ def race(
     steps: Annotated[int, typer.Option(metavar="N", help="Steps of each run.")] = STEPS,
     jobs: Annotated[int, typer.Option(metavar="N", help="Processes; -1 is one per processor.")] = -1,
     seed: Annotated[int, typer.Option(metavar="N", help="Determines every run.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A dask scheduler, as tcp://host:8786, whose workers run all in place of "
+                     "--jobs, with the same results."),
+    ] = None,
 ) -> None:
     """Race optimisers on a problem, and say which differences are clear.
 
@@ -73,9 +80,11 @@ def race(
     if len(prepared) > 1:
         _check_targets(prepared)
     _make_folder(out)
+    folders = {name: out / re.sub(r"\W+", "-", name) if len(prepared) > 1 else out for name in prepared}
     results = []
-    for name, each in prepared.items():
-        results.append(_run_and_saved(each, out / re.sub(r"\W+", "-", name) if len(prepared) > 1 else out))
+    with _there(cluster):
+        for name, each in prepared.items():
+            results.append(_run_and_saved(each, folders[name]))
     if len(prepared) > 1:
         print(races.profile(results))
 
@@ -144,6 +153,18 @@ def tracks(
     except (ImportError, ValueError, TypeError) as error:
         _fail(" ".join(str(error).split()))
     print(f"Picture: {out}")
+
+
+@contextlib.contextmanager
+def _there(cluster: str | None) -> Iterator[None]:
+    """On the workers of a cluster, or here where none was named."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if cluster is not None:
+                stack.enter_context(on_cluster(cluster))
+        except (ImportError, ValueError) as error:
+            _fail(" ".join(str(error).split()))
+        yield
 
 
 def _names(optimizers: str | None) -> list[str] | None:
