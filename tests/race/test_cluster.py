@@ -18,9 +18,24 @@ from needed import need
 pytestmark = pytest.mark.slow
 
 
+ENDING = """
+import os, signal
+import numpy as np
+import fallline as fl
+
+def value_and_grad(x):
+    if "ENDS" in os.environ:
+        os.kill(int(os.environ["ENDS"]), signal.SIGKILL)
+    return float(x @ x), 2 * x
+
+def ending(seed):
+    return fl.race.Problem(np.array([3.0, seed % 7]), value_and_grad, name="ending")
+"""
+
+
 @pytest.fixture
 def scheduler(tmp_path):
-    """The address of a real scheduler on this machine, and what starts one more worker with such an environment."""
+    """A real scheduler on this machine: its address, its process, and what starts a worker with such an environment."""
     need("distributed")
     running, file = [], tmp_path / "scheduler.json"
 
@@ -32,7 +47,7 @@ def scheduler(tmp_path):
         return process
 
     try:
-        start("scheduler", "--port", "0", "--scheduler-file", str(file))
+        process = start("scheduler", "--port", "0", "--scheduler-file", str(file))
         deadline = time.monotonic() + 30
         while not (file.exists() and (text := file.read_text())):
             assert time.monotonic() < deadline
@@ -42,7 +57,7 @@ def scheduler(tmp_path):
         def worker(**environment):
             return start("worker", address, "--nthreads", "1", "--no-nanny", **environment)
 
-        yield address, worker
+        yield address, process, worker
     finally:
         for process in reversed(running):
             process.kill()
@@ -70,7 +85,7 @@ def command(*arguments):
 
 
 def test_two_workers_give_the_bytes_of_one_process_on_several_problems(scheduler, tmp_path, capsys):
-    address, worker = scheduler
+    address, _, worker = scheduler
     worker(), worker()
     with connected(address):
         pass
@@ -84,7 +99,7 @@ def test_two_workers_give_the_bytes_of_one_process_on_several_problems(scheduler
 
 def test_a_worker_killed_in_the_middle_of_a_run_changes_nothing(scheduler):
     joblib = need("joblib")
-    address, worker = scheduler
+    address, _, worker = scheduler
     mortal = worker(DIES="1")
     worker()
 
@@ -101,9 +116,29 @@ def test_a_worker_killed_in_the_middle_of_a_run_changes_nothing(scheduler):
     assert same_bytes(here) == same_bytes(there)
 
 
+def test_a_lost_scheduler_is_said_in_one_line_and_the_race_goes_on_without_it(scheduler, tmp_path, capsys, monkeypatch):
+    address, process, worker = scheduler
+    worker(ENDS=str(process.pid))
+    worker()
+    with connected(address):
+        pass
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(ENDING)
+    given = ["--problem", "own.py:ending", "--optimizers", "SGD", "--steps", "20", "--repeats", "2"]
+    assert command(*given, "--cluster", address, "--out", "lost") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"fallline: The cluster at {address} was lost (")
+    assert err.endswith("--resume goes on.\n")
+    assert err.count("\n") == 1
+    assert command(*given, "--jobs", "1", "--out", "lost", "--resume") == 0
+    assert command(*given, "--jobs", "1", "--out", "whole") == 0
+    assert same_bytes(fl.race.load("lost")) == same_bytes(fl.race.load("whole"))
+
+
 def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(scheduler, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fallline.race.protocol.cluster.SECONDS", 1)
-    address, _ = scheduler
+    address, _, _ = scheduler
     for cluster, said in (
         ("nonsense", "must be the address of a dask scheduler that answers, as tcp://host:8786. Got 'nonsense'"),
         ("tcpx://host:1", "Got 'tcpx://host:1' (unknown address scheme"),
