@@ -151,3 +151,15 @@ def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(scheduler, tmp_pat
         assert err.startswith("fallline: ")
         assert said in err
         assert err.count("\n") == 1
+
+
+def test_workers_with_another_fallline_are_refused(scheduler, tmp_path, capsys, monkeypatch):
+    address, _, worker = scheduler
+    worker(), worker()
+    with connected(address):
+        pass
+    monkeypatch.setattr("fallline.__version__", "99")
+    assert command("--problem", "bowl", "--out", str(tmp_path), "--cluster", address) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fallline: Workers of cluster must have the versions of this process, fallline 99 and NumPy")
+    assert err.count("\n") == 1
