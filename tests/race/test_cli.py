@@ -31,8 +31,8 @@ def test_help_fits_80_columns_and_names_every_option(capsys, monkeypatch):
     code, out, _ = command(capsys, "race", "--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
-    for option in ("--out", "--problem", "--optimizers", "--repeats", "--steps", "--jobs", "--seed"):
-        assert option in out
+    for option in ("out", "problem", "optimizers", "repeats", "steps", "jobs", "seed", "cluster", "resume"):
+        assert f"--{option}" in out
 
 
 def test_the_version_is_printed(capsys):
@@ -214,7 +214,7 @@ def test_an_interrupt_leaves_a_report_of_what_has_finished_and_exits_130(tmp_pat
         raise
     assert process.returncode == 130, err
     assert err == ""
-    assert "Report: race/report.html" in out
+    assert out.endswith("Report: race/report.html\nThe same command with --resume goes on.\n")
     document = json.loads((tmp_path / "race/results.json").read_text())
     assert not document["finished"]
     assert any(entry["tuning"] for entry in document["optimizers"])

@@ -1,7 +1,9 @@
 """Whole races with small budgets: the same bits for any number of processes, and a document that holds what it says."""
 
 import json
+import time
 
+import joblib
 import numpy as np
 import pytest
 
@@ -25,6 +27,25 @@ def test_results_are_the_same_bytes_for_any_number_of_processes():
     assert without_measured(alone) == without_measured(spread)
     other = run("digits", ["SGD", "Nadam"], jobs=1, **arguments | {"seed": 6})
     assert without_measured(other) != without_measured(alone)
+
+
+def test_runs_never_overlap_in_one_process_however_many_threads_a_back_end_has():
+    running, most = 0, 0
+
+    def value_and_grad(x):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(1e-4)
+        running -= 1
+        return float(x @ x), 2 * x
+
+    problem = fl.race.Problem(np.array([3.0, 1.0]), value_and_grad)
+    arguments = {"optimizers": ["SGD", "Adam"], "steps": 5, "surfaces": ()}
+    with joblib.parallel_config(backend="threading"):
+        threads = run(problem, jobs=4, **arguments)
+    assert most == 1
+    assert without_measured(threads) == without_measured(run(problem, jobs=1, **arguments))
 
 
 @pytest.fixture(scope="module")

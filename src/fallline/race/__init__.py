@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 
 from fallline.race.contenders.named import OptimizerSource
 from fallline.race.findings.agreement import Agreement, agreement
-from fallline.race.findings.document import document
+from fallline.race.findings.document import asked, document
 from fallline.race.problems.named import ProblemSource
 from fallline.race.problems.problem import Problem
 from fallline.race.problems.surfaces import SURFACES, Surface
 from fallline.race.protocol.again import again
 from fallline.race.protocol.course import Race
+from fallline.race.protocol.kept import Kept, taken_up
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 from fallline.race.report.profile import Profile, profile_of
@@ -56,6 +57,7 @@ def run(
     seed: int = 0,
     jobs: int = -1,
     surfaces: Sequence[str] = tuple(SURFACES),
+    resume: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Tune each optimiser on `problem`, run it on fresh seeds, and say which differences are clear.
 
@@ -75,16 +77,19 @@ def run(
     seed: determines every run; results are the same bits for the same seed whatever `jobs`.
     jobs: processes; -1 for one per processor. `joblib.parallel_config` chooses another back end.
     surfaces: which of the pictures of two variables to draw; () for none.
+    resume: a folder, or a file that ends with .jsonl: every run that ends is added to it, and runs that it has already
+        are not run again. So a race that was killed goes on, to the same results.
 
     Raises
     ------
     ImportError: the extra `race` is not installed.
     ValueError, TypeError: an argument is not as described, settings do not fit the problem's parameters, or the
-        gradient does not match finite differences.
+        gradient does not match finite differences; `resume` is of another race, fallline or NumPy.
     Interrupted: a KeyboardInterrupt came; its `result` holds what had finished.
     """
     check_installed()
-    return finish(Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces))))
+    race = Race(problem, optimizers, Settings(steps, repeats, seed, jobs, tuple(surfaces)))
+    return finish(race, None if resume is None else taken_up(resume, asked(race)))
 
 
 def check(
@@ -147,11 +152,11 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def finish(race: Race) -> Result:
-    """Run a prepared race; raises Interrupted with what had finished."""
+def finish(race: Race, kept: Kept | None = None) -> Result:
+    """Run a prepared race, but for what is kept of it; raises Interrupted with what had finished."""
     try:
         with Progress() as progress:
-            race.go(progress)
+            race.go(progress, kept or Kept())
     except KeyboardInterrupt:
         raise Interrupted(_result(race)) from None
     return _result(race)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,9 +14,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fallline import race as races
+from fallline.race.findings.document import asked
 from fallline.race.problems.named import PROBLEMS
 from fallline.race.problems.surfaces import SURFACES
+from fallline.race.protocol.cluster import ClusterError, on_cluster
 from fallline.race.protocol.course import Race
+from fallline.race.protocol.kept import Kept, taken_up
 from fallline.race.protocol.runs import SURFACE_STEPS
 from fallline.race.protocol.settings import REPEATS, STEPS, Settings
 
@@ -63,6 +67,14 @@ def race(
     steps: Annotated[int, typer.Option(metavar="N", help="Steps of each run.")] = STEPS,
     jobs: Annotated[int, typer.Option(metavar="N", help="Processes; -1 is one per processor.")] = -1,
     seed: Annotated[int, typer.Option(metavar="N", help="Determines every run.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A dask scheduler, as tcp://host:8786, whose workers run all in place of "
+                     "--jobs, with the same results."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the race that was begun in --out, with the same results.")
+    ] = False,
 ) -> None:
     """Race optimisers on a problem, and say which differences are clear.
 
@@ -73,9 +85,12 @@ def race(
     if len(prepared) > 1:
         _check_targets(prepared)
     _make_folder(out)
+    folders = {name: out / re.sub(r"\W+", "-", name) if len(prepared) > 1 else out for name in prepared}
     results = []
-    for name, each in prepared.items():
-        results.append(_run_and_saved(each, out / re.sub(r"\W+", "-", name) if len(prepared) > 1 else out))
+    with _there(cluster):
+        kept = {name: _kept(folders[name], each, resume) for name, each in prepared.items()}
+        for name, each in prepared.items():
+            results.append(_run_and_saved(each, kept[name], folders[name]))
     if len(prepared) > 1:
         print(races.profile(results))
 
@@ -86,16 +101,25 @@ def _check_targets(prepared: Mapping[str, Race]) -> None:
             _fail(f"Each of several problems must have a target, for their performance profile. {name} has none.")
 
 
-def _run_and_saved(prepared: Race, out: Path) -> races.Result:
+def _kept(folder: Path, prepared: Race, resume: bool) -> Kept:
+    """What has been run already, or the empty file of a race that begins."""
+    try:
+        return taken_up(folder, asked(prepared), anew=not resume)
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _run_and_saved(prepared: Race, kept: Kept, out: Path) -> races.Result:
     """The result, which has been saved and printed; an interrupted one ends the command."""
     try:
-        result, code = races.finish(prepared), 0
+        result, code = races.finish(prepared, kept), 0
     except races.Interrupted as interrupt:
         result, code = interrupt.result, INTERRUPTED
     report = result.save(out)  # before anything is printed: who closes the pipe loses nothing
     print(result)
     print(f"Report: {report}")
     if code:
+        print("The same command with --resume goes on.")
         raise typer.Exit(code)
     return result
 
@@ -144,6 +168,16 @@ def tracks(
     except (ImportError, ValueError, TypeError) as error:
         _fail(" ".join(str(error).split()))
     print(f"Picture: {out}")
+
+
+@contextlib.contextmanager
+def _there(cluster: str | None) -> Iterator[None]:
+    """On the workers of a cluster, or here where none was named."""
+    try:
+        with contextlib.nullcontext() if cluster is None else on_cluster(cluster):
+            yield
+    except ClusterError as error:
+        _fail(" ".join(str(error).split()))
 
 
 def _names(optimizers: str | None) -> list[str] | None:

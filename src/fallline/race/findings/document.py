@@ -58,6 +58,14 @@ def document(race: Race) -> Document:
     return doc
 
 
+def asked(race: Race) -> Document:
+    """What decides the outcome of every run, of a race that has not begun: its results are those of the same alone."""
+    doc = document(race)
+    given = {entry["name"]: [entry[key] for key in ("source", "settings", "tuned")] for entry in doc["optimizers"]}
+    same = {key: doc[key] for key in ("fallline", "protocol_version", "settings", "problem")}
+    return same | {"optimizers": given, "numpy": doc["measured"]["numpy"]}
+
+
 def _sorted(race: Race) -> list[Lane]:
     """By median final loss; those without, after them, by the median at their best rate so far."""
 

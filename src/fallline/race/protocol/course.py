@@ -18,7 +18,8 @@ from fallline.race.problems.named import ProblemSource, problem_at
 from fallline.race.problems.places import placed
 from fallline.race.problems.problem import Problem
 from fallline.race.protocol.beside import NAME, Beside, BesideRun
-from fallline.race.protocol.processes import Task, spread
+from fallline.race.protocol.kept import Kept, Unit
+from fallline.race.protocol.processes import Task
 from fallline.race.protocol.progress import Progress
 from fallline.race.protocol.runs import Outcome, Run, SurfacePath, SurfaceRun, fits_surfaces
 from fallline.race.protocol.settings import Settings
@@ -72,19 +73,19 @@ class Race:
         for lane in self.lanes:
             _check_fits(self.problem, lane.contender)
 
-    def go(self, progress: Progress) -> None:
-        """Run everything; a KeyboardInterrupt passes through and leaves what has finished."""
+    def go(self, progress: Progress, kept: Kept) -> None:
+        """Run everything but what is kept already; a KeyboardInterrupt passes through and leaves what has finished."""
         began = time.perf_counter()
         try:
-            self._tune(progress)
-            self._run_fresh(progress)
-            self._run_beside(progress)
+            self._tune(progress, kept)
+            self._run_fresh(progress, kept)
+            self._run_beside(progress, kept)
             self.timing = timing(self.problem, [(lane.contender, lane.rate()) for lane in self.lanes])
             self.finished = True
         finally:
             self.seconds = time.perf_counter() - began
 
-    def _tune(self, progress: Progress) -> None:
+    def _tune(self, progress: Progress, kept: Kept) -> None:
         open_rates = {lane.contender.name: lane.grid.rates for lane in self.lanes}
         # Surfaces ride along with the first round: they keep the processes busy where runs of the grid thin out.
         drawn = [lane for lane in self.lanes if self.settings.surfaces and fits_surfaces(lane.contender)]
@@ -97,7 +98,7 @@ class Race:
                 for rate in open_rates[lane.contender.name]
             ]
             entries += [(lane, name, SurfaceRun(name, lane.contender)) for lane, name in extra]
-            for lane, key, outcome in self._outcomes("tuning", entries, progress):
+            for lane, key, outcome in self._outcomes("tuning", entries, progress, kept):
                 if isinstance(outcome, SurfacePath):
                     lane.surfaces[key] = outcome
                 else:
@@ -105,7 +106,7 @@ class Race:
             extra = []
             open_rates = {lane.contender.name: lane.grid.extend(lane.medians()) for lane in self.lanes}
 
-    def _run_fresh(self, progress: Progress) -> None:
+    def _run_fresh(self, progress: Progress, kept: Kept) -> None:
         entries: list[tuple[Lane, Any, Task]] = []
         for i, seed in enumerate(self.fresh_seeds):
             for lane in self.lanes:
@@ -114,18 +115,19 @@ class Race:
                     entries.append((lane, ("final", i), self._run(lane, rate, seed, self.settings.marks)))
                 if lane.contender.runs_as_given and not self._untuned_is_tuned(lane):
                     entries.append((lane, ("untuned", i), self._run(lane, None, seed)))
-        for lane, (part, i), outcome in self._outcomes("fresh seeds", entries, progress):
+        for lane, (part, i), outcome in self._outcomes("fresh seeds", entries, progress, kept):
             getattr(lane, part)[i] = outcome
         for lane in self.lanes:
             if self._untuned_is_tuned(lane):
                 lane.untuned = lane.final
 
-    def _run_beside(self, progress: Progress) -> None:
+    def _run_beside(self, progress: Progress, kept: Kept) -> None:
         if self.problem.batches is not None:
             return
         runs = [BesideRun(self.source, seed, self.settings.steps, self.settings.marks) for seed in self.fresh_seeds]
         progress.begin("beside", [NAME] * len(runs))
-        for i, found in spread(runs, self.settings.jobs):
+        units = [(NAME, i) for i in range(len(runs))]
+        for i, found in kept.spread(units, runs, self.settings.jobs):
             self.beside[i] = found
             progress.advance(NAME, found.outcome.loss)
 
@@ -136,9 +138,10 @@ class Race:
     def _run(self, lane: Lane, rate: float | None, seed: int, marks: tuple[int, ...] = ()) -> Run:
         return Run(self.source, lane.contender, rate, seed, self.settings.steps, marks)
 
-    def _outcomes(self, part: str, entries: list[tuple[Lane, Any, Task]], progress: Progress) -> Any:
+    def _outcomes(self, part: str, entries: list[tuple[Lane, Any, Task]], progress: Progress, kept: Kept) -> Any:
         progress.begin(part, [lane.contender.name for lane, _, _ in entries])
-        for i, outcome in spread([task for _, _, task in entries], self.settings.jobs):
+        units: list[Unit] = [(lane.contender.name, key) for lane, key, _ in entries]
+        for i, outcome in kept.spread(units, [task for _, _, task in entries], self.settings.jobs):
             lane, key, _ = entries[i]
             yield lane, key, outcome
             progress.advance(lane.contender.name, outcome.loss if isinstance(outcome, Outcome) else np.inf)

@@ -1,9 +1,10 @@
-"""Many tasks over processes, with the same bits whatever their number."""
+"""Many tasks over processes, here or on a cluster, with the same bits whatever their number."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 Task = Callable[[], Any]
+
+_alone = threading.Lock()
 
 
 def spread(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Any]]:
@@ -44,8 +47,9 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _indexed(i: int, task: Task) -> tuple[int, Any]:
+    # One at a time, as a worker may have several threads: those of BLAS and the seeds of torch are the process's.
     # Rates that are far too high are part of the grid: that they overflow is a result, not a warning.
-    with one_blas_thread(), np.errstate(all="ignore"):
+    with _alone, one_blas_thread(), np.errstate(all="ignore"):
         return i, task()
 
 
