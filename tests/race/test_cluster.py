@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.cli import main
 from needed import need
+from races import command, same_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -72,16 +72,6 @@ def connected(address):
     with Client(address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=30)
         yield client
-
-
-def same_bytes(result):
-    return json.dumps({name: value for name, value in result.document.items() if name != "measured"})
-
-
-def command(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["race", *arguments])
-    return ended.value.code or 0
 
 
 def test_two_workers_give_the_bytes_of_one_process_on_several_problems(scheduler, tmp_path, capsys):

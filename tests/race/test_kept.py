@@ -1,6 +1,5 @@
 """A race that was ended goes on from its file of finished runs, to the same bytes; a file of another is refused."""
 
-import json
 import random
 import signal
 import subprocess
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.cli import main
 from fallline.race.protocol import kept
 from fallline.race.protocol.settings import PROTOCOL
+from races import command, same_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -34,16 +33,6 @@ def slow(seed):
 def race(path=None, problem="bowl", **changed):
     given = {"optimizers": ["SGD", "Adam"], "steps": 20, "repeats": 2, "jobs": 1, "surfaces": ("bowl",)}
     return fl.race.run(problem, **given | changed, resume=path)
-
-
-def same_bytes(result):
-    return json.dumps({name: value for name, value in result.document.items() if name != "measured"})
-
-
-def command(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["race", *arguments])
-    return ended.value.code or 0
 
 
 def test_a_file_cut_at_any_byte_gives_the_same_bytes_and_is_whole_again(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +23,7 @@ __all__ = ["EXPORTS", "can_be_written", "hyper_name", "script"]
 EXPORTS = "export { Optimizer, trajectory, rules };\n"
 """The line that makes a module of `script`."""
 
-_LARGEST = 1.7976931348623157e308
+_LARGEST = sys.float_info.max
 _ENDS = (-_LARGEST, -1.0, -5e-324, 0.0, 5e-324, 1 - 2**-53, 1.0, _LARGEST)
 
 
@@ -112,5 +112,5 @@ def hyper_name(chain: Chain, qualified: str) -> str:
 
 def _interval(range: Range) -> tuple[float, float]:
     """The least and the largest finite number in a range that ends at 0, at 1 or nowhere."""
-    held = [end for end in _ENDS if math.isfinite(end) and range.holds(end)]
+    held = [end for end in _ENDS if range.holds(end)]
     return held[0], held[-1]

@@ -60,7 +60,6 @@ def _loop(program: Program) -> str:
     """Arrays are read before they are written, each coordinate by itself; what rounds stands within f."""
     arrays = {name: f"a{k}" for k, name in enumerate(program.arrays)}
     values = [f"x{k}" for k in range(len(program.inputs))] + [f"c[{k}]" for k in range(len(program.scalars))]
-    first = len(values)
     lines = [f"const x{k} = {arrays[name]}[i];" for k, name in enumerate(program.inputs)]
     for k, (op, operands) in enumerate(program.code):
         said = _CHOICES[op] if op in _CHOICES else f"f({_ROUNDED[op]})"
@@ -68,7 +67,6 @@ def _loop(program: Program) -> str:
         values.append(f"v{k}")
     head = " ".join(f"const {a} = A[{json.dumps(name)}];" for name, a in arrays.items())
     write = _summed if program.totals else _stored
-    assert len(values) == first + len(program.code)
     return f"(A, c, n, f) => {{ {head} {write(program, arrays, values, ' '.join(lines))} }}"
 
 
