@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +13,12 @@ from fallline._arrays.leaves import detached, dtype_name, filled_like, is_comple
 from fallline._arrays.memory import arena, byte_range, places
 from fallline._engines.engine import Engine, Wish, chosen
 from fallline._engines.options import Options
-from fallline._formula import words
 from fallline._formula.chain import Chain
 from fallline._formula.program import Computed, Program
-from fallline._formula.settings import resolve
-from fallline._messages.values import brief
 from fallline._step.leaves import Leaves
 from fallline._step.numbers import Numbers
 from fallline._step.plans import Plans
-from fallline._step.values import by_coordinate, evaluate, of_leaf, value_of
+from fallline._step.values import by_coordinate, by_leaf, evaluate, first_state, of_leaf, value_of
 
 __all__ = ["Group"]
 
@@ -260,15 +256,9 @@ class Group(Leaves):
 
     def resolve(self, settings: Mapping[str, Any]) -> None:
         """Take the hyper-parameters' values, leaf by leaf; raises and changes nothing if they do not fit."""
-        programs = self.chain.programs
-        powers, single, common = ({self.chain.source(q, settings) for some in kind for q in some} for kind in
-                                  zip(*((each.powers, each.single, each.common) for each in programs)))
-        single |= {self.chain.source(q, settings) for q in self.chain.of_whole_leaf}
-        found = {q: resolve(self.chain.hyper[q], value, self.chain.owner(q), self.treedef, self.shapes,
-                            "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
-                 for q, value in settings.items()}
+        found = by_leaf(self.chain, settings, self.treedef, self.shapes)
         before, self.given = self._settings, settings
-        self._settings = {q: found[self.chain.source(q, settings)] for q in self.chain.hyper}
+        self._settings = found
         changed = [q for q, value in self._settings.items() if value is not before.get(q)]
         if all(type(before.get(q)) is float is type(self._settings[q]) for q in changed):
             self.plans.revalue()
@@ -374,13 +364,7 @@ class Group(Leaves):
     def _start(self, value: Any, dtype: np.dtype) -> Any:
         if not self.engine.in_memory:
             return value
-        first = words.flush(np.asarray(value, dtype))
-        if first.ndim == 0:
-            first = float(first)
-        if np.isinf(first).any() if isinstance(first, np.ndarray) else math.isinf(first):  # settings are finite
-            raise ValueError(f"State of {self.chain.title} cannot start at {brief(value)}, which is too large for "
-                             f"{dtype}.")
-        return first
+        return first_state(self.chain, value, dtype)
 
     def given_settings(self, names: Sequence[str], k: int) -> list[Any]:
         """Hyper-parameters as they were given for leaf k."""

@@ -8,10 +8,30 @@ from typing import Any
 
 import numpy as np
 
+from fallline._arrays.trees import Treedef
+from fallline._formula import words
 from fallline._formula.chain import Chain
 from fallline._formula.program import Program, StateName, TotalName
+from fallline._formula.settings import resolve
+from fallline._messages.values import brief
 
-__all__ = ["asked", "by_coordinate", "evaluate", "of_leaf", "value_of"]
+__all__ = ["asked", "by_coordinate", "by_leaf", "evaluate", "first_state", "of_leaf", "value_of"]
+
+
+def by_leaf(chain: Chain, settings: Mapping[str, Any], treedef: Treedef, shapes: Sequence[tuple[int, ...]]
+            ) -> dict[str, Any]:
+    """The hyper-parameters of a chain for leaves of these shapes, each one for all leaves or a list of one for each.
+
+    Raises ValueError or TypeError if they do not fit.
+    """
+    programs = chain.programs
+    powers, single, common = ({chain.source(q, settings) for some in kind for q in some} for kind in
+                              zip(*((each.powers, each.single, each.common) for each in programs)))
+    single |= {chain.source(q, settings) for q in chain.of_whole_leaf}
+    found = {q: resolve(chain.hyper[q], value, chain.owner(q), treedef, shapes,
+                        "tree" if q in common else "leaf" if q in single else "power" if q in powers else "")
+             for q, value in settings.items()}
+    return {q: found[chain.source(q, settings)] for q in chain.hyper}
 
 
 def value_of(chain: Chain, qualified: str, setting: Any, t: int, memo: dict[Any, Any]) -> Any:
@@ -69,3 +89,16 @@ def by_coordinate(program: Program, settings: Mapping[str, Any]) -> tuple[int, .
         if any(o in made_of for o in step.operands):
             differ.add(n)
     return tuple(place for place, n in enumerate(program.scalars) if n in differ)
+
+
+def first_state(chain: Chain, value: Any, dtype: np.dtype) -> Any:
+    """Where state computed in a dtype starts, by a setting that is a number, or one for each coordinate.
+
+    Raises ValueError if it is too large for the dtype.
+    """
+    first = words.flush(np.asarray(value, dtype))
+    if first.ndim == 0:
+        first = float(first)
+    if np.isinf(first).any() if isinstance(first, np.ndarray) else math.isinf(first):  # settings are finite
+        raise ValueError(f"State of {chain.title} cannot start at {brief(value)}, which is too large for {dtype}.")
+    return first

@@ -17,7 +17,7 @@ from fallline._step.calls.kernels import run
 from fallline._step.group import Group
 from fallline.errors import FormulaError
 
-__all__ = ["WholeCall"]
+__all__ = ["WholeCall", "taken"]
 
 
 class WholeCall(HostCall):
@@ -81,22 +81,13 @@ class WholeCall(HostCall):
 
     def _increment(self, k: int, g: np.ndarray) -> np.ndarray:
         """The rule's increment of leaf k, unless there is nothing of it; the new state goes into `_fresh`."""
-        if not g.size:
-            self._fresh[k] = {}
-            return g.astype(self.group.computed[k])
         group, rule, name = self.group, self.group.chain.rule, self.group.chain.rule_name
-        given: dict[str, Any] = {"g": _shown(g, group.computed[k]), "t": self.t - int(group.missed[k]) + 1}
-        if "x" in rule.given:
-            given["x"] = _shown(self._x[k], group.computed[k])
         slots = {slot: group.chain.slots[name, slot] for slot in rule.slots}
-        state = [_shown(group.state[slot][k], group.computed[k]) for slot in slots.values()]
         hyper = {h: group.given_value(f"{name}.{h}", k, self.t, self.memo) for h in rule.hyper}
-        result, new = _called(rule, [*(given[n] for n in rule.given), *state], hyper)
-        old = {slot: group.state[own][k] for slot, own in slots.items()}
-        # state is never left subnormal
-        self._fresh[k] = {slots[slot]: words.flush(_checked(rule, slot, value, old[slot].shape, old[slot].dtype))
-                          for slot, value in zip(slots, new)}
-        return _checked(rule, "the increment", result, group.shapes[k], group.computed[k])
+        result, new = taken(rule, g, self.t - int(group.missed[k]) + 1, self._x[k] if "x" in rule.given else None,
+                            {slot: group.state[own][k] for slot, own in slots.items()}, hyper, group.computed[k])
+        self._fresh[k] = {slots[slot]: array for slot, array in new.items()}
+        return result
 
     def run(self) -> list[Any] | None:
         """Run the program, put the state in place, and count that."""
@@ -135,6 +126,23 @@ class _Ahead(HostCall):
             for k in self.live:
                 group.state[slot][k][...] = self.group.state[slot][k]
         group.numbers.renew(self._numbers)
+
+
+def taken(rule: Rule, g: np.ndarray, t: int, x: np.ndarray | None, state: Mapping[str, np.ndarray],
+          hyper: Mapping[str, Any], dtype: np.dtype) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The increment that a rule makes of a whole leaf in a dtype, and its new state by slot; of one that is empty
+    nothing."""
+    if not g.size:
+        return g.astype(dtype), {}
+    given: dict[str, Any] = {"g": _shown(g, dtype), "t": t}
+    if x is not None:
+        given["x"] = _shown(x, dtype)
+    old = [_shown(state[slot], dtype) for slot in rule.slots]
+    result, new = _called(rule, [*(given[name] for name in rule.given), *old], hyper)
+    # state is never left subnormal
+    fresh = {slot: words.flush(_checked(rule, slot, value, state[slot].shape, state[slot].dtype))
+             for slot, value in zip(rule.slots, new)}
+    return _checked(rule, "the increment", result, g.shape, dtype), fresh
 
 
 def _shown(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

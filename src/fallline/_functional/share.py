@@ -1,0 +1,152 @@
+"""The leaves that one chain steps, in a call that JAX traces: what is known of them, and where their state starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fallline._arrays.dtypes import CASTABLE, COMPLEX, STEPPED, SUPPORTED, computed, kept
+from fallline._arrays.trees import flatten, paths
+from fallline._engines.jax.scalars import double, is_traced
+from fallline._formula.chain import Chain
+from fallline._messages.values import brief
+from fallline._step.leaves import leaf_name
+from fallline._step.values import asked, by_leaf, first_state, of_leaf
+
+__all__ = ["Share", "State", "packed", "unpacked"]
+
+
+class State(NamedTuple):
+    """The state of a chain.
+
+    count: the completed steps, int32.
+    slots: by name trees of arrays, shaped like the parameters; of low precision in float32.
+    numbers: by name what is one number, for the tree or for each leaf: in float64, or as the sum of two of float32.
+    """
+
+    count: Any
+    slots: dict[str, Any]
+    numbers: dict[str, Any]
+
+
+def packed(number: Any) -> Any:
+    """A number of float64 as the state keeps it."""
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return double(number)
+    with jax.enable_x64(True):
+        high = lax.convert_element_type(number, jnp.float32)
+        low = lax.convert_element_type(double(number) - double(high), jnp.float32)
+        return jnp.stack([high, jnp.where(jnp.isfinite(high), low, 0)], -1)
+
+
+def unpacked(kept: Any) -> Any:
+    """A number in float64 that the state keeps."""
+    with jax.enable_x64(True):
+        kept = jnp.asarray(kept)
+        return kept if kept.dtype == np.float64 else double(kept[..., 0]) + double(kept[..., 1])
+
+
+class Share:
+    """The leaves of a tree, of parameters or gradients, that a chain steps with these settings.
+
+    Raises ValueError or TypeError for leaves that cannot be stepped, and settings that do not fit.
+    """
+
+    def __init__(self, chain: Chain, settings: Mapping[str, Any], tree: Any, what: str) -> None:
+        self.chain = chain
+        self.leaves, self.treedef = flatten(tree)
+        self.paths = paths(self.treedef)
+        for path, leaf in zip(self.paths, self.leaves):
+            _check(leaf, leaf_name(path, what), chain)
+        self.shapes = [tuple(np.shape(leaf)) for leaf in self.leaves]
+        self.dtypes = [np.dtype(leaf.dtype) for leaf in self.leaves]
+        self.computed = list(map(computed, self.dtypes))
+        self._settings = by_leaf(chain, settings, self.treedef, self.shapes)
+
+    def setting(self, qualified: str, k: int) -> Any:
+        """A hyper-parameter as it was given for leaf k."""
+        return of_leaf(self._settings[qualified], k)
+
+    def value(self, qualified: str, setting: Any, count: Any) -> Any:
+        """A hyper-parameter's value after so many completed steps."""
+        if not callable(setting):
+            return setting
+        if not is_traced(count):
+            return asked(self.chain, qualified, setting, int(count))
+        try:
+            with jax.enable_x64(True):
+                return setting(lax.convert_element_type(count, jnp.int64))
+        except jax.errors.ConcretizationTypeError as error:
+            name, owner = self.chain.hyper[qualified].name, self.chain.owner(qualified)
+            raise TypeError(f"The schedule of {name} of {owner} needs the number of completed steps, which is not "
+                            "known inside jit: use fallline.schedules, or write it with jax.numpy (jnp.where for if, "
+                            f"jnp.cos for math.cos). Got {brief(setting)}.") from error
+
+    def gradients(self, gs: Sequence[Any]) -> list[Any]:
+        """Gradients of the leaves, in their dtypes.
+
+        Raises ValueError or TypeError, naming the leaf, for what is no gradient of it.
+        """
+        for path, g, shape, dtype in zip(self.paths, gs, self.shapes, self.dtypes):
+            name = leaf_name(path, "gradient")
+            if g is None:
+                raise ValueError(f"{name} is None, but leaves count their steps together here: pass zeros, or step "
+                                 "the others alone, by fallline.mask.")
+            _check(g, name, self.chain, CASTABLE)
+            if tuple(np.shape(g)) != shape:
+                raise ValueError(f"{name} must have the shape {shape}. Got {tuple(np.shape(g))}.")
+            if str(g.dtype) in COMPLEX and dtype.kind != "c":
+                raise TypeError(f"{name} must be real, as the parameter is {dtype}. Got {g.dtype}: pass its real part.")
+        return [lax.convert_element_type(g, dtype) for g, dtype in zip(gs, self.dtypes)]
+
+    def still(self) -> list[Any]:
+        """Increments that leave every leaf as it is."""
+        return [jnp.full(shape, -0.0, dtype) for shape, dtype in zip(self.shapes, self.dtypes)]
+
+    def holds(self, state: State) -> Any:
+        """Whether the coming call only gathers gradients (`rules.accumulate`)."""
+        gathers = self.chain.gathers
+        assert gathers is not None
+        with jax.enable_x64(True):
+            return unpacked(state.numbers[gathers.calls]) + 1 < self.setting(gathers.n, 0)
+
+    def started(self) -> State:
+        """The state before the first step."""
+        starts, scopes = self.chain.starts(), self.chain.scopes()
+        every = range(len(self.leaves))
+        slots = {slot: self.treedef.unflatten([self._array(slot, start, k) for k in every])
+                 for slot, start in starts.items() if slot not in scopes}
+        numbers = {slot: packed(self._start(starts[slot], 0)) if over == "tree" else
+                   self.treedef.unflatten([packed(self._start(starts[slot], k)) for k in every])
+                   for slot, over in scopes.items()}
+        return State(jnp.zeros((), jnp.int32), slots, numbers)
+
+    def _start(self, start: float | str, k: int) -> Any:
+        return self.value(start, self.setting(start, k), 0) if isinstance(start, str) else start
+
+    def _array(self, slot: str, start: float | str, k: int) -> Any:
+        value, dtype = self._start(start, k), kept(self.dtypes[k])
+        if not is_traced(value):
+            value = first_state(self.chain, value, self.computed[k])
+        shape = self.chain.shape(slot, self.shapes[k])
+        if dtype.kind == "c":
+            value = value + 1j * value
+        if shape != self.shapes[k]:
+            return jnp.full(shape, value, dtype)
+        return jnp.full_like(self.leaves[k], value, dtype)
+
+
+def _check(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) -> None:
+    """Refuse a leaf that is no array of a dtype that can be stepped."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or str(dtype) not in dtypes:
+        got = brief(leaf) if dtype is None else str(dtype)
+        raise TypeError(f"{name} must be an array of {SUPPORTED}. Got {got}: leave it out of what is trained.")
+    if chain.rule.whole_leaf and np.dtype(dtype).kind == "c":
+        rule = chain.owner(chain.rule_name)
+        raise TypeError(f"{name} must be real, as {rule} is a function of whole leaves. Got {dtype}.")
