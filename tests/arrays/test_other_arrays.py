@@ -84,7 +84,7 @@ def wide(library):
     if library != "jax":
         return contextlib.nullcontext()
     jax = need("jax")
-    return jax.enable_x64(True) if hasattr(jax, "enable_x64") else need("jax.experimental").enable_x64()
+    return jax.enable_x64(True)
 
 
 @pytest.mark.parametrize("engine", ["native", "reference", "eager"])
