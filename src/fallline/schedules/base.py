@@ -209,10 +209,11 @@ class Schedule:
 
     def _value(self, t: Any) -> Any:
         """The value after t completed steps, an int or a traced float64."""
-        rising = self.warmup > 0 and t < self.warmup
+        warmup = self.warmup
+        rising = warmup > 0 and t < warmup
         if rising is False:  # known now, and no more to compute
-            return self._after(t - self.warmup)
-        s, share = where(rising, (0, t / self.warmup), (t - self.warmup, 1.0))
+            return self._after(t - warmup)
+        s, share = where(rising, (0, t / warmup), (t - warmup, 1.0))
         return self._after(s) * share
 
     def _after(self, s: Any) -> Any:

@@ -188,21 +188,21 @@ class cosine_restarts(Schedule):
     def _after(self, s: Any) -> Any:
         if self.growth == 1:
             return _half_cosine(self.peak, self.end, s % self.period / self.period)
-        begin, length = piece(*self._descents, s)
+        begin, length = piece(*_descents(self.period, self.growth), s)
         return _half_cosine(self.peak, self.end, (s - begin) / length)
-
-    @functools.cached_property
-    def _descents(self) -> tuple[list[tuple[int, int]], list[int]]:
-        """Where each descent begins and its length, and where each but the first does, up to steps that nobody counts.
-        """
-        begins, length = [0], self.period
-        while begins[-1] < 2**64:
-            begins.append(begins[-1] + length)
-            length *= self.growth
-        return [(a, b - a) for a, b in itertools.pairwise(begins)], begins[1:-1]
 
     def _extent(self) -> int:
         return self.warmup + sum(self.period * self.growth**k for k in range(3))
+
+
+@functools.cache
+def _descents(period: int, growth: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Where each descent begins and its length, and where each but the first does, up to steps that nobody counts."""
+    begins = [0]
+    while begins[-1] < 2**64:
+        begins.append(begins[-1] + period)
+        period *= growth
+    return [(a, b - a) for a, b in itertools.pairwise(begins)], begins[1:-1]
 
 
 class _Geometric(Schedule):
