@@ -6,8 +6,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from fallline.schedules.base import Count, Length, Level, Schedule, Share, Value, made
+from fallline.schedules.words import maximum
 
 __all__ = ["mean_since", "plateau"]
 
@@ -48,7 +50,7 @@ class plateau(Schedule):
     def _check(self) -> None:
         self._require(len(self.heard) in (0, 6, 7), "heard", "what a state has of it", self.heard)
 
-    def _after(self, s: int) -> float:
+    def _after(self, s: Any) -> Any:
         reductions = self.heard[0] if self.heard else 0
         return max(self.peak * self.factor**reductions, min(self.end, self.peak))
 
@@ -95,8 +97,8 @@ class mean_since(Schedule):
 
     after: Count
 
-    def _after(self, s: int) -> float:
-        n = max(s - self.after, 0)
+    def _after(self, s: Any) -> Any:
+        n = maximum(s - self.after, 0)
         return n / (n + 1)
 
     def _extent(self) -> int:
