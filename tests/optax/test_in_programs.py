@@ -181,3 +181,24 @@ def test_variational_inference_of_numpyro_under_its_own_scan(jax, transform):
     found = svi.get_params(state)
     np.testing.assert_allclose(found["at"], observed.mean(), atol=0.1)  # exactly: mean of the data, 1/√50
     np.testing.assert_allclose(found["wide"], 50**-0.5, atol=0.05)
+
+
+def test_a_rate_is_learnt_through_a_scan_of_steps_where_float64_is_off(jax, transform):
+    optax, jnp, start = need("optax"), jax.numpy, np.array([3.0, -4.0], "float32")
+
+    def after(lr):
+        tx = transform(fl.chain(fl.l2(0.1), fl.Adam()), lr=lr)
+
+        def step(carry, _):
+            w, state = carry
+            updates, state = tx.update(w, state, w)
+            return (optax.apply_updates(w, updates), state), None
+
+        (w, _), _ = jax.lax.scan(step, (start, tx.init(start)), None, 10)
+        return jnp.sum(w**2)
+
+    steep = jax.jit(after)
+    expected = (steep(0.11) - steep(0.09)) / 0.02
+    found = jax.jit(jax.vmap(jax.grad(steep)))(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-3)
+    np.testing.assert_allclose(jax.grad(after)(0.1), found[0], rtol=1e-5)

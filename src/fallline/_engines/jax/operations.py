@@ -23,6 +23,17 @@ def _bits(dtype: Any) -> np.dtype:
     return np.dtype(f"uint{8 * np.dtype(dtype).itemsize}")
 
 
+def _wide(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule of derivatives, of float64 where that is not enabled as well: what was traced within `jax.enable_x64` is
+    differentiated outside of it if it was compiled, or is the body of a loop."""
+
+    def within(values: Any, tangents: Any) -> Any:
+        with jax.enable_x64(True):
+            return rule(values, tangents)
+
+    return within
+
+
 def zero_beside(array: Any) -> Any:
     """Unsigned zeros, one for each number of an array: a square of integers is 0, 1 or 4 modulo 8, and never 5."""
     bits = lax.bitcast_convert_type(array, _bits(array.dtype))
@@ -36,6 +47,7 @@ def apart(value: Any, zero: Any) -> Any:
 
 
 @apart.defjvp
+@_wide
 def _(values: Any, tangents: Any) -> Any:
     return apart(*values), tangents[0]
 
@@ -46,6 +58,7 @@ def _sqrt(a: Any) -> Any:
 
 
 @_sqrt.defjvp
+@_wide
 def _(values: Any, tangents: Any) -> Any:
     root = _sqrt(*values)  # at 0, where a derivative of inf would make NaN of what does not change, it has 0
     return root, tangents[0] * jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
@@ -58,6 +71,7 @@ def standing_in(condition: Any, a: Any, b: Any) -> Any:
 
 
 @standing_in.defjvp
+@_wide
 def _(values: Any, tangents: Any) -> Any:
     return standing_in(*values), tangents[2]
 
