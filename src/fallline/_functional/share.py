@@ -25,6 +25,8 @@ __all__ = ["Share", "State", "packed", "unpacked"]
 class State(NamedTuple):
     """The state of a transformation: a tree of arrays, to pass on, save or print.
 
+    Attributes
+    ----------
     count: the completed steps, an int32 array of no dimensions, which stays at 2**31 - 1.
     slots: by name trees like the parameters, of arrays in their shapes and dtypes (of float32 for float16 and bfloat16;
         a rule of whole leaves may keep other shapes).
