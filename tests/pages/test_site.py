@@ -14,7 +14,8 @@ TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 EXECUTED = [*TUTORIALS, DOCS / "when-not.md"]
 BROAD = 94  # characters that a cell has room for on a desktop
 MODULES = ["fallline", "fallline.schedules", "fallline.race", "fallline.playground", "fallline.ops", "fallline.torch",
-           "fallline.optax", "fallline.mpi", *(f"fallline.dialects.{library}" for library in fl.dialects.LIBRARIES)]  # fmt: skip
+           "fallline.optax", "fallline.mpi",
+           *(f"fallline.dialects.{library}" for library in fl.dialects.LIBRARIES)]  # fmt: skip
 
 
 def entries():
