@@ -93,7 +93,7 @@ def of_flax(jax, data):
 def test_a_train_state_of_flax_goes_on_from_its_bytes(jax, transform, data, of_flax):
     (X, y), (net, start) = data, of_flax
     train_state, serialization = need("flax.training.train_state"), need("flax.serialization")
-    opt = fl.chain(fl.clip_value(0.5), fl.AdamW(lambda t: 0.1 / (1 + t), weight_decay=0.1))
+    opt = fl.chain(fl.clip_value(0.5), fl.AdamW(fl.schedules.cosine(0.1, steps=STEPS), weight_decay=0.1))
     new = train_state.TrainState.create(apply_fn=net.apply, params=start, tx=transform(opt))
 
     @jax.jit
