@@ -24,9 +24,13 @@ def _bits(dtype: Any) -> np.dtype:
 
 
 def zero_beside(array: Any) -> Any:
-    """Unsigned zeros, one for each number of an array: a square of integers is 0, 1 or 4 modulo 8, and never 5."""
-    bits = lax.bitcast_convert_type(array, _bits(array.dtype))
-    return ((bits * bits) & 7 == 5).astype(bits.dtype)
+    """Unsigned zeros, one for each number of an array: a square of integers is 0, 1 or 4 modulo 8, and never 5.
+
+    The integers are the upper halves of the numbers: the lower ones are 0, and known to be, in what was bfloat16.
+    """
+    bits = _bits(array.dtype)
+    upper = lax.bitcast_convert_type(array, bits) >> bits.type(4 * bits.itemsize)
+    return ((upper * upper) & 7 == 5).astype(bits)
 
 
 @jax.custom_jvp
