@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart
+from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart, finite
 from fallline._formula.program import Program
 
 __all__ = ["double", "evaluated", "is_traced"]
@@ -56,8 +56,6 @@ def _traced(program: Program, given: Sequence[Any], t: Any, tiny: float) -> tupl
             value = double(t if op == "t" else tiny)
         elif op == "power" and operands[1] in whole:
             value = _power(values[operands[0]], lax.convert_element_type(values[operands[1]], jnp.int64), zero)
-        elif op == "power":
-            value = jnp.power(values[operands[0]], values[operands[1]])
         else:
             value = OPERATIONS[op](*(values[k] for k in operands))
             value = apart(value, zero) if op in ROUNDED else value
@@ -76,6 +74,7 @@ def _whole(program: Program) -> frozenset[int]:
     return frozenset(found)
 
 
+@jax.custom_jvp
 def _power(base: Any, exponent: Any, zero: Any) -> Any:
     """As `ieee.power`, in its order of products."""
     n = jnp.abs(exponent)
@@ -83,6 +82,13 @@ def _power(base: Any, exponent: Any, zero: Any) -> Any:
     large, _ = _squared(square, n >> 8, 23, zero)
     result = apart(large * small, zero)
     return jnp.where(exponent < 0, 1.0 / result, result)
+
+
+@_power.defjvp
+def _(values: Any, tangents: Any) -> Any:
+    base, n, zero = values
+    slope = jnp.where(n == 0, 0.0, double(n) * _power(base, jnp.where(n == 0, 0, n - 1), zero))
+    return _power(*values), tangents[0] * finite(slope)
 
 
 def _squared(base: Any, n: Any, bits: int, zero: Any) -> tuple[Any, Any]:
