@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import fallline as fl
 from fallline.schedules.data import from_data, to_data
 from needed import need
-from of_schedules import EXAMPLES, SHAPES, N, every_schedule, values
+from of_schedules import EXAMPLES, SHAPES, N, drawn_schedules, every_schedule, levels, values
 from support import (
     halving,
     run_alone,
@@ -215,28 +215,12 @@ def test_a_function_of_ones_own_is_shown_by_its_name_and_long_lists_in_full():
     assert repr(S.join([lambda t: 0.1, halving], [3])) == "join(schedules=(<lambda>, halving), boundaries=(3,))"
 
 
-levels = st.floats(0, 1e300)
-lengths = st.integers(1, 2**64)
-
-
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
-@given(st.data(), st.integers(0, 2**63))
-def test_values_lie_between_those_that_were_given_at_any_step(data, t):
-    a, b, c = sorted(data.draw(st.tuples(levels, levels, levels)))
-    n, warmup, k = data.draw(lengths), data.draw(st.integers(0, 2**64)), data.draw(lengths)
-    for schedule in (
-        S.constant(b, warmup), S.linear(b, n + warmup, warmup, c), S.linear(c, n + warmup, warmup, b),
-        S.polynomial(c, n + warmup, warmup, b, power=data.draw(st.floats(1e-3, 1e3))),
-        S.cosine(c, n + warmup, warmup, b), S.cosine(b, n + warmup, warmup, c),
-        S.cosine_restarts(c, n, warmup, b, growth=data.draw(st.integers(1, 10))),
-        S.exponential(c, data.draw(st.floats(1e-300, 1)), warmup, b, every=n),
-        S.exponential(b, data.draw(st.floats(1.0000001, 1e300)), warmup, c, every=n),
-        S.step(c, n, warmup, b, factor=data.draw(st.floats(1e-300, 1))), S.inverse_sqrt(c, warmup, timescale=n),
-        S.one_cycle(c, n + warmup, warmup, a, start=b), S.warmup_stable_decay(c, n + k + warmup, warmup, b, decay=k),
-        S.piecewise([b, c, a], [warmup + n, warmup + n + k], warmup),
-        S.join([S.linear(b, n, end=c), S.linear(c, k, end=b)], [n]),
-    ):  # fmt: skip
+@given(drawn_schedules(longest=2**64), st.integers(0, 2**63))
+def test_values_lie_between_those_that_were_given_at_any_step(drawn, t):
+    (a, b, c), schedules = drawn
+    for schedule in schedules:
         low = 0 if t < schedule.warmup or type(schedule) is S.inverse_sqrt else a
         assert low <= schedule(t) <= c
         if t >= schedule.warmup and not isinstance(schedule, (S.inverse_sqrt, S.piecewise, S.one_cycle)):

@@ -7,7 +7,7 @@ steps from the start of the run; those that say how long something takes, from t
 Every value is computed from t alone (for `plateau`, also from its state). So a resumed run has the same values as one
 that never stopped, and rounding errors do not accumulate, as they do in torch, which multiplies from step to step.
 Values are computed with Python's math library: the same bits on one machine, and possibly another last digit on
-another.
+another. In functions that JAX traces (jit, scan, vmap), where t is not known yet, JAX computes them, in float64.
 
 >>> import fallline as fl
 >>> opt = fl.Adam(lr=fl.schedules.cosine(1e-3, steps=10_000, warmup=500))
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from fallline._messages.suggestions import meant_schedule
 from fallline.schedules.base import Schedule
-from fallline.schedules.beyond import mean_since, plateau
+from fallline.schedules.beyond import join, mean_since, plateau
 from fallline.schedules.picture import plot
 from fallline.schedules.shapes import (
     constant,
@@ -31,7 +31,6 @@ from fallline.schedules.shapes import (
     cosine_restarts,
     exponential,
     inverse_sqrt,
-    join,
     linear,
     one_cycle,
     piecewise,

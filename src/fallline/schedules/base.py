@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 import numbers
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    SupportsIndex,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fallline._messages.callables import is_function, itself
+from fallline._messages.remedies import is_tracer
 from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief, shown
+from fallline.schedules.words import where
 
-__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Share", "Span", "Value", "made", "whole"]
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Share", "Span", "Value", "behind",
+           "check_boundaries", "made", "whole"]  # fmt: skip
 
 
 class Kind(NamedTuple):
@@ -100,6 +114,10 @@ class Schedule:
     Make one by its name, such as `cosine`, and call it with t, an integer ≥ 0; any other t raises TypeError or
     ValueError. It prints as the call that makes it, compares by value, and is immutable. One that `hears` values
     changes with them, and each optimizer has its own copy.
+
+    In functions that JAX traces (jit, scan, vmap), t may be a traced array of integers, of any shape. The values are an
+    array of that shape: float64 if `jax_enable_x64` is set, otherwise float64 rounded to float32. A negative t, which
+    cannot be refused there, counts as 0. One that hears values raises TypeError.
     """
 
     warmup: int = 0
@@ -153,21 +171,55 @@ class Schedule:
         parts = [f"{name}={shown(getattr(self, name), items=sys.maxsize)}" for name in own]  # all, as files are of it
         return f"{type(self).__qualname__}({', '.join(parts)})"
 
-    def __call__(self, t: int) -> float:
-        must = f"t of {type(self).__name__} must be a whole number ≥ 0, that of the completed steps."
+    def __call__(self, t: SupportsIndex) -> float:
         try:
             n = operator.index(t)
         except TypeError:
+            if is_tracer(t):
+                return self._traced(self._count(t))
             several = ": for several write [schedule(t) for t in ...]" if getattr(t, "shape", ()) else ""
-            raise TypeError(f"{must} Got {brief(t)}{several}.") from None
+            raise TypeError(f"{self._must()} Got {brief(t)}{several}.") from None
         if n < 0:
-            raise ValueError(f"{must} Got {n}.")
-        if n < self.warmup:
-            return self._after(0) * (n / self.warmup)
-        return self._after(n - self.warmup)
+            raise ValueError(f"{self._must()} Got {n}.")
+        return self._value(n)
 
-    def _after(self, s: int) -> float:
-        """The value s steps after the end of warmup."""
+    def _must(self) -> str:
+        return f"t of {type(self).__name__} must be a whole number ≥ 0, that of the completed steps."
+
+    def _count(self, t: Any) -> Any:
+        """What JAX traces as counts, 0 where it is below; raises TypeError if it is not whole, or values are heard."""
+        jnp = sys.modules["jax"].numpy
+        if self.hears:
+            raise TypeError(f"t of {type(self).__name__} must be known, as it follows values that opt.hear is told, "
+                            "which JAX cannot trace: use optax.contrib.reduce_on_plateau, or step and hear outside of "
+                            f"jit. Got {brief(t)}.")
+        if not jnp.issubdtype(t.dtype, jnp.integer):
+            raise TypeError(f"{self._must()} Got {brief(t)}.")
+        return jnp.maximum(t, 0)
+
+    def _traced(self, t: Any) -> Any:
+        """The values at counts that JAX traces, computed in float64, in the dtype that it has for Python's floats."""
+        jax = sys.modules["jax"]
+        dtype = jax.numpy.result_type(float)
+        with jax.enable_x64(True):
+            try:
+                value = self._value(t.astype(float))
+            except OverflowError:
+                raise ValueError(f"Steps of {type(self).__name__} must be below 2**63 for a t that JAX traces. Got "
+                                 f"{self}.") from None
+            return jax.numpy.broadcast_to(jax.numpy.asarray(value, dtype), t.shape)
+
+    def _value(self, t: Any) -> Any:
+        """The value after t completed steps, an int or a traced float64."""
+        warmup = self.warmup
+        rising = warmup > 0 and t < warmup
+        if rising is False:  # known now, and no more to compute
+            return self._after(t - warmup)
+        s, share = where(rising, (0, t / warmup), (t - warmup, 1.0))
+        return self._after(s) * share
+
+    def _after(self, s: Any) -> Any:
+        """The value s steps after the end of warmup, written in words that take traced numbers too."""
         raise NotImplementedError
 
     @property
@@ -184,6 +236,21 @@ class Schedule:
     def _extent(self) -> int:
         """How many steps show what there is to see."""
         raise NotImplementedError
+
+
+def check_boundaries(schedule: Schedule, boundaries: Sequence[int], parts: int, what: str) -> None:
+    """Raise ValueError if boundaries are not between so many parts, or do not rise."""
+    if parts != len(boundaries) + 1:
+        raise ValueError(f"{what} of {type(schedule).__name__} must be one more than boundaries. "
+                         f"Got {parts} {what} and {len(boundaries)} boundaries.")
+    rising = all(a < b for a, b in itertools.pairwise(boundaries))
+    schedule._require(rising, "boundaries", "rising", boundaries)
+
+
+def behind(boundaries: Sequence[int]) -> int:
+    """As far behind the last boundary as it is from the one before it."""
+    first, last = [0, *boundaries][-2:] if boundaries else (0, 50)
+    return 2 * last - first
 
 
 Made = TypeVar("Made", bound=type[Schedule])

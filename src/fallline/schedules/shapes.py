@@ -3,29 +3,39 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
+from typing import Any
 
-from fallline._messages.callables import check_schedule
-from fallline._messages.values import brief
-from fallline.schedules.base import Count, Factor, Function, Length, Level, Schedule, Span, Value, made
+from fallline.schedules.base import (
+    Count,
+    Factor,
+    Length,
+    Level,
+    Schedule,
+    Span,
+    Value,
+    behind,
+    check_boundaries,
+    made,
+)
+from fallline.schedules.words import cos, maximum, minimum, piece, power, sqrt, where, within
 
-__all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "join", "linear", "one_cycle",
-           "piecewise", "polynomial", "step", "warmup_stable_decay"]  # fmt: skip
+__all__ = ["constant", "cosine", "cosine_restarts", "exponential", "inverse_sqrt", "linear", "one_cycle", "piecewise",
+           "polynomial", "step", "warmup_stable_decay"]  # fmt: skip
 
 
-def _mixed(first: float, last: float, share: float) -> float:
+def _mixed(first: Any, last: Any, share: Any) -> Any:
     """`share` of the first value and the rest of the last: exactly the first at 1, never beyond the two."""
-    value = share * first + (1 - share) * last
-    return min(max(value, min(first, last)), max(first, last))
+    return within(share * first + (1 - share) * last, first, last)
 
 
-def _half_cosine(first: float, last: float, x: float) -> float:
+def _half_cosine(first: Any, last: Any, x: Any) -> Any:
     """From the first value at x = 0 to the last at x = 1."""
-    return _mixed(first, last, (1 + math.cos(math.pi * x)) / 2)
+    return _mixed(first, last, (1 + cos(math.pi * x)) / 2)
 
 
 @made
@@ -41,7 +51,7 @@ class constant(Schedule):
     value: Value
     warmup: Count = 0
 
-    def _after(self, s: int) -> float:
+    def _after(self, s: Any) -> Any:
         return self.value
 
     def _extent(self) -> int:
@@ -64,15 +74,15 @@ class piecewise(Schedule):
     warmup: Count = 0
 
     def _check(self) -> None:
-        _check_boundaries(self, self.boundaries, len(self.values), "values")
+        check_boundaries(self, self.boundaries, len(self.values), "values")
         for first in self.boundaries[:1]:
             self._require(first > self.warmup, "boundaries[0]", f"more than warmup, {self.warmup}", first)
 
-    def _after(self, s: int) -> float:
-        return self.values[bisect_right(self.boundaries, s + self.warmup)]
+    def _after(self, s: Any) -> Any:
+        return piece(self.values, self.boundaries, s + self.warmup)
 
     def _extent(self) -> int:
-        return _beyond(self.boundaries)
+        return behind(self.boundaries)
 
 
 class _Descent(Schedule):
@@ -86,12 +96,15 @@ class _Descent(Schedule):
         self._require(self.steps > self.warmup, "steps", f"more than warmup, {self.warmup}, which it includes",
                       self.steps)
 
-    def _after(self, s: int) -> float:
+    def _after(self, s: Any) -> Any:
         length = self.steps - self.warmup
-        return self.end if s >= length else self._at(s, length)
+        before = s < length
+        if before is False:  # known now, and no more to compute
+            return self.end
+        return where(before, self._at(minimum(s, length - 1), length), self.end)
 
-    def _at(self, s: int, length: int) -> float:
-        """The value s steps after the end of warmup, with the end `length` steps after it."""
+    def _at(self, s: Any, length: int) -> Any:
+        """The value s steps after the end of warmup, before the end, which is `length` steps after it."""
         raise NotImplementedError
 
     def _extent(self) -> int:
@@ -114,7 +127,7 @@ class linear(_Descent):
     warmup: Count = 0
     end: Value = 0.0
 
-    def _at(self, s: int, length: int) -> float:
+    def _at(self, s: Any, length: int) -> Any:
         return _mixed(self.peak, self.end, (length - s) / length)
 
 
@@ -134,8 +147,8 @@ class polynomial(_Descent):
     end: Value = 0.0
     power: Factor = field(default=1.0, kw_only=True)
 
-    def _at(self, s: int, length: int) -> float:
-        return _mixed(self.peak, self.end, ((length - s) / length) ** self.power)
+    def _at(self, s: Any, length: int) -> Any:
+        return _mixed(self.peak, self.end, power((length - s) / length, self.power))
 
 
 @made
@@ -158,7 +171,7 @@ class cosine(_Descent):
     warmup: Count = 0
     end: Value = 0.0
 
-    def _at(self, s: int, length: int) -> float:
+    def _at(self, s: Any, length: int) -> Any:
         return _half_cosine(self.peak, self.end, s / length)
 
 
@@ -179,16 +192,24 @@ class cosine_restarts(Schedule):
     end: Value = 0.0
     growth: Length = field(default=1, kw_only=True)
 
-    def _after(self, s: int) -> float:
-        period = self.period
+    def _after(self, s: Any) -> Any:
         if self.growth == 1:
-            s %= period
-        while s >= period:  # at most 63 times for the steps that an optimizer can count
-            s, period = s - period, period * self.growth
-        return _half_cosine(self.peak, self.end, s / period)
+            return _half_cosine(self.peak, self.end, s % self.period / self.period)
+        begin, length = piece(*_descents(self.period, self.growth), s)
+        return _half_cosine(self.peak, self.end, (s - begin) / length)
 
     def _extent(self) -> int:
         return self.warmup + sum(self.period * self.growth**k for k in range(3))
+
+
+@functools.cache
+def _descents(period: int, growth: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Where each descent begins and its length, and where each but the first does, up to steps that nobody counts."""
+    begins = [0]
+    while begins[-1] < 2**64:
+        begins.append(begins[-1] + period)
+        period *= growth
+    return [(a, b - a) for a, b in itertools.pairwise(begins)], begins[1:-1]
 
 
 class _Geometric(Schedule):
@@ -206,13 +227,10 @@ class _Geometric(Schedule):
         else:
             self._require(self.end <= self.peak, "end", f"at most peak, {self.peak}, as factor is not over 1", self.end)
 
-    def _times(self, n: float) -> float:
+    def _times(self, n: Any) -> Any:
         """The value after n factors."""
-        try:
-            value = self.peak * self.factor**n
-        except OverflowError:
-            return self.end
-        return min(value, self.end) if self.factor > 1 else max(value, self.end)
+        value = self.peak * power(self.factor, n)  # 0·∞ is NaN, and that is the end
+        return minimum(self.end, value) if self.factor > 1 else maximum(value, self.end)
 
     def _extent(self) -> int:
         factors = 5.0
@@ -238,7 +256,7 @@ class exponential(_Geometric):
     end: Level = 0.0
     every: Length = field(default=1, kw_only=True)
 
-    def _after(self, s: int) -> float:
+    def _after(self, s: Any) -> Any:
         return self._times(s / self.every)
 
 
@@ -258,7 +276,7 @@ class step(_Geometric):
     end: Level = 0.0
     factor: Factor = field(default=0.1, kw_only=True)
 
-    def _after(self, s: int) -> float:
+    def _after(self, s: Any) -> Any:
         return self._times(s // self.every)
 
 
@@ -281,8 +299,8 @@ class inverse_sqrt(Schedule):
     def _default(self, name: str) -> int:
         return self.warmup or 10_000
 
-    def _after(self, s: int) -> float:
-        return self.peak * math.sqrt(self.timescale / (self.timescale + s))
+    def _after(self, s: Any) -> Any:
+        return self.peak * sqrt(self.timescale / (self.timescale + s))
 
     def _extent(self) -> int:
         return self.warmup + 10 * self.timescale
@@ -322,10 +340,10 @@ class one_cycle(_Descent):
         most = self.steps - self.warmup
         self._require(self.rise <= most, "rise", f"at most {most}, the steps after warmup", self.rise)
 
-    def _at(self, s: int, length: int) -> float:
-        if s < self.rise:
-            return _half_cosine(self.start, self.peak, s / self.rise)
-        return _half_cosine(self.peak, self.end, (s - self.rise) / (length - self.rise))
+    def _at(self, s: Any, length: int) -> Any:
+        first, last, begin, span = where(s < self.rise, (self.start, self.peak, 0, self.rise),
+                                         (self.peak, self.end, self.rise, length - self.rise))  # fmt: skip
+        return _half_cosine(first, last, (s - begin) / span)
 
 
 @made
@@ -351,73 +369,5 @@ class warmup_stable_decay(_Descent):
         most = self.steps - self.warmup
         self._require(self.decay <= most, "decay", f"at most {most}, the steps after warmup", self.decay)
 
-    def _at(self, s: int, length: int) -> float:
-        return _mixed(self.peak, self.end, min(length - s, self.decay) / self.decay)
-
-
-@made
-class join(Schedule):
-    """Use one schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
-
-    Same as optax's join_schedules and torch's SequentialLR. To switch to another schedule at the current step of a run,
-    set `opt.lr = join([opt.lr, another], boundaries=[opt.t])`. The schedules can include your own functions; to load a
-    checkpoint that contains one, pass it again.
-
-    >>> schedule = join([linear(0.0, steps=2, end=1.0), step(1.0, every=1)], boundaries=[2])
-    >>> [round(schedule(t), 3) for t in range(5)]
-    [0.0, 0.5, 1.0, 0.1, 0.01]
-    """
-
-    schedules: Sequence[Function]
-    boundaries: Sequence[Length]
-
-    def _check(self) -> None:
-        for k, schedule in enumerate(self.schedules):
-            check_schedule(schedule, f"schedules[{k}] of join")
-            if self.hears and not isinstance(schedule, Schedule):
-                raise TypeError("schedules of join cannot be functions of one's own beside a plateau, as a checkpoint "
-                                f"could not hold what that one has heard. Got {brief(schedule)}.")
-        _check_boundaries(self, self.boundaries, len(self.schedules), "schedules")
-
-    def _after(self, s: int) -> float:
-        schedule, own = self._at(s)
-        return schedule(own)
-
-    def _at(self, s: int) -> tuple[Callable[[int], float], int]:
-        """The schedule that it is at, and the steps of that one."""
-        k = bisect_right(self.boundaries, s)
-        return self.schedules[k], s - self.boundaries[k - 1] if k else s
-
-    @property
-    def hears(self) -> bool:
-        """Whether one of them depends on values."""
-        return any(getattr(schedule, "hears", False) for schedule in self.schedules)
-
-    def _hear(self, value: float, t: int) -> None:
-        schedule, own = self._at(t)
-        if isinstance(schedule, Schedule):
-            schedule._hear(value, own)
-
-    def _forget(self) -> None:
-        for schedule in self.schedules:
-            if isinstance(schedule, Schedule):
-                schedule._forget()
-
-    def _extent(self) -> int:
-        last = self.schedules[-1]
-        begin = self.boundaries[-1] if self.boundaries else 0
-        return begin + last._extent() if isinstance(last, Schedule) else _beyond(self.boundaries)
-
-
-def _check_boundaries(schedule: Schedule, boundaries: Sequence[int], parts: int, what: str) -> None:
-    if parts != len(boundaries) + 1:
-        raise ValueError(f"{what} of {type(schedule).__name__} must be one more than boundaries. "
-                         f"Got {parts} {what} and {len(boundaries)} boundaries.")
-    rising = all(a < b for a, b in itertools.pairwise(boundaries))
-    schedule._require(rising, "boundaries", "rising", boundaries)
-
-
-def _beyond(boundaries: Sequence[int]) -> int:
-    """As far behind the last boundary as it is from the one before it."""
-    first, last = [0, *boundaries][-2:] if boundaries else (0, 50)
-    return 2 * last - first
+    def _at(self, s: Any, length: int) -> Any:
+        return _mixed(self.peak, self.end, minimum(length - s, self.decay) / self.decay)

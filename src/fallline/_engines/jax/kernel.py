@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart, standing_in, zero_beside
+from fallline._engines.jax.operations import OPERATIONS, ROUNDED, SIMPLIFIED, apart, standing_in, zero_beside
 from fallline._engines.jax.scalars import double
 from fallline._formula.program import Program
 from fallline._formula.words import SCALES
@@ -24,16 +24,59 @@ def run(program: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) -> 
 
     `scalars` are numbers of that dtype, or one for each coordinate.
     """
-    like = arrays["g"]
-    zero = zero_beside(like)
+    return _traced(program)(arrays, scalars)
+
+
+@lru_cache(maxsize=256)
+def _traced(program: Program) -> Callable[..., dict[str, Any]]:
+    """What runs a program: leaves of one shape and dtype share one trace."""
+    return jax.jit(partial(_run, program))
+
+
+def _run(program: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) -> dict[str, Any]:
+    shape, (settled, flushed) = arrays["g"].shape, _tidied(program)
     values = [arrays[name] for name in program.inputs]
-    values += [apart(jnp.broadcast_to(s, like.shape), zero) for s in scalars]
-    stand_ins = _stand_ins(program)
+    zeros = [*map(zero_beside, values), *(None for _ in scalars)]  # of an array that is read anyway; scalars have none
+    values += [jnp.broadcast_to(s, shape) for s in scalars]
     for k, (op, operands) in enumerate(program.code):
-        operation = standing_in if k in stand_ins else OPERATIONS[op]
-        value = operation(*(values[v] for v in operands))
-        values.append(apart(value, zero) if op in ROUNDED else value)
+        own = [values[v] for v in operands]
+        if k in settled and operands[2] in flushed:
+            values.append(own[2])
+            zeros.append(zeros[operands[2]])
+            continue
+        zero = next((zeros[v] for v in operands if zeros[v] is not None), None)
+        if zero is not None and op in SIMPLIFIED:
+            own = [apart(value, zero) if zeros[v] is None else value for v, value in zip(operands, own)]
+        value = standing_in(*own) if k in settled else OPERATIONS[op](*own)
+        if zero is not None and op in ROUNDED:
+            value = apart(value, zero)
+        if len(values) in flushed:  # at once, so that XLA goes on from what it stores
+            value = standing_in(jnp.abs(value) < np.finfo(value.dtype).tiny, jnp.zeros_like(value), value)
+            zero = zero_beside(value)
+        values.append(value)
+        zeros.append(zero)
     return {name: values[v] for name, v in program.outputs}
+
+
+@lru_cache(maxsize=256)
+def _tidied(program: Program) -> tuple[frozenset[int], frozenset[int]]:
+    """The instructions, by place, that put 0 where a value is ±0 or subnormal (`words.settle` and `words.flush`), whose
+    derivative of 0 would be wrong; and the values, by number, that are flushed so."""
+    first = len(program.inputs)
+    code = dict(enumerate(program.code, first + len(program.scalars)))
+    zero, tiny = ({v for v, n in enumerate(program.scalars, first) if program.steps[n][:2] == step}
+                  for step in (("constant", (0.0,)), ("tiny", ())))
+    settled, flushed = set(), set()
+    for k, (op, operands) in enumerate(program.code):
+        test = code.get(operands[0])
+        if op != "where" or operands[1] not in zero or test is None:
+            continue
+        if test.op == "eq" and test.operands[0] == operands[2] and test.operands[1] in zero:
+            settled.add(k)
+        elif test.op == "lt" and code.get(test.operands[0]) == ("abs", operands[2:]) and test.operands[1] in tiny:
+            settled.add(k)
+            flushed.add(operands[2])
+    return frozenset(settled), frozenset(flushed)
 
 
 def totals(reading: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) -> list[Any]:
@@ -50,26 +93,3 @@ def totals(reading: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) 
             else:  # which cannot overflow where it is used, nor can the squares of float32
                 found.append(jnp.sum(lax.square(double(each))) * scale * scale)
     return found
-
-
-@lru_cache(maxsize=256)
-def _stand_ins(program: Program) -> frozenset[int]:
-    """The instructions, by place, that put 0 in the place of a value that is as good as 0 itself (see `words.flush`
-    and `words.settle`): a derivative of 0 would be wrong there."""
-    first = len(program.inputs)
-    code = {first + len(program.scalars) + k: instruction for k, instruction in enumerate(program.code)}
-
-    def constant(v: int) -> Any:
-        step = program.steps[program.scalars[v - first]] if first <= v < first + len(program.scalars) else None
-        return step.operands[0] if step is not None and step.op == "constant" else None
-
-    def is_small(condition: int, v: int) -> bool:
-        test = code.get(condition)
-        if test is None or test.op not in ("eq", "lt"):
-            return False
-        size = code.get(test.operands[0])
-        return (test.op == "eq" and test.operands[0] == v and constant(test.operands[1]) == 0) or (
-            test.op == "lt" and size is not None and size.op == "abs" and size.operands == (v,))
-
-    return frozenset(k for k, (op, operands) in enumerate(program.code) if op == "where"
-                     and constant(operands[1]) == 0 and is_small(operands[0], operands[2]))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["OPERATIONS", "ROUNDED", "apart", "finite", "standing_in", "zero_beside"]
+__all__ = ["OPERATIONS", "ROUNDED", "SIMPLIFIED", "apart", "finite", "standing_in", "zero_beside"]
 
 
 def _bits(dtype: Any) -> np.dtype:
@@ -99,4 +99,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 """What programs do, with arrays and with scalars."""
 
 ROUNDED = frozenset({"mul", "div", "sqrt"})
-"""Of these, what XLA would not leave by itself."""
+"""Of these, what XLA would not round by itself."""
+
+SIMPLIFIED = frozenset({"add", "sub", "div"})
+"""Those that XLA takes apart if an operand is one number: a/s, (a + s) + s."""
