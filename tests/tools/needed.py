@@ -14,11 +14,11 @@ def missing(what: str) -> None:
     """Skip for want of something, or fail."""
     if ALL:
         pytest.fail(f"{what} is missing, and FALLLINE_TEST_ALL={ALL} allows no skip")
-    pytest.skip(f"{what} is not installed")
+    pytest.skip(f"{what} is not installed", allow_module_level=True)
 
 
 def need(module: str):
-    """The peer library, or a skip by its name."""
+    """The peer library, or a skip by its name, of a test or, where a file asks for it, of all its tests."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -151,6 +151,11 @@ class Call:
             count = jnp.where(count < LAST_STEP, count + 1, count)
         return increments, State(count, slots, numbers)
 
+    def at(self, program: Program) -> list[Any]:
+        """The points that a program brings the parameters to, in their dtypes."""
+        points = [kernel.run(program, *self._arrays(program, k))[INCREMENT] for k in range(len(self._gs))]
+        return list(map(joined, points, self.share.dtypes))
+
     def _number(self, slot: str, own: Any) -> Any:
         """A slot that is one number, of the tree or of each leaf, as it is now."""
         new = list(map(packed, self._new_numbers[slot]))

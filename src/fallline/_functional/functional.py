@@ -15,6 +15,7 @@ from fallline._engines.jax.scalars import is_traced
 from fallline._formula.ranges import WHOLE
 from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import hearing
+from fallline._formula.trace import resting
 from fallline._functional.call import Call, read
 from fallline._functional.share import Share, State
 from fallline._messages.suggestions import meant_name, of_another
@@ -74,6 +75,17 @@ class Functional:
         increments, states = self._chosen(shares, gs, xs, state if self._is_divided else {"": state})
         still = [jnp.full_like(leaf, -0.0) for leaf in leaves] if binding.left else list(leaves)
         return binding.treedef.unflatten(binding.merged(increments, still)), self._handed_out(states)
+
+    def rest(self, state: Any, params: Any) -> Any:
+        """The point to report (see `Optimizer.rest`), for the parameters and a state."""
+        binding, leaves = self._division.divide(params)
+        states, found = state if self._is_divided else {"": state}, {}
+        for name, share in self._shares(binding, leaves, "parameter").items():
+            chain = share.chain
+            program = resting(chain.traced()[chain.rules.index(chain.rule)])
+            call = Call(share, states[name], share.leaves, share.leaves, False)
+            found[name] = share.leaves if program is None else call.at(program)
+        return binding.treedef.unflatten(binding.merged(found, list(leaves)))
 
     @property
     def _is_divided(self) -> bool:

@@ -31,7 +31,7 @@ from fallline._functional.share import State
 from fallline._messages.elsewhere import plain
 from fallline._messages.suggestions import meant_within
 
-__all__ = ["State", "transform"]
+__all__ = ["State", "rest", "transform"]
 
 
 def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArgs:
@@ -83,6 +83,30 @@ def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArg
         return functional.update(updates, state, params)
 
     return optax.GradientTransformationExtraArgs(functional.init, update)
+
+
+def rest(opt: Any, state: Any, params: Any, **settings: Any) -> Any:
+    """Return the point to report of a run with `transform(opt, **settings)`, as `opt.rest` does outside `jit`.
+
+    Nesterov and Schedule-Free take gradients at another point than that; for all others it is the parameters.
+
+    Parameters
+    ----------
+    opt, settings: as for `transform`.
+    state: the state of the transformation, as it is with these parameters.
+    params: the parameters that `optax.apply_updates` gives; the result is a tree like it, of the same dtypes.
+
+    Raises TypeError or ValueError as `transform` and its `init` do.
+
+    >>> import fallline as fl, jax, optax
+    >>> opt, w = fl.Nesterov(lr=1.0, momentum=0.5), jax.numpy.zeros(1)
+    >>> tx = transform(opt)
+    >>> updates, state = tx.update(jax.numpy.ones(1), tx.init(w))
+    >>> w = optax.apply_updates(w, updates)
+    >>> w.tolist(), rest(opt, state, w).tolist()
+    ([-1.5], [-1.0])
+    """
+    return Functional(opt, settings).rest(state, params)
 
 
 if not TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from fallline._messages.suggestions import meant_schedule
 from fallline.schedules.base import Schedule
-from fallline.schedules.beyond import mean_since, plateau
+from fallline.schedules.beyond import join, mean_since, plateau
 from fallline.schedules.picture import plot
 from fallline.schedules.shapes import (
     constant,
@@ -31,7 +31,6 @@ from fallline.schedules.shapes import (
     cosine_restarts,
     exponential,
     inverse_sqrt,
-    join,
     linear,
     one_cycle,
     piecewise,

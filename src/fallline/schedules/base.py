@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 import numbers
 import operator
@@ -28,7 +29,8 @@ from fallline._messages.suggestions import unknown_setting
 from fallline._messages.values import brief, shown
 from fallline.schedules.words import where
 
-__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Share", "Span", "Value", "made", "whole"]
+__all__ = ["Count", "Factor", "Function", "Length", "Level", "Schedule", "Share", "Span", "Value", "behind",
+           "check_boundaries", "made", "whole"]  # fmt: skip
 
 
 class Kind(NamedTuple):
@@ -234,6 +236,21 @@ class Schedule:
     def _extent(self) -> int:
         """How many steps show what there is to see."""
         raise NotImplementedError
+
+
+def check_boundaries(schedule: Schedule, boundaries: Sequence[int], parts: int, what: str) -> None:
+    """Raise ValueError if boundaries are not between so many parts, or do not rise."""
+    if parts != len(boundaries) + 1:
+        raise ValueError(f"{what} of {type(schedule).__name__} must be one more than boundaries. "
+                         f"Got {parts} {what} and {len(boundaries)} boundaries.")
+    rising = all(a < b for a, b in itertools.pairwise(boundaries))
+    schedule._require(rising, "boundaries", "rising", boundaries)
+
+
+def behind(boundaries: Sequence[int]) -> int:
+    """As far behind the last boundary as it is from the one before it."""
+    first, last = [0, *boundaries][-2:] if boundaries else (0, 50)
+    return 2 * last - first
 
 
 Made = TypeVar("Made", bound=type[Schedule])

@@ -1,17 +1,33 @@
-"""Schedules without a fixed shape: one that depends on values, and the weights of a mean."""
+"""Schedules without a fixed shape: one that depends on values, the weights of a mean, and one after another."""
 # ruff: noqa: N801  (they are called as functions are)
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fallline.schedules.base import Count, Length, Level, Schedule, Share, Value, made
+from fallline._messages.callables import check_schedule
+from fallline._messages.values import brief
+from fallline.schedules.base import (
+    Count,
+    Function,
+    Length,
+    Level,
+    Schedule,
+    Share,
+    Value,
+    behind,
+    check_boundaries,
+    made,
+)
+from fallline.schedules.shapes import linear, step  # noqa: F401  (the doctest)
 from fallline.schedules.words import maximum
 
-__all__ = ["mean_since", "plateau"]
+__all__ = ["join", "mean_since", "plateau"]
 
 _UNHEARD = (0.0,) * 6
 
@@ -103,3 +119,67 @@ class mean_since(Schedule):
 
     def _extent(self) -> int:
         return 2 * self.after + 100
+
+
+@made
+class join(Schedule):
+    """Use one schedule after another: from t = `boundaries[k]` on `schedules[k + 1]`, which begins at its own t = 0.
+
+    Same as optax's join_schedules and torch's SequentialLR. To switch to another schedule at the current step of a run,
+    set `opt.lr = join([opt.lr, another], boundaries=[opt.t])`. The schedules can include your own functions; to load a
+    checkpoint that contains one, pass it again.
+
+    >>> schedule = join([linear(0.0, steps=2, end=1.0), step(1.0, every=1)], boundaries=[2])
+    >>> [round(schedule(t), 3) for t in range(5)]
+    [0.0, 0.5, 1.0, 0.1, 0.01]
+    """
+
+    schedules: Sequence[Function]
+    boundaries: Sequence[Length]
+
+    def _check(self) -> None:
+        for k, schedule in enumerate(self.schedules):
+            check_schedule(schedule, f"schedules[{k}] of join")
+            if self.hears and not isinstance(schedule, Schedule):
+                raise TypeError("schedules of join cannot be functions of one's own beside a plateau, as a checkpoint "
+                                f"could not hold what that one has heard. Got {brief(schedule)}.")
+        check_boundaries(self, self.boundaries, len(self.schedules), "schedules")
+
+    def _after(self, s: Any) -> Any:
+        schedule, own = self._at(s)
+        return schedule(own)
+
+    def _traced(self, t: Any) -> Any:
+        """The values of all, each at a count that it is asked for anyway, and of these the one that is due."""
+        jnp = sys.modules["jax"].numpy
+        begins = [0, *(b for b in self.boundaries if b <= jnp.iinfo(t.dtype).max)]  # those that t can reach
+        found: Any = 0.0
+        for schedule, begin, beyond in itertools.zip_longest(self.schedules[: len(begins)], begins, begins[1:]):
+            own = jnp.clip(t, begin, beyond and beyond - 1) - begin
+            found = jnp.where(t >= begin, schedule(own), found)
+        return jnp.asarray(found, float)
+
+    def _at(self, s: int) -> tuple[Callable[[int], float], int]:
+        """The schedule that it is at, and the steps of that one."""
+        k = bisect_right(self.boundaries, s)
+        return self.schedules[k], s - self.boundaries[k - 1] if k else s
+
+    @property
+    def hears(self) -> bool:
+        """Whether one of them depends on values."""
+        return any(getattr(schedule, "hears", False) for schedule in self.schedules)
+
+    def _hear(self, value: float, t: int) -> None:
+        schedule, own = self._at(t)
+        if isinstance(schedule, Schedule):
+            schedule._hear(value, own)
+
+    def _forget(self) -> None:
+        for schedule in self.schedules:
+            if isinstance(schedule, Schedule):
+                schedule._forget()
+
+    def _extent(self) -> int:
+        last = self.schedules[-1]
+        begin = self.boundaries[-1] if self.boundaries else 0
+        return begin + last._extent() if isinstance(last, Schedule) else behind(self.boundaries)

@@ -20,7 +20,7 @@ def is_built_in(value: Any) -> bool:
     """Whether a value is one of fallline's own schedules, and made of nothing else."""
     if BUILT_IN.get(type(value).__name__) is not type(value):
         return False
-    return all(map(is_built_in, value.schedules)) if isinstance(value, shapes.join) else True
+    return all(map(is_built_in, value.schedules)) if isinstance(value, beyond.join) else True
 
 
 def to_data(schedule: Schedule) -> dict[str, Any]:

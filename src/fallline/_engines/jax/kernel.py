@@ -85,11 +85,9 @@ def totals(reading: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) 
     with jax.enable_x64(True):
         for total in reading.totals:
             each = values[total.name]
-            scale = SCALES.get(total.kind, 1.0)
             if total.kind == "sum":
                 found.append(jnp.sum(double(each)))
-            elif each.dtype == np.float64:
-                found.append(jnp.sum(lax.square(each * scale)))
-            else:  # which cannot overflow where it is used, nor can the squares of float32
-                found.append(jnp.sum(lax.square(double(each))) * scale * scale)
+            else:  # squares of float32 fit float64: what is scaled is then not used, and is as it is
+                scale = SCALES[total.kind] if each.dtype == np.float64 else 1.0
+                found.append(jnp.sum(lax.square(double(each) * scale)))
     return found

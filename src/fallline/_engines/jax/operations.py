@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["OPERATIONS", "ROUNDED", "SIMPLIFIED", "apart", "standing_in", "zero_beside"]
+__all__ = ["OPERATIONS", "ROUNDED", "SIMPLIFIED", "apart", "finite", "standing_in", "wide",
+           "zero_beside"]
 
 
 def _bits(dtype: Any) -> np.dtype:
@@ -23,7 +24,7 @@ def _bits(dtype: Any) -> np.dtype:
     return np.dtype(f"uint{8 * np.dtype(dtype).itemsize}")
 
 
-def _wide(rule: Callable[..., Any]) -> Callable[..., Any]:
+def wide(rule: Callable[..., Any]) -> Callable[..., Any]:
     """A rule of derivatives, of float64 where that is not enabled as well: what was traced within `jax.enable_x64` is
     differentiated outside of it if it was compiled, or is the body of a loop."""
 
@@ -35,9 +36,13 @@ def _wide(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def zero_beside(array: Any) -> Any:
-    """Unsigned zeros, one for each number of an array: a square of integers is 0, 1 or 4 modulo 8, and never 5."""
-    bits = lax.bitcast_convert_type(array, _bits(array.dtype))
-    return ((bits * bits) & 7 == 5).astype(bits.dtype)
+    """Unsigned zeros, one for each number of an array: a square of integers is 0, 1 or 4 modulo 8, and never 5.
+
+    The integers are the upper halves of the numbers: the lower ones are 0, and known to be, in what was bfloat16.
+    """
+    bits = _bits(array.dtype)
+    upper = lax.bitcast_convert_type(array, bits) >> bits.type(4 * bits.itemsize)
+    return ((upper * upper) & 7 == 5).astype(bits)
 
 
 @jax.custom_jvp
@@ -47,21 +52,9 @@ def apart(value: Any, zero: Any) -> Any:
 
 
 @apart.defjvp
-@_wide
+@wide
 def _(values: Any, tangents: Any) -> Any:
     return apart(*values), tangents[0]
-
-
-@jax.custom_jvp
-def _sqrt(a: Any) -> Any:
-    return jnp.sqrt(a)
-
-
-@_sqrt.defjvp
-@_wide
-def _(values: Any, tangents: Any) -> Any:
-    root = _sqrt(*values)  # at 0, where a derivative of inf would make NaN of what does not change, it has 0
-    return root, tangents[0] * jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
 
 
 @jax.custom_jvp
@@ -71,7 +64,7 @@ def standing_in(condition: Any, a: Any, b: Any) -> Any:
 
 
 @standing_in.defjvp
-@_wide
+@wide
 def _(values: Any, tangents: Any) -> Any:
     return standing_in(*values), tangents[2]
 
@@ -80,9 +73,41 @@ def _choose(condition: Any, a: Any, b: Any) -> Any:
     return jnp.where(condition != 0, a, b)
 
 
+def finite(slope: Any) -> Any:
+    """A slope, or 0 where it is no finite number, as at a root of 0 or a quotient by 0: of what `where` has not chosen,
+    it would make 0 times infinity, which is NaN."""
+    return jnp.where(jnp.isfinite(slope), slope, 0)
+
+
+def _with_slopes(operation: Callable[..., Any], slopes: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+    """An operation with its derivatives, of the result and the operands."""
+    sloped = jax.custom_jvp(operation)
+
+    @sloped.defjvp
+    @wide
+    def _(values: Any, tangents: Any) -> Any:
+        result = sloped(*values)
+        return result, sum(tangent * finite(slope) for tangent, slope in zip(tangents, slopes(result, *values)))
+
+    return sloped
+
+
+def _inverse(a: Any) -> Any:
+    return OPERATIONS["div"](jnp.ones_like(a), a)
+
+
+def _slopes_of_power(result: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    return b * OPERATIONS["power"](a, b - 1), result * OPERATIONS["log"](a)
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "div": jnp.true_divide, "neg": jnp.negative,
-    "sqrt": _sqrt, "abs": jnp.abs, "log": jnp.log, "exp": jnp.exp, "where": jnp.where, "choose": _choose,
+    "mul": _with_slopes(jnp.multiply, lambda result, a, b: (b, a)),
+    "div": _with_slopes(jnp.true_divide, lambda result, a, b: (_inverse(b), -result * _inverse(b))),
+    "sqrt": _with_slopes(jnp.sqrt, lambda result, a: (0.5 * _inverse(result),)),
+    "log": _with_slopes(jnp.log, lambda result, a: (_inverse(a),)),
+    "exp": _with_slopes(jnp.exp, lambda result, a: (result,)),
+    "power": _with_slopes(jnp.power, _slopes_of_power),
+    "add": jnp.add, "sub": jnp.subtract, "neg": jnp.negative, "abs": jnp.abs, "where": jnp.where, "choose": _choose,
     "lt": jnp.less, "le": jnp.less_equal, "gt": jnp.greater, "ge": jnp.greater_equal, "eq": jnp.equal,
     "ne": jnp.not_equal, "fill": jnp.positive,
 }  # fmt: skip

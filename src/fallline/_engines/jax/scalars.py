@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart
+from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart, finite, wide
 from fallline._formula.program import Program
 
 __all__ = ["double", "evaluated", "is_traced"]
@@ -55,14 +55,13 @@ def _traced(program: Program, given: Sequence[Any], t: Any, tiny: float) -> tupl
         elif op in ("t", "tiny"):
             value = double(t if op == "t" else tiny)
         elif op == "power" and operands[1] in whole:
-            value = _power(values[operands[0]], lax.convert_element_type(values[operands[1]], jnp.int64), zero)
-        elif op == "power":
-            value = jnp.power(values[operands[0]], values[operands[1]])
+            value = apart(_power(values[operands[0]], lax.convert_element_type(values[operands[1]], jnp.int64)), zero)
         else:
             value = OPERATIONS[op](*(values[k] for k in operands))
             value = apart(value, zero) if op in ROUNDED else value
         values.append(value)
-    return tuple(double(values[k]) for k in (*program.scalars, *(k for _, k in program.numbers)))
+    one = double(t >> 63) + 1.0  # a quotient is computed once; anything else XLA would compute again for every leaf
+    return tuple(double(values[k]) / one for k in (*program.scalars, *(k for _, k in program.numbers)))
 
 
 @lru_cache(maxsize=256)
@@ -76,19 +75,27 @@ def _whole(program: Program) -> frozenset[int]:
     return frozenset(found)
 
 
-def _power(base: Any, exponent: Any, zero: Any) -> Any:
+@jax.custom_jvp
+def _power(base: Any, exponent: Any) -> Any:
     """As `ieee.power`, in its order of products."""
     n = jnp.abs(exponent)
-    small, square = _squared(base, n & 255, 8, zero)
-    large, _ = _squared(square, n >> 8, 23, zero)
-    result = apart(large * small, zero)
-    return jnp.where(exponent < 0, 1.0 / result, result)
+    small, square = _squared(base, n & 255, 8)
+    large, _ = _squared(square, n >> 8, 23)
+    return jnp.where(exponent < 0, 1.0 / (large * small), large * small)
 
 
-def _squared(base: Any, n: Any, bits: int, zero: Any) -> tuple[Any, Any]:
+@_power.defjvp
+@wide
+def _(values: Any, tangents: Any) -> Any:
+    base, n = values
+    slope = jnp.where(n == 0, 0.0, double(n) * _power(base, jnp.where(n == 0, 0, n - 1)))
+    return _power(*values), tangents[0] * finite(slope)
+
+
+def _squared(base: Any, n: Any, bits: int) -> tuple[Any, Any]:
     """base**n for an n of so many bits, and base**2**bits."""
-    result = jnp.ones_like(base)
+    result: Any = 1.0
     for k in range(bits):
-        result = jnp.where((n >> k) & 1 == 1, apart(result * base, zero), result)
-        base = apart(base * base, zero)
+        result = jnp.where((n >> k) & 1 == 1, result * base, result)
+        base = base * base
     return result, base
