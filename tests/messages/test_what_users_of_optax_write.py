@@ -17,7 +17,7 @@ def optax():
 def said_of(name):
     with pytest.raises(AttributeError) as caught:
         getattr(fl.optax, name)
-    return str(caught.value).partition("Known: State, transform. ")[2]
+    return str(caught.value).partition(f"Known: {', '.join(fl.optax.__all__)}. ")[2]
 
 
 def test_optaxs_names_and_ours_are_answered_with_a_call_that_works(optax):

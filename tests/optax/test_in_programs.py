@@ -202,3 +202,22 @@ def test_a_rate_is_learnt_through_a_scan_of_steps_where_float64_is_off(jax, tran
     found = jax.jit(jax.vmap(jax.grad(steep)))(jnp.array([0.1, 0.2]))
     np.testing.assert_allclose(found[0], expected, rtol=1e-3)
     np.testing.assert_allclose(jax.grad(after)(0.1), found[0], rtol=1e-5)
+
+
+STRICT = {"debug_nans": True, "numpy_dtype_promotion": "strict", "numpy_rank_promotion": "raise",
+          "check_tracer_leaks": True}  # fmt: skip
+
+
+def test_where_jax_is_told_to_be_strict_nothing_is_amiss(jax, transform):
+    w = {"a": jax.numpy.ones((3, 2)), "b": jax.numpy.ones(2)}
+    own = {name: getattr(jax.config, f"jax_{name}") for name in STRICT}
+    try:
+        for name, value in STRICT.items():
+            jax.config.update(f"jax_{name}", value)
+        for opt in (fl.chain(fl.clip_norm(1.0), fl.SGD(fl.schedules.cosine(0.1, steps=9)), fl.average(0.9)),
+                    fl.accumulate(2, fl.SGD(), nonfinite="skip")):  # fmt: skip
+            tx = transform(opt)
+            jax.block_until_ready(jax.jit(tx.update)(w, tx.init(w), w))
+    finally:
+        for name, value in own.items():
+            jax.config.update(f"jax_{name}", value)

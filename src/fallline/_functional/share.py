@@ -124,8 +124,9 @@ class Share:
         """The state before the first step."""
         starts, scopes = self.chain.starts(), self.chain.scopes()
         every = range(len(self.leaves))
-        slots = {slot: self.treedef.unflatten([self._array(slot, start, k) for k in every])
-                 for slot, start in starts.items() if slot not in scopes}
+        with jax.debug_nans(False):  # NaN is where state starts that is not known before a step
+            slots = {slot: self.treedef.unflatten([self._array(slot, start, k) for k in every])
+                     for slot, start in starts.items() if slot not in scopes}
         numbers = {slot: packed(self._start(starts[slot], 0)) if over == "tree" else
                    self.treedef.unflatten([packed(self._start(starts[slot], k)) for k in every])
                    for slot, over in scopes.items()}
