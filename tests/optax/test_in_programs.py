@@ -221,3 +221,14 @@ def test_where_jax_is_told_to_be_strict_nothing_is_amiss(jax, transform):
     finally:
         for name, value in own.items():
             jax.config.update(f"jax_{name}", value)
+
+
+def test_numbers_and_float64_of_numpy_are_taken_as_jax_takes_them(jax, transform):
+    optax, jnp = need("optax"), jax.numpy
+    tx, given = transform(fl.Momentum(0.5)), {"a": 1.0, "b": np.ones(2), "c": 1j, "d": np.float64(1)}
+    own = jax.tree.map(jnp.asarray, given)
+    found, expected = (optax.apply_updates(w, tx.update(w, tx.init(w), w)[0]) for w in (given, own))
+    assert_same_bits(jax, found, arrays_of(jax, expected))
+    assert [str(leaf.dtype) for leaf in found.values()] == ["float32", "float32", "complex64", "float32"]
+    with pytest.raises(TypeError, match=r"^parameter 'a' must be an array .* Got 1: pass float\(\.\.\.\)\.$"):
+        tx.init({"a": 1})
