@@ -39,9 +39,9 @@ def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArg
 
     `init(params)` returns the state, a `State`, or for a partition a dict of them by part. `update(grads, state,
     params=None)` returns the increments, for `optax.apply_updates`, and the new state. `params` is a tree of float16,
-    bfloat16, float32, float64 or complex arrays, or of numbers; None is no leaf. `grads` is a tree like it, with a gradient for each
-    leaf. Increments have the shapes and dtypes of the parameters, or of the gradients where no parameters are given.
-    Other keywords of `update`, such as `value=`, are ignored.
+    bfloat16, float32, float64 or complex arrays, or of numbers; None is no leaf. `grads` is a tree like it, with a
+    gradient for each leaf. Increments have the shapes and dtypes of the parameters, or of the gradients where no
+    parameters are given. Other keywords of `update`, such as `value=`, are ignored.
 
     Parameters
     ----------
