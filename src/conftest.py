@@ -2,5 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [f"fallline/{room}/*" for room, peer in {"torch": "torch", "mpi": "mpi4py"}.items()
-                       if not find_spec(peer)]
+PEERS = {"torch": "torch", "optax": "optax", "mpi": "mpi4py", "_functional": "jax", "_engines/jax": "jax"}
+collect_ignore_glob = [f"fallline/{room}/*" for room, peer in PEERS.items() if not find_spec(peer)]

@@ -50,14 +50,15 @@ _ON_FIRST_USE = ("dialects", "playground", "race", "schedules")  # which take a 
 if TYPE_CHECKING:
     from fallline import dialects as dialects
     from fallline import mpi as mpi
+    from fallline import optax as optax
     from fallline import playground as playground
     from fallline import race as race
     from fallline import schedules as schedules
 
 
 def __getattr__(name: str) -> Any:
-    # torch and mpi by name alone: a star must not hide the library called so, nor ask for what is not installed
-    if name in (*_ON_FIRST_USE, "torch", "mpi"):
+    # these by name alone: a star must not hide the library called so, nor ask for what is not installed
+    if name in (*_ON_FIRST_USE, "torch", "optax", "mpi"):
         import importlib
 
         return importlib.import_module(f"fallline.{name}")

@@ -84,7 +84,7 @@ def wide(library):
     if library != "jax":
         return contextlib.nullcontext()
     jax = need("jax")
-    return jax.enable_x64(True) if hasattr(jax, "enable_x64") else need("jax.experimental").enable_x64()
+    return jax.enable_x64(True)
 
 
 @pytest.mark.parametrize("engine", ["native", "reference", "eager"])
@@ -154,10 +154,14 @@ def test_a_tensor_of_a_class_of_ones_own_is_a_tensor():
     assert w.tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_jax_tracer_is_refused_by_name():
-    jax = need("jax")
-    with pytest.raises(TypeError, match="is a JAX tracer: an optimizer keeps state and cannot run inside jit"):
-        jax.jit(lambda w: fl.SGD().step(w, w))(np.ones(3))
+def test_a_jax_tracer_is_refused_with_what_runs_inside_jit():
+    jax, opt = need("jax"), fl.SGD()
+    answer = r"is a JAX tracer: .* cannot run inside jit.* Write fallline\.optax\.transform\(opt\) there, or call step"
+    for call in (lambda w: opt.step(w, w), lambda w: opt.step({"a": np.ones(3)}, {"a": w}), opt.update):
+        for traced in (jax.jit, jax.vmap, jax.grad):
+            with pytest.raises(TypeError, match=answer):
+                traced(call)(np.ones(3))
+    assert opt.t == 0
 
 
 def test_a_jax_array_that_was_donated_is_refused_by_name():

@@ -11,7 +11,7 @@ import fallline as fl
 from needed import need, need_for_a_process
 from programs import PROGRAMS, changed, original, program
 
-FIRST = {"sklearn", "optax"}  # what the environment of all other tests has
+FIRST = {"equinox", "flax", "numpyro", "optax", "sklearn"}  # what the environment of all other tests has
 
 
 class Client(NamedTuple):
@@ -30,6 +30,8 @@ CLIENTS = {
     "autograd/after": Client(("autograd",), SAME),
     "ceviche/after": Client(("autograd", "ceviche"), SAME),
     "devito/after": Client((), 1e-4),  # a thousandth of what tells a layer from its neighbour
+    "equinox/after": Client(("equinox", "optax"), 2e-5),  # of float32, in which 100 steps are taken
+    "flax/after": Client(("flax", "optax"), 2e-5),
     "gaussian_process/after": Client(
         ("sklearn",), (1e-2, 2.8e-3, 2.6e-3, 5e-5), why="a function must return the point and the value"),
     "grid_search/after": Client(
@@ -39,6 +41,7 @@ CLIENTS = {
     "mlx/after": Client(("mlx.core",), 1e-5, why="its arrays go to NumPy and back"),  # 1e-5: of float32
     "numpy_ml/after": Client(
         ("numpy_ml",), SAME, why="layer.update() clears the gradients too"),
+    "numpyro/after": Client(("numpyro", "optax"), 2e-5),
     "pennylane/after": Client(("pennylane",), SAME),
     "pints/after": Client(("pints",), (2e-5, 5e-3, 1e-5)),
     "pints/after_in_its_controller": Client(("pints",), SAME, why="the controller takes classes of PINTS' own kind"),

@@ -250,7 +250,8 @@ def test_settings_of_a_matrix_or_with_a_mask_are_taken_as_numbers_or_refused():
 
 def test_a_tracer_as_a_setting_is_refused_by_name():
     jax = need("jax")
-    for make in (lambda lr: fl.Adam(lr=lr), lambda lr: fl.weight_decay({"a": lr}),
-                 lambda lr: setattr(fl.Adam(), "lr", lr)):  # fmt: skip
-        with pytest.raises(TypeError, match="a JAX tracer, whose number is not known inside jit, grad or vmap: set"):
+    for name, make in (("lr", lambda lr: fl.Adam(lr=lr)), ("rate", lambda lr: fl.weight_decay({"a": lr})),
+                       ("lr", lambda lr: setattr(fl.Adam(), "lr", lr))):  # fmt: skip
+        with pytest.raises(TypeError, match="a JAX tracer, whose number is not known inside jit, grad or vmap: set it "
+                                            rf"outside, or write fallline\.optax\.transform\(opt, {name}=\.\.\.\)\."):
             jax.jit(lambda lr, make=make: (make(lr), lr)[1])(0.1)

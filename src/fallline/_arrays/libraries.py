@@ -34,7 +34,8 @@ class ArrayApi:
         """See `leaves.kind_of`, but for the dtype."""
         if is_tracer(leaf):
             raise TypeError(f"{what} is a JAX tracer: an optimizer keeps state and cannot run inside jit, grad or "
-                            "vmap. Call step outside, on the gradients that a jitted function returns.")
+                            "vmap. Write fallline.optax.transform(opt) there, or call step outside, on the gradients "
+                            "that a jitted function returns.")
         if isinstance(leaf, (int, np.generic)):
             raise TypeError(f"{what} must be {SUPPORTED}. Got {brief(leaf)} ({type(leaf).__name__}){instead(leaf)}.")
         if is_container(leaf):

@@ -46,7 +46,7 @@ class Hyper(NamedTuple):
         number = _plain(value)
         if not isinstance(number, numbers.Real) or isinstance(number, bool):
             raise TypeError(f"{self.name} of {owner} must be {self._possible(note)}. "
-                            f"Got {brief(value)}{note}{_hint(value)}.")
+                            f"Got {brief(value)}{note}{_hint(value, self.name)}.")
         unbounded = self.range is BOUND and number in (math.inf, -math.inf)
         if not (is_finite(number) or unbounded) or not self.range.holds(float(number)):
             finite = "" if is_finite(number) or self.range in (Real, BOUND) else " and finite"
@@ -75,10 +75,11 @@ def _plain(value: Any) -> Any:
         return value
 
 
-def _hint(value: Any) -> str:
+def _hint(value: Any, name: str) -> str:
     """What to give in the place of a value that is no number."""
     if is_tracer(value):
-        return ", a JAX tracer, whose number is not known inside jit, grad or vmap: set it outside"
+        return (", a JAX tracer, whose number is not known inside jit, grad or vmap: set it outside, or write "
+                f"fallline.optax.transform(opt, {name}=...)")
     return instead(value)
 
 

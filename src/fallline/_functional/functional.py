@@ -13,12 +13,15 @@ from jax import lax
 from fallline._arrays.trees import flatten
 from fallline._engines.jax.scalars import is_traced
 from fallline._formula.ranges import WHOLE
+from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import hearing
 from fallline._formula.trace import resting
 from fallline._functional.call import Call, read
 from fallline._functional.share import Share, State
+from fallline._messages.suggestions import meant_name, of_another
 from fallline._messages.values import brief
 from fallline._optimizer.holder import Holder
+from fallline._optimizer.named import OPTIMIZERS
 from fallline._optimizer.optimizer import Optimizer
 from fallline._step.binding import Binding
 
@@ -40,8 +43,8 @@ class Functional:
 
     def __init__(self, optimizer: Any, given: Mapping[str, Any]) -> None:
         if not isinstance(optimizer, Optimizer):
-            made = " Call it." if isinstance(optimizer, type) and issubclass(optimizer, Optimizer) else ""
-            raise TypeError(f"A transformation is made of a fallline optimizer. Got {brief(optimizer)}.{made}")
+            raise TypeError("A transformation is made of a fallline optimizer, such as fallline.Adam(lr=1e-3). "
+                            f"Got {brief(optimizer)}.{_instead(optimizer)}")
         stepper = optimizer.fresh()._stepper
         self._title, self._division, self._options = stepper.chain.title, stepper.division, stepper.options
         if stepper.chain.arrives:
@@ -126,6 +129,20 @@ class Functional:
     @staticmethod
     def _skipped(shares: Shares, states: States) -> Advanced:
         return {name: share.still() for name, share in shares.items()}, dict(states)
+
+
+def _instead(value: Any) -> str:
+    """What to give in the place of what is no optimizer, as a sentence with a space before it; "" where none is clear.
+    """
+    if isinstance(value, type) and issubclass(value, Optimizer):
+        return f" Call it: {value.__name__}()."
+    if isinstance(value, str):
+        return meant_name(value, OPTIMIZERS)
+    rule = value.rule if isinstance(value, Link) else value
+    if isinstance(rule, Rule):
+        return " Write fallline.Optimizer(rule, lr=...)." if rule.kind == "rule" else (
+            f" It is a link of a chain: fallline.chain(fallline.{rule.name}(...), fallline.Adam(lr=1e-3)).")
+    return of_another(value)
 
 
 def _settings(holder: Holder, given: Mapping[str, Any]) -> dict[str, Any]:

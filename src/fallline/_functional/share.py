@@ -14,6 +14,7 @@ from fallline._arrays.dtypes import CASTABLE, COMPLEX, STEPPED, SUPPORTED, compu
 from fallline._arrays.trees import flatten, paths
 from fallline._engines.jax.scalars import double, is_traced
 from fallline._formula.chain import Chain
+from fallline._messages.remedies import instead
 from fallline._messages.values import brief
 from fallline._step.leaves import leaf_name
 from fallline._step.values import asked, by_leaf, first_state, of_leaf
@@ -22,11 +23,15 @@ __all__ = ["Share", "State", "packed", "unpacked"]
 
 
 class State(NamedTuple):
-    """The state of a chain.
+    """The state of a transformation: a tree of arrays, to pass on, save or print.
 
-    count: the completed steps, int32.
-    slots: by name trees of arrays, shaped like the parameters; of low precision in float32.
-    numbers: by name what is one number, for the tree or for each leaf: in float64, or as the sum of two of float32.
+    Attributes
+    ----------
+    count: the completed steps, an int32 array of no dimensions, which stays at 2**31 - 1.
+    slots: by name trees like the parameters, of arrays in their shapes and dtypes (of float32 for float16 and bfloat16;
+        a rule of whole leaves may keep other shapes).
+    numbers: by name what is one number, for the whole tree or for each leaf: of float64 if that is enabled, else two of
+        float32 whose sum it is.
     """
 
     count: Any
@@ -145,8 +150,9 @@ def _check(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) 
     """Refuse a leaf that is no array of a dtype that can be stepped."""
     dtype = getattr(leaf, "dtype", None)
     if dtype is None or str(dtype) not in dtypes:
-        got = brief(leaf) if dtype is None else str(dtype)
-        raise TypeError(f"{name} must be an array of {SUPPORTED}. Got {got}: leave it out of what is trained.")
+        got, remedy = (brief(leaf), instead(leaf, name)) if dtype is None else (str(dtype), "")
+        remedy = remedy or ": leave it out of what is trained"
+        raise TypeError(f"{name} must be an array of {SUPPORTED}. Got {got}{remedy}.")
     if chain.rule.whole_leaf and np.dtype(dtype).kind == "c":
         rule = chain.owner(chain.rule_name)
         raise TypeError(f"{name} must be real, as {rule} is a function of whole leaves. Got {dtype}.")

@@ -83,7 +83,8 @@ ATTRIBUTES = {
     "update_step": "A rule of your own is a function: fallline.rule.",
     "from_config": "fallline.load(path) makes an optimizer of a file that opt.save(path) wrote.",
     "add_param_group": "Write opt.adapt(params), with all parameters.",
-    **dict.fromkeys(("build", "built", "init", "initialize"), "There is nothing to do: the first step makes state."),
+    **dict.fromkeys(("build", "built", "initialize"), "There is nothing to do: the first step makes state."),
+    "init": "The first step makes state. What takes a transformation of optax takes fallline.optax.transform(opt).",
     **dict.fromkeys(("iterations", "step_count", "n_steps", "nit", "epoch", "iteration", "count"), "Steps are opt.t."),
     **dict.fromkeys(("defaults", "get_config", "config", "hyperparams", "hyperparameters", "settings", "get_params_"),
                     "Hyper-parameters are opt.hyper."),
@@ -198,6 +199,7 @@ def schedule(name: str, always: bool = False) -> str:
 
 _OWN_LINKS = "Rules are whole formulas here, not links that scale: fallline.rules has them, fallline.rule is for yours."
 FAMILIES = {  # by what their names have in them, in this order
+    r"^(as)?transform$": "A transformation of optax is fallline.optax.transform(opt).",
     r"lossscale|gradscaler|mixedprecision": "float16 and bfloat16 parameters are computed in float32 as they are.",
     r"state$|emptystate|initempty|optstate|treemapparams": "State is opt.state, by slot, and opt.state_dict().",
     r"bfgs|newton|linesearch|powell|neldermead|trust(region|constr|ncg|krylov|exact)|conjugategradient|cobyla|slsqp|"

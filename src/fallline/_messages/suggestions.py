@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, cast
 
 from fallline._messages.elsewhere import ATTRIBUTES, LOOPS, NAMES, SAME, SETTINGS, family, plain, schedule
@@ -59,14 +60,14 @@ def meant_within(name: str, known: Iterable[str]) -> str:
 
 
 def of_another(value: Any) -> str:
-    """What to write for an optimizer of another library, or its class, in the place of ours; likewise.
+    """What to write for an optimizer of another library, or what makes one, in the place of ours; likewise.
 
     >>> of_another(1.0)
     ''
     """
-    cls = value if isinstance(value, type) else type(value)
-    library = cls.__module__.partition(".")[0]
-    title = f"dialects.{library}.{cls.__name__}"
+    made = value if isinstance(value, (type, FunctionType)) else type(value)
+    library = made.__module__.partition(".")[0]
+    title = f"dialects.{library}.{made.__name__}"
     if title in _dialects():
         return f" It is {library}'s, whose formula fallline.{title} has."
     return " It is optax's, whose formulas fallline.dialects.optax has." if library == "optax" else ""
@@ -106,7 +107,7 @@ def by_name(misplaced: Sequence[Any]) -> str:
     >>> by_name([None])
     'update takes params and out by name: opt.update(grads, params=w). Got 2 arguments by position.'
     """
-    order = " (optax has its state and the parameters there)" * (len(misplaced) > 1)
+    order = " (for optax's order, write fallline.optax.transform(opt))" * (len(misplaced) > 1)
     return ("update takes params and out by name: opt.update(grads, params=w). "
             f"Got {1 + len(misplaced)} arguments by position{order}.")
 

@@ -15,12 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["OPERATIONS", "ROUNDED", "SIMPLIFIED", "apart", "finite", "standing_in", "zero_beside"]
+__all__ = ["OPERATIONS", "ROUNDED", "SIMPLIFIED", "apart", "finite", "standing_in", "wide",
+           "zero_beside"]
 
 
 def _bits(dtype: Any) -> np.dtype:
     """The unsigned integers of a float dtype's size."""
     return np.dtype(f"uint{8 * np.dtype(dtype).itemsize}")
+
+
+def wide(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule of derivatives, of float64 where that is not enabled as well: what was traced within `jax.enable_x64` is
+    differentiated outside of it if it was compiled, or is the body of a loop."""
+
+    def within(values: Any, tangents: Any) -> Any:
+        with jax.enable_x64(True):
+            return rule(values, tangents)
+
+    return within
 
 
 def zero_beside(array: Any) -> Any:
@@ -40,6 +52,7 @@ def apart(value: Any, zero: Any) -> Any:
 
 
 @apart.defjvp
+@wide
 def _(values: Any, tangents: Any) -> Any:
     return apart(*values), tangents[0]
 
@@ -51,6 +64,7 @@ def standing_in(condition: Any, a: Any, b: Any) -> Any:
 
 
 @standing_in.defjvp
+@wide
 def _(values: Any, tangents: Any) -> Any:
     return standing_in(*values), tangents[2]
 
@@ -70,6 +84,7 @@ def _with_slopes(operation: Callable[..., Any], slopes: Callable[..., tuple[Any,
     sloped = jax.custom_jvp(operation)
 
     @sloped.defjvp
+    @wide
     def _(values: Any, tangents: Any) -> Any:
         result = sloped(*values)
         return result, sum(tangent * finite(slope) for tangent, slope in zip(tangents, slopes(result, *values)))

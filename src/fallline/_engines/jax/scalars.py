@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart, finite
+from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart, finite, wide
 from fallline._formula.program import Program
 
 __all__ = ["double", "evaluated", "is_traced"]
@@ -85,6 +85,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 @_power.defjvp
+@wide
 def _(values: Any, tangents: Any) -> Any:
     base, n = values
     slope = jnp.where(n == 0, 0.0, double(n) * _power(base, jnp.where(n == 0, 0, n - 1)))

@@ -102,10 +102,8 @@ def _compiled(make: Callable[..., Any], args: tuple[Any, ...], keywords: tuple[t
 def _double_precision() -> Any:
     """A context in which float64 stays what it is: JAX would make float32 of it."""
     import jax
-    import jax.experimental as experimental
 
-    place: Any = jax if hasattr(jax, "enable_x64") else experimental  # where it was
-    return place.enable_x64(True)
+    return jax.enable_x64(True)
 
 
 class ByFunction:
