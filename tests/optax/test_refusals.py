@@ -19,8 +19,8 @@ PARAMS, GRADS = leaves(0, shapes=SHAPES), leaves(1, shapes=SHAPES)
 
 
 def says(error, *parts):
-    """A context in which an error is raised, in one line with these words."""
-    return pytest.raises(error, match="(?s)^(?!.*\\n.*\\n)" + ".*".join(parts))
+    """A context in which an error is raised, in one line with these words. (JAX adds notes to it.)"""
+    return pytest.raises(error, match=r"\A.*" + ".*".join(parts) + r".*\.(\n-+\nFor simplicity, JAX .*)?\Z")
 
 
 @pytest.mark.parametrize(("make", "error", "words"), [
@@ -30,7 +30,7 @@ def says(error, *parts):
     (lambda: transform(fl.Adam(), lr=-1.0), ValueError, ["lr of Adam must be ≥ 0. Got -1.0"]),
     (lambda: transform(fl.Adam(), beta1=2.0), ValueError, ["beta1 of Adam must be"]),
     (lambda: transform(fl.chain(fl.Adam(), fl.bounds(0.0, 1.0))), TypeError, ["bounds", "clip"]),
-    (lambda: transform(fl.Adam(lr=fl.schedules.on_plateau(0.1))), TypeError, ["hears values", "reduce_on_plateau"]),
+    (lambda: transform(fl.Adam(lr=fl.schedules.plateau(0.1))), TypeError, ["hears values", "reduce_on_plateau"]),
     (lambda: jax.jit(lambda n: transform(fl.accumulate(2, fl.Adam()), n=n).init(PARAMS))(3), TypeError,
      ["n of accumulate must be known", "traces"]),
 ])
@@ -76,11 +76,10 @@ def test_a_schedule_of_python_alone_is_refused_where_the_count_is_traced():
 
 def test_a_state_of_another_optimizer_or_tree_is_refused():
     tx, other = transform(fl.Adam(0.1)), transform(fl.Momentum(0.1))
-    with says((ValueError, TypeError, KeyError), "state"):
-        tx.update(GRADS, other.init(PARAMS), PARAMS)
-    with says((ValueError, TypeError), "state"):
+    for wrong in (other.init(PARAMS), optax.adam(0.1).init(PARAMS), None, {"": tx.init(PARAMS)}):
+        with says(ValueError, "state must be one of Adam, as init and update give it. Got"):
+            tx.update(GRADS, wrong, PARAMS)
+    with says(ValueError, r"slots\['m'\] of the state", "same structure as the parameters: missing 'b'"):
         tx.update(GRADS, tx.init({"W": PARAMS["W"]}), PARAMS)
-    with says((ValueError, TypeError), "state"):
-        tx.update(GRADS, optax.adam(0.1).init(PARAMS), PARAMS)
-    with says((ValueError, TypeError), "state"):
-        tx.update(GRADS, None, PARAMS)
+    with says(ValueError, r"state m 'b' must have the shape \(2,\). Got \(3,\): it is of other parameters"):
+        tx.update(GRADS, tx.init({**PARAMS, "b": np.ones(3, np.float32)}), PARAMS)

@@ -7,7 +7,7 @@ import pytest
 
 import fallline as fl
 from needed import need
-from of_optax import differing, jitted, leaves, on_device, scaled_leaves, walked
+from of_optax import differing, jitted, leaves, on_device, walked
 
 jax, optax, transform = need("jax"), need("optax"), need("fallline.optax").transform
 jnp = jax.numpy
