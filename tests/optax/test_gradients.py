@@ -9,7 +9,7 @@ import pytest
 
 import fallline as fl
 from needed import need
-from support import NAMES, RULES, WHOLE_LEAF, build
+from support import NAMES, RULES, STANDING, WHOLE_LEAF, build
 
 jax, optax, transform = need("jax"), need("optax"), need("fallline.optax").transform
 jnp = jax.numpy
@@ -18,9 +18,8 @@ SMOOTH = [name for name in NAMES if name not in WHOLE_LEAF]
 TRACED = ("lr", "beta", "beta1", "beta2", "rho", "momentum", "weight_decay")
 
 
-def loss(params):
-    a, b = params["a"], params["b"]
-    return jnp.sum((a - 1) ** 2 * jnp.cos(a)) + jnp.sum(jnp.sin(3 * b) * b) + jnp.sum(a) * jnp.sum(b)
+def loss(x):
+    return jnp.sum((x - 1) ** 2 * jnp.cos(x)) + jnp.sum(x) * jnp.sum(jnp.sin(x))
 
 
 def outcome(make, given, around=lambda step: step):
@@ -28,22 +27,22 @@ def outcome(make, given, around=lambda step: step):
     tx = transform(make(), **given["settings"])
 
     def step(carry, _):
-        params, state = carry
-        grads = jax.tree.map(lambda g: g * given["scale"], jax.grad(loss)(params))
-        grads["a"] *= jnp.array([1.0, 1.0, 0.0])  # a coordinate that never has a gradient, like the leaf `unused`
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        x, state = carry
+        grads = jax.grad(loss)(x) * given["scale"] * jnp.array([1.0, 1.0, 1.0, 0.0, 0.0])  # two never have a gradient
+        updates, state = tx.update(grads, state, x)
+        return (optax.apply_updates(x, updates), state), None
 
-    carry = given["start"], tx.init(given["start"])
-    (params, _), _ = jax.lax.scan(around(step), carry, None, length=4)
-    return loss(params) + jnp.sum(params["unused"] ** 2)
+    (x, _), _ = jax.lax.scan(around(step), (given["start"], tx.init(given["start"])), None, length=4)
+    return loss(x)
 
 
 def point(name):
-    """Where derivatives are taken: the rule's own hyper-parameters, with a larger lr."""
-    settings = {h: hyper.default for h, hyper in RULES[name].hyper.items() if h in TRACED}
+    """Where derivatives are taken: the rule's own hyper-parameters, with a larger lr; of most rules lr alone, which
+    takes less time to compile."""
+    traced = TRACED if name in STANDING else ("lr",)
+    settings = {h: hyper.default for h, hyper in RULES[name].hyper.items() if h in traced}
     settings.update({"lr": 0.01} if "lr" in settings else {})
-    start = {"a": np.array([0.3, -0.4, 0.5]), "b": np.array([0.7, -0.3, 0.1]), "unused": np.array([0.5, -0.5, 0.0])}
+    start = np.array([0.3, -0.4, 0.5, 0.2, 0.0])
     return jax.tree.map(jnp.asarray, {"settings": settings, "scale": 1.0, "start": start})
 
 
@@ -70,7 +69,7 @@ def test_derivatives_are_those_of_finite_differences(name):
         np.testing.assert_allclose(slope, (higher - lower) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["Adam", "Prodigy"])
+@pytest.mark.parametrize("name", ["Adam"])
 def test_backwards_as_forwards_and_so_where_steps_are_computed_anew(name):
     with jax.enable_x64(True):
         given = point(name)

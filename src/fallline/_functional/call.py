@@ -34,9 +34,7 @@ class Call:
         self._ahead = None if holds else chain.ahead
         self._gs = [split(widened(g)) for g in gs]
         self._xs = None if xs is None else [split(widened(x)) for x in xs]
-        self._slots = {slot: list(map(split, share.treedef.flatten_like(tree, f"slots[{slot!r}] of the state",
-                                                                         "the parameters")))
-                       for slot, tree in state.slots.items()}
+        self._slots = {slot: list(map(split, arrays)) for slot, arrays in share.slots(state).items()}
         scopes = chain.scopes()
         self._numbers: dict[str, Any] = {
             StateName(f"state {slot}"): unpacked(own) if scopes[slot] == "tree" else

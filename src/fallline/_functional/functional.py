@@ -17,7 +17,7 @@ from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import hearing
 from fallline._formula.trace import resting
 from fallline._functional.call import Call, read
-from fallline._functional.share import Share, State
+from fallline._functional.share import Share, State, is_of
 from fallline._messages.suggestions import meant_name, of_another
 from fallline._messages.values import brief
 from fallline._optimizer.holder import Holder
@@ -72,14 +72,14 @@ class Functional:
         given = binding.treedef.flatten_like(grads, "grads", "the parameters")
         gs = {name: share.gradients(binding.own(name, given)) for name, share in shares.items()}
         xs = None if params is None else {name: share.leaves for name, share in shares.items()}
-        increments, states = self._chosen(shares, gs, xs, state if self._is_divided else {"": state})
+        increments, states = self._chosen(shares, gs, xs, self._taken_in(state))
         still = [jnp.full_like(leaf, -0.0) for leaf in leaves] if binding.left else list(leaves)
         return binding.treedef.unflatten(binding.merged(increments, still)), self._handed_out(states)
 
     def rest(self, state: Any, params: Any) -> Any:
         """The point to report (see `Optimizer.rest`), for the parameters and a state."""
         binding, leaves = self._division.divide(params)
-        states, found = state if self._is_divided else {"": state}, {}
+        states, found = self._taken_in(state), {}
         for name, share in self._shares(binding, leaves, "parameter").items():
             chain = share.chain
             program = resting(chain.traced()[chain.rules.index(chain.rule)])
@@ -93,6 +93,14 @@ class Functional:
 
     def _handed_out(self, states: States) -> Any:
         return dict(states) if self._is_divided else states[""]
+
+    def _taken_in(self, state: Any) -> States:
+        states = state if self._is_divided else {"": state}
+        if not (isinstance(states, Mapping) and states.keys() == self._chains.keys()
+                and all(is_of(self._chains[name], own) for name, own in states.items())):
+            got = f"one of slots {', '.join(state.slots) or 'none'}" if isinstance(state, State) else brief(state)
+            raise ValueError(f"state must be one of {self._title}, as init and update give it. Got {got}.")
+        return states
 
     def _shares(self, binding: Binding, leaves: Sequence[Any], what: str) -> dict[str, Share]:
         return {name: Share(chain, self._settings[name], binding.tree(name, leaves), what)

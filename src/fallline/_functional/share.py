@@ -19,7 +19,7 @@ from fallline._messages.values import brief
 from fallline._step.leaves import leaf_name
 from fallline._step.values import asked, by_leaf, first_state, of_leaf
 
-__all__ = ["Share", "State", "packed", "unpacked"]
+__all__ = ["Share", "State", "is_of", "packed", "unpacked"]
 
 
 class State(NamedTuple):
@@ -37,6 +37,13 @@ class State(NamedTuple):
     count: Any
     slots: dict[str, Any]
     numbers: dict[str, Any]
+
+
+def is_of(chain: Chain, state: Any) -> bool:
+    """Whether it is a state of a chain, of any tree."""
+    scopes = chain.scopes().keys()
+    return (isinstance(state, State) and state.numbers.keys() == scopes
+            and state.slots.keys() == chain.starts().keys() - scopes)
 
 
 def packed(number: Any) -> Any:
@@ -108,6 +115,20 @@ class Share:
             if str(g.dtype) in COMPLEX and dtype.kind != "c":
                 raise TypeError(f"{name} must be real, as the parameter is {dtype}. Got {g.dtype}: pass its real part.")
             found.append(lax.convert_element_type(g, dtype))
+        return found
+
+    def slots(self, state: State) -> dict[str, list[Any]]:
+        """The arrays of a state, by slot one for each leaf.
+
+        Raises ValueError, naming the leaf, for a state of other leaves.
+        """
+        found = {}
+        for slot, tree in state.slots.items():
+            found[slot] = self.treedef.flatten_like(tree, f"slots[{slot!r}] of the state", "the parameters")
+            for path, array, leaf in zip(self.paths, found[slot], self.shapes):
+                if np.shape(array) != (shape := self.chain.shape(slot, leaf)):
+                    raise ValueError(f"{leaf_name(path, f'state {slot}')} must have the shape {shape}. Got "
+                                     f"{np.shape(array)}: it is of other parameters.")
         return found
 
     def still(self) -> list[Any]:
