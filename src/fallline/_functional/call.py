@@ -120,7 +120,7 @@ class Call:
         x = self._xs[k] if "x" in rule.given and self._xs is not None else None
 
         def called(g: Any, t: Any, x: Any, state: Any, traced: Any) -> Any:
-            hyper = {**given, **{h: float(np.sum(value, dtype=np.float64)) for h, value in traced.items()}}
+            hyper = {**given, **{h: float(np.sum(np.asarray(value), dtype=np.float64)) for h, value in traced.items()}}
             own = {slot: np.asarray(array) for slot, array in state.items()}
             with np.errstate(all="ignore"):
                 new, fresh = taken(rule, np.asarray(g), int(t), None if x is None else np.asarray(x), own, hyper, dtype)
