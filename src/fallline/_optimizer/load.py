@@ -25,7 +25,9 @@ from fallline.errors import CheckpointError
 if TYPE_CHECKING:
     from fallline._state.checkpoint import Contents
 
-__all__ = ["load", "made"]
+__all__ = ["Giving", "load", "made"]
+
+Hyper = Callable[[Iterable[str]], Mapping[str, Any]]  # those of these names, or more
 
 
 def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: Any) -> Any:
@@ -62,40 +64,56 @@ def load(path: str | os.PathLike[str], *, rules: Sequence[Any] = (), **hyper: An
     from fallline._state.checkpoint import load as read
 
     contents = read(path)
-    optimizer = made(path, contents, rules, hyper)
+    optimizer = made(path, contents, rules, lambda names: hyper)
     take(optimizer._stepper, path, contents)
     return optimizer if contents.params is None else (optimizer, contents.params)
 
 
-def made(path: Any, contents: Contents, rules: Sequence[Any], hyper: Mapping[str, Any]) -> Optimizer:
-    """The optimizer of a checkpoint, without its state; rules and hyper-parameters as `load` takes them."""
+class Giving(NamedTuple):
+    """How what a file lacks is given, in messages: a rule or class by its name, a setting by its name."""
+
+    rule: Callable[[str], str]
+    setting: Callable[[str], str]
+
+
+BY_LOAD = Giving("fl.load(path, rules=[{}])".format, lambda name: (
+    f"fl.load(path, {f'{name}=...' if name.isidentifier() else f'**{{{name!r}: ...}}'})"))
+
+
+def made(path: Any, contents: Contents, rules: Sequence[Any], hyper: Hyper,
+         giving: Giving = BY_LOAD) -> Optimizer:
+    """The optimizer of a checkpoint, without its state; rules as `load` takes them, and hyper-parameters as it does by
+    a function that is told the names of those that are needed."""
     from fallline._state.file import guarding
 
-    given = _given(rules)
+    given = _given(rules, giving)
     with guarding(path):
         make = _partition if "parts" in contents.built else _optimizer
     return make(path, contents, given, hyper)
 
 
 class _Given(NamedTuple):
-    """The rules, by name, and the classes that a file may need."""
+    """The rules, by name, and the classes that a file may need, and how others are given."""
 
     rules: dict[str, list[Rule]]
     classes: dict[str, type[Optimizer]]
+    how: Giving
 
 
-def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Optimizer:
+def _optimizer(path: Any, contents: Contents, given: _Given, hyper: Hyper) -> Optimizer:
     from fallline._state.file import guarding
 
     with guarding(path):
         chain = _chain(path, contents.built, contents.state, given)
-    settings = chain.qualify(hyper)
+        name_of = partial(_short, chain)
+        needed = [name_of(q) for q in _functions(contents.state, chain)]
+    settings = chain.qualify(hyper(needed))
     with guarding(path):
-        links = _links(path, contents.state, chain, settings, lambda qualified: chain.hyper[qualified].name)
-        return _made(path, contents.built, links, given.classes)
+        links = _links(path, contents.state, chain, settings, name_of, given.how)
+        return _made(path, contents.built, links, given)
 
 
-def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str, Any]) -> Partition:
+def _partition(path: Any, contents: Contents, given: _Given, hyper: Hyper) -> Partition:
     from fallline._state.file import guarding
 
     with guarding(path):
@@ -106,14 +124,17 @@ def _partition(path: Any, contents: Contents, given: _Given, hyper: Mapping[str,
         chains = {name: _chain(path, own, state[name], given, around) for name, own in built.items() if own is not None}
         kind = {"Partition": Partition, "Mask": Mask}[contents.built["class"]]
         options = Options(**_options(contents.built))
-        label = _label(path, kind.divides.divider, contents.state["label"], hyper)
-    whole = Chains(kind.divides.kind, chains)
-    settings = whole.by_holder({key: v for key, v in hyper.items() if key != kind.divides.divider})
+        whole = Chains(kind.divides.kind, chains)
+        needed = [whole.name_of(name, q) for name, chain in chains.items() for q in _functions(state[name], chain)]
+    own_label, divider = contents.state["label"], kind.divides.divider
+    found = hyper([*needed, divider] if isinstance(own_label, str) else needed)
+    label = _label(path, divider, own_label, found, given.how)
+    settings = whole.by_holder({key: v for key, v in found.items() if key != divider})
     with guarding(path):
-        links = {name: _links(path, state[name], chain, settings[name], partial(whole.name_of, name))
+        links = {name: _links(path, state[name], chain, settings[name], partial(whole.name_of, name), given.how)
                  for name, chain in chains.items()}
         before, after = around
-        parts = {name: own and _made(path, own, links[name][before : len(links[name]) - after], given.classes)
+        parts = {name: own and _made(path, own, links[name][before : len(links[name]) - after], given)
                  for name, own in built.items()}
         first = next(iter(links.values()))
         return kind(parts, label, options, (first[:before], first[len(first) - after :]))
@@ -127,22 +148,33 @@ def _around(built: Mapping[str, Any]) -> tuple[int, int]:
     return before, after
 
 
-def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any]) -> Any:
+def _label(path: Any, name: str, saved: Any, hyper: Mapping[str, Any], how: Giving) -> Any:
     """What says which leaf is whose: what is given, or else that of the file."""
     if isinstance(saved, str) and name not in hyper:
         raise CheckpointError(f"{path}: {name} was {brief(saved)} when it was saved. Functions cannot be saved: give "
-                              f"it again, fl.load(path, {name}=...).")
+                              f"it again, {how.setting(name)}.")
     return hyper.get(name, saved)
 
 
 def _links(path: Any, state: Mapping[str, Any], chain: Chain, settings: Mapping[str, Any],
-           name_of: Callable[[str], str]) -> list[Link]:
+           name_of: Callable[[str], str], how: Giving) -> list[Link]:
     """The links of a chain with the settings of its state, and these, which are functions."""
-    _check_functions(path, state["hyper"], settings, chain, name_of)
+    _check_functions(path, state["hyper"], settings, chain, name_of, how)
     return chain.links(checked(state, chain, settings).settings)
 
 
-def _given(items: Sequence[Any]) -> _Given:
+def _functions(state: Mapping[str, Any], chain: Chain) -> list[str]:
+    """The hyper-parameters, by "rule.name", that were functions of one's own."""
+    return [q for q, value in state["hyper"].items() if q in chain.hyper and names_function(value)]
+
+
+def _short(chain: Chain, qualified: str) -> str:
+    """The shortest name that means a hyper-parameter."""
+    name = chain.hyper[qualified].name
+    return name if chain.short.get(name) == qualified else qualified
+
+
+def _given(items: Sequence[Any], how: Giving) -> _Given:
     found: dict[str, list[Rule]] = {}
     classes = dict(OPTIMIZERS)
     for item in items if isinstance(items, Iterable) else [items]:
@@ -153,7 +185,7 @@ def _given(items: Sequence[Any]) -> _Given:
         found.setdefault(rule.name, []).append(rule)
         if rule is not item:
             classes[item.__name__] = item
-    return _Given(found, classes)
+    return _Given(found, classes, how)
 
 
 def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given: _Given,
@@ -169,34 +201,33 @@ def _chain(path: Any, built: Mapping[str, Any], state: Mapping[str, Any], given:
             rule = next((r for r in candidates if fingerprint(r) == origin), next(iter(candidates), None))
         if not isinstance(rule, Rule):
             raise CheckpointError(f"{path} needs the rule {name!r}, which is not fallline's own: give it, "
-                                  f"fl.load(path, rules=[{name}]).")
+                                  f"{given.how.rule(name)}.")
         links.append(Link(rule, {}, title))
     return Chain(links, around)
 
 
 def _check_functions(path: Any, saved: Mapping[str, Any], given: Mapping[str, Any], chain: Chain,
-                     name_of: Callable[[str], str]) -> None:
+                     name_of: Callable[[str], str], how: Giving) -> None:
     """Refuse functions that are missing, and what is given where there was none; `name_of` says how they are given."""
     for qualified, value in saved.items():
         if names_function(value) != (qualified in given):
-            hyper, owner, name = chain.hyper[qualified].name, chain.owner(qualified), name_of(qualified)
+            hyper, owner = chain.hyper[qualified].name, chain.owner(qualified)
             remedy = ("It is restored: load without, and assign it afterwards" if qualified in given else
-                      "Functions cannot be saved: give it again, "
-                      f"fl.load(path, {f'{name}=...' if name.isidentifier() else f'**{{{name!r}: ...}}'})")
+                      f"Functions cannot be saved: give it again, {how.setting(name_of(qualified))}")
             raise CheckpointError(f"{path}: {hyper} of {owner} was {shown(value)} when it was saved. {remedy}.")
 
 
-def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], classes: Mapping[str, type[Optimizer]]
-          ) -> Optimizer:
+def _made(path: Any, built: Mapping[str, Any], links: Sequence[Link], given: _Given) -> Optimizer:
     name, options = built["class"], _options(built)
     if name == Optimizer.__name__:
         return Optimizer(*links, **options)
     if "flags" in built:
         return _dialect(built, links, options)
-    if name not in classes or classes[name].rule is not links[0].rule or len(links) > 1:
+    cls = given.classes.get(name)
+    if cls is None or cls.rule is not links[0].rule or len(links) > 1:
         raise CheckpointError(f"{path} needs the class {name}, which is not fallline's own: give it, "
-                              f"fl.load(path, rules=[{name}]).")
-    return classes[name](**links[0].settings, **options)
+                              f"{given.how.rule(name)}.")
+    return cls(**links[0].settings, **options)
 
 
 def _dialect(built: Mapping[str, Any], links: Sequence[Link], options: Mapping[str, Any]) -> Optimizer:

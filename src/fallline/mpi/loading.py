@@ -19,7 +19,7 @@ __all__ = ["loaded"]
 def loaded(others: Domain, path: Path, ranges: Any, rules: Sequence[Any], hyper: Mapping[str, Any]) -> Any:
     """See `fallline.mpi.load`."""
     contents = read(others, path)
-    optimizer = made(path, contents, rules, hyper)
+    optimizer = made(path, contents, rules, lambda names: hyper)
     stepper, shapes = optimizer._stepper, leaf_shapes(contents)
     chains = {name: holder.chain for name, holder in stepper.holders.items()}
     numbers = [leaf for leaf, shape in shapes.items() if not shape]
