@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     # these by name alone: a star must not hide the library called so, nor ask for what is not installed
-    if name in (*_ON_FIRST_USE, "torch", "optax", "mpi"):
+    if name in (*_ON_FIRST_USE, "keras", "torch", "optax", "mpi"):
         import importlib
 
         return importlib.import_module(f"fallline.{name}")

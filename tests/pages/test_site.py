@@ -14,7 +14,7 @@ TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 EXECUTED = [*TUTORIALS, DOCS / "when-not.md"]
 BROAD = 94  # characters that a cell has room for on a desktop
 MODULES = ["fallline", "fallline.schedules", "fallline.race", "fallline.playground", "fallline.ops", "fallline.torch",
-           "fallline.optax", "fallline.mpi",
+           "fallline.optax", "fallline.keras", "fallline.mpi",
            *(f"fallline.dialects.{library}" for library in fl.dialects.LIBRARIES)]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def entries():
 
 
 def test_every_public_name_has_an_entry_and_every_entry_is_public():
-    need_for_a_process("torch", "optax", "mpi4py")
+    need_for_a_process("torch", "optax", "keras", "mpi4py")
     public = {f"{module}.{name}" for module in MODULES for name in importlib.import_module(module).__all__}
     words = {f"fallline.{name}" for name in fl.ops.__all__}  # which have theirs as fallline.ops.name
     found = entries()
