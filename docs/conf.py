@@ -26,6 +26,7 @@ myst_heading_anchors = 3
 
 # Tutorials run when they are built; what raises is a warning, and with -W that is fatal.
 nb_execution_timeout = 120
+os.environ.setdefault("KERAS_BACKEND", "torch")  # for what is imported of fallline.keras
 os.environ |= dict.fromkeys(("COLUMNS", "JUPYTER_COLUMNS"), "86")  # for tables: as many as a cell has room for
 nb_execution_show_tb = True
 nb_merge_streams = True
