@@ -7,7 +7,7 @@ import pytest
 
 import fallline as fl
 from needed import need
-from of_keras import ON_TORCH, data, far, fit, needed, net, ours, parameters, same, some, stepped, trained, variables
+from of_keras import ON_TORCH, far, fit, needed, net, ours, parameters, some, stepped, trained, variables
 from published_keras import AFTER_A_STEP, AFTER_EACH_STEP, GRADIENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # within Keras
@@ -18,7 +18,8 @@ OF_KERAS = {
     "weight_decay": {"weight_decay": 0.1}, "average": {"use_ema": True, "ema_momentum": 0.9},
     "average put in place": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3},
     "accumulation": {"gradient_accumulation_steps": 2}, "loss scale": {"loss_scale_factor": 8.0},
-    "all": {"clipnorm": 0.1, "weight_decay": 0.1, "use_ema": True, "gradient_accumulation_steps": 2},
+    "all": {"clipnorm": 0.1, "weight_decay": 0.1, "use_ema": True, "ema_overwrite_frequency": 2,
+            "gradient_accumulation_steps": 2},
 }  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def test_keras_publishes_these_values_of_five_steps(name):
         np.testing.assert_allclose(w.numpy()[[0, -1]], expected, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("how", (cases := some(OF_KERAS, "average put in place", "all")).values(), ids=cases)
+@pytest.mark.parametrize("how", (cases := some(OF_KERAS, "all")).values(), ids=cases)
 def test_what_keras_does_around_a_step_is_as_it_is_for_its_own(how):
     start, expected = net().get_weights(), trained(needed().optimizers.Adam(0.01, **how), epochs=3)
     found = trained(ours(dialect.Adam(0.01), **how), epochs=3)
@@ -86,75 +87,16 @@ def test_a_schedule_cannot_be_replaced_by_a_number_as_in_keras():
             opt.learning_rate = 0.1
 
 
-CALLBACKS = {
-    "LearningRateScheduler": lambda callbacks: callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.5),
-    "ReduceLROnPlateau": lambda callbacks: callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=10.0),
-}
-
-
-@pytest.mark.parametrize("make", (cases := some(CALLBACKS, "LearningRateScheduler")).values(), ids=cases)
-def test_callbacks_change_the_learning_rate(make):
-    keras, rates, weights = needed(), [], []
-    for opt in (keras.optimizers.Adam(0.05), ours(dialect.Adam(0.05))):
-        weights.append(trained(opt, epochs=3, callbacks=[make(keras.callbacks)]))
-        rates.append(float(keras.ops.convert_to_numpy(opt.learning_rate)))
-    assert rates[0] == rates[1] < 0.05
-    assert far(*weights) < 1e-5
-
-
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"] if ON_TORCH else ["mixed_float16"])
-def test_mixed_precision(policy):
-    keras, weights, scales = needed(), [], []
-    for opt in (keras.optimizers.Adam(0.01), ours(dialect.Adam(0.01))):
-        model = fit(net(dtype=policy), opt)
-        weights.append(model.get_weights())
-        scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-        scales.append(float(model.optimizer.dynamic_scale.numpy()) if scaled else None)
-    assert scales[0] == scales[1]
-    assert far(*weights) < 1e-4
-
-
-def test_a_loss_that_is_scaled_too_much_is_scaled_less_and_its_step_skipped():
-    keras, weights, scales = needed(), [], []
-    x, y = data()
+def test_of_half_precision_a_step_whose_loss_is_scaled_too_much_is_skipped():
+    keras, weights, scales, steps = needed(), [], [], []
     for inner in (keras.optimizers.Adam(0.01), ours(dialect.Adam(0.01))):
-        model = net()
-        model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**120), loss="mse")
-        model.fit(x, y * 1e3, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        model = fit(net(dtype="mixed_float16"), keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**18))
         weights.append(model.get_weights())
         scales.append(float(model.optimizer.dynamic_scale.numpy()))
-        assert int(np.asarray(keras.ops.convert_to_numpy(inner.iterations))) < 8
-    assert scales[0] == scales[1] < 2.0**120
-    assert far(*weights) < 1e-5
-
-
-def test_a_model_says_what_it_has(capsys):
-    model = fit(net(), ours(fl.Adam()))
-    model.summary(print_fn=print)
-    own = sum(int(np.prod(v.shape)) for v in model.optimizer.variables)
-    assert f"Optimizer params: {own}" in capsys.readouterr().out
-    assert {v.path.split("/")[-1] for v in model.optimizer.variables} >= {
-        "iteration", "learning_rate", "net_hidden_kernel_m", "net_out_bias_v"}
-
-
-def test_a_clone_is_compiled_with_another_like_it():
-    keras = needed()
-    model = net()
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    fit(model, ours(fl.Adam(0.01)))
-    fit(clone, keras.optimizers.get(keras.optimizers.serialize(model.optimizer)))
-    assert far(model.get_weights(), clone.get_weights()) == 0
-
-
-def test_weights_of_a_run_are_loaded_into_another(tmp_path):
-    model = fit(net(), ours(fl.Adam(0.01)))
-    model.save_weights(path := tmp_path / "run.weights.h5")
-    other = fit(net(1), ours(fl.Adam(0.01)), epochs=1)
-    other.load_weights(path)
-    fit(model)
-    fit(other)
-    assert same(model, other)
+        steps.append(int(inner.iterations.numpy()))
+    assert scales[0] == scales[1] < 2.0**18
+    assert 0 < steps[0] == steps[1] < 8
+    assert far(*weights) < 1e-4
 
 
 def test_to_build_again_changes_nothing():
