@@ -75,3 +75,17 @@ def test_data_of_a_fit_in_which_the_rate_is_0_moves_nothing():
     fit(model, ours(fl.Adam(0.1), 0.0))
     assert far(model.get_weights(), before) == 0
     assert np.isfinite(model.evaluate(*data(), verbose=0))
+
+
+def test_names_that_keras_gives_decide_nothing(tmp_path):
+    keras, found = needed(), []
+    for names in (("dense_8", "dense_9"), ("dense_9", "dense_10")):  # which another order would sort
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(3, activation="tanh", name=name) for name in names]
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        found.append(fit(model, ours(fl.chain(fl.clip_norm(0.1), fl.Adam(0.01)))))
+    assert same(*found)
+    fit(found[0])
+    found[0].save_weights(path := tmp_path / "run.weights.h5")
+    found[1].load_weights(path)
+    assert same(*found)

@@ -32,9 +32,9 @@ class Optimizer(keras.optimizers.Optimizer):
     opt: an optimizer or a chain of `fallline`; it is copied and starts fresh.
     learning_rate: as for Keras's optimizers a float, one of its schedules, or a function without arguments; or a
         schedule of fallline. None: the lr of `opt`.
-    weight_decay, clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
-    loss_scale_factor, gradient_accumulation_steps, name: as for Keras's optimizers. Keras clips gradients and decays
-        weights itself, before `opt` takes its step.
+    weight_decay, clipnorm, clipvalue, global_clipnorm: as for Keras's optimizers, and done by Keras, before `opt` takes
+        its step.
+    use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor, gradient_accumulation_steps, name: likewise.
 
     `learning_rate` takes the place of the optimizer's lr, in the dtype `keras.config.floatx()`. It is NaN, and cannot
     be set, where there is no single lr: in rules without one (AdaDelta), in a partition, or where it differs by leaf.
