@@ -11,6 +11,7 @@ import pytest
 
 import fallline as fl
 from of_keras import GIVEN, OURS, needed, ours, variables
+from support import run_alone
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # within Keras
 
@@ -62,6 +63,10 @@ REFUSED = {
     "a class": (lambda: ours(fl.Adam), TypeError, "takes an optimizer of fallline"),
     "Keras's own": (lambda: ours(needed().optimizers.Adam()), TypeError, r"fallline\.dialects\.keras\.Adam has"),
     "a slip": (lambda: ours(fl.Adam(), clip_norm=1.0), TypeError, "clip_norm"),
+    "a rate out of range": (lambda: ours(fl.Adam(), -1), ValueError, r"lr of Adam must be ≥ 0\. Got -1"),
+    "a rate set out of range": (lambda: setattr(ours(fl.Adam()), "learning_rate", -0.5), ValueError,
+                                r"lr of Adam must be ≥ 0\. Got -0\.5"),
+    "what is no optimizer's": (lambda: _read({}), fl.CheckpointError, "The optimizer of the model is not as fallline"),
     "two ways to clip": (lambda: ours(fl.Adam(), clipnorm=1.0, clipvalue=1.0), ValueError, "Only one of"),
     "what hears": (lambda: ours(fl.Adam(fl.schedules.plateau(0.1))), TypeError, r"keras\.callbacks\.ReduceLROnPlateau"),
     "a dialect by name": (lambda: _named("Adam"), AttributeError,
@@ -70,6 +75,12 @@ REFUSED = {
                             r"write fallline\.keras\.Optimizer\(fallline\.Prodigy\("),
     "any other name": (lambda: _named("Adan2"), AttributeError, "has no attribute 'Adan2'. Known: Optimizer"),
 }
+
+
+def _read(opt):
+    keras = needed()
+    config = keras.optimizers.serialize(ours(fl.Adam()))
+    return keras.optimizers.deserialize({**config, "config": {**config["config"], "opt": opt}})
 
 
 def _named(name):
@@ -88,6 +99,12 @@ def test_a_label_that_fails_leaves_nothing_half_built():
     with pytest.raises(ValueError, match="'b'"):
         opt.build(variables([np.ones(2, "float32")]))
     assert not opt.built
+
+
+def test_where_keras_does_not_come_up_the_back_end_is_named():
+    needed()
+    with pytest.raises(AssertionError, match="set KERAS_BACKEND to torch or jax before keras is imported"):
+        run_alone("import fallline.keras", KERAS_BACKEND="tensorflow")
 
 
 def test_other_back_ends_are_refused(monkeypatch):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 try:
     import keras
 except ImportError as error:
-    raise ImportError(f"fallline.keras is for models of Keras: pip install keras. ({error}) On NumPy arrays Keras's "
-                      "formulas are fallline.dialects.keras.") from None
+    raise ImportError("fallline.keras is for models of Keras: pip install keras, and set KERAS_BACKEND to torch or jax "
+                      f"before keras is imported. ({error}) On NumPy arrays Keras's formulas are "
+                      "fallline.dialects.keras.") from None
 
 if keras.backend.backend() not in ("torch", "jax"):
     raise ImportError("fallline.keras runs on Keras's torch and JAX back ends: set KERAS_BACKEND to torch or jax "

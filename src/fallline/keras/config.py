@@ -12,6 +12,7 @@ from fallline._formula.rule import Rule
 from fallline._optimizer.load import Giving, made
 from fallline._optimizer.optimizer import Optimizer
 from fallline._state.checkpoint import Contents, decoded, encoded
+from fallline._state.file import guarding
 
 __all__ = ["from_data", "to_data"]
 
@@ -28,7 +29,8 @@ def to_data(opt: Optimizer) -> dict[str, Any]:
 def from_data(data: Mapping[str, Any], custom_objects: Mapping[str, Any] | None) -> Optimizer:
     """The optimizer that `to_data` made this of; raises CheckpointError for anything else, and for what is missing."""
     info = {key: value for key, value in data.items() if key != "arrays"}
-    arrays = {name: np.array(own["values"], own["dtype"]) for name, own in data["arrays"].items()}
+    with guarding(WHAT):
+        arrays = {name: np.array(own["values"], own["dtype"]) for name, own in data["arrays"].items()}
     contents = decoded(WHAT, info, arrays)
 
     def known(names: Iterable[str]) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Optimizer(keras.optimizers.Optimizer):
     All variables are stepped together, so that a norm in a chain is that of all. Their leaf paths, for partitions,
     masks and settings by path, are their Keras paths, such as "sequential/dense/kernel".
 
-    Raises TypeError if `opt` is no optimizer of fallline, or has a schedule that hears values.
+    Raises TypeError if `opt` is no optimizer of fallline, or has a schedule that hears values; ValueError for a
+    learning rate out of the range of lr.
 
     >>> import keras, fallline as fl
     >>> w = keras.Variable([3.0, 4.0])
@@ -68,7 +69,7 @@ class Optimizer(keras.optimizers.Optimizer):
             if why and value is not None:
                 raise TypeError(f"{what} cannot be given: {why}")
         super().__init__(
-            learning_rate=rate if learning_rate is None else as_keras(learning_rate), weight_decay=weight_decay,
+            learning_rate=rate if learning_rate is None else as_keras(learning_rate, made), weight_decay=weight_decay,
             clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm, use_ema=use_ema,
             ema_momentum=ema_momentum, ema_overwrite_frequency=ema_overwrite_frequency,
             loss_scale_factor=loss_scale_factor, gradient_accumulation_steps=gradient_accumulation_steps, name=name)
@@ -83,7 +84,7 @@ class Optimizer(keras.optimizers.Optimizer):
     def learning_rate(self, value: Any) -> None:
         if self._why_fixed:
             raise TypeError(f"learning_rate cannot be set: {self._why_fixed}")
-        keras.optimizers.Optimizer.learning_rate.fset(self, as_keras(value))
+        keras.optimizers.Optimizer.learning_rate.fset(self, as_keras(value, self._made))
 
     def build(self, variables: Sequence[Any]) -> None:
         """Make the state of these variables, unless there is some already."""

@@ -39,8 +39,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return cls(from_data(saved) if "schedule" in saved else keras.saving.deserialize_keras_object(saved))
 
 
-def as_keras(rate: Any) -> Any:
-    """A learning rate as Keras takes it: schedules of fallline as one of Keras's."""
+def as_keras(rate: Any, opt: Optimizer) -> Any:
+    """A learning rate as Keras takes it: numbers in the range of the optimizer's lr, schedules of fallline as Keras's.
+
+    Raises ValueError for a number out of range.
+    """
+    if isinstance(rate, numbers.Real):
+        opt.fresh().hyper["lr"] = float(rate)
+        return float(rate)
     return Schedule(rate) if isinstance(rate, OurSchedule) else rate
 
 
