@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from fallline._optimizer.optimizer import Optimizer
 from fallline._step.group import Group
+from fallline.keras.leaves import Leaves
 
 __all__ = ["Stepping"]
 
@@ -21,18 +21,19 @@ class Stepping:
     """An optimizer of ours that steps Keras's variables. If it is `rated`, its lr is what each step is told."""
 
     def __init__(self, opt: Optimizer, rated: bool) -> None:
-        self._inner, self._rate = opt.fresh(), 0.0
+        self._inner = opt.fresh()
+        rate = self._rate = [0.0]
         if rated:
-            self._inner.hyper["lr"] = lambda t: self._rate
+            self._inner.hyper["lr"] = lambda t: rate[0]
         self._inner._stepper.has_begun = True  # Keras says itself where there is no gradient
-        self._variables: Mapping[str, Any] = {}
+        self._leaves = Leaves()
         self._state: list[Any] = []
         self._ranges, self._is_stateless = 0, False
 
-    def begin(self, variables: Mapping[str, Any], add: Callable[..., Any], rate: float) -> None:
-        """Make the state of variables, by the paths that they have as leaves; `add` makes Keras's variables of it."""
-        self._variables, self._rate = variables, rate
-        self._inner.adapt(self._tree(lambda path, v: v.value.detach()))
+    def begin(self, leaves: Leaves, add: Callable[..., Any], rate: float) -> None:
+        """Make the state of leaves; `add` makes Keras's variables of it."""
+        self._leaves, self._rate[0] = leaves, rate
+        self._inner.adapt(self._leaves.tree(lambda path, v: v.value.detach()))
         for group in self._groups():
             if group.engine.in_memory:
                 group.begin(range(len(group.paths)))
@@ -43,15 +44,16 @@ class Stepping:
     @torch._disable_dynamo  # which cannot trace native code, and need not
     def step(self, grads: Mapping[str, Any], rate: Any) -> None:
         """Step the variables that have gradients."""
-        self._rate = float(getattr(rate, "value", rate))
-        values = self._tree(lambda path, v: v.value.detach().clone() if self._is_stateless else v.value.detach())
+        self._rate[0] = float(getattr(rate, "value", rate))
+        values = self._leaves.tree(lambda path, v: v.value.detach().clone() if self._is_stateless else v.value.detach())
         for v in self._state if self._is_stateless else ():
             v._value.copy_(v.value)
-        self._inner.step(values, self._tree(lambda path, v: grads.get(path)))
+        self._inner.step(values, self._leaves.tree(lambda path, v: grads.get(path)))
         if self._ranges != self._count_ranges():
             self._share()
         if self._is_stateless:
-            for v, value in [*zip(self._variables.values(), values.values()), *((v, v._value) for v in self._state)]:
+            of_state = [(v, v._value) for v in self._state]
+            for v, value in [*zip(self._leaves.variables.values(), values.values()), *of_state]:
                 v.assign(value.clone())
 
     def saved(self, variable: Any) -> Any:
@@ -72,9 +74,6 @@ class Stepping:
             self._is_stateless = False
             for v, value in zip(self._state, before):
                 v._value.copy_(value)
-
-    def _tree(self, of: Callable[[str, Any], Any]) -> Any:
-        return OrderedDict((path, of(path, v)) for path, v in self._variables.items())
 
     def _groups(self) -> list[Group]:
         return [holder.group for holder in self._inner._stepper.holders.values() if holder.group]

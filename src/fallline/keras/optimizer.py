@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from fallline._formula.chain import distinct
 from fallline._messages.suggestions import of_another
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer as Ours
 from fallline.keras.config import from_data, to_data
+from fallline.keras.leaves import Leaves
 from fallline.keras.rates import as_keras, rate_of
 
 __all__ = ["Optimizer"]
@@ -90,9 +89,9 @@ class Optimizer(keras.optimizers.Optimizer):
         """Make the state of these variables, unless there is some already."""
         if self.built:
             return
-        self._paths = Paths([v for v in variables if not getattr(v, "overwrite_with_gradient", False)])
+        self._leaves = Leaves([v for v in variables if not getattr(v, "overwrite_with_gradient", False)])
         rate = self.learning_rate
-        self._stepping.begin(self._paths.variables, self.add_variable, float(getattr(rate, "value", rate)))
+        self._stepping.begin(self._leaves, self.add_variable, float(getattr(rate, "value", rate)))
         super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -101,7 +100,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _backend_update_step(self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
                              ) -> None:
-        self._stepping.step({self._paths.of(v): g for v, g in zip(trainable_variables, grads)}, learning_rate)
+        self._stepping.step({self._leaves.path(v): g for v, g in zip(trainable_variables, grads)}, learning_rate)
 
     def stateless_apply(self, optimizer_variables: Sequence[Any], grads: Sequence[Any],
                         trainable_variables: Sequence[Any]) -> Any:
@@ -137,16 +136,3 @@ class Optimizer(keras.optimizers.Optimizer):
         """
         opt = from_data(config["opt"], custom_objects)
         return super().from_config({**config, "opt": opt}, custom_objects)
-
-
-class Paths:
-    """Variables by their Keras paths, in their own order: names that Keras gives differ from run to run, and so would
-    theirs. A second one of a path has a number behind it."""
-
-    def __init__(self, variables: Sequence[Any]) -> None:
-        self.variables = OrderedDict(zip(distinct([v.path for v in variables]), variables))
-        self._paths = {id(v): path for path, v in self.variables.items()}
-
-    def of(self, variable: Any) -> str:
-        """The path of a variable."""
-        return self._paths[id(variable)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from fallline._functional.functional import Functional
 from fallline._functional.share import State, packed, unpacked
 from fallline._optimizer.optimizer import Optimizer
+from fallline.keras.leaves import Leaves
 
 __all__ = ["Stepping"]
 
@@ -26,36 +27,36 @@ class Stepping:
             raise TypeError(f"{opt._title} keeps parameters within bounds, which it can on Keras's torch back end "
                             "only: give the layers a constraint, such as keras.constraints.NonNeg().")
         self._opt, self._rated = opt.fresh(), rated
-        self._variables: Mapping[str, Any] = {}
+        self._leaves = Leaves()
         self._state: list[Any] = []  # in the order of JAX's leaves, with the variables that they are of
         self._owners: list[Any] = []
         self._treedef: Any = None
-        self._compiled = jax.jit(self._stepped)
+        self._compiled = jax.jit(partial(_stepped, self._opt, rated))
 
-    def begin(self, variables: Mapping[str, Any], add: Callable[..., Any], rate: float) -> None:
-        """Make the state of variables, by the paths that they have as leaves; `add` makes Keras's variables of it."""
-        self._variables = variables
-        values = self._tree(lambda path, v: v.value)
-        leaves, self._treedef = jax.tree.flatten(self._functional(rate).init(values))
-        self._state, self._owners = [None] * len(leaves), [None] * len(leaves)
-        places = self._treedef.unflatten(range(len(leaves)))
+    def begin(self, leaves: Leaves, add: Callable[..., Any], rate: float) -> None:
+        """Make the state of leaves; `add` makes Keras's variables of it."""
+        self._leaves = leaves
+        values = self._leaves.tree(lambda path, v: v.value)
+        starts, self._treedef = jax.tree.flatten(_functional(self._opt, self._rated, rate).init(values))
+        self._state, self._owners = [None] * len(starts), [None] * len(starts)
+        places = self._treedef.unflatten(range(len(starts)))
         for name, of, place in self._named(places, values):
-            leaf = leaves[place] if isinstance(place, int) else place
-            layout = getattr(of, "_layout", None) if of is not None and leaf.shape == tuple(of.shape) else None
-            v = add(leaf.shape, "zeros", leaf.dtype.name, layout=layout, name=name)
-            v.assign(leaf)
+            start = starts[place] if isinstance(place, int) else place
+            layout = getattr(of, "_layout", None) if of is not None and start.shape == tuple(of.shape) else None
+            v = add(start.shape, "zeros", start.dtype.name, layout=layout, name=name)
+            v.assign(start)
             if isinstance(place, int):
                 self._state[place], self._owners[place] = v, of
         self._numbers = {id(self._state[k]) for own in _by_part(places).values() for k in jax.tree.leaves(own.numbers)}
 
     def step(self, grads: Mapping[str, Any], rate: Any) -> None:
         """Step the variables that have gradients."""
-        values = self._tree(lambda path, v: v.value)
-        given = self._tree(lambda path, v: jnp.zeros_like(v.value) if grads.get(path) is None else grads[path])
+        values = self._leaves.tree(lambda path, v: v.value)
+        given = self._leaves.tree(lambda path, v: jnp.zeros_like(v.value) if grads.get(path) is None else grads[path])
         state = self._treedef.unflatten([v.value for v in self._state])
         values, state = self._compiled(given, state, values, getattr(rate, "value", rate))
-        left = [v for path, v in self._variables.items() if grads.get(path) is None]
-        for v, of, new in [*((v, v, values[path]) for path, v in self._variables.items()),
+        left = [v for path, v in self._leaves.variables.items() if grads.get(path) is None]
+        for v, of, new in [*((v, v, values[path]) for path, v in self._leaves.variables.items()),
                            *zip(self._state, self._owners, jax.tree.leaves(state))]:
             if not any(of is other for other in left):
                 v.assign(new)
@@ -73,16 +74,6 @@ class Stepping:
         """What a variable has for what is in a file."""
         return packed(np.float64(array)) if id(variable) in self._numbers else array
 
-    def _stepped(self, grads: Any, state: Any, values: Any, rate: Any) -> tuple[Any, Any]:
-        increments, state = self._functional(rate).update(grads, state, values)
-        return jax.tree.map(jnp.add, values, increments), state
-
-    def _functional(self, rate: Any) -> Functional:
-        return Functional(self._opt, {"lr": rate} if self._rated else {})
-
-    def _tree(self, of: Callable[[str, Any], Any]) -> Any:
-        return OrderedDict((path, of(path, v)) for path, v in self._variables.items())
-
     def _named(self, state: Any, values: Any) -> Iterator[tuple[str, Any, Any]]:
         """What a state has, in the order and by the names of `host`, with the variable that it is of; and that there
         is nothing of what `host` has besides, as leaves count their steps together here."""
@@ -96,7 +87,7 @@ class Stepping:
             for slot in chain.starts():
                 name = slot.replace(".", "_")
                 if isinstance(every[slot], Mapping):
-                    yield from ((f"{path.replace('/', '_')}_{name}", self._variables[path], place)
+                    yield from ((f"{path.replace('/', '_')}_{name}", self._leaves.variables[path], place)
                                 for path, place in every[slot].items() if place is not None)
                 else:
                     yield before + name, None, every[slot]
@@ -104,3 +95,12 @@ class Stepping:
 
 def _by_part(state: Any) -> Mapping[str, State]:
     return {"": state} if isinstance(state, State) else state
+
+
+def _functional(opt: Optimizer, rated: bool, rate: Any) -> Functional:
+    return Functional(opt, {"lr": rate} if rated else {})
+
+
+def _stepped(opt: Optimizer, rated: bool, grads: Any, state: Any, values: Any, rate: Any) -> tuple[Any, Any]:
+    increments, state = _functional(opt, rated, rate).update(grads, state, values)
+    return jax.tree.map(jnp.add, values, increments), state
