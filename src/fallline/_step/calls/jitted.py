@@ -1,0 +1,154 @@
+"""Leaves that are arrays of JAX: one compiled program steps many of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fallline._arrays.leaves import form, is_jax
+from fallline._engines.jax import compiled
+from fallline._engines.jax.compiled import Given, Leaf, placed
+from fallline._formula.program import Program
+
+if TYPE_CHECKING:
+    from fallline._step.calls.array import ArrayCall
+
+__all__ = ["Jitted", "bunches"]
+
+MOST = 64  # leaves of a program: XLA takes longer for each, to compile and to run, the more there are
+
+
+def bunches(call: ArrayCall, leaves: Sequence[int]) -> list[Jitted]:
+    """The leaves of a call that are arrays of JAX, in bunches, each on the same devices."""
+    own = [k for k in leaves if is_jax(call.like[k])]
+    places = [call.like[k].sharding for k in own]
+    found = call.group.prepared.get("bunches")
+    if found is None or found.leaves != own or not _same(found.places, places):
+        found = call.group.prepared["bunches"] = _Bunches(own, places, _divided(own, [call.like[k] for k in own]))
+    return [Jitted(call, ks) for ks in found.bunches]
+
+
+class _Bunches(NamedTuple):
+    leaves: list[int]
+    places: list[Any]
+    bunches: list[list[int]]
+
+
+def _divided(leaves: Sequence[int], arrays: Sequence[Any]) -> list[list[int]]:
+    by_devices: dict[Any, list[int]] = {}
+    for k, array in zip(leaves, arrays):
+        by_devices.setdefault(frozenset(array.sharding.device_set), []).append(k)
+    return [own[start : start + MOST] for own in by_devices.values() for start in range(0, len(own), MOST)]
+
+
+def _same(objects: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(objects) == len(others) and all(map(operator.is_, objects, others))
+
+
+class _Prepared(NamedTuple):
+    """What was compiled, for which leaves of what program, and arrays of which forms and places."""
+
+    program: Program
+    leaves: list[Leaf]
+    forms: list[Any]
+    executable: Callable[..., Any]
+
+
+class Jitted:
+    """Some leaves of a call, as `Each` has them."""
+
+    def __init__(self, call: ArrayCall, leaves: list[int]) -> None:
+        self.call, self.leaves = call, leaves
+
+    def looked_at(self) -> Callable[[], bool]:
+        """Have it found out whether the gradients are finite."""
+        return compiled.are_finite([self.call.gs[k] for k in self.leaves])
+
+    def totals(self, reading: Program) -> np.ndarray:
+        """As `Each.totals`."""
+        executable, given = self._prepared(reading)
+        return np.asarray(compiled.called(executable, given))
+
+    def prepare(self, program: Program) -> None:
+        """As `Each.prepare`, but for what is computed, in `run`."""
+        self.call.group.keep_apart()
+        self._executable, self._given = self._prepared(program)
+
+    def run(self) -> list[Any]:
+        """As `Each.run`."""
+        state = self.call.group.state
+        new = compiled.called(self._executable, self._given)
+        for slot in new.keys() & state.keys():
+            for k, array in zip(self.leaves, new[slot]):
+                state[slot][k] = array
+        results = new.get(self.call.into, [None] * len(self.leaves))
+        if self.call.into == "x" or self.call.targets is None:
+            return results
+        return [self.call.put(k, result) for k, result in zip(self.leaves, results)]
+
+    def _prepared(self, program: Program) -> tuple[Callable[..., Any], Given]:
+        """What is compiled for a program, and what it is to run over."""
+        leaves, rows, columns = self._scalars(program)
+        given = self._given_to(program, rows, columns)
+        arrays = [a for by_name in (given.read, given.written) for own in by_name.values() for a in own]
+        forms = [*map(form, arrays), *(a.sharding for a in arrays)]
+        key, kept = (id(program), self.leaves[0]), self.call.group.prepared
+        found = kept.get(key)
+        if found is None or found.program is not program or found.leaves != leaves or not _same(found.forms, forms):
+            self._check_devices(given)
+            results = {} if program.totals else {name: self._like(name) for name, _ in program.outputs}
+            found = kept[key] = _Prepared(program, leaves, forms, compiled.compiled(program, leaves, given, results))
+        return found.executable, given
+
+    def _check_devices(self, given: Given) -> None:
+        """Raise TypeError unless gradients, and state, are where the parameters are."""
+        group = self.call.group
+        for n, k in enumerate(self.leaves):
+            place = placed(self.call.like[k])
+            for name, arrays in {**given.read, **given.written}.items():
+                other = placed(arrays[n])
+                if place is None or other is None or place.device_set == other.device_set:
+                    continue
+                if name == "g":
+                    raise TypeError(f"{group.name(k, 'gradient')} must be on {_said(place)}, as the parameter. Got one "
+                                    f"on {_said(other)}: pass jax.device_put(gradient, parameter.sharding).")
+                raise TypeError(f"{group.name(k, 'parameter')} must be on {_said(other)}, as before. Got one on "
+                                f"{_said(place)}: take it there, or call reset().")
+
+    def _like(self, name: str) -> list[Any]:
+        """What the results of that name are like."""
+        state = self.call.group.state
+        return [state[name][k] if name in state else self.call.like[k] for k in self.leaves]
+
+    def _given_to(self, program: Program, rows: Sequence[np.ndarray], columns: Sequence[Sequence[np.ndarray]]) -> Given:
+        call, state = self.call, self.call.group.state
+        given: Mapping[str, dict[str, list[Any]]] = {"read": {}, "written": {}}
+        new = set() if program.totals else {name for name, _ in program.outputs} & state.keys()
+        for name in program.inputs:
+            arrays = state.get(name, call.gs if name == "g" else call.like)
+            given["written" if name in new else "read"][name] = [arrays[k] for k in self.leaves]
+        return Given(given["read"], given["written"], rows, columns)
+
+    def _scalars(self, program: Program) -> tuple[list[Leaf], list[np.ndarray], list[list[np.ndarray]]]:
+        """The scalars of the leaves: a row for each dtype computed in if all agree, else a row for each leaf."""
+        group = self.call.group
+        each = [group.scalars(program, k, self.call.t, self.call.memo) for k in self.leaves]
+        dtypes = [group.computed[k] for k in self.leaves]
+        agree = len({*map(id, each)}) == len({*dtypes})
+        rows: dict[Any, tuple[int, np.ndarray]] = {}
+        leaves, columns = [], []
+        for k, own, dtype in zip(self.leaves, each, dtypes):
+            differ = tuple(i for i, s in enumerate(own) if isinstance(s, np.ndarray) and s.ndim)
+            row = dtype if agree else k
+            if row not in rows:
+                rows[row] = len(rows), np.array([0.0 if i in differ else s for i, s in enumerate(own)], dtype)
+            leaves.append(Leaf(group.dtypes[k], rows[row][0], differ))
+            columns.append([np.broadcast_to(np.asarray(own[i], dtype), group.shapes[k]) for i in differ])
+        return leaves, [own for _, own in rows.values()], columns
+
+
+def _said(place: Any) -> str:
+    return ", ".join(sorted(map(str, place.device_set)))
