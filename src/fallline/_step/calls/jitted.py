@@ -52,7 +52,7 @@ class _Prepared(NamedTuple):
     """What was compiled, for which leaves of what program, and arrays of which forms and places."""
 
     program: Program
-    leaves: list[Leaf]
+    leaves: list[Any]
     forms: list[Any]
     executable: Callable[..., Any]
 
@@ -100,7 +100,8 @@ class Jitted:
         if found is None or found.program is not program or found.leaves != leaves or not _same(found.forms, forms):
             self._check_devices(given)
             results = {} if program.totals else {name: self._like(name) for name, _ in program.outputs}
-            found = kept[key] = _Prepared(program, leaves, forms, compiled.compiled(program, leaves, given, results))
+            executable = compiled.compiled(program, [Leaf(*own) for own in leaves], given, results)
+            found = kept[key] = _Prepared(program, leaves, forms, executable)
         return found.executable, given
 
     def _check_devices(self, given: Given) -> None:
@@ -132,22 +133,34 @@ class Jitted:
             given["written" if name in new else "read"][name] = [arrays[k] for k in self.leaves]
         return Given(given["read"], given["written"], rows, columns)
 
-    def _scalars(self, program: Program) -> tuple[list[Leaf], list[np.ndarray], list[list[np.ndarray]]]:
+    def _scalars(self, program: Program) -> tuple[list[Any], list[np.ndarray], list[list[np.ndarray]]]:
         """The scalars of the leaves: a row for each dtype computed in if all agree, else a row for each leaf."""
-        group = self.call.group
-        each = [group.scalars(program, k, self.call.t, self.call.memo) for k in self.leaves]
+        call, group = self.call, self.call.group
+        each = group.scalars_of(program, self.leaves, call.t, call.memo)
         dtypes = [group.computed[k] for k in self.leaves]
         agree = len({*map(id, each)}) == len({*dtypes})
-        rows: dict[Any, tuple[int, np.ndarray]] = {}
+        rows: dict[Any, _Row] = {}
         leaves, columns = [], []
         for k, own, dtype in zip(self.leaves, each, dtypes):
-            differ = tuple(i for i, s in enumerate(own) if isinstance(s, np.ndarray) and s.ndim)
-            row = dtype if agree else k
-            if row not in rows:
-                rows[row] = len(rows), np.array([0.0 if i in differ else s for i, s in enumerate(own)], dtype)
-            leaves.append(Leaf(group.dtypes[k], rows[row][0], differ))
-            columns.append([np.broadcast_to(np.asarray(own[i], dtype), group.shapes[k]) for i in differ])
-        return leaves, [own for _, own in rows.values()], columns
+            row = rows.get(dtype if agree else k)
+            if row is None:
+                row = rows[dtype if agree else k] = _Row.of(own, dtype, len(rows))
+            leaves.append((group.dtypes[k], row.place, row.columns))
+            columns.append([np.broadcast_to(np.asarray(own[i], dtype), group.shapes[k]) for i in row.columns])
+        return leaves, [row.scalars for row in rows.values()], columns
+
+
+class _Row(NamedTuple):
+    """Scalars, but for those that differ by coordinate."""
+
+    scalars: np.ndarray
+    place: int
+    columns: tuple[int, ...]
+
+    @classmethod
+    def of(cls, scalars: Sequence[Any], dtype: np.dtype, place: int) -> _Row:
+        columns = tuple(i for i, s in enumerate(scalars) if isinstance(s, np.ndarray) and s.ndim)
+        return cls(np.array([0.0 if i in columns else s for i, s in enumerate(scalars)], dtype), place, columns)
 
 
 def _said(place: Any) -> str:
