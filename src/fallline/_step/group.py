@@ -324,7 +324,8 @@ class Group(Leaves):
         """
         return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
 
-    def scalars_of(self, program: Program, leaves: Sequence[int], t: int, memo: dict[Any, Any]) -> list[tuple[Any, ...]]:
+    def scalars_of(self, program: Program, leaves: Sequence[int], t: int, memo: dict[Any, Any]
+                   ) -> list[tuple[Any, ...]]:
         """`scalars` for these leaves; those that agree have the same tuple."""
         numbers, settings = memo["numbers"], memo["settings"]
         given = [numbers[name] if isinstance(name, Computed) else settings[name] for name in program.hyper]

@@ -68,7 +68,6 @@ def put(group: Group, states: LeafStates, paths: Iterable[str], t: int) -> None:
         new = [like(group.state[slot][k], _cast(states, slot, path, group, k)) for slot, path, k in places]
         for (slot, _, k), array in zip(places, new):
             group.state[slot][k] = array
-        group.is_shown = True  # as some libraries share the memory of what they are given
     else:
         group.begin([index[path] for path in paths])
         for slot, path, k in places:

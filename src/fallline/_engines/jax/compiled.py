@@ -50,7 +50,7 @@ def placed(array: Any) -> Any:
 
 def called(executable: Callable[..., Any], given: Given) -> Any:
     """What a compiled program makes."""
-    with jax.enable_x64(True):  # for scalars of float64
+    with jax.enable_x64(True), jax.disable_jit(False):  # for scalars of float64; who debugs has no use for our code
         return executable(*given)
 
 
@@ -73,7 +73,7 @@ def _compiled(program: Program, leaves: tuple[Leaf, ...], treedef: Any, like: tu
     given = treedef.unflatten(jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype, place in like)
     act = partial(_totals if program.totals else _new, program, leaves)
     places = {name: list(own) for name, own in where}
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.disable_jit(False):
         traced = jax.jit(act, donate_argnums=1, out_shardings=places or None)
         return traced.lower(*given).compile()
 
