@@ -6,7 +6,7 @@ Only state that is written is donated; scalars are arguments, so that nothing is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from fallline._arrays.leaves import joined, split
 from fallline._engines.jax import kernel
 from fallline._formula.program import OUTSIDE, Program
 
-__all__ = ["Given", "Leaf", "are_finite", "called", "compiled", "placed"]
+__all__ = ["Given", "Leaf", "are_finite", "called", "compiled", "forms", "placed"]
 
 Arrays = Mapping[str, Sequence[Any]]
 
@@ -46,6 +46,11 @@ class Given(NamedTuple):
 def placed(array: Any) -> Any:
     """Where an array has to stay, with the computation; None if it follows others."""
     return array.sharding if array.committed else None
+
+
+def forms(arrays: Sequence[Any]) -> list[Any]:
+    """Of arrays the objects that say what they are and where, which are the same for all that one program returns."""
+    return [*(array.aval for array in arrays), *(array.sharding for array in arrays)]
 
 
 def called(executable: Callable[..., Any], given: Given) -> Any:
@@ -128,4 +133,7 @@ def are_finite(arrays: Sequence[Any]) -> Callable[[], bool]:
 
 @jax.jit
 def _are_finite(arrays: Sequence[Any]) -> Any:
-    return jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
+    alike: dict[Any, list[Any]] = {}  # which XLA looks at in one pass
+    for array in arrays:
+        alike.setdefault(array.shape, []).append(jnp.isfinite(array))
+    return jnp.stack([reduce(jnp.logical_and, own).all() for own in alike.values()]).all()

@@ -75,7 +75,7 @@ class ArrayCall:
         """As `HostCall.find_non_finite`."""
         if not self.group.checks_finite:
             return []
-        looked = [(bunch.leaves, bunch.looked_at()) for bunch in self._jitted]
+        looked = [(bunch.leaves, bunch.looked_at(self)) for bunch in self._jitted]
         bad = [] if self._are_finite(self._others) else [*self._others]
         bad += [k for leaves, is_finite in looked if not is_finite() for k in leaves]
         found = []
@@ -112,7 +112,7 @@ class ArrayCall:
         """The leaves that take part, as a program computes them."""
         at_once = together.bunches(self, self._others, program)
         met = {k for bunch in at_once for k in bunch.leaves}
-        return [*self._jitted, *at_once, Each(self, [k for k in self._others if k not in met])]
+        return [*self._jitted, *at_once, Each([k for k in self._others if k not in met])]
 
     @property
     def readings(self) -> Sequence[Program]:
@@ -123,7 +123,7 @@ class ArrayCall:
         """As `HostCall.read`."""
         by_leaf = np.zeros((len(self.gs), len(reading.totals)))
         for bunch in self._bunches(reading):
-            by_leaf[bunch.leaves] = bunch.totals(reading)
+            by_leaf[bunch.leaves] = bunch.totals(self, reading)
         return by_leaf
 
     @property
@@ -142,7 +142,7 @@ class ArrayCall:
         """Have all that `run` puts in place, or computes in the place of what it has."""
         self._prepared = self._bunches(self.program)
         for bunch in self._prepared:
-            bunch.prepare(self.program)
+            bunch.prepare(self, self.program)
         self._numbers = self.group.new_numbers(self.program, self.live, self.t, self.memo)
 
     def _check_target(self, k: int, leaf: Any) -> None:
@@ -161,7 +161,7 @@ class ArrayCall:
         """Put the new arrays in place, and count that; see `HostCall.finish`."""
         group, found = self.group, dict[int, Any]()
         for bunch in self._prepared:
-            found.update(zip(bunch.leaves, bunch.run()))
+            found.update(zip(bunch.leaves, bunch.run(self)))
         group.numbers.renew(self._numbers)
         if group.notes(self.gs):
             group.note(self.gs, self.holds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,38 +21,38 @@ __all__ = ["Each", "put", "writable"]
 class Each:
     """Some leaves of a call; see `ArrayCall` for the order in which it is asked. All is computed before it is put."""
 
-    def __init__(self, call: ArrayCall, leaves: Sequence[int]) -> None:
-        self.call, self.leaves = call, leaves
+    def __init__(self, leaves: list[int]) -> None:
+        self.leaves = leaves
 
-    def totals(self, reading: Program) -> np.ndarray:
+    def totals(self, call: ArrayCall, reading: Program) -> np.ndarray:
         """The totals of a reading, with a row for each leaf."""
         rows = np.zeros((len(self.leaves), len(reading.totals)))
         for row, k in zip(rows, self.leaves):
-            values = self._computed(reading, k)
+            values = self._computed(call, reading, k)
             row[:] = [reduced(values[total.name], total.kind) for total in reading.totals]
         return rows
 
-    def prepare(self, program: Program) -> None:
+    def prepare(self, call: ArrayCall, program: Program) -> None:
         """Have all that `run` puts in place."""
-        self._new = [self._made(program, k) for k in self.leaves]
+        self._new = [self._made(call, program, k) for k in self.leaves]
 
-    def run(self) -> list[Any]:
+    def run(self, call: ArrayCall) -> list[Any]:
         """Put new state and results in place; what comes back for each leaf."""
-        call, state = self.call, self.call.group.state
+        state = call.group.state
         for k, new in zip(self.leaves, self._new):
             for slot in new.keys() & state.keys():
                 state[slot][k] = put(state[slot][k], new[slot])
         return [call.put(k, new.get(call.into)) for k, new in zip(self.leaves, self._new)]
 
-    def _made(self, program: Program, k: int) -> dict[str, Any]:
-        dtype = self.call.group.dtypes[k]
-        new = self._computed(program, k)
+    def _made(self, call: ArrayCall, program: Program, k: int) -> dict[str, Any]:
+        dtype = call.group.dtypes[k]
+        new = self._computed(call, program, k)
         with np.errstate(all="ignore"):
-            return {name: joined(value, dtype if name == self.call.into else kept(dtype))
+            return {name: joined(value, dtype if name == call.into else kept(dtype))
                     for name, value in new.items()}
 
-    def _computed(self, program: Program, k: int) -> Mapping[str, Any]:
-        call, group = self.call, self.call.group
+    def _computed(self, call: ArrayCall, program: Program, k: int) -> Mapping[str, Any]:
+        group = call.group
         g = split(widened(call.gs[k]))
         arrays = {"g": g, **{slot: split(values[k]) for slot, values in group.state.items()}}
         if "x" in program.inputs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fallline._arrays.leaves import form, is_jax
+from fallline._arrays.leaves import is_jax
 from fallline._engines.jax import compiled
 from fallline._engines.jax.compiled import Given, Leaf, placed
 from fallline._formula.program import Program
@@ -28,7 +28,7 @@ def bunches(call: ArrayCall, leaves: Sequence[int]) -> list[Jitted]:
     found = call.group.prepared.get("bunches")
     if found is None or found.leaves != own or not _same(found.places, places):
         found = call.group.prepared["bunches"] = _Bunches(own, places, _divided(own, [call.like[k] for k in own]))
-    return [Jitted(call, ks) for ks in found.bunches]
+    return [Jitted(ks) for ks in found.bunches]
 
 
 class _Bunches(NamedTuple):
@@ -60,55 +60,55 @@ class _Prepared(NamedTuple):
 class Jitted:
     """Some leaves of a call, as `Each` has them."""
 
-    def __init__(self, call: ArrayCall, leaves: list[int]) -> None:
-        self.call, self.leaves = call, leaves
+    def __init__(self, leaves: list[int]) -> None:
+        self.leaves = leaves
 
-    def looked_at(self) -> Callable[[], bool]:
+    def looked_at(self, call: ArrayCall) -> Callable[[], bool]:
         """Have it found out whether the gradients are finite."""
-        return compiled.are_finite([self.call.gs[k] for k in self.leaves])
+        return compiled.are_finite([call.gs[k] for k in self.leaves])
 
-    def totals(self, reading: Program) -> np.ndarray:
+    def totals(self, call: ArrayCall, reading: Program) -> np.ndarray:
         """As `Each.totals`."""
-        executable, given = self._prepared(reading)
+        executable, given = self._prepared(call, reading)
         return np.asarray(compiled.called(executable, given))
 
-    def prepare(self, program: Program) -> None:
+    def prepare(self, call: ArrayCall, program: Program) -> None:
         """As `Each.prepare`, but for what is computed, in `run`."""
-        self.call.group.keep_apart()
-        self._executable, self._given = self._prepared(program)
+        call.group.keep_apart()
+        self._executable, self._given = self._prepared(call, program)
 
-    def run(self) -> list[Any]:
+    def run(self, call: ArrayCall) -> list[Any]:
         """As `Each.run`."""
-        state = self.call.group.state
+        state = call.group.state
         new = compiled.called(self._executable, self._given)
         for slot in new.keys() & state.keys():
             for k, array in zip(self.leaves, new[slot]):
                 state[slot][k] = array
-        results = new.get(self.call.into, [None] * len(self.leaves))
-        if self.call.into == "x" or self.call.targets is None:
+        results = new.get(call.into, [None] * len(self.leaves))
+        if call.into == "x" or call.targets is None:
             return results
-        return [self.call.put(k, result) for k, result in zip(self.leaves, results)]
+        return [call.put(k, result) for k, result in zip(self.leaves, results)]
 
-    def _prepared(self, program: Program) -> tuple[Callable[..., Any], Given]:
+    def _prepared(self, call: ArrayCall, program: Program) -> tuple[Callable[..., Any], Given]:
         """What is compiled for a program, and what it is to run over."""
-        leaves, rows, columns = self._scalars(program)
-        given = self._given_to(program, rows, columns)
+        leaves, rows, columns = self._scalars(call, program)
+        given = self._given_to(call, program, rows, columns)
         arrays = [a for by_name in (given.read, given.written) for own in by_name.values() for a in own]
-        forms = [*map(form, arrays), *(a.sharding for a in arrays)]
-        key, kept = (id(program), self.leaves[0]), self.call.group.prepared
+        forms = compiled.forms(arrays)
+        key, kept = (id(program), self.leaves[0]), call.group.prepared
         found = kept.get(key)
         if found is None or found.program is not program or found.leaves != leaves or not _same(found.forms, forms):
-            self._check_devices(given)
-            results = {} if program.totals else {name: self._like(name) for name, _ in program.outputs}
+            self._check_devices(call, given)
+            results = {} if program.totals else {name: self._like(call, name) for name, _ in program.outputs}
             executable = compiled.compiled(program, [Leaf(*own) for own in leaves], given, results)
             found = kept[key] = _Prepared(program, leaves, forms, executable)
         return found.executable, given
 
-    def _check_devices(self, given: Given) -> None:
+    def _check_devices(self, call: ArrayCall, given: Given) -> None:
         """Raise TypeError unless gradients, and state, are where the parameters are."""
-        group = self.call.group
+        group = call.group
         for n, k in enumerate(self.leaves):
-            place = placed(self.call.like[k])
+            place = placed(call.like[k])
             for name, arrays in {**given.read, **given.written}.items():
                 other = placed(arrays[n])
                 if place is None or other is None or place.device_set == other.device_set:
@@ -119,13 +119,14 @@ class Jitted:
                 raise TypeError(f"{group.name(k, 'parameter')} must be on {_said(other)}, as before. Got one on "
                                 f"{_said(place)}: take it there, or call reset().")
 
-    def _like(self, name: str) -> list[Any]:
+    def _like(self, call: ArrayCall, name: str) -> list[Any]:
         """What the results of that name are like."""
-        state = self.call.group.state
-        return [state[name][k] if name in state else self.call.like[k] for k in self.leaves]
+        state = call.group.state
+        return [state[name][k] if name in state else call.like[k] for k in self.leaves]
 
-    def _given_to(self, program: Program, rows: Sequence[np.ndarray], columns: Sequence[Sequence[np.ndarray]]) -> Given:
-        call, state = self.call, self.call.group.state
+    def _given_to(self, call: ArrayCall, program: Program, rows: Sequence[np.ndarray],
+                  columns: Sequence[Sequence[np.ndarray]]) -> Given:
+        state = call.group.state
         given: Mapping[str, dict[str, list[Any]]] = {"read": {}, "written": {}}
         new = set() if program.totals else {name for name, _ in program.outputs} & state.keys()
         for name in program.inputs:
@@ -133,25 +134,27 @@ class Jitted:
             given["written" if name in new else "read"][name] = [arrays[k] for k in self.leaves]
         return Given(given["read"], given["written"], rows, columns)
 
-    def _scalars(self, program: Program) -> tuple[list[Any], list[np.ndarray], list[list[np.ndarray]]]:
+    def _scalars(self, call: ArrayCall, program: Program
+                 ) -> tuple[list[Any], list[np.ndarray], list[Sequence[np.ndarray]]]:
         """The scalars of the leaves: a row for each dtype computed in if all agree, else a row for each leaf."""
-        call, group = self.call, self.call.group
+        group = call.group
         each = group.scalars_of(program, self.leaves, call.t, call.memo)
-        dtypes = [group.computed[k] for k in self.leaves]
-        agree = len({*map(id, each)}) == len({*dtypes})
-        rows: dict[Any, _Row] = {}
-        leaves, columns = [], []
-        for k, own, dtype in zip(self.leaves, each, dtypes):
-            row = rows.get(dtype if agree else k)
-            if row is None:
-                row = rows[dtype if agree else k] = _Row.of(own, dtype, len(rows))
-            leaves.append((group.dtypes[k], row.place, row.columns))
-            columns.append([np.broadcast_to(np.asarray(own[i], dtype), group.shapes[k]) for i in row.columns])
-        return leaves, [row.scalars for row in rows.values()], columns
+        keys: Sequence[int] = [*map(id, each)]
+        if len({*keys}) > len({group.computed[k] for k in self.leaves}):
+            keys = self.leaves
+        made: dict[int, _Row] = {}
+        for key, own, k in zip(keys, each, self.leaves):
+            if key not in made:
+                made[key] = _Row.of(own, group.computed[k], len(made))
+        rows = [made[key] for key in keys]
+        leaves = [(group.dtypes[k], row.place, row.columns) for k, row in zip(self.leaves, rows)]
+        columns = [row.of_leaf(own, group.shapes[k]) if row.columns else [] for row, own, k in
+                   zip(rows, each, self.leaves)]
+        return leaves, [row.scalars for row in made.values()], columns
 
 
 class _Row(NamedTuple):
-    """Scalars, but for those that differ by coordinate."""
+    """Scalars in the dtype computed in, but for those, at `columns`, that differ by coordinate."""
 
     scalars: np.ndarray
     place: int
@@ -161,6 +164,10 @@ class _Row(NamedTuple):
     def of(cls, scalars: Sequence[Any], dtype: np.dtype, place: int) -> _Row:
         columns = tuple(i for i, s in enumerate(scalars) if isinstance(s, np.ndarray) and s.ndim)
         return cls(np.array([0.0 if i in columns else s for i, s in enumerate(scalars)], dtype), place, columns)
+
+    def of_leaf(self, scalars: Sequence[Any], shape: tuple[int, ...]) -> Sequence[np.ndarray]:
+        """Of such a leaf the scalars that differ by coordinate."""
+        return [np.broadcast_to(np.asarray(scalars[i], self.scalars.dtype), shape) for i in self.columns]
 
 
 def _said(place: Any) -> str:

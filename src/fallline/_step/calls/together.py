@@ -31,34 +31,34 @@ def bunches(call: ArrayCall, leaves: Sequence[int], program: Program) -> list[To
         scalars = group.scalars(program, k, call.t, call.memo)
         if not any(isinstance(s, np.ndarray) and s.ndim for s in scalars):  # values by coordinate
             found.setdefault((leaf.device, dtype.name, tuple(map(float, scalars))), []).append(k)
-    return [Together(call, ks) for ks in found.values() if len(ks) > 1]
+    return [Together(ks) for ks in found.values() if len(ks) > 1]
 
 
 class Together:
     """Some leaves of a call, as `Each` has them."""
 
-    def __init__(self, call: ArrayCall, leaves: list[int]) -> None:
-        self.call, self.leaves = call, leaves
+    def __init__(self, leaves: list[int]) -> None:
+        self.leaves = leaves
 
-    def totals(self, reading: Program) -> np.ndarray:
+    def totals(self, call: ArrayCall, reading: Program) -> np.ndarray:
         """As `Each.totals`; those of squares of all together if torch can say them."""
         if all(total.kind in SCALES for total in reading.totals):
-            values = self._made(reading)
+            values = self._made(call, reading)
             found = {id(batch): norms(batch) for batch in values.values()}  # once for one, whatever it is scaled by
             each = [(found[id(values[total.name])], SCALES[total.kind]) for total in reading.totals]
             with np.errstate(over="ignore", under="ignore"):
                 squares = [np.square(np.multiply(own, scale)) for own, scale in each if own is not None]
             if len(squares) == len(each):
                 return np.transpose(squares)
-        return Each(self.call, self.leaves).totals(reading)
+        return Each(self.leaves).totals(call, reading)
 
-    def prepare(self, program: Program) -> None:
+    def prepare(self, call: ArrayCall, program: Program) -> None:
         """As `Each.prepare`."""
-        self._new = self._made(program)
+        self._new = self._made(call, program)
 
-    def run(self) -> list[Any]:
+    def run(self, call: ArrayCall) -> list[Any]:
         """As `Each.run`."""
-        call, state = self.call, self.call.group.state
+        state = call.group.state
         for slot in self._new.keys() & state.keys():
             put_all([state[slot][k] for k in self.leaves], self._new[slot].tensors)
         if call.holds:
@@ -70,9 +70,9 @@ class Together:
         put_all(targets, found)
         return targets
 
-    def _made(self, program: Program) -> dict[str, Batch]:
+    def _made(self, call: ArrayCall, program: Program) -> dict[str, Batch]:
         """What a program makes of the leaves, by name."""
-        call, group = self.call, self.call.group
+        group = call.group
         arrays = {"g": Batch([call.gs[k] for k in self.leaves]),
                   **{slot: Batch([values[k] for k in self.leaves]) for slot, values in group.state.items()}}
         if "x" in program.inputs:
