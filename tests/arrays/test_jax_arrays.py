@@ -15,6 +15,7 @@ from support import run_alone
 OF_LEAVES = {name: cls for name, cls in fl.OPTIMIZERS.items() if not cls.rule.whole_leaf}
 SUMMING = {name for name, cls in OF_LEAVES.items() if cls()._chain.stepping.readings}  # in another order than NumPy's
 DTYPES = {"f": np.float32, "d": np.float64, "h": np.float16, "b": ml_dtypes.bfloat16, "c": np.complex64}
+REALS = ("f", "d", "b")
 
 
 def numbers(rng, dtype, shape=(30,)):
@@ -40,17 +41,17 @@ def bits(tree):
 
 
 @pytest.mark.parametrize("name", OF_LEAVES)
-def test_jax_arrays_get_the_bits_of_numpys_parameters_and_state_of_every_dtype(name):
+def test_every_rule_gives_jax_arrays_the_bits_of_numpys(name):
     with need("jax").enable_x64(True):
-        theirs, ours, given = OF_LEAVES[name](), OF_LEAVES[name](), trees(0, DTYPES)
+        theirs, ours, given = OF_LEAVES[name](), OF_LEAVES[name](), trees(0, REALS)
         v = next(given)
         w = in_jax(v)
-        for g in (next(given) for _ in range(8)):
+        for g in (next(given) for _ in range(6)):
             w = theirs.step(w, in_jax(g))
             ours.step(v, g)
             if name not in SUMMING:
                 assert bits(w) == bits(v)
-        assert {k: a.dtype for k, a in w.items()} == DTYPES
+        assert {k: a.dtype for k, a in w.items()} == {k: DTYPES[k] for k in REALS}
         for slot, tree in ours.state.items():
             for k in tree if isinstance(tree, dict) else ():
                 wide = 1e-12 if k == "d" else 1e-5
@@ -58,7 +59,7 @@ def test_jax_arrays_get_the_bits_of_numpys_parameters_and_state_of_every_dtype(n
                 assert name in SUMMING or bits(theirs.state[slot]) == bits(tree)
 
 
-def test_increments_have_the_bits_of_numpys():
+def test_increments_of_every_dtype_have_the_bits_of_numpys():
     with need("jax").enable_x64(True):
         theirs, ours, given = fl.Adam(), fl.Adam(), trees(1, DTYPES)
         for g in (next(given) for _ in range(4)):
