@@ -1,7 +1,9 @@
 """python -m benchmarks [--seconds 4] [--largest 1e8] [--out docs/benchmarks.md]
 python -m benchmarks --beside PATH [--cases GLOB] [--seconds 4] [--largest 1e8] [--out FILE.md]
+python -m benchmarks --jax [--seconds 4]
 
-The second compares this checkout with another one in the same run, and writes nothing without --out.
+The second compares this checkout with another one in the same run, and writes nothing without --out. The third prints
+the section on loops of JAX alone.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fallline as fl
-from benchmarks import beside, chains, contenders, loops, plot, process, rules, threads
+from benchmarks import beside, chains, contenders, jax_loops, loops, plot, process, rules, threads
 from benchmarks.measure import Measured, Timings, alternate
-from benchmarks.page import page
+from benchmarks.page import in_jax, machine, page
 from benchmarks.sizes import ONE, SIZES, count
 from fallline._engines.threads import num_threads
 from fallline._optimizer.named import TEN
@@ -31,11 +33,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=f"if not {PAGE}; the plot: images/ beside it")
     parser.add_argument("--beside", type=Path, metavar="PATH", help="the root of another checkout to compare with")
     parser.add_argument("--cases", metavar="GLOB", help="those to compare, by name; all if not given")
+    parser.add_argument("--jax", action="store_true", help="loops of JAX alone")
     asked = parser.parse_args()
     if asked.largest < SMALLEST:
         parser.error(f"--largest must be at least {SMALLEST}, the smallest size. Got {asked.largest:g}.")
     if asked.cases is not None and asked.beside is None:
         parser.error("--cases picks what --beside compares, which must be given too.")
+    if asked.jax:
+        print(machine(), *in_jax(Measured(jax_loops=_in_jax(asked.seconds, asked.largest))), sep="\n")
+        return
     out = PAGE if asked.out is None and asked.beside is None else asked.out
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
@@ -72,6 +78,7 @@ def measure(seconds: float, largest: float) -> Measured:
     for size, shapes in loops.SIZES.items() if contenders.peer("torch") else ():
         if count(shapes) <= largest:
             m.loops[size] = _say(f"torch loop, {size}", loops.loop(size, seconds))
+    m.jax_loops = _in_jax(seconds, largest)
     for n in threads.THREADED if num_threads() > 1 else ():
         if n <= max(largest, threads.THREADED[0]):
             m.threads[n] = _say(f"threads, {n:,}", threads.scaling(n, seconds))
@@ -80,6 +87,12 @@ def measure(seconds: float, largest: float) -> Measured:
     peak = process.peak_memory(count(ONE[of_rules]))
     m.peak = {} if peak is None else {of_rules: peak}
     return m
+
+
+def _in_jax(seconds: float, largest: float) -> dict[str, Timings]:
+    sizes = jax_loops.SIZES.items() if contenders.peer("jax") and contenders.peer("optax") else ()
+    return {size: _say(f"JAX loop, {size}", jax_loops.loop(size, seconds)) for size, shapes in sizes
+            if count(shapes) <= largest}  # fmt: skip
 
 
 def _groups(size: str) -> Mapping[str, tuple[str, ...]]:

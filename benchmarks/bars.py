@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import loops
+from benchmarks import jax_loops, loops
 from benchmarks.chains import ALL
 from benchmarks.contenders import LIMIT, OURS
 from benchmarks.measure import Measured
@@ -52,6 +52,12 @@ def _loop(size: str, numerator: str, denominator: str, bar: float) -> Bar:
                lambda m: m.loops[size][numerator].median / m.loops[size][denominator].median, MOST, bar)  # fmt: skip
 
 
+def _jax_loop(size: str, numerator: str, bar: float) -> Bar:
+    return Bar(f"JAX loop, {size}: {numerator} / {jax_loops.OPTAX}",
+               lambda m: m.jax_loops[size][numerator].median / m.jax_loops[size][jax_loops.OPTAX].median, MOST,
+               bar)  # fmt: skip
+
+
 def _added(size: str, more: str, less: str, bar: float) -> Bar:
     return Bar(f"{size}: {more} - {less}",
                lambda m: 1e6 * (m.steps[size][more].median - m.steps[size][less].median), MOST, bar, " us")  # fmt: skip
@@ -89,6 +95,9 @@ BARS = (
     _loop("150, 25 M", loops.OURS, loops.FUSED, 0.7),
     _loop("150 x 100", loops.CHECKED, loops.FUSED, 1.0),
     _loop(loops.CONVOLUTIONS, loops.CHECKED + loops.CHANNELS_LAST, loops.CHECKED, 1.2),
+    _jax_loop("60, 12 M", jax_loops.DIALECT, 1.1),
+    _jax_loop("60, 12 M", jax_loops.ARTICLE, 1.1),
+    _jax_loop("50 x 100", jax_loops.CHECKED, 3),
     _starting(FIRST_STEP, 120),
     _starting(IMPORT, 30),
     _peak("1 x 1e8", 8),

@@ -34,6 +34,7 @@ class Measured:
     rules: dict[tuple[str, str], Timings] = field(default_factory=dict)  # by rule and size: limit, step, checked
     chains: dict[tuple[str, str], Timings] = field(default_factory=dict)  # by chain and size: the same
     loops: dict[str, Timings] = field(default_factory=dict)  # by size, by optimizer
+    jax_loops: dict[str, Timings] = field(default_factory=dict)  # the same
     threads: dict[int, Timings] = field(default_factory=dict)  # by coordinates: one, all
     compiling: dict[str, Timings] = field(default_factory=dict)  # by rule
     starting: Timings = field(default_factory=dict)

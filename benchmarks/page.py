@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import fallline as fl
+from benchmarks import jax_loops
 from benchmarks.bars import BARS, Bar
 from benchmarks.contenders import CONTENDERS, LIMIT, OURS, missing
 from benchmarks.loops import FUSED, ITERATIONS
@@ -19,13 +20,13 @@ from benchmarks.sizes import SIZES, count
 from benchmarks.threads import ALONE, SHARED, worth_sharing
 from fallline._engines.threads import num_threads
 
-__all__ = ["machine", "micro", "page", "table"]
+__all__ = ["in_jax", "machine", "micro", "page", "table"]
 
 
 def page(m: Measured, picture: str) -> str:
     """The page; `picture` is the line that shows the plot or says why there is none."""
-    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _chains(m), _loops(m), _threads(m),
-                _starting(m), _memory(m)]  # fmt: skip
+    sections = [_head(picture), _bars(m), _steps(m), _multiples(m), _rules(m), _chains(m), _loops(m), in_jax(m),
+                _threads(m), _starting(m), _memory(m)]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
@@ -128,6 +129,24 @@ def _loops(m: Measured) -> list[str]:
         *table(["", *m.loops], cells), "",
         f"The same as multiples of {FUSED}:", "",
         *table(["", *m.loops], times),
+    ]  # fmt: skip
+
+
+def in_jax(m: Measured) -> list[str]:
+    """The section on loops of JAX."""
+    if not m.jax_loops:
+        return []
+    cells = [[name, *(_cell(timings.get(name)) for timings in m.jax_loops.values())] for name in jax_loops.ITERATIONS]
+    times = [[name, *(_times(timings, name, jax_loops.OPTAX) for timings in m.jax_loops.values())]
+             for name in jax_loops.ITERATIONS]  # fmt: skip
+    return [
+        "## In a training loop of JAX", "",
+        "Microseconds of an iteration behind the gradient, of `python -m benchmarks --jax`: a jitted update, to which",
+        "parameters and state are donated, with `optax.adam` or what `fallline.optax.transform` gives in its place; or",
+        "`step` of an optimizer outside `jit`, which leaves the parameters that it was given alone.", "",
+        *table(["", *m.jax_loops], cells), "",
+        f"The same as multiples of {jax_loops.OPTAX}:", "",
+        *table(["", *m.jax_loops], times),
     ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ collect_ignore = [
     *([] if find_spec("torch") else ["tools/torch_database.py"]),  # a script, which has no doctests
     *(OF_NATIVE_CODE if native_missing() else []),
 ]
-collect_ignore_glob = ["tools/*_of_ranks.py"]  # programs of ranks, likewise: to import one begins MPI
+collect_ignore_glob = ["tools/*_of_ranks.py", "tools/sharded.py"]  # programs, likewise, that run where imported
 BEFORE = "fallline/run"  # where pytest's cache has the last run
 INSTALLERS = ("pip", "setuptools", "wheel")  # which no test runs: torch brings a newer setuptools
 

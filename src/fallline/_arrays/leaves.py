@@ -16,9 +16,9 @@ from fallline._arrays.trees import copy
 from fallline._messages.remedies import instead, is_masked
 
 __all__ = [
-    "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "host", "in_memory", "is_complex",
-    "is_foreign", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model", "new_like",
-    "non_finite", "number", "owned", "shared", "split", "view", "widened",
+    "as_number", "cast", "detached", "dtype_name", "dtype_of", "filled_like", "form", "host", "in_memory", "is_complex",
+    "is_foreign", "is_jax", "is_number", "is_tensor", "joined", "kind_of", "library", "like", "mark_changed", "model",
+    "new_like", "non_finite", "number", "owned", "shared", "split", "view", "widened",
 ]  # fmt: skip
 
 
@@ -38,8 +38,13 @@ def kind_of(leaf: Any, what: str, dtypes: Sequence[str] = STEPPED, written: bool
 
 def library(leaf: Any) -> str:
     """The name of the library that a leaf's state is of: "jax"; "numpy" for a Python number too."""
-    xp = namespace(leaf) or np
-    return xp.__name__.removeprefix("array_api_compat.").split(".")[0]
+    return library_of(leaf).name(leaf)
+
+
+def form(leaf: Any) -> Any:
+    """An object that a leaf shares with others of its class, shape and dtype alone, if it is one that can be read; None
+    where its library has no such thing, so that it must be looked at."""
+    return library_of(leaf).form(leaf)
 
 
 def dtype_name(leaf: Any) -> str:
@@ -157,6 +162,11 @@ def mark_changed(leaves: Sequence[Any]) -> None:
 def is_tensor(leaf: Any) -> bool:
     """Whether a leaf is a torch tensor or parameter, and of no other class of tensors."""
     return LIBRARIES[type(leaf)].is_plain_tensor
+
+
+def is_jax(leaf: Any) -> bool:
+    """Whether a leaf is an array of JAX, and none that it traces."""
+    return LIBRARIES[type(leaf)].is_jax
 
 
 def is_number(leaf: Any) -> bool:

@@ -29,6 +29,15 @@ class ArrayApi:
     is_foreign = True
     is_number = False
     is_plain_tensor = False
+    is_jax = False
+
+    def name(self, leaf: Any) -> str:
+        """See `leaves.library`."""
+        return str((namespace(leaf) or np).__name__).removeprefix("array_api_compat.").split(".")[0]
+
+    def form(self, leaf: Any) -> Any:
+        """See `leaves.form`."""
+        return None
 
     def kind(self, leaf: Any, what: str) -> str:
         """See `leaves.kind_of`, but for the dtype."""
@@ -44,9 +53,6 @@ class ArrayApi:
         if not is_array or is_converted(leaf) or isinstance(leaf, type):
             got = brief(leaf) if isinstance(leaf, type) else type(leaf).__name__
             raise TypeError(f"{what} must be an array of {SUPPORTED}. Got {got}{instead(leaf, what)}.")
-        if getattr(leaf, "is_deleted", bool)():
-            raise TypeError(f"{what} is a deleted JAX array, such as one donated to a jitted function: pass the "
-                            "array that the function returned.")
         return "foreign"
 
     def check(self, leaf: Any, what: str, written: bool) -> None:
@@ -105,6 +111,30 @@ class ArrayApi:
 
     def mark_changed(self, leaves: Sequence[Any]) -> None:
         """Know that these leaves, all of it, were written."""
+
+
+class Jax(ArrayApi):
+    """Arrays of JAX; what it traces is not of their class."""
+
+    is_jax = True
+
+    def kind(self, leaf: Any, what: str) -> str:
+        if leaf.is_deleted():
+            raise TypeError(f"{what} is a deleted JAX array, such as one donated to a jitted function: pass the "
+                            "array that the function returned.")
+        return "foreign"
+
+    def name(self, leaf: Any) -> str:
+        return "jax"
+
+    def form(self, leaf: Any) -> Any:
+        return None if leaf.is_deleted() else leaf.aval  # one and the same of all that a compiled function returns
+
+    def dtype_name(self, leaf: Any) -> str:
+        return str(leaf.dtype.name)
+
+    def cast(self, leaf: Any, dtype: np.dtype) -> Any:
+        return leaf if leaf.dtype == dtype else leaf.astype(dtype)
 
 
 class Numpy(ArrayApi):
@@ -242,7 +272,10 @@ def _library(kind: type) -> ArrayApi:
     if issubclass(kind, (float, complex)) or (issubclass(kind, np.generic) and np.dtype(kind).name in CASTABLE):
         return Number()
     tensors = getattr(sys.modules.get("torch"), "Tensor", ())  # none yet while another thread imports it
-    return Torch(kind) if issubclass(kind, tensors) else ArrayApi()
+    if issubclass(kind, tensors):
+        return Torch(kind)
+    is_jax = kind.__module__.split(".")[0] == "jaxlib" and hasattr(kind, "__array_namespace__")
+    return Jax() if is_jax else ArrayApi()
 
 
 class _Libraries(dict[type, ArrayApi]):

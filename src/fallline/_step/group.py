@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import kept
-from fallline._arrays.leaves import detached, dtype_name, filled_like, is_complex, owned, widened
+from fallline._arrays.leaves import detached, dtype_name, filled_like, is_complex, is_jax, owned, widened
 from fallline._arrays.memory import arena, byte_range, places
 from fallline._engines.engine import Engine, Wish, chosen
 from fallline._engines.options import Options
@@ -23,7 +23,7 @@ from fallline._step.values import by_coordinate, by_leaf, evaluate, first_state,
 __all__ = ["Group"]
 
 # of a Group, what is of this process and its memory, or another's that has it
-_HERE_ONLY = ("count", "_settings", "given", "state_ranges", "_plans", "disjoint")
+_HERE_ONLY = ("count", "_settings", "given", "state_ranges", "_plans", "disjoint", "_forms", "prepared")
 
 
 class Group(Leaves):
@@ -44,6 +44,8 @@ class Group(Leaves):
         self.missed = np.zeros(len(leaves), np.int64)  # steps that a leaf did not take, having no gradient
         self.absent = np.zeros(len(leaves), np.int64)  # of the calls gathered, those in which it had none
         self.follow(Plans())
+        self.prepared: dict[Any, Any] = {}  # of calls of JAX, what was compiled for the last that were like it
+        self.is_shown = False  # whether somebody else may have the arrays of state that this one has
         self.disjoint: dict[str, list[Any]] = {}  # where "parameter"s and "out"s lay when last found not to overlap
         self._settings: dict[str, Any] = {}
         self.given: Mapping[str, Any] = {}
@@ -155,6 +157,13 @@ class Group(Leaves):
                 self.state_ranges.append((*byte_range(arrays[k]), arrays[k]))
                 self.plans.clear()  # which know where it lay
 
+    def keep_apart(self) -> None:
+        """Have no array of JAX in the state that somebody else may have: a step takes over their memory."""
+        if self.is_shown:
+            self.state = {slot: [owned(array) if is_jax(array) else array for array in arrays]
+                          for slot, arrays in self.state.items()}
+            self.is_shown = False
+
     # ---- carried elsewhere ---
 
     def apart(self) -> Group:
@@ -183,7 +192,7 @@ class Group(Leaves):
         self.missed, self.absent, self.numbers = np.array(self.missed), np.array(self.absent), self.numbers.copied()
         self.dtypes = [np.dtype(dtype.type) for dtype in self.dtypes]  # NumPy's own, known by identity
         self.follow(Plans())
-        self.disjoint, self.state_ranges = {}, []
+        self.disjoint, self.state_ranges, self._forms, self.prepared = {}, [], {}, {}
         self._settings, self.given = {}, {}
         self.resolve(settings)
         if not self.engine.in_memory:
@@ -315,6 +324,17 @@ class Group(Leaves):
         """
         return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
 
+    def scalars_of(self, program: Program, leaves: Sequence[int], t: int, memo: dict[Any, Any]
+                   ) -> list[tuple[Any, ...]]:
+        """`scalars` for these leaves; those that agree have the same tuple."""
+        numbers, settings = memo["numbers"], memo["settings"]
+        given = [numbers[name] if isinstance(name, Computed) else settings[name] for name in program.hyper]
+        if self.missed.any() or any(type(value) is list for value in given):
+            return [self.scalars(program, k, t, memo) for k in leaves]
+        dtypes = [self.computed[k] for k in leaves]
+        found = {dtype: self.scalars(program, k, t, memo) for dtype, k in dict(zip(dtypes, leaves)).items()}
+        return [found[dtype] for dtype in dtypes]
+
     def new_numbers(self, program: Program, live: Sequence[int], t: int, memo: dict[Any, Any]) -> dict[str, list[Any]]:
         """What the program makes of the state that is one number in the coming step, in which these leaves take part:
         by slot a number, or one for each leaf (None for the others)."""
@@ -380,6 +400,7 @@ class Group(Leaves):
 
     def slots(self) -> dict[str, list[Any]]:
         """The live state by slot, in the order of the chain: an array for each leaf, or one for the tree."""
+        self.is_shown = True
         every = {**self.state, **self.numbers.arrays()}
         return {slot: every[slot] for slot in self.chain.starts()}
 

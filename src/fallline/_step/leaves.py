@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fallline._arrays.dtypes import CASTABLE, computed
-from fallline._arrays.leaves import dtype_name, dtype_of, is_complex, kind_of, library, model
+from fallline._arrays.leaves import dtype_name, dtype_of, form, is_complex, kind_of, library, model
 from fallline._arrays.trees import Treedef, flatten, paths
 from fallline._engines.engine import Engine
 
@@ -36,6 +36,7 @@ class Leaves:
         self.shapes = [tuple(np.shape(leaf)) for leaf in leaves]
         self.dtypes = [dtype_of(leaf) for leaf in leaves]
         self.computed = list(map(computed, self.dtypes))
+        self._forms: dict[str, list[Any]] = {}  # of "parameter"s, "gradient"s and "out"s, when last found to be right
         return leaves, kinds
 
     def step_by(self, engine: Engine, leaves: Sequence[Any]) -> None:
@@ -62,12 +63,16 @@ class Leaves:
 
     def check_leaves(self, leaves: Sequence[Any], what: str) -> None:
         """Raise ValueError or TypeError unless leaves, in order, are what `leaves` takes."""
+        known = self._forms.setdefault(what, [None] * len(leaves))
         for k, leaf in enumerate(leaves):
             as_ever = type(leaf) is np.ndarray and leaf.dtype is self.dtypes[k] and leaf.shape == self.shapes[k]
             if as_ever and self.engine.in_memory:
                 continue  # the common case, at the cost of a small step
             if leaf is not None or what != "gradient":
-                self._check_leaf(k, leaf, what)
+                own = form(leaf)
+                if own is None or own is not known[k]:
+                    self._check_leaf(k, leaf, what)
+                    known[k] = own
 
     def _check_leaf(self, k: int, leaf: Any, what: str) -> None:
         name = self.name(k, what)

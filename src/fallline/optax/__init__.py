@@ -65,8 +65,8 @@ def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArg
     ------
     TypeError: opt is no optimizer of fallline, or has bounds, which increments cannot keep exactly; a schedule hears
         values, or needs the number of steps as a Python number; a leaf is no array of these dtypes.
-    TypeError, ValueError: a setting is unknown or out of its range; a gradient is missing or of another shape; the rule
-        needs the parameters, and `update` got none.
+    TypeError, ValueError: a setting is unknown or out of its range; a gradient is missing or of another shape; a state
+        is that of another optimizer, or of other parameters; the rule needs the parameters, and `update` got none.
 
     Source: the interface is optax's, https://optax.readthedocs.io/en/latest/api/transformations.html.
 
