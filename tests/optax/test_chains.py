@@ -1,4 +1,4 @@
-"""What fallline has of its own goes into a transformation: chains, partitions, masks, settings by leaf, whole leaves."""
+"""What fallline has of its own goes into a transformation: chains, partitions, settings by leaf, whole leaves."""
 
 from __future__ import annotations
 
