@@ -4,6 +4,7 @@ import pytest
 
 import fallline as fl
 from needed import need
+from support import run_alone
 
 MEANT = r"takes fallline\.optax\.transform\(opt\)\.$"
 
@@ -16,7 +17,7 @@ def optax():
 def said_of(name):
     with pytest.raises(AttributeError) as caught:
         getattr(fl.optax, name)
-    return str(caught.value).partition("Known: State, transform. ")[2]
+    return str(caught.value).partition(f"Known: {', '.join(fl.optax.__all__)}. ")[2]
 
 
 def test_optaxs_names_and_ours_are_answered_with_a_call_that_works(optax):
@@ -76,3 +77,12 @@ def test_a_module_of_equinox_is_refused_with_the_call_that_filters_it(optax):
     with pytest.raises(TypeError, match=r"Got .*: pass equinox\.filter\(model, equinox\.is_inexact_array\)\.$"):
         fl.optax.transform(fl.Adam()).init(model)
     fl.optax.transform(fl.Adam()).init(eqx.filter(model, eqx.is_inexact_array))
+
+
+def test_without_optax_or_with_an_older_jax_it_says_what_to_install():
+    caught = "try:\n    import fallline.optax\nexcept ImportError as error:\n    print(error)"
+    said = run_alone(f"import sys; sys.modules['optax'] = None\n{caught}")
+    assert said.startswith("fallline.optax is for training loops of JAX: pip install optax. (")
+    older = "import sys, types; sys.modules |= {name: types.ModuleType(name) for name in ('jax', 'optax')}\n"
+    said = run_alone(f"{older}sys.modules['jax'].__version__ = '0.7.2'\n{caught}")
+    assert said == "fallline.optax needs JAX 0.8 or newer: pip install -U jax. Got 0.7.2.\n"

@@ -93,7 +93,7 @@ def of_flax(jax, data):
 def test_a_train_state_of_flax_goes_on_from_its_bytes(jax, transform, data, of_flax):
     (X, y), (net, start) = data, of_flax
     train_state, serialization = need("flax.training.train_state"), need("flax.serialization")
-    opt = fl.chain(fl.clip_value(0.5), fl.AdamW(lambda t: 0.1 / (1 + t), weight_decay=0.1))
+    opt = fl.chain(fl.clip_value(0.5), fl.AdamW(fl.schedules.cosine(0.1, steps=STEPS), weight_decay=0.1))
     new = train_state.TrainState.create(apply_fn=net.apply, params=start, tx=transform(opt))
 
     @jax.jit
@@ -202,3 +202,33 @@ def test_a_rate_is_learnt_through_a_scan_of_steps_where_float64_is_off(jax, tran
     found = jax.jit(jax.vmap(jax.grad(steep)))(jnp.array([0.1, 0.2]))
     np.testing.assert_allclose(found[0], expected, rtol=1e-3)
     np.testing.assert_allclose(jax.grad(after)(0.1), found[0], rtol=1e-5)
+
+
+STRICT = {"debug_nans": True, "numpy_dtype_promotion": "strict", "numpy_rank_promotion": "raise",
+          "check_tracer_leaks": True}  # fmt: skip
+
+
+def test_where_jax_is_told_to_be_strict_nothing_is_amiss(jax, transform):
+    w = {"a": jax.numpy.ones((3, 2)), "b": jax.numpy.ones(2)}
+    own = {name: getattr(jax.config, f"jax_{name}") for name in STRICT}
+    try:
+        for name, value in STRICT.items():
+            jax.config.update(f"jax_{name}", value)
+        for opt in (fl.chain(fl.clip_norm(1.0), fl.SGD(fl.schedules.cosine(0.1, steps=9)), fl.average(0.9)),
+                    fl.accumulate(2, fl.SGD(), nonfinite="skip")):  # fmt: skip
+            tx = transform(opt)
+            jax.block_until_ready(jax.jit(tx.update)(w, tx.init(w), w))
+    finally:
+        for name, value in own.items():
+            jax.config.update(f"jax_{name}", value)
+
+
+def test_numbers_and_float64_of_numpy_are_taken_as_jax_takes_them(jax, transform):
+    optax, jnp = need("optax"), jax.numpy
+    tx, given = transform(fl.Momentum(0.5)), {"a": 1.0, "b": np.ones(2), "c": 1j, "d": np.float64(1)}
+    own = jax.tree.map(jnp.asarray, given)
+    found, expected = (optax.apply_updates(w, tx.update(w, tx.init(w), w)[0]) for w in (given, own))
+    assert_same_bits(jax, found, arrays_of(jax, expected))
+    assert [str(leaf.dtype) for leaf in found.values()] == ["float32", "float32", "complex64", "float32"]
+    with pytest.raises(TypeError, match=r"^parameter 'a' must be an array .* Got 1: pass float\(\.\.\.\)\.$"):
+        tx.init({"a": 1})

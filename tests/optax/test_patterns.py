@@ -15,8 +15,9 @@ jax, optax, transform = need("jax"), need("optax"), need("fallline.optax").trans
 jnp = jax.numpy
 
 SETTINGS = {  # other than lr=0.01
-    **dict.fromkeys(("SGD", "Momentum", "Nesterov", "LAMB"), {"lr": 1e-3}), "AdaGrad": {"lr": 1.0}, "LARS": {"lr": 0.1},
-    "RMSProp": {"lr": 3e-3}, "AdaDelta": {"eps": 1e-4}, "Lion": {"lr": 2e-3}, **dict.fromkeys(WHOLE_LEAF, {"lr": 0.1}),
+    "SGD": {"lr": 1e-3}, "Momentum": {"lr": 1e-3}, "Nesterov": {"lr": 1e-3}, "AdaGrad": {"lr": 1.0},
+    "RMSProp": {"lr": 3e-3}, "AdaDelta": {"eps": 1e-4}, "Lion": {"lr": 2e-3}, "LARS": {"lr": 0.1}, "LAMB": {"lr": 1e-3},
+    **{name: {"lr": 0.1} for name in WHOLE_LEAF},
 }
 FADING = ["AdaDelta", *WHOLE_LEAF]  # whose steps get shorter; those of the others, which call NumPy, are fewer
 START = {"parabola": np.float32([-1.0, 10.0, 1.0]), "valley": np.float32([0.0, 0.0])}

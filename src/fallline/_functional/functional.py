@@ -114,7 +114,7 @@ class Functional:
                  for holds in itertools.product((False, True), repeat=len(gathering))]
         which = jnp.zeros((), jnp.int32)
         for name in gathering.values():
-            which = 2 * which + shares[name].holds(states[name])
+            which = 2 * which + jnp.asarray(shares[name].holds(states[name]), jnp.int32)
         if self._options.nonfinite == "skip":
             calls.append(partial(self._skipped, shares, states))
             finite = [jnp.isfinite(g).all() for own in gs.values() for g in own]

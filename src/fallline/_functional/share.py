@@ -71,10 +71,9 @@ class Share:
 
     def __init__(self, chain: Chain, settings: Mapping[str, Any], tree: Any, what: str) -> None:
         self.chain = chain
-        self.leaves, self.treedef = flatten(tree)
+        leaves, self.treedef = flatten(tree)
         self.paths = paths(self.treedef)
-        for path, leaf in zip(self.paths, self.leaves):
-            _check(leaf, leaf_name(path, what), chain)
+        self.leaves = [_array(leaf, leaf_name(path, what), chain) for path, leaf in zip(self.paths, leaves)]
         self.shapes = [tuple(np.shape(leaf)) for leaf in self.leaves]
         self.dtypes = [np.dtype(leaf.dtype) for leaf in self.leaves]
         self.computed = list(map(computed, self.dtypes))
@@ -104,17 +103,19 @@ class Share:
 
         Raises ValueError or TypeError, naming the leaf, for what is no gradient of it.
         """
-        for path, g, shape, dtype in zip(self.paths, gs, self.shapes, self.dtypes):
+        found = []
+        for path, given, shape, dtype in zip(self.paths, gs, self.shapes, self.dtypes):
             name = leaf_name(path, "gradient")
-            if g is None:
+            if given is None:
                 raise ValueError(f"{name} is None, but leaves count their steps together here: pass zeros, or step "
                                  "the others alone, by fallline.mask.")
-            _check(g, name, self.chain, CASTABLE)
+            g = _array(given, name, self.chain, CASTABLE)
             if tuple(np.shape(g)) != shape:
                 raise ValueError(f"{name} must have the shape {shape}. Got {tuple(np.shape(g))}.")
             if str(g.dtype) in COMPLEX and dtype.kind != "c":
                 raise TypeError(f"{name} must be real, as the parameter is {dtype}. Got {g.dtype}: pass its real part.")
-        return [lax.convert_element_type(g, dtype) for g, dtype in zip(gs, self.dtypes)]
+            found.append(lax.convert_element_type(g, dtype))
+        return found
 
     def slots(self, state: State) -> dict[str, list[Any]]:
         """The arrays of a state, by slot one for each leaf.
@@ -145,8 +146,9 @@ class Share:
         """The state before the first step."""
         starts, scopes = self.chain.starts(), self.chain.scopes()
         every = range(len(self.leaves))
-        slots = {slot: self.treedef.unflatten([self._array(slot, start, k) for k in every])
-                 for slot, start in starts.items() if slot not in scopes}
+        with jax.debug_nans(False):  # NaN is where state starts that is not known before a step
+            slots = {slot: self.treedef.unflatten([self._begun(slot, start, k) for k in every])
+                     for slot, start in starts.items() if slot not in scopes}
         numbers = {slot: packed(self._start(starts[slot], 0)) if over == "tree" else
                    self.treedef.unflatten([packed(self._start(starts[slot], k)) for k in every])
                    for slot, over in scopes.items()}
@@ -155,7 +157,7 @@ class Share:
     def _start(self, start: float | str, k: int) -> Any:
         return self.value(start, self.setting(start, k), 0) if isinstance(start, str) else start
 
-    def _array(self, slot: str, start: float | str, k: int) -> Any:
+    def _begun(self, slot: str, start: float | str, k: int) -> Any:
         value, dtype = self._start(start, k), kept(self.dtypes[k])
         if not is_traced(value):
             value = first_state(self.chain, value, self.computed[k])
@@ -167,8 +169,11 @@ class Share:
         return jnp.full_like(self.leaves[k], value, dtype)
 
 
-def _check(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) -> None:
-    """Refuse a leaf that is no array of a dtype that can be stepped."""
+def _array(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) -> Any:
+    """A leaf as an array of JAX; raises TypeError for what cannot be stepped. NumPy's of float64 are of float32 where
+    JAX has no others."""
+    if isinstance(leaf, (float, complex)):
+        leaf = jnp.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)
     if dtype is None or str(dtype) not in dtypes:
         got, remedy = (brief(leaf), instead(leaf, name)) if dtype is None else (str(dtype), "")
@@ -177,3 +182,4 @@ def _check(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) 
     if chain.rule.whole_leaf and np.dtype(dtype).kind == "c":
         rule = chain.owner(chain.rule_name)
         raise TypeError(f"{name} must be real, as {rule} is a function of whole leaves. Got {dtype}.")
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf

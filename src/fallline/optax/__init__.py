@@ -39,9 +39,9 @@ def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArg
 
     `init(params)` returns the state, a `State`, or for a partition a dict of them by part. `update(grads, state,
     params=None)` returns the increments, for `optax.apply_updates`, and the new state. `params` is a tree of float16,
-    bfloat16, float32, float64 or complex arrays; None is no leaf. `grads` is a tree like it, with a gradient for each
-    leaf. Increments have the shapes and dtypes of the parameters, or of the gradients where no parameters are given.
-    Other keywords of `update`, such as `value=`, are ignored.
+    bfloat16, float32, float64 or complex arrays, or of numbers; None is no leaf. `grads` is a tree like it, with a
+    gradient for each leaf. Increments have the shapes and dtypes of the parameters, or of the gradients where no
+    parameters are given. Other keywords of `update`, such as `value=`, are ignored.
 
     Parameters
     ----------
@@ -52,8 +52,9 @@ def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArg
         are not checked.
 
     Formulas are computed as by `opt.step`: float16 and bfloat16 in float32, functions of settings and t in float64,
-    whatever `jax_enable_x64` is. On a CPU, float32 parameters get the bits of `opt.step`, except from rules that sum
-    over a leaf or the tree, which are close.
+    whatever `jax_enable_x64` is. On a CPU, increments and state have the bits of `opt.step`, except where a rule sums
+    over a leaf or the tree, or takes logarithms or powers that are not whole, and in numbers below the smallest normal
+    one, which XLA reads as 0. Increments of 16 bits are rounded once more by `optax.apply_updates`.
 
     A schedule is called with the number of completed steps, which JAX traces: take one of `fallline.schedules`, or
     write it with `jax.numpy`. Rules of whole leaves (Muon, Adafactor) run in NumPy, by `jax.pure_callback`, and have no
