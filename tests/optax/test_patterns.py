@@ -50,11 +50,10 @@ def test_ten_thousand_steps_reach_the_minimum(name):
 
 
 @every_optimiser
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dtypes_and_shapes_stay(name, dtype):
+def test_dtypes_and_shapes_stay(name):
     """Of what is traced, and never run: updates like parameters, slots like them, in float32 at least."""
     tx, shape = transform(build(name)), jax.ShapeDtypeStruct
-    params = {"W": shape((4, 3), dtype), "deep": [(shape((), dtype),), shape((0, 2), dtype)]}
+    params = {"W": shape((4, 3), "float32"), "deep": [(shape((), "bfloat16"),), shape((0, 2), "float16")]}
     state = jax.eval_shape(tx.init, params)
     updates, after = jax.eval_shape(tx.update, params, state, params)
     assert updates == params
