@@ -108,3 +108,13 @@ def test_a_state_of_another_optimizer_or_tree_is_refused():
         tx.update(GRADS, tx.init({"W": PARAMS["W"]}), PARAMS)
     with says(ValueError, r"state m 'b' must have the shape \(2,\). Got \(3,\): it is of other parameters"):
         tx.update(GRADS, tx.init({**PARAMS, "b": np.ones(3, np.float32)}), PARAMS)
+
+
+def test_what_numpy_runs_has_no_derivative():
+    tx = transform(fl.Muon(0.1))
+
+    def length(grads):
+        return jnp.sum(tx.update(grads, tx.init(PARAMS), PARAMS)[0]["W"])
+
+    with says(TypeError, "Muon is a function of whole leaves", "has no derivative"):
+        jax.jit(jax.grad(length))(GRADS)
