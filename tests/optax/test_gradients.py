@@ -69,6 +69,19 @@ def test_derivatives_are_those_of_finite_differences(name):
         np.testing.assert_allclose(slope, (higher - lower) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("make", [
+    lambda: fl.accumulate(2, fl.chain(fl.clip_norm(0.5), fl.Adam(0.1), fl.weight_decay(0.1), fl.average(0.9))),
+    lambda: fl.dialects.torch.NAdam(0.1, weight_decay=0.1),
+], ids=["accumulate", "torch.NAdam"])
+def test_so_they_are_of_chains_and_dialects(make):
+    """Of calls that only gather, norms of the tree, powers of t that are not whole."""
+    with jax.enable_x64(True):
+        given = {**point("SGD"), "settings": {}}
+        both = along(partial(outcome, make), given, directed(given))
+        (higher, _), (lower, _), (_, slope) = both(1e-6), both(-1e-6), both(0.0)
+        np.testing.assert_allclose(slope, (higher - lower) / 2e-6, rtol=1e-6)
+
+
 def test_backwards_as_forwards_and_so_where_steps_are_computed_anew():
     with jax.enable_x64(True):
         given = point("Adam")
