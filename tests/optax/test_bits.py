@@ -82,7 +82,7 @@ def test_so_have_chains_dialects_and_rules_of_ones_own(make):
     assert_same(make, gradients())
 
 
-@pytest.mark.parametrize("name", ["Nadam", "Adan", "LAMB", "ScheduleFreeAdamW", "Prodigy", "Muon"])
+@pytest.mark.parametrize("name", ["Adan", "LAMB", "Prodigy", "Muon"])
 def test_so_has_float64(name):
     with jax.enable_x64(True):
         assert_same(partial(build, name), [scaled_leaves(seed, np.float64) for seed in range(10)], np.float64)
@@ -125,10 +125,9 @@ def test_numbers_below_the_smallest_normal_one_are_0_to_xla():
     assert not np.asarray(jax.jit(lambda g, s: tx.update(g, s)[0])(subnormal, tx.init(subnormal))).any()
 
 
-@pytest.mark.parametrize("name", ["Adam", "RAdam", "ScheduleFreeAdamW"])
-def test_steps_unrolled_from_a_state_made_inside_jit_have_the_bits_too(name):
+def test_steps_unrolled_from_a_state_made_inside_jit_have_the_bits_too():
     """Where the count is known to the compiler, which may then know more than it should."""
-    tx, params, grads = transform(build(name)), leaves(100), [scaled_leaves(seed) for seed in range(4)]
+    tx, params, grads = transform(fl.RAdam()), leaves(100), [scaled_leaves(seed) for seed in range(6)]
 
     @jax.jit
     def run(params, grads):
@@ -140,4 +139,4 @@ def test_steps_unrolled_from_a_state_made_inside_jit_have_the_bits_too(name):
 
     together, by_one = run(on_device(params), on_device(grads)), walked(tx, params, grads, jitted(tx))
     assert differing(together, by_one) == 0
-    assert differing(together[0], native(build(name, "native"), params, grads)[0]) == 0
+    assert differing(together[0], native(fl.RAdam(engine="native"), params, grads)[0]) == 0

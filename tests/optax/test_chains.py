@@ -1,4 +1,4 @@
-"""What fallline has of its own goes into a transformation: chains, partitions, masks, settings by leaf, whole leaves."""
+"""What fallline has of its own goes into a transformation: chains, partitions, settings by leaf, whole leaves."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_it_comes_to_where_the_native_engine_does(recipe):
     assert {int(own.count) for own in (state.values() if isinstance(state, dict) else [state])} >= {opt.t}
 
 
-@pytest.mark.parametrize("recipe", ["around", "accumulate around", "whole leaves", "Muon", "numbers"])
+@pytest.mark.parametrize("recipe", ["accumulate around", "whole leaves", "numbers"])
 def test_it_runs_in_a_scan_with_its_start_and_for_many_at_once(recipe):
     tx, steps = transform(MAKERS[recipe]()), 6
     starts = [leaves(seed, shapes=SHAPES) for seed in (0, 50)]

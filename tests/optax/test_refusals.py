@@ -39,6 +39,31 @@ def test_what_is_no_transformation(make, error, words):
         make()
 
 
+def given(opt, name, value):
+    """An update with a hyper-parameter that is traced."""
+    state = transform(opt).init(PARAMS)
+    return jax.jit(lambda value: transform(opt, **{name: value}).update(GRADS, state, PARAMS))(value)
+
+
+@pytest.mark.parametrize(("opt", "name", "value", "error", "words"), [
+    (fl.Adam(), "lr", {"W": 0.1}, ValueError, ["lr of Adam must have the structure", "missing 'b'"]),
+    (fl.Adam(), "lr", np.ones(5), ValueError, ["lr of Adam must have the structure", r"Got an array of shape \(5,\)"]),
+    (fl.Adam(), "lr", {"W": np.ones(3), "b": 0.1}, ValueError, [r"lr of Adam, .* must have the shape \(3, 2\) of W"]),
+    (fl.Adam(), "lr", 1j, TypeError, ["lr of Adam must be a real number. Got one of complex64"]),
+    (fl.Adam(), "lr", True, TypeError, ["lr of Adam must be a real number. Got one of bool"]),
+    (fl.Adam(), "beta1", {"W": np.ones((3, 2)), "b": 0.1}, TypeError, ["beta1 of Adam stands in a power"]),
+    (fl.Prodigy(), "beta2", {"W": 0.1, "b": 0.2}, TypeError, ["beta2 of Prodigy", "cannot differ by leaf"]),
+], ids=str)
+def test_traced_hyper_parameters_that_do_not_fit(opt, name, value, error, words):
+    with says(error, *words):
+        given(opt, name, value)
+
+
+def test_what_is_known_of_a_tree_of_which_some_is_traced_is_checked():
+    with says(ValueError, "lr of Adam must be ≥ 0. Got -1.0"):
+        jax.jit(lambda lr: transform(fl.Adam(), lr={"W": lr, "b": -1.0}).init(PARAMS))(0.1)
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize(("grads", "error", "words"), [
     ({"W": GRADS["W"]}, ValueError, ["grads", "parameters", "b"]),
@@ -83,3 +108,13 @@ def test_a_state_of_another_optimizer_or_tree_is_refused():
         tx.update(GRADS, tx.init({"W": PARAMS["W"]}), PARAMS)
     with says(ValueError, r"state m 'b' must have the shape \(2,\). Got \(3,\): it is of other parameters"):
         tx.update(GRADS, tx.init({**PARAMS, "b": np.ones(3, np.float32)}), PARAMS)
+
+
+def test_what_numpy_runs_has_no_derivative():
+    tx = transform(fl.Muon(0.1))
+
+    def length(grads):
+        return jnp.sum(tx.update(grads, tx.init(PARAMS), PARAMS)[0]["W"])
+
+    with says(TypeError, "Muon is a function of whole leaves", "has no derivative"):
+        jax.jit(jax.grad(length))(GRADS)

@@ -174,12 +174,12 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
     `enters`: what a formula makes of this hyper-parameter that excludes some: a "power" (a logarithm, an exponential)
     or a number of each "leaf" values per coordinate, one of the "tree" values that differ by leaf.
     """
-    if not (isinstance(value, (ByPath, np.ndarray)) or is_container(value)):
+    if not (isinstance(value, ByPath) or _is_array(value) or is_container(value)):
         return value
     names = paths(treedef)
     settings = _by_leaf(hyper, value, owner, treedef, names)
     for k, setting in enumerate(settings):
-        if isinstance(setting, np.ndarray):
+        if _is_array(setting):
             if setting.shape != shapes[k]:
                 raise ValueError(f"{hyper.name} of {owner}, one per coordinate, must have the shape {shapes[k]} of "
                                  f"{names[k] or 'the parameter'}. Got {setting.shape}.")
@@ -188,21 +188,28 @@ def resolve(hyper: Hyper, value: Any, owner: str, treedef: Treedef, shapes: Sequ
                     f"is used in a number for the whole {enters}"
                 raise TypeError(f"{hyper.name} of {owner} {how} and cannot differ by coordinate: give one number"
                                 f"{' for each leaf' * (enters != 'tree')}.")
-    if enters == "tree" and any(setting is not settings[0] and setting != settings[0] for setting in settings):
+    traced = any(hasattr(setting, "dtype") for setting in settings)  # of which it cannot be said whether they are equal
+    if enters == "tree" and any(setting is not settings[0] and (traced or setting != settings[0])
+                                for setting in settings):
         raise TypeError(f"{hyper.name} of {owner} is used in a number for the whole tree and cannot differ by leaf: "
                         "give one value.")
     return settings
 
 
+def _is_array(setting: Any) -> bool:
+    """Whether it is one for each coordinate, in NumPy's array or one that JAX traces."""
+    return isinstance(setting, np.ndarray) or getattr(setting, "ndim", 0) > 0
+
+
 def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list[str]) -> list[Setting]:
     if isinstance(value, ByPath):
         return [_at_path(hyper, value, owner, name) for name in names]
-    if isinstance(value, np.ndarray) and len(names) == 1:
+    if _is_array(value) and len(names) == 1:
         return [value]
     if treedef.spec is None and _is_either(value):
         return [_check_within(hyper, value, owner, "")]
     tree = treedef.unflatten(range(len(names)))
-    if not isinstance(value, np.ndarray):
+    if not _is_array(value):
         spread = treedef.spread(value) or treedef.spread(_completed(value, tree))
         if spread is not None:
             if any(map(_is_either, flatten(value, callable)[0])):
@@ -212,7 +219,7 @@ def _by_leaf(hyper: Hyper, value: Any, owner: str, treedef: Treedef, names: list
     where = several if treedef.spec is not None else "a single array"
     if holds_none(tree):
         where += "; leaves of other parts may have anything"
-    got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else brief(value)
+    got = f"an array of shape {value.shape}" if _is_array(value) else brief(value)
     raise ValueError(f"{hyper.name} of {owner} must have the structure of the parameters or of their upper levels "
                      f"({where}). Got {got}{unlike_upper_levels(treedef, _completed(value, tree))}.")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -128,8 +129,8 @@ class Call:
 
         shape = jax.ShapeDtypeStruct
         result = shape(self._gs[k].shape, dtype), {slot: shape(a.shape, a.dtype) for slot, a in state.items()}
-        new, fresh = jax.pure_callback(called, result, self._gs[k], self._state.count + 1, x, state, traced,
-                                       vmap_method="sequential")
+        run = _by_numpy(called, result, chain.owner(name))
+        new, fresh = run(self._gs[k], self._state.count + 1, x, state, traced)
         self._fresh[k].update({slots[slot]: array for slot, array in fresh.items()})
         return new
 
@@ -160,6 +161,18 @@ class Call:
         if not new:
             return own
         return new[0] if self.share.chain.scopes()[slot] == "tree" else self.share.treedef.unflatten(new)
+
+
+def _by_numpy(function: Callable[..., Any], result: Any, owner: str) -> Callable[..., Any]:
+    """A function of NumPy's arrays as one of traced arrays, with results of these shapes."""
+    run = jax.custom_jvp(partial(jax.pure_callback, function, result, vmap_method="sequential"))
+
+    @run.defjvp
+    def _(values: Any, tangents: Any) -> Any:
+        raise TypeError(f"{owner} is a function of whole leaves, which NumPy runs, and has no derivative: take a rule "
+                        "that is a formula, or give it jax.lax.stop_gradient of gradients and parameters.")
+
+    return run
 
 
 def read(calls: Mapping[str, Call], readings: Mapping[str, Sequence[Program]]) -> None:

@@ -12,9 +12,9 @@ from jax import lax
 
 from fallline._arrays.trees import flatten
 from fallline._engines.jax.scalars import is_traced
-from fallline._formula.ranges import WHOLE
+from fallline._formula.ranges import WHOLE, Hyper
 from fallline._formula.rule import Link, Rule
-from fallline._formula.settings import hearing
+from fallline._formula.settings import check, hearing
 from fallline._formula.trace import resting
 from fallline._functional.call import Call, read
 from fallline._functional.share import Share, State, is_of
@@ -161,9 +161,18 @@ def _settings(holder: Holder, given: Mapping[str, Any]) -> dict[str, Any]:
         if hearing(value):
             raise TypeError(f"{holder.chain.hyper[q].name} of {holder.chain.owner(q)} is a schedule that hears values, "
                             "which a transformation is not told: use optax.contrib.reduce_on_plateau.")
-    for q in traced:
-        hyper, owner = holder.chain.hyper[q], holder.chain.owner(q)
-        if hyper.range is WHOLE:
-            raise TypeError(f"{hyper.name} of {owner} must be known where a transformation is made. Got one that JAX "
-                            "traces.")
-    return {**settings, **{holder.chain.source(q, settings): value for q, value in traced.items()}}
+    return {**settings, **{holder.chain.source(q, settings): _with_traced(holder.chain.hyper[q], value,
+                                                                           holder.chain.owner(q))
+                           for q, value in traced.items()}}
+
+
+def _with_traced(hyper: Hyper, value: Any, owner: str) -> Any:
+    """A hyper-parameter, or a tree of some, of which JAX traces one at least; the others are checked."""
+    if hyper.range is WHOLE:
+        raise TypeError(f"{hyper.name} of {owner} must be known where a transformation is made. Got one that JAX "
+                        "traces.")
+    leaves, treedef = flatten(value, callable)
+    for leaf in filter(is_traced, leaves):
+        if not (jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.integer)):
+            raise TypeError(f"{hyper.name} of {owner} must be a real number. Got one of {leaf.dtype}.")
+    return treedef.unflatten([leaf if is_traced(leaf) else check(hyper, leaf, owner) for leaf in leaves])
