@@ -48,8 +48,8 @@ def transform(opt: Any, **settings: Any) -> optax.GradientTransformationExtraArg
     opt: an optimizer, chain, partition or mask, also of your own rules or of `fallline.dialects`. It does not change,
         and its state is not used.
     **settings: hyper-parameters that replace those of opt, by the names in `opt.hyper`: numbers, trees or schedules, as
-        opt takes them, and what JAX traces: `optax.inject_hyperparams(lambda lr: transform(opt, lr=lr))`. Traced values
-        are not checked.
+        opt takes them, and what JAX traces: `optax.inject_hyperparams(lambda lr: transform(opt, lr=lr))`. Of traced
+        values the range is not checked.
 
     Formulas are computed as by `opt.step`: float16 and bfloat16 in float32, functions of settings and t in float64,
     whatever `jax_enable_x64` is. On a CPU, increments and state have the bits of `opt.step`, except where a rule sums
