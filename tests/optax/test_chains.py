@@ -90,6 +90,7 @@ def test_it_runs_in_a_scan_with_its_start_and_for_many_at_once(recipe):
 
 
 def test_many_rates_at_once_are_as_each_alone():
+    """But for the last digit: of what all rates share, as √v, XLA makes the inverse once, and multiplies by it."""
     params, g, rates = leaves(0, shapes=SHAPES), leaves(1, shapes=SHAPES), jnp.array([0.001, 0.1, 0.5])
 
     def first(lr):
@@ -98,7 +99,8 @@ def test_many_rates_at_once_are_as_each_alone():
 
     many = jax.jit(jax.vmap(first))(rates)
     alone = jax.tree.map(lambda *each: jnp.stack(each), *map(jax.jit(first), rates))
-    assert differing(many, alone) == 0
+    for path in SHAPES:
+        np.testing.assert_allclose(many[path], alone[path], rtol=2 * np.finfo(np.float32).eps)
 
 
 @pytest.mark.slow

@@ -171,7 +171,12 @@ class Share:
 
 def _array(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) -> Any:
     """A leaf as an array of JAX; raises TypeError for what cannot be stepped. NumPy's of float64 are of float32 where
-    JAX has no others."""
+    JAX has no others.
+
+    One that is a constant of what is compiled is kept from XLA's knowledge: it would compute ahead some of what is made
+    of it, and not round the rest by itself.
+    """
+    is_constant = not is_traced(leaf) and is_traced(jnp.zeros(()))
     if isinstance(leaf, (float, complex)):
         leaf = jnp.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)
@@ -182,4 +187,5 @@ def _array(leaf: Any, name: str, chain: Chain, dtypes: Sequence[str] = STEPPED) 
     if chain.rule.whole_leaf and np.dtype(dtype).kind == "c":
         rule = chain.owner(chain.rule_name)
         raise TypeError(f"{name} must be real, as {rule} is a function of whole leaves. Got {dtype}.")
-    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+    array = jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+    return lax.optimization_barrier(array) if is_constant else array
