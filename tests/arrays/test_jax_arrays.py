@@ -167,6 +167,11 @@ def test_nothing_is_compiled_anew_for_other_numbers(caplog):
     held["g"] = {"f": jnp.ones(31), "h": None}
     assert compilations(caplog, lambda: steps(opt, 1)) > 0
     assert compilations(caplog, lambda: steps(opt)) == 0
+    held["g"] = None
+    opt.lr = {"f": 0.1, "h": 0.1}
+    steps(opt)
+    opt.lr = {"f": 0.1, "h": 0.2}
+    assert compilations(caplog, lambda: steps(opt)) == 0
 
 
 def test_many_leaves_are_stepped_by_a_few_programs_and_a_nan_in_any_is_named():

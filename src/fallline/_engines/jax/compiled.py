@@ -34,8 +34,8 @@ class Leaf(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a program runs over: by name an array for each leaf, those that it reads and those that it `writes`; rows of
-    scalars; and for each leaf those that differ by coordinate."""
+    """What a program runs over: by name an array for each leaf, those that it reads and those that it writes, too; rows
+    of scalars; and for each leaf those that differ by coordinate."""
 
     read: Arrays
     written: Arrays

@@ -11,7 +11,7 @@ import numpy as np
 from fallline._arrays.leaves import is_jax
 from fallline._engines.jax import compiled
 from fallline._engines.jax.compiled import Given, Leaf, placed
-from fallline._formula.program import Program
+from fallline._formula.program import Computed, Program
 
 if TYPE_CHECKING:
     from fallline._step.calls.array import ArrayCall
@@ -138,7 +138,7 @@ class Jitted:
                  ) -> tuple[list[Any], list[np.ndarray], list[Sequence[np.ndarray]]]:
         """The scalars of the leaves: a row for each dtype computed in if all agree, else a row for each leaf."""
         group = call.group
-        each = group.scalars_of(program, self.leaves, call.t, call.memo)
+        each = self._each(call, program)
         keys: Sequence[int] = [*map(id, each)]
         if len({*keys}) > len({group.computed[k] for k in self.leaves}):
             keys = self.leaves
@@ -151,6 +151,17 @@ class Jitted:
         columns = [row.of_leaf(own, group.shapes[k]) if row.columns else [] for row, own, k in
                    zip(rows, each, self.leaves)]
         return leaves, [row.scalars for row in made.values()], columns
+
+    def _each(self, call: ArrayCall, program: Program) -> list[Sequence[Any]]:
+        """The scalars of each leaf: one and the same sequence for those that agree whatever the numbers are."""
+        group, numbers, settings = call.group, call.memo["numbers"], call.memo["settings"]
+        given = [numbers[name] if isinstance(name, Computed) else settings[name] for name in program.hyper]
+        if group.missed.any() or any(type(value) is list for value in given):
+            return [[*group.scalars(program, k, call.t, call.memo)] for k in self.leaves]
+        dtypes = [group.computed[k] for k in self.leaves]
+        of = dict(zip(dtypes, self.leaves))
+        found = {dtype: group.scalars(program, k, call.t, call.memo) for dtype, k in of.items()}
+        return [found[dtype] for dtype in dtypes]
 
 
 class _Row(NamedTuple):
