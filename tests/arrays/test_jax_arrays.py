@@ -1,6 +1,7 @@
 """Arrays of JAX outside jit: one compiled program steps all of them, to the bits that NumPy's get."""
 
 import copy
+import importlib
 import logging
 import pickle
 
@@ -226,6 +227,13 @@ def test_a_step_is_taken_where_jit_is_disabled():
     jax, jnp = need("jax"), need("jax.numpy")
     with jax.disable_jit():
         assert fl.SGD(0.5).step(jnp.ones(2), jnp.ones(2)).tolist() == [0.5, 0.5]
+
+
+def test_an_older_jax_is_refused_in_a_sentence(monkeypatch):
+    engine = need("fallline._engines.jax")
+    monkeypatch.delattr(need("jax"), "enable_x64")
+    with pytest.raises(ImportError, match=r"arrays of JAX 0\.8 or newer: pip install -U jax\. Got "):
+        importlib.reload(engine)
 
 
 ON_FOUR = """
