@@ -136,6 +136,16 @@ def test_what_was_given_or_handed_out_stays_as_it_is():
         assert bits(now) == bits(was)
 
 
+def test_parameters_that_come_back_are_the_callers_own_who_may_donate_them():
+    jax, jnp = need("jax"), need("jax.numpy")
+    twice = jax.jit(lambda tree: jax.tree.map(lambda a: 2 * a, tree), donate_argnums=0)
+    opt = fl.chain(fl.SGD(0.5), fl.average(0.0))  # whose state has the numbers of what comes back
+    w = {"a": jnp.ones(100)}
+    for t in range(3):
+        w = twice(opt.step(w, w))
+        assert (w["a"][0], opt.averaged["a"][0]) == (1.0, 0.5), t
+
+
 def flat(tree, path=""):
     """The arrays of a tree by path."""
     if not hasattr(tree, "items"):
