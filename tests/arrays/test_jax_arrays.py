@@ -67,12 +67,20 @@ def test_increments_of_every_dtype_have_the_bits_of_numpys():
             assert bits(theirs.update(in_jax(g))) == bits(ours.update(g))
 
 
+@fl.rule
+def shrinking(g, x, *, lr: fl.NonNegative = 0.5):
+    """One that takes no notice of the gradient."""
+    return -lr*x
+
+
 CHAINS = {
     "sums and settings by leaf": lambda: fl.chain(fl.clip_norm(1.0), fl.Adam({"f": 0.1, "h": 0.2}), fl.weight_decay()),
     "settings by coordinate": lambda: fl.Adam({"f": np.linspace(0.01, 0.1, 30), "h": 0.1}),
     "a schedule": lambda: fl.Momentum(fl.schedules.cosine(0.1, steps=10)),
     "a partition": lambda: fl.partition({"some": fl.Adam(0.1), "others": fl.Lion(0.1)}, {"f": "some", "h": "others"}),
     "gathered gradients": lambda: fl.accumulate(2, fl.Adam(0.1)),
+    "no gradient": lambda: fl.Optimizer(shrinking),
+    "bounds": lambda: fl.chain(fl.SGD(0.5), fl.bounds(-1.0, 1.0)),
     "an average": lambda: fl.chain(fl.RMSProp(0.1), fl.average(0.9)),
 }  # fmt: skip
 

@@ -129,7 +129,8 @@ class Jitted:
     def _given_to(self, call: ArrayCall, program: Program, rows: Sequence[np.ndarray],
                   columns: Sequence[Sequence[np.ndarray]]) -> Given:
         new = call.group.state.keys() & {name for name, _ in program.outputs if not program.totals}
-        read, written = ({name: self._arrays(call, name) for name in program.inputs if (name in new) is writes}
+        names = dict.fromkeys(("g", *program.inputs))  # g has the shape, also for a program that does not read it
+        read, written = ({name: self._arrays(call, name) for name in names if (name in new) is writes}
                          for writes in (False, True))  # fmt: skip
         return Given(read, written, rows, columns)
 
