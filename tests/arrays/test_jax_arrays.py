@@ -1,6 +1,7 @@
 """Arrays of JAX outside jit: one compiled program steps all of them, to the bits that NumPy's get."""
 
 import copy
+import importlib
 import logging
 import pickle
 
@@ -66,12 +67,20 @@ def test_increments_of_every_dtype_have_the_bits_of_numpys():
             assert bits(theirs.update(in_jax(g))) == bits(ours.update(g))
 
 
+@fl.rule
+def shrinking(g, x, *, lr: fl.NonNegative = 0.5):
+    """One that takes no notice of the gradient."""
+    return -lr*x
+
+
 CHAINS = {
     "sums and settings by leaf": lambda: fl.chain(fl.clip_norm(1.0), fl.Adam({"f": 0.1, "h": 0.2}), fl.weight_decay()),
     "settings by coordinate": lambda: fl.Adam({"f": np.linspace(0.01, 0.1, 30), "h": 0.1}),
     "a schedule": lambda: fl.Momentum(fl.schedules.cosine(0.1, steps=10)),
     "a partition": lambda: fl.partition({"some": fl.Adam(0.1), "others": fl.Lion(0.1)}, {"f": "some", "h": "others"}),
     "gathered gradients": lambda: fl.accumulate(2, fl.Adam(0.1)),
+    "no gradient": lambda: fl.Optimizer(shrinking),
+    "bounds": lambda: fl.chain(fl.SGD(0.5), fl.bounds(-1.0, 1.0)),
     "an average": lambda: fl.chain(fl.RMSProp(0.1), fl.average(0.9)),
 }  # fmt: skip
 
@@ -135,6 +144,16 @@ def test_what_was_given_or_handed_out_stays_as_it_is():
         assert bits(now) == bits(was)
 
 
+def test_parameters_that_come_back_are_the_callers_own_who_may_donate_them():
+    jax, jnp = need("jax"), need("jax.numpy")
+    twice = jax.jit(lambda tree: jax.tree.map(lambda a: 2 * a, tree), donate_argnums=0)
+    opt = fl.chain(fl.SGD(0.5), fl.average(0.0))  # whose state has the numbers of what comes back
+    w = {"a": jnp.ones(100)}
+    for t in range(3):
+        w = twice(opt.step(w, w))
+        assert (w["a"][0], opt.averaged["a"][0]) == (1.0, 0.5), t
+
+
 def flat(tree, path=""):
     """The arrays of a tree by path."""
     if not hasattr(tree, "items"):
@@ -166,6 +185,11 @@ def test_nothing_is_compiled_anew_for_other_numbers(caplog):
     assert compilations(caplog, lambda: steps(twin)) == 0
     held["g"] = {"f": jnp.ones(31), "h": None}
     assert compilations(caplog, lambda: steps(opt, 1)) > 0
+    assert compilations(caplog, lambda: steps(opt)) == 0
+    held["g"] = None
+    opt.lr = {"f": 0.1, "h": 0.1}
+    steps(opt)
+    opt.lr = {"f": 0.1, "h": 0.2}
     assert compilations(caplog, lambda: steps(opt)) == 0
 
 
@@ -221,6 +245,13 @@ def test_a_step_is_taken_where_jit_is_disabled():
     jax, jnp = need("jax"), need("jax.numpy")
     with jax.disable_jit():
         assert fl.SGD(0.5).step(jnp.ones(2), jnp.ones(2)).tolist() == [0.5, 0.5]
+
+
+def test_an_older_jax_is_refused_in_a_sentence(monkeypatch):
+    engine = need("fallline._engines.jax")
+    monkeypatch.delattr(need("jax"), "enable_x64")
+    with pytest.raises(ImportError, match=r"arrays of JAX 0\.8 or newer: pip install -U jax\. Got "):
+        importlib.reload(engine)
 
 
 ON_FOUR = """

@@ -183,7 +183,7 @@ def test_parts_may_be_of_different_libraries():
     w = opt.step({"a": np.ones(2), "b": jax.numpy.ones(2)}, {"a": np.ones(2), "b": jax.numpy.ones(2)})
     assert isinstance(w["b"], jax.Array)
     assert same_bits([np.asarray(w[key], np.float64) for key in "ab"], [np.zeros(2)] * 2)
-    assert re.fullmatch("x: (native|reference): .*; y: eager: arrays of jax", opt.engine)
+    assert re.fullmatch("x: (native|reference): .*; y: eager: arrays of jax, by a compiled program", opt.engine)
 
 
 # ---- masks -----------------------------------------------------------------------------------------------------------

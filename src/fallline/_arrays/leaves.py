@@ -44,7 +44,7 @@ def library(leaf: Any) -> str:
 def form(leaf: Any) -> Any:
     """An object that a leaf shares with others of its class, shape and dtype alone, if it is one that can be read; None
     where its library has no such thing, so that it must be looked at."""
-    return library_of(leaf).form(leaf)
+    return LIBRARIES[type(leaf)].form(leaf)
 
 
 def dtype_name(leaf: Any) -> str:
@@ -89,7 +89,7 @@ def shared(leaf: Any) -> Any:
 
 def in_memory(leaf: Any) -> np.ndarray | None:
     """A leaf of any kind as the array whose memory it shares, if there is one."""
-    return library_of(leaf).in_memory(leaf)
+    return LIBRARIES[type(leaf)].in_memory(leaf)
 
 
 def host(leaf: Any) -> np.ndarray:
@@ -99,7 +99,7 @@ def host(leaf: Any) -> np.ndarray:
 
 def cast(leaf: Any, dtype: np.dtype) -> Any:
     """A leaf of any library in a dtype; a Python number as it is."""
-    return library_of(leaf).cast(leaf, dtype)
+    return LIBRARIES[type(leaf)].cast(leaf, dtype)
 
 
 def widened(leaf: Any) -> Any:

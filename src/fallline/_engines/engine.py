@@ -61,7 +61,8 @@ def chosen(wish: Wish) -> Engine:
 
 
 def _eager(wish: Wish) -> Engine:
-    why = "asked for" if wish.engine == "eager" else f"arrays of {wish.elsewhere}"
+    compiled = ", by a compiled program" if wish.elsewhere == "jax" else ""
+    why = "asked for" if wish.engine == "eager" else f"arrays of {wish.elsewhere}{compiled}"
     return Engine("eager", why, in_memory=False)
 
 

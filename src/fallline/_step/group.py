@@ -324,17 +324,6 @@ class Group(Leaves):
         """
         return self._evaluated(program, k, t, t - int(self.missed[k]), memo)[0]
 
-    def scalars_of(self, program: Program, leaves: Sequence[int], t: int, memo: dict[Any, Any]
-                   ) -> list[tuple[Any, ...]]:
-        """`scalars` for these leaves; those that agree have the same tuple."""
-        numbers, settings = memo["numbers"], memo["settings"]
-        given = [numbers[name] if isinstance(name, Computed) else settings[name] for name in program.hyper]
-        if self.missed.any() or any(type(value) is list for value in given):
-            return [self.scalars(program, k, t, memo) for k in leaves]
-        dtypes = [self.computed[k] for k in leaves]
-        found = {dtype: self.scalars(program, k, t, memo) for dtype, k in dict(zip(dtypes, leaves)).items()}
-        return [found[dtype] for dtype in dtypes]
-
     def new_numbers(self, program: Program, live: Sequence[int], t: int, memo: dict[Any, Any]) -> dict[str, list[Any]]:
         """What the program makes of the state that is one number in the coming step, in which these leaves take part:
         by slot a number, or one for each leaf (None for the others)."""

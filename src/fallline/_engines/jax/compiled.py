@@ -34,8 +34,8 @@ class Leaf(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a program runs over: by name an array for each leaf, those that it reads and those that it `writes`; rows of
-    scalars; and for each leaf those that differ by coordinate."""
+    """What a program runs over: by name an array for each leaf, those that it reads and those that it writes, too; rows
+    of scalars; and for each leaf those that differ by coordinate."""
 
     read: Arrays
     written: Arrays
@@ -59,16 +59,17 @@ def called(executable: Callable[..., Any], given: Given) -> Any:
         return executable(*given)
 
 
-def compiled(program: Program, leaves: Sequence[Leaf], given: Given, results: Arrays) -> Callable[..., Any]:
-    """A program for these leaves and the like, over arrays like these; `results` are those that new ones are to be
-    like, by name.
+def compiled(program: Program, leaves: Sequence[Leaf], given: Given, others: Arrays) -> Callable[..., Any]:
+    """A program for these leaves and the like, over arrays like these; what it makes besides new values of those that
+    are written is like `others`, by name.
 
-    It gives the new arrays by name or, of a program that reads, its totals in float64 with a row for each leaf. Raises
-    ValueError for arrays on different devices.
+    It gives new arrays by name: those of the written, then the others. (JAX has the first that fit take the place of
+    what is donated.) One that reads gives its totals in float64, with a row for each leaf.
     """
     arrays, treedef = jax.tree.flatten(given)
     like = tuple((a.shape, a.dtype, placed(a) if isinstance(a, jax.Array) else None) for a in arrays)
-    where = tuple((name, tuple(map(placed, own))) for name, own in results.items())
+    where = tuple(tuple((name, tuple(map(placed, own))) for name, own in made.items())
+                  for made in (given.written, others))  # fmt: skip
     return _compiled(program, tuple(leaves), treedef, like, where)
 
 
@@ -77,19 +78,21 @@ def _compiled(program: Program, leaves: tuple[Leaf, ...], treedef: Any, like: tu
               where: tuple[Any, ...]) -> Callable[..., Any]:
     given = treedef.unflatten(jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype, place in like)
     act = partial(_totals if program.totals else _new, program, leaves)
-    places = {name: list(own) for name, own in where}
+    places = tuple({name: list(own) for name, own in made} for made in where)
     with jax.enable_x64(True), jax.disable_jit(False):
-        traced = jax.jit(act, donate_argnums=1, out_shardings=places or None)
+        traced = jax.jit(act, donate_argnums=1, out_shardings=None if program.totals else places)
         return traced.lower(*given).compile()
 
 
-def _new(program: Program, leaves: Sequence[Leaf], *given: Any) -> dict[str, list[Any]]:
+def _new(program: Program, leaves: Sequence[Leaf], *given: Any) -> tuple[dict[str, list[Any]], ...]:
     def run(leaf: Leaf, arrays: Mapping[str, Any], scalars: Sequence[Any]) -> dict[str, Any]:
         new = kernel.run(program, arrays, scalars)
         return {name: joined(value, leaf.dtype if name in OUTSIDE else kept(leaf.dtype)) for name, value in new.items()}
 
-    each = _each(run, program, leaves, Given(*given))
-    return {name: [new[name] for new in each] for name, _ in program.outputs}
+    own = Given(*given)
+    each = _each(run, program, leaves, own)
+    made = {name: [new[name] for new in each] for name, _ in program.outputs}
+    return {name: made.pop(name) for name in own.written}, made
 
 
 def _totals(program: Program, leaves: Sequence[Leaf], *given: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from fallline._arrays.leaves import is_jax
 from fallline._engines.jax import compiled
 from fallline._engines.jax.compiled import Given, Leaf, placed
-from fallline._formula.program import Program
+from fallline._formula.program import Computed, Program
 
 if TYPE_CHECKING:
     from fallline._step.calls.array import ArrayCall
@@ -80,7 +80,8 @@ class Jitted:
     def run(self, call: ArrayCall) -> list[Any]:
         """As `Each.run`."""
         state = call.group.state
-        new = compiled.called(self._executable, self._given)
+        written, others = compiled.called(self._executable, self._given)
+        new = {**written, **others}
         for slot in new.keys() & state.keys():
             for k, array in zip(self.leaves, new[slot]):
                 state[slot][k] = array
@@ -99,8 +100,9 @@ class Jitted:
         found = kept.get(key)
         if found is None or found.program is not program or found.leaves != leaves or not _same(found.forms, forms):
             self._check_devices(call, given)
-            results = {} if program.totals else {name: self._like(call, name) for name, _ in program.outputs}
-            executable = compiled.compiled(program, [Leaf(*own) for own in leaves], given, results)
+            others = [name for name, _ in program.outputs if name not in given.written and not program.totals]
+            like = {name: self._arrays(call, name) for name in others}
+            executable = compiled.compiled(program, [Leaf(*own) for own in leaves], given, like)
             found = kept[key] = _Prepared(program, leaves, forms, executable)
         return found.executable, given
 
@@ -119,26 +121,24 @@ class Jitted:
                 raise TypeError(f"{group.name(k, 'parameter')} must be on {_said(other)}, as before. Got one on "
                                 f"{_said(place)}: take it there, or call reset().")
 
-    def _like(self, call: ArrayCall, name: str) -> list[Any]:
-        """What the results of that name are like."""
-        state = call.group.state
-        return [state[name][k] if name in state else call.like[k] for k in self.leaves]
+    def _arrays(self, call: ArrayCall, name: str) -> list[Any]:
+        """Those of the leaves that a program calls so."""
+        arrays = call.group.state.get(name, call.gs if name == "g" else call.like)
+        return [arrays[k] for k in self.leaves]
 
     def _given_to(self, call: ArrayCall, program: Program, rows: Sequence[np.ndarray],
                   columns: Sequence[Sequence[np.ndarray]]) -> Given:
-        state = call.group.state
-        given: Mapping[str, dict[str, list[Any]]] = {"read": {}, "written": {}}
-        new = set() if program.totals else {name for name, _ in program.outputs} & state.keys()
-        for name in program.inputs:
-            arrays = state.get(name, call.gs if name == "g" else call.like)
-            given["written" if name in new else "read"][name] = [arrays[k] for k in self.leaves]
-        return Given(given["read"], given["written"], rows, columns)
+        new = call.group.state.keys() & {name for name, _ in program.outputs if not program.totals}
+        names = dict.fromkeys(("g", *program.inputs))  # g has the shape, also for a program that does not read it
+        read, written = ({name: self._arrays(call, name) for name in names if (name in new) is writes}
+                         for writes in (False, True))  # fmt: skip
+        return Given(read, written, rows, columns)
 
     def _scalars(self, call: ArrayCall, program: Program
                  ) -> tuple[list[Any], list[np.ndarray], list[Sequence[np.ndarray]]]:
         """The scalars of the leaves: a row for each dtype computed in if all agree, else a row for each leaf."""
         group = call.group
-        each = group.scalars_of(program, self.leaves, call.t, call.memo)
+        each = self._each(call, program)
         keys: Sequence[int] = [*map(id, each)]
         if len({*keys}) > len({group.computed[k] for k in self.leaves}):
             keys = self.leaves
@@ -151,6 +151,17 @@ class Jitted:
         columns = [row.of_leaf(own, group.shapes[k]) if row.columns else [] for row, own, k in
                    zip(rows, each, self.leaves)]
         return leaves, [row.scalars for row in made.values()], columns
+
+    def _each(self, call: ArrayCall, program: Program) -> list[Sequence[Any]]:
+        """The scalars of each leaf: one and the same sequence for those that agree whatever the numbers are."""
+        group, numbers, settings = call.group, call.memo["numbers"], call.memo["settings"]
+        given = [numbers[name] if isinstance(name, Computed) else settings[name] for name in program.hyper]
+        if group.missed.any() or any(type(value) is list for value in given):
+            return [[*group.scalars(program, k, call.t, call.memo)] for k in self.leaves]
+        dtypes = [group.computed[k] for k in self.leaves]
+        of = dict(zip(dtypes, self.leaves))
+        found = {dtype: group.scalars(program, k, call.t, call.memo) for dtype, k in of.items()}
+        return [found[dtype] for dtype in dtypes]
 
 
 class _Row(NamedTuple):
