@@ -6,6 +6,7 @@ that peers can change asks for them by `need`; without them it is skipped, not p
 """
 
 import signal
+import sys
 from importlib.metadata import distributions
 from importlib.util import find_spec
 
@@ -82,6 +83,14 @@ def pytest_terminal_summary(terminalreporter, config):
     if not REST and hasattr(config, "cache"):
         passed = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
         config.cache.set(BEFORE, {"passed": passed, "installed": installed()})
+
+
+@pytest.fixture(autouse=True)
+def floats_of_keras():
+    """Keras's dtype, which tests and pages set, is the default for the next test."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.config.set_floatx("float32")
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Arrays of JAX outside jit: one compiled program steps all of them, to the bits that NumPy's get."""
 
+import _thread
 import copy
 import importlib
 import logging
 import pickle
+import threading
 
 import ml_dtypes
 import numpy as np
@@ -299,3 +301,20 @@ def test_arrays_are_stepped_on_the_devices_that_they_are_on():
         "reset().",
         "1 4",
     ]  # fmt: skip
+
+
+def test_ctrl_c_comes_between_steps():
+    def run(opt, w, timer):
+        timer.start()
+        for _ in range(10**9):
+            opt.step(w, w)
+
+    w = in_jax({str(n): np.ones(n, np.float32) for n in range(1, 11)})
+    for wait in np.linspace(0.02, 0.03, 12):
+        opt = fl.Adam()
+        opt.step(w, w)
+        timer = threading.Timer(wait, _thread.interrupt_main)
+        with pytest.raises(KeyboardInterrupt):
+            run(opt, w, timer)
+        timer.join()
+        opt.step(w, w)  # which a torn one refuses

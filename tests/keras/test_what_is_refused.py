@@ -59,8 +59,8 @@ def test_where_there_is_no_single_rate_none_is_shown_or_set(name, why):
 
 
 REFUSED = {
-    "a name": (lambda: ours("adam"), TypeError, r"takes an optimizer of fallline.*Got 'adam'"),
-    "a class": (lambda: ours(fl.Adam), TypeError, "takes an optimizer of fallline"),
+    "a name": (lambda: ours("adam"), TypeError, r"takes an optimizer of fallline.*Got 'adam'\. Did you mean Adam"),
+    "a class": (lambda: ours(fl.Adam), TypeError, r"takes an optimizer of fallline.*Call it: Adam\(\)"),
     "Keras's own": (lambda: ours(needed().optimizers.Adam()), TypeError, r"fallline\.dialects\.keras\.Adam has"),
     "a slip": (lambda: ours(fl.Adam(), clip_norm=1.0), TypeError, "clip_norm"),
     "a rate out of range": (lambda: ours(fl.Adam(), -1), ValueError, r"lr of Adam must be ≥ 0\. Got -1"),
@@ -68,6 +68,8 @@ REFUSED = {
                                 r"lr of Adam must be ≥ 0\. Got -0\.5"),
     "what is no optimizer's": (lambda: _read({}), fl.CheckpointError, "The optimizer of the model is not as fallline"),
     "two ways to clip": (lambda: ours(fl.Adam(), clipnorm=1.0, clipvalue=1.0), ValueError, "Only one of"),
+    "a rate that hears": (lambda: ours(fl.Adam(), fl.schedules.plateau(0.1)), TypeError,
+                          r"keras\.callbacks\.ReduceLROnPlateau"),
     "what hears": (lambda: ours(fl.Adam(fl.schedules.plateau(0.1))), TypeError, r"keras\.callbacks\.ReduceLROnPlateau"),
     "a dialect by name": (lambda: _named("Adam"), AttributeError,
                           r"write fallline\.keras\.Optimizer\(fallline\.dialects\.keras\.Adam\("),

@@ -128,6 +128,24 @@ def test_an_optimizer_of_nnx_trains_what_it_is_told_to(jax, transform, data):
     assert_same_bits(jax, nnx.state(model, nnx.Param), alone(jax, opt, start, seen))
 
 
+def test_leaves_of_nnx_are_called_by_the_paths_of_their_parameters(jax, transform):
+    nnx, seen = need("flax.nnx"), set()
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+    def label(path):
+        seen.add(path)
+        return "matrices" if path == "kernel" else "others"
+
+    opt = fl.partition({"matrices": fl.AdamW(0.1, weight_decay=fl.by_path(lambda path: float(path == "kernel"))),
+                        "others": fl.SGD(0.1)}, label)
+    optimizer, params = nnx.Optimizer(model, transform(opt), wrt=nnx.Param), nnx.state(model, nnx.Param)
+    grads = jax.tree.map(jax.numpy.ones_like, params)
+    after = opt.step(params, grads)
+    optimizer.update(model, grads)
+    assert seen == {"kernel", "bias"}
+    assert_same_bits(jax, nnx.state(model, nnx.Param), arrays_of(jax, after))
+
+
 @pytest.mark.parametrize("kind", ["is_array", "is_inexact_array"])
 def test_a_module_of_equinox_with_leaves_that_are_none(jax, transform, data, kind):
     (X, y), eqx = data, need("equinox")

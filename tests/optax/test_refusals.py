@@ -26,6 +26,7 @@ def says(error, *parts):
 @pytest.mark.parametrize(("make", "error", "words"), [
     (lambda: transform(fl.Adam), TypeError, ["made of a fallline optimizer", "Call it"]),
     (lambda: transform(optax.adam(1e-3)), TypeError, ["made of a fallline optimizer"]),
+    (lambda: transform(transform(fl.Adam())), TypeError, ["what fallline.optax.transform makes of an optimizer"]),
     (lambda: transform(fl.Adam(), lrate=0.1), TypeError, ["Adam has no hyper-parameter 'lrate'", "lr"]),
     (lambda: transform(fl.Adam(), lr=-1.0), ValueError, ["lr of Adam must be ≥ 0. Got -1.0"]),
     (lambda: transform(fl.Adam(), beta1=2.0), ValueError, ["beta1 of Adam must be"]),
@@ -90,11 +91,16 @@ def test_parameters_that_cannot_be_trained(params, words):
 
 def test_a_schedule_of_python_alone_is_refused_where_the_count_is_traced():
     params = on_device(PARAMS)
-    for schedule in (lambda t: 0.1 if t < 10 else 0.01, lambda t: 0.1 * math.cos(t)):
+    for schedule in (lambda t: 0.1 if t < 10 else 0.01, lambda t: 0.1 * math.cos(t),
+                     lambda t: 0.1 * np.where(t < 9, 1, 2), lambda t: [0.1, 0.01][t]):
         tx = transform(fl.Adam(lr=schedule))
         with says(TypeError, "The schedule of lr of Adam", "inside jit", "jax.numpy"):
             jax.jit(tx.update)(params, tx.init(params), params)
         tx.update(params, tx.init(params), params)  # where it is known, any function will do
+    for schedule in (lambda t: jnp.ones(2) * t, lambda t: "a", lambda t: None):
+        tx = transform(fl.Adam(lr=schedule))
+        with says(TypeError, "The schedule of lr of Adam must return one number. Got"):
+            jax.jit(tx.update)(params, tx.init(params), params)
     tx = transform(fl.Adam(lr=lambda t: 0.1 * jnp.where(t < 10, 1.0, 0.1)))
     jax.jit(tx.update)(params, tx.init(params), params)
 
@@ -102,8 +108,12 @@ def test_a_schedule_of_python_alone_is_refused_where_the_count_is_traced():
 def test_a_state_of_another_optimizer_or_tree_is_refused():
     tx, other = transform(fl.Adam(0.1)), transform(fl.Momentum(0.1))
     for wrong in (other.init(PARAMS), optax.adam(0.1).init(PARAMS), None, {"": tx.init(PARAMS)}):
-        with says(ValueError, "state must be one of Adam, as init and update give it. Got"):
+        with says(ValueError, "state must be one of Adam, as init and update give it: .*. Got"):
             tx.update(GRADS, wrong, PARAMS)
+    with says(ValueError, r"update\(grads, state, params\)"):
+        tx.update(GRADS, PARAMS, tx.init(PARAMS))
+    with says(ValueError, "Got", r"make it fallline.optax.State\(\*\*state\)"):
+        tx.update(GRADS, tx.init(PARAMS)._asdict(), PARAMS)
     with says(ValueError, r"slots\['m'\] of the state", "same structure as the parameters: missing 'b'"):
         tx.update(GRADS, tx.init({"W": PARAMS["W"]}), PARAMS)
     with says(ValueError, r"state m 'b' must have the shape \(2,\). Got \(3,\): it is of other parameters"):

@@ -14,6 +14,7 @@ import fallline as fl
 from fallline.optax import transform
 
 MESH = Mesh(np.array(jax.devices()), ("d",))
+EXPLICIT = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))  # part of the types of arrays
 SPECS = {"W": PartitionSpec("d", None), "b": PartitionSpec()}
 
 
@@ -58,4 +59,10 @@ for name, cls in fl.OPTIMIZERS.items():
     if not cls.rule.whole_leaf:
         check(name, cls(), sums=bool(cls()._chain.updating.readings))
 check("a chain", fl.chain(fl.clip_norm(0.5), fl.AdamW(1e-2), fl.average(0.9)), sums=True)
+MESH = EXPLICIT
+with jax.set_mesh(MESH):
+    for name in ("Nesterov", "Adam", "Adan", "LAMB"):
+        check(name, fl.OPTIMIZERS[name](), sums=name == "LAMB")
+    check("rates by coordinate", fl.Adam(lr={"W": np.full((64, 6), 0.01), "b": 0.1}), sums=False)
+    check("accumulate", fl.accumulate(2, fl.Adam()), sums=False)
 print("the same")

@@ -15,7 +15,7 @@ import numpy as np
 
 from fallline._messages.remedies import is_converted, is_tree_of_jax, jax_trees
 
-__all__ = ["DICTS", "children_like", "is_container", "is_met", "parted", "parted_once"]
+__all__ = ["DICTS", "children_like", "is_box", "is_container", "is_met", "parted", "parted_once"]
 
 DICTS = (dict, OrderedDict, defaultdict)
 _BUILT_IN = {*DICTS, list, tuple, deque}
@@ -73,6 +73,13 @@ def children_like(spec: Any, tree: Any) -> list[Any]:
         if own == parted_once(spec.unflatten(range(spec.num_leaves)))[1]:
             return children
     raise ValueError("another structure")
+
+
+def is_box(spec: Any) -> bool:
+    """Whether the top of a structure is one of flax around a single value, such as `nnx.Param`: its trees have them
+    in some places and bare values in others, which are one leaf."""
+    return (isinstance(spec.type, type) and spec.entries() == ["value"] and not is_mapping(spec)
+            and any(base.__module__.startswith("flax.") for base in spec.type.__mro__))
 
 
 def is_mapping(spec: Any) -> bool:

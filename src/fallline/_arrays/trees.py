@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline._arrays.containers import DICTS, children_like, is_container, is_met, parted, parted_once
+from fallline._arrays.containers import DICTS, children_like, is_box, is_container, is_met, parted, parted_once
 from fallline._arrays.differences import difference, of_upper_levels, part, parts, within
 from fallline._arrays.libraries import library_of
 from fallline._arrays.sealed import unsealed
@@ -162,10 +162,11 @@ def plain(tree: Any) -> Any:
 def paths(treedef: Treedef) -> list[str]:
     """The name of each leaf, such as "layer1/W"; "" for a single leaf. An index of a list is a number: "blocks/0/W".
 
-    No two leaves of a tree share a name. A key is written as it is, the empty one as "%". Only where two keys of one
-    dict could be taken for each other, as "0" and 0 or "a/b" and "a", its keys are written as in URLs: "/" as "%2F",
-    "%" as "%25", the first character of a string that looks like an index as its code ("%30" is the key "0", "0" the
-    key 0); and a key that is neither a string nor an integer has its type before it: "%float:0.5".
+    No two leaves of a tree share a name. That of flax's `nnx.Param` is its own, without "value". A key is written as it
+    is, the empty one as "%". Only where two keys of one dict could be taken for each other, as "0" and 0 or "a/b" and
+    "a", its keys are written as in URLs: "/" as "%2F", "%" as "%25", the first character of a string that looks like an
+    index as its code ("%30" is the key "0", "0" the key 0); and a key that is neither a string nor an integer has its
+    type before it: "%float:0.5".
 
     Raises ValueError if containers of one's own give two leaves the same keys.
 
@@ -186,6 +187,9 @@ def paths(treedef: Treedef) -> list[str]:
 def _named(spec: Any, place: str) -> Iterator[str]:
     if spec.is_leaf():
         yield place
+        return
+    if is_box(spec):
+        yield from _named(spec.children()[0], place)
         return
     for text, below in zip(parts(spec.entries()), spec.children()):
         yield from _named(below, within(place, text))

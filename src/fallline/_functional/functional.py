@@ -13,15 +13,13 @@ from jax import lax
 from fallline._arrays.trees import flatten
 from fallline._engines.jax.scalars import is_traced
 from fallline._formula.ranges import WHOLE, Hyper
-from fallline._formula.rule import Link, Rule
 from fallline._formula.settings import check, hearing
 from fallline._formula.trace import resting
 from fallline._functional.call import Call, read
+from fallline._functional.mistaken import instead_of
 from fallline._functional.share import Share, State, is_of
-from fallline._messages.suggestions import meant_name, of_another
 from fallline._messages.values import brief
 from fallline._optimizer.holder import Holder
-from fallline._optimizer.named import OPTIMIZERS
 from fallline._optimizer.optimizer import Optimizer
 from fallline._step.binding import Binding
 
@@ -44,7 +42,7 @@ class Functional:
     def __init__(self, optimizer: Any, given: Mapping[str, Any]) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError("A transformation is made of a fallline optimizer, such as fallline.Adam(lr=1e-3). "
-                            f"Got {brief(optimizer)}.{_instead(optimizer)}")
+                            f"Got {brief(optimizer)}.{instead_of(optimizer)}")
         stepper = optimizer.fresh()._stepper
         self._title, self._division, self._options = stepper.chain.title, stepper.division, stepper.options
         if stepper.chain.arrives:
@@ -66,13 +64,14 @@ class Functional:
         new state."""
         if params is None and any(chain.needs_parameters for chain in self._chains.values()):
             raise ValueError(f"update of {self._title} needs the parameters: update(grads, state, params).")
+        states = self._taken_in(state)
         like, what = (grads, "gradient") if params is None else (params, "parameter")
         binding, leaves = self._division.divide(like)
         shares = self._shares(binding, leaves, what)
         given = binding.treedef.flatten_like(grads, "grads", "the parameters")
         gs = {name: share.gradients(binding.own(name, given)) for name, share in shares.items()}
         xs = None if params is None else {name: share.leaves for name, share in shares.items()}
-        increments, states = self._chosen(shares, gs, xs, self._taken_in(state))
+        increments, states = self._chosen(shares, gs, xs, states)
         still = [jnp.full_like(leaf, -0.0) for leaf in leaves] if binding.left else list(leaves)
         return binding.treedef.unflatten(binding.merged(increments, still)), self._handed_out(states)
 
@@ -99,7 +98,9 @@ class Functional:
         if not (isinstance(states, Mapping) and states.keys() == self._chains.keys()
                 and all(is_of(self._chains[name], own) for name, own in states.items())):
             got = f"one of slots {', '.join(state.slots) or 'none'}" if isinstance(state, State) else brief(state)
-            raise ValueError(f"state must be one of {self._title}, as init and update give it. Got {got}.")
+            remedy = ": make it fallline.optax.State(**state)" if _is_read(state) else ""
+            raise ValueError(f"state must be one of {self._title}, as init and update give it: update(grads, state, "
+                             f"params). Got {got}{remedy}.")
         return states
 
     def _shares(self, binding: Binding, leaves: Sequence[Any], what: str) -> dict[str, Share]:
@@ -139,18 +140,9 @@ class Functional:
         return {name: share.still() for name, share in shares.items()}, dict(states)
 
 
-def _instead(value: Any) -> str:
-    """What to give in the place of what is no optimizer, as a sentence with a space before it; "" where none is clear.
-    """
-    if isinstance(value, type) and issubclass(value, Optimizer):
-        return f" Call it: {value.__name__}()."
-    if isinstance(value, str):
-        return meant_name(value, OPTIMIZERS)
-    rule = value.rule if isinstance(value, Link) else value
-    if isinstance(rule, Rule):
-        return " Write fallline.Optimizer(rule, lr=...)." if rule.kind == "rule" else (
-            f" It is a link of a chain: fallline.chain(fallline.{rule.name}(...), fallline.Adam(lr=1e-3)).")
-    return of_another(value)
+def _is_read(state: Any) -> bool:
+    """Whether it is what some libraries make of a state in a file."""
+    return isinstance(state, Mapping) and state.keys() == set(State._fields)
 
 
 def _settings(holder: Holder, given: Mapping[str, Any]) -> dict[str, Any]:

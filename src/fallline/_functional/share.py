@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,11 @@ from fallline._messages.values import brief
 from fallline._step.leaves import leaf_name
 from fallline._step.values import asked, by_leaf, first_state, of_leaf
 
-__all__ = ["Share", "State", "is_of", "packed", "unpacked"]
+__all__ = ["Share", "State", "followed", "is_of", "packed", "unpacked"]
+
+# of what asks a traced value for its number
+_UNKNOWN = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
+            jax.errors.TracerIntegerConversionError)
 
 
 class State(NamedTuple):
@@ -44,6 +48,21 @@ def is_of(chain: Chain, state: Any) -> bool:
     scopes = chain.scopes().keys()
     return (isinstance(state, State) and state.numbers.keys() == scopes
             and state.slots.keys() == chain.starts().keys() - scopes)
+
+
+def followed(schedule: Callable[[Any], Any], count: Any, what: str) -> Any:
+    """What a schedule says of a count that JAX traces; raises TypeError if that is no number, or not to be had so."""
+    try:
+        with jax.enable_x64(True):
+            value = schedule(lax.convert_element_type(count, jnp.int64))
+    except _UNKNOWN as error:
+        raise TypeError(f"The schedule of {what} needs the number of completed steps, which is not known inside jit: "
+                        "use fallline.schedules, or write it with jax.numpy (jnp.where for if, jnp.cos for math.cos). "
+                        f"Got {brief(schedule)}.") from error
+    if np.shape(value) or not isinstance(value, (int, float, np.number, jax.Array)):
+        shape = f" of shape {np.shape(value)}" * bool(np.shape(value))
+        raise TypeError(f"The schedule of {what} must return one number. Got {brief(value)}{shape}.")
+    return value
 
 
 def packed(number: Any) -> Any:
@@ -89,14 +108,7 @@ class Share:
             return setting
         if not is_traced(count):
             return asked(self.chain, qualified, setting, int(count))
-        try:
-            with jax.enable_x64(True):
-                return setting(lax.convert_element_type(count, jnp.int64))
-        except jax.errors.ConcretizationTypeError as error:
-            name, owner = self.chain.hyper[qualified].name, self.chain.owner(qualified)
-            raise TypeError(f"The schedule of {name} of {owner} needs the number of completed steps, which is not "
-                            "known inside jit: use fallline.schedules, or write it with jax.numpy (jnp.where for if, "
-                            f"jnp.cos for math.cos). Got {brief(setting)}.") from error
+        return followed(setting, count, f"{self.chain.hyper[qualified].name} of {self.chain.owner(qualified)}")
 
     def gradients(self, gs: Sequence[Any]) -> list[Any]:
         """Gradients of the leaves, in their dtypes.
@@ -133,7 +145,7 @@ class Share:
 
     def still(self) -> list[Any]:
         """Increments that leave every leaf as it is."""
-        return [jnp.full(shape, -0.0, dtype) for shape, dtype in zip(self.shapes, self.dtypes)]
+        return [jnp.full_like(leaf, -0.0) for leaf in self.leaves]
 
     def holds(self, state: State) -> Any:
         """Whether the coming call only gathers gradients (`rules.accumulate`)."""

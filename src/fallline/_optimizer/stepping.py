@@ -467,6 +467,7 @@ class Stepper:
             return {name: call.run() for name, call in calls.items()}
 
         brief = binding.is_small() and all(call.group.engine.plans for call in calls.values())
+        brief = brief or all(isinstance(call, ArrayCall) and call.is_dispatched for call in calls.values())
         commit = partial(self._commit, binding, run, False)
         return held(commit) if brief else commit()
 

@@ -86,8 +86,10 @@ class Group(Leaves):
         """Refuse what a rule of whole leaves, a function of NumPy's arrays, cannot take."""
         if not engine.in_memory:
             got = 'engine="eager"' if self.wanted == "eager" else type(leaves[0]).__name__
+            of_jax = any(map(is_jax, leaves))
+            remedy = ": step np.array(parameter), or inside jit, by fallline.optax.transform" if of_jax else ""
             raise TypeError(f"{rule} is a function of whole leaves in host memory (NumPy, torch CPU tensors). "
-                            f"Got {got}.")
+                            f"Got {got}{remedy}.")
         for k, leaf in enumerate(leaves):
             if is_complex(leaf):
                 raise TypeError(f"{self.name(k, what)} must be real, as {rule} is a function of whole leaves. "

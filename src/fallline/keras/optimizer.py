@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from fallline._messages.suggestions import of_another
+from fallline._functional.mistaken import instead_of
 from fallline._messages.values import brief
 from fallline._optimizer.optimizer import Optimizer as Ours
 from fallline.keras.config import from_data, to_data
@@ -59,7 +59,7 @@ class Optimizer(keras.optimizers.Optimizer):
                  name: str | None = None) -> None:
         if not isinstance(opt, Ours):
             raise TypeError("fallline.keras.Optimizer takes an optimizer of fallline, such as fallline.Adam(1e-3). "
-                            f"Got {brief(opt)}.{of_another(opt)}")
+                            f"Got {brief(opt)}.{instead_of(opt)}")
         if opt._stepper.hears:
             raise TypeError(f"{opt._title} has a schedule that hears values, but Keras's loops report none: use "
                             "keras.callbacks.ReduceLROnPlateau.")

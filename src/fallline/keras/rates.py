@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from fallline._formula.settings import hearing
 from fallline._optimizer.optimizer import Optimizer
 from fallline.schedules.base import Schedule as OurSchedule
 from fallline.schedules.data import from_data, is_built_in, to_data
@@ -25,7 +26,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         step = getattr(step, "value", step)
-        return self.schedule(step if keras.backend.backend() == "jax" else int(step))
+        if keras.backend.backend() == "torch":
+            return self.schedule(int(step))
+        from fallline._engines.jax.scalars import is_traced  # JAX is there
+        from fallline._functional.share import followed
+
+        if not is_traced(step):
+            return self.schedule(int(step))
+        return keras.ops.cast(followed(self.schedule, step, "learning_rate"), keras.config.floatx())
 
     def get_config(self) -> dict[str, Any]:
         """Return how to make it again: data, or what Keras makes of a function."""
@@ -42,8 +50,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 def as_keras(rate: Any, opt: Optimizer) -> Any:
     """A learning rate as Keras takes it: numbers in the range of the optimizer's lr, schedules of fallline as Keras's.
 
-    Raises ValueError for a number out of range.
+    Raises ValueError for a number out of range, TypeError for a schedule that hears values.
     """
+    if hearing(rate):
+        raise TypeError("learning_rate is a schedule that hears values, but Keras's loops report none: use "
+                        "keras.callbacks.ReduceLROnPlateau.")
     if isinstance(rate, numbers.Real):
         opt.fresh().hyper["lr"] = float(rate)
         return float(rate)

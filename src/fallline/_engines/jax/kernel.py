@@ -34,10 +34,10 @@ def _traced(program: Program) -> Callable[..., dict[str, Any]]:
 
 
 def _run(program: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) -> dict[str, Any]:
-    shape, (settled, flushed) = arrays["g"].shape, _tidied(program)
+    settled, flushed = _tidied(program)
     values = [arrays[name] for name in program.inputs]
     zeros = [*map(zero_beside, values), *(None for _ in scalars)]  # of an array that is read anyway; scalars have none
-    values += [jnp.broadcast_to(s, shape) for s in scalars]
+    values += [_spread(s, arrays["g"]) for s in scalars]
     for k, (op, operands) in enumerate(program.code):
         own = [values[v] for v in operands]
         if k in settled and operands[2] in flushed:
@@ -56,6 +56,14 @@ def _run(program: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) ->
         values.append(value)
         zeros.append(zero)
     return {name: values[v] for name, v in program.outputs}
+
+
+def _spread(scalar: Any, like: Any) -> Any:
+    """A number, or one for each coordinate, as an array that is divided among devices as another is."""
+    if not scalar.ndim:
+        return jnp.full_like(like, scalar)
+    spread, sharding = jnp.broadcast_to(scalar, like.shape), jax.typeof(like).sharding
+    return spread if jax.typeof(spread).sharding == sharding else jax.sharding.reshard(spread, sharding)
 
 
 @lru_cache(maxsize=256)

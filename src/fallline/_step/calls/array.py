@@ -157,6 +157,11 @@ class ArrayCall:
         here = [(array, k) for k, leaf in enumerate(targets) if (array := in_memory(leaf)) is not None]
         check_disjoint([array for array, _ in here], [self.group.name(k, what) for _, k in here])
 
+    @property
+    def is_dispatched(self) -> bool:
+        """Whether `run` only has compiled programs run, which it does not wait for."""
+        return not self._others
+
     def run(self) -> list[Any] | None:
         """Put the new arrays in place, and count that; see `HostCall.finish`."""
         group, found = self.group, dict[int, Any]()
