@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fallline._engines.jax.operations import OPERATIONS, ROUNDED, SIMPLIFIED, apart, standing_in, zero_beside
+from fallline._engines.jax.operations import OPERATIONS, ROUNDED, apart, standing_in, zero_beside
 from fallline._engines.jax.scalars import double
 from fallline._formula.program import Program
 from fallline._formula.words import SCALES
@@ -45,7 +45,7 @@ def _run(program: Program, arrays: Mapping[str, Any], scalars: Sequence[Any]) ->
             zeros.append(zeros[operands[2]])
             continue
         zero = next((zeros[v] for v in operands if zeros[v] is not None), None)
-        if zero is not None and op in SIMPLIFIED:
+        if zero is not None and op == "div":  # by one number: XLA would multiply by its inverse
             own = [apart(value, zero) if zeros[v] is None else value for v, value in zip(operands, own)]
         value = standing_in(*own) if k in settled else OPERATIONS[op](*own)
         if zero is not None and op in ROUNDED:
