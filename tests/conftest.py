@@ -87,10 +87,11 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def floats_of_keras():
-    """Keras's dtype, which tests and pages set, is the default for the next test."""
+    """Keras's dtype, which tests and pages set, and which it keeps as a policy, is the default for the next test."""
     yield
     if keras := sys.modules.get("keras"):
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture
